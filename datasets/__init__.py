@@ -1,0 +1,1 @@
+"""Infrared sequences with ground truth: real data sets and synthetic ones."""
