@@ -49,10 +49,12 @@ class AnnotatorOptions:
     """Frames that a track's path goes back; 0 draws none."""
     labels: bool = True
     """Write each believed track's number and score beside it."""
-    class_names: Sequence[str] = ()
+    class_names: tuple[str, ...] = ()
     """Class names by label, written after the track's number; empty where there is one class."""
     detections: bool = True
     """Mark detections that belong to no track."""
+    min_score: float = 0.3
+    """Least score of a detection that is marked; tracks are drawn whatever their score."""
     margin: int = 2
     """Units between the pixels of a box and the line around it."""
     insets: int = 3
@@ -108,7 +110,10 @@ class Annotator:
         unit = max(1, round(min(height, width) / 480))
         margin, reach = options.margin * unit, (options.margin + 1) * unit
         marks = [m for m in _marks(result.tracks) if _meets(m.box, width, height)]
-        loose = _loose(result.detections, result.tracks) if options.detections else []
+        loose = []
+        if options.detections:
+            believed = result.detections.scores >= options.min_score
+            loose = _loose(result.detections[believed], result.tracks)
 
         self._remember(result.tracks)
         self._draw_trails(canvas, marks, unit)

@@ -50,7 +50,7 @@ class Frame:
     source: str
     """Name of the source."""
     bit_depth: int = 8
-    """Significant bits per sample: the full scale is 2**bit_depth − 1."""
+    """Significant bits per sample: the full scale is 2**bit_depth - 1."""
 
     def __post_init__(self):
         if self.image.ndim not in (2, 3) or (self.image.ndim == 3 and self.image.shape[2] != 3):
@@ -73,14 +73,15 @@ class Frame:
         return self.image.shape[1]
 
     def __repr__(self) -> str:
-        return f"Frame({self.source!r}, index={self.index}, pts={float(self.pts):.3f}, image={self.image.shape})"
+        shape = self.image.shape
+        return f"Frame({self.source!r}, index={self.index}, pts={float(self.pts):.3f}, image={shape})"
 
 
 class _Rows:
     """Struct of arrays of equal length: coercion, validation, selection of rows."""
 
     def _coerce(self, name: str, dtype: type, shape: tuple[int, ...]) -> None:
-        """Replace a field by a read-only array of `dtype`; raise ValueError unless its shape is (N, *shape)."""
+        """Make a field a read-only array of `dtype`; raise ValueError unless its shape is (N, *shape)."""
         count = np.shape(self.boxes)[0] if np.ndim(self.boxes) else 0
         array = np.array(getattr(self, name), dtype=dtype)
         if array.shape != (count, *shape):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,12 @@ def shared_root(request) -> Path:
 def drone_ir(shared_root) -> Path:
     """Root of the drone-ir data set: videos/ and annotations/."""
     return shared_root / "data" / "drone-ir"
+
+
+@pytest.fixture(scope="session")
+def parity(shared_root):
+    """The module parity/weights.py: `fill_state_dict`, `make_input`."""
+    spec = importlib.util.spec_from_file_location("parity_weights", shared_root / "parity" / "weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

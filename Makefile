@@ -1,0 +1,25 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(RUN) run_pipeline.py --video datasets/samples/demo.mp4 --annotations datasets/samples/demo.json \
+		--output runs/demo --overwrite
+
+test: $(VENV)/installed lint
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+
+# Installs once, and again whenever the pinned versions change.
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,101 @@
+"""Ground truth in memory: videos, their frames, and the boxes in each; no pixels yet."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.boxes import from_xywh
+from pipeline.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class VideoRecord:
+    """One annotated sequence. Frames are numbered from 0; those without targets have empty arrays."""
+
+    name: str
+    file_name: str
+    """Path of the video relative to the data set's root; empty where the annotations name no file."""
+    width: int
+    height: int
+    image_ids: dict[int, int]
+    """Frame number → COCO image id."""
+    boxes: tuple[np.ndarray, ...]
+    """Per frame (N, 4) float32 x1 y1 x2 y2 in pixels, right and bottom exclusive."""
+    labels: tuple[np.ndarray, ...]
+    """Per frame (N,) int64 class index from 0, in the order of the category ids."""
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+def load_coco(path: Path) -> dict:
+    """The COCO dictionary of a ground-truth file. Raises UsageError when it is not one."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read annotations {path}: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"annotations {path} are not JSON: {error}") from error
+    missing = {"images", "annotations", "categories"} - (set(table) if isinstance(table, dict) else set())
+    if missing:
+        raise UsageError(f"annotations {path} are not COCO ground truth: no {', '.join(sorted(missing))}")
+    return table
+
+
+def video_records(table: dict) -> list[VideoRecord]:
+    """The sequences of a COCO-video dictionary (`videos`, and `video_id` and `frame_id` with each image)."""
+    if not table.get("videos"):
+        raise UsageError("annotations have no 'videos': COCO-video ground truth is needed")
+    categories = {c["id"]: i for i, c in enumerate(sorted(table["categories"], key=lambda c: c["id"]))}
+    images, boxes = defaultdict(dict), defaultdict(list)
+    for image in table["images"]:
+        images[image["video_id"]][image["frame_id"]] = image["id"]
+    for annotation in table["annotations"]:
+        boxes[annotation["image_id"]].append((annotation["bbox"], categories[annotation["category_id"]]))
+    records = []
+    for video in table["videos"]:
+        ids = images[video["id"]]
+        found = [boxes.get(ids.get(frame), []) for frame in range(max(ids, default=-1) + 1)]
+        records.append(
+            VideoRecord(
+                name=video["name"],
+                file_name=video.get("file_name", ""),
+                width=video["width"],
+                height=video["height"],
+                image_ids=dict(ids),
+                boxes=tuple(from_xywh([b for b, _ in rows]).astype(np.float32) for rows in found),
+                labels=tuple(np.array([label for _, label in rows], dtype=np.int64) for rows in found),
+            )
+        )
+    return records
+
+
+def match_video(records: list[VideoRecord], name: str, size: tuple[int, int]) -> VideoRecord:
+    """The sequence that the source `name` (a path) of (width, height) is annotated as.
+
+    By file name, else by the name without suffix; annotations of a single video fit any name. Raises
+    UsageError when none or several fit, or the size differs.
+    """
+    path = Path(name)
+    fitting = [r for r in records if r.file_name and Path(r.file_name).name == path.name]
+    fitting = fitting or [r for r in records if path.stem in (r.name, Path(r.file_name).stem)]
+    if not fitting and len(records) == 1:
+        fitting = records
+    if len(fitting) != 1:
+        count = f"{len(fitting)} videos" if fitting else "no video"
+        names = sorted(r.name for r in records)
+        close = difflib.get_close_matches(path.stem, names, n=1, cutoff=0)
+        raise UsageError(
+            f"the annotations have {count} named '{path.stem}' (closest of {len(names)}: {', '.join(close)})"
+        )
+    if (fitting[0].width, fitting[0].height) != size:
+        raise UsageError(
+            f"'{path.name}' is {size[0]}x{size[1]}, annotated as {fitting[0].width}x{fitting[0].height}"
+        )
+    return fitting[0]

@@ -1,0 +1,75 @@
+"""Memory-enhanced spatial relation of the key frame to its past (the paper's spatial domain, MSRM)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NonLocal(nn.Module):
+    """Self-attention over all positions, unscaled, added to the input with a learned factor `gamma`."""
+
+    def __init__(self, channels: int, *, reduction: int = 8):
+        super().__init__()
+        self.query_conv = nn.Conv2d(channels, channels // reduction, 1)
+        self.key_conv = nn.Conv2d(channels, channels // reduction, 1)
+        self.value_conv = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) → same shape."""
+        query, key, value = (
+            conv(x).flatten(2).transpose(1, 2)  # (B, h·w, C)
+            for conv in (self.query_conv, self.key_conv, self.value_conv)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return self.gamma * attended.transpose(1, 2).reshape(x.shape) + x
+
+    def is_identity(self) -> bool:
+        """True when gamma is exactly 0, as in every checkpoint of the original training, and not learned."""
+        learning = self.gamma.requires_grad and torch.is_grad_enabled()
+        return not learning and not self.gamma.any()
+
+
+class KeyValue(nn.Module):
+    """Two 3×3 convolutions: keys of half the width, values of the full width."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.key_conv = nn.Conv2d(channels, channels // 2, 3, padding=1)
+        self.value_conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) → keys (B, C / 2, h, w), values (B, C, h, w)."""
+        return self.key_conv(x), self.value_conv(x)
+
+
+class MemoryReduce(nn.Module):
+    """1×1 convolution, batch norm, ReLU."""
+
+    def __init__(self, cin: int, cout: int):
+        super().__init__()
+        self.con1x1 = nn.Conv2d(cin, cout, 1, bias=False)
+        self.bn = nn.BatchNorm2d(cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, cin, h, w) → (B, cout, h, w)."""
+        return torch.relu(self.bn(self.con1x1(x)))
+
+
+class MemoryReader(nn.Module):
+    """Reads, for each position of the query, a mixture of the memory's values."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.memory_reduce = MemoryReduce(2 * channels, channels)
+
+    def forward(self, memory: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]) -> Tensor:
+        """(keys, values) of memory and query, (B, C / 2, h, w) and (B, C, h, w) → (B, C, h, w)."""
+        memory_keys, memory_values, query_keys = (
+            x.flatten(2).transpose(1, 2) for x in (*memory, query[0])  # (B, h·w, C)
+        )
+        read = F.scaled_dot_product_attention(query_keys, memory_keys, memory_values)
+        read = read.transpose(1, 2).reshape(query[1].shape)
+        return self.memory_reduce(torch.cat([read, query[1]], dim=1))

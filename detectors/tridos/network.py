@@ -1,0 +1,145 @@
+"""The whole Tridos network, cut along what one frame, two frames and all five frames decide."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detectors.blocks import BaseConv
+from detectors.tridos.backbone import Backbone
+from detectors.tridos.difference import TemporalDifference
+from detectors.tridos.frequency import FrequencyFeatures
+from detectors.tridos.fusion import ResidualCompensation
+from detectors.tridos.head import Head
+from detectors.tridos.memory import KeyValue, MemoryReader, NonLocal
+from detectors.tridos.stream import TridosStream
+from detectors.tridos.swin import Swin
+
+FRAMES = 5
+"""Frames of a window; the newest, index 4, is the key frame that the detections belong to."""
+
+NECK_WIDTH, STEM_WIDTH, HEAD_WIDTH = 128, 32, 256  # of the published network, width 1.0
+
+
+class FrameFeatures(NamedTuple):
+    """All that one frame contributes to every window it is part of."""
+
+    spatial: Tensor
+    """(B, C, h, w) backbone output."""
+    frequency: Tensor
+    """(B, C, h, w) output of the frequency block."""
+    qkv: Tensor
+    """(B, h, w, 3C) queries, keys and values of the first window-attention layer."""
+
+
+class Neck(nn.Module):
+    """Joins the features of five frames into one map for the key frame."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        c = channels
+        self.conv_ref = nn.Sequential(
+            BaseConv((FRAMES - 1) * c, 2 * c, 3), BaseConv(2 * c, c, 3, act=nn.Sigmoid())
+        )
+        self.conv_cur = BaseConv(c, c, 3)
+        self.conv_cr_mix = nn.Sequential(BaseConv(2 * c, 2 * c, 3), BaseConv(2 * c, c, 3))
+        self.nolocal = NonLocal(c)
+        self.keyvalue_Q = KeyValue(c)
+        self.keyvalue_M = KeyValue(c)
+        self.memory = MemoryReader(c)
+        self.tdms = TemporalDifference(c, frames=FRAMES)
+        self.conv_fin_mix = nn.Sequential(BaseConv(2 * c, 2 * c, 3), BaseConv(2 * c, c, 3))
+        self.agpf = FrequencyFeatures(c)
+        self.conv_fre = nn.Sequential(BaseConv(FRAMES * c, FRAMES * c, 3), BaseConv(FRAMES * c, c, 3))
+        self.swin = Swin(c, frames=FRAMES)
+        self.conv_t = nn.Sequential(BaseConv(FRAMES * c, 2 * c, 3), BaseConv(2 * c, c, 3))
+        # Never used by the network; published checkpoints hold it, and strict loading asks for it.
+        self.conv_fre_mix = nn.Sequential(BaseConv(2 * c, 2 * c, 3), BaseConv(2 * c, c, 3))
+        self.resblock0 = ResidualCompensation(c)
+        self.resblock1 = ResidualCompensation(c)
+        self.resblock2 = ResidualCompensation(c)
+
+    def spatial_relation(self, spatial: Tensor) -> Tensor:
+        """MSRM: backbone features (B, T, C, h, w) → (B, C, h, w)."""
+        past, key = spatial[:, :-1].flatten(1, 2), spatial[:, -1]
+        current = self.conv_cur(self.conv_ref(past) * key)
+        mixed = self.conv_cr_mix(torch.cat([current, key], dim=1))
+        if not self.nolocal.is_identity():
+            mixed = self.nolocal(mixed)
+        return self.memory(self.keyvalue_M(mixed), self.keyvalue_Q(key))
+
+    def forward(self, window: FrameFeatures, pairs: Tensor) -> Tensor:
+        """Features of a window, (B, T, …) each, and pairs (B, T − 1, C / 2, h / 2, w / 2) → (B, C, h, w)."""
+        motion = self.tdms(pairs, window.spatial[:, -1])
+        joined = self.conv_fin_mix(torch.cat([self.spatial_relation(window.spatial), motion], dim=1))
+        local = self.conv_fre(window.frequency.flatten(1, 2))
+        wide = self.conv_t(self.swin(window.frequency, window.qkv).flatten(1, 2))
+        return self.resblock2(self.resblock1(local, joined), self.resblock0(wide, joined))
+
+
+class Tridos(nn.Module):
+    """Tridos: five frames in, boxes, objectness and classes of the newest frame out.
+
+    `width` scales every channel count: 1.0 is the published network (21.5 M parameters), 0.25 is
+    `tridos-nano`. Neck channels 128·width must stay a multiple of 32.
+    """
+
+    frames = FRAMES
+
+    def __init__(self, *, num_classes: int = 1, width: float = 1.0):
+        super().__init__()
+        neck, stem, hidden = (round(n * width) for n in (NECK_WIDTH, STEM_WIDTH, HEAD_WIDTH))
+        if num_classes < 1:
+            raise ValueError(f"{num_classes = }, expected 1 or more")
+        if neck < 32 or neck % 32:
+            expected = "a multiple of 32 (width 0.25, 0.5, …)"
+            raise ValueError(f"{width = } gives {neck} neck channels, expected {expected}")
+        self.num_classes, self.width = num_classes, width
+        self.backbone = Backbone(stem)
+        self.neck = Neck(neck)
+        self.head = Head(neck, hidden=hidden, num_classes=num_classes)
+
+    def frame_features(self, images: Tensor) -> FrameFeatures:
+        """What each image alone decides: (B, 3, H, W), H and W multiples of 32 → features at stride 8."""
+        height, width = images.shape[-2:]
+        if height % 32 or width % 32:
+            raise ValueError(f"network input is {width}x{height}, expected multiples of 32")
+        if self.training or len(images) == 1 or images.device.type != "cpu":
+            return self._features(images)
+        # The phase of a spectrum jumps at ±π: where a rounding error crosses it, the output moves by up to
+        # 5e-3. CPU convolutions round differently for other batch sizes, so each frame goes by itself and
+        # has the same features in a clip, in a stream and in any batch.
+        return FrameFeatures(*map(torch.cat, zip(*map(self._features, images.split(1)), strict=True)))
+
+    def _features(self, images: Tensor) -> FrameFeatures:
+        spatial = self.backbone(images)
+        frequency = self.neck.agpf(spatial)
+        return FrameFeatures(spatial, frequency, self.neck.swin.project(frequency))
+
+    def pair_features(self, older: Tensor, newer: Tensor) -> Tensor:
+        """What two neighbouring frames decide: two spatial (B, C, h, w) → (B, C / 2, h / 2, w / 2)."""
+        return self.neck.tdms.pair(older, newer)
+
+    def join(self, window: FrameFeatures, pairs: Tensor) -> Tensor:
+        """What only the whole window decides: (B, T, …) features, (B, T − 1, …) pairs → raw output."""
+        return self.head(self.neck(window, pairs))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Normalised clip (B, 3, T, H, W), oldest frame first → raw (B, 5 + classes, H / 8, W / 8).
+
+        All frames pass the backbone as one batch, in training too, so batch norm sees them together.
+        """
+        if clip.ndim != 5 or clip.shape[1] != 3 or clip.shape[2] != FRAMES:
+            raise ValueError(f"{tuple(clip.shape) = }, expected (B, 3, {FRAMES}, H, W)")
+        batch = clip.shape[0]
+        flat = self.frame_features(clip.transpose(1, 2).flatten(0, 1))  # frames of one clip side by side
+        window = FrameFeatures(*(x.unflatten(0, (batch, FRAMES)) for x in flat))
+        older, newer = window.spatial[:, :-1], window.spatial[:, 1:]
+        pairs = self.pair_features(older.flatten(0, 1), newer.flatten(0, 1))
+        return self.join(window, pairs.unflatten(0, (batch, FRAMES - 1)))
+
+    def stream(self) -> TridosStream:
+        """A state that takes frames one after another and computes each frame's share only once."""
+        return TridosStream(self)

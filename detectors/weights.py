@@ -1,0 +1,156 @@
+"""Weights by name or path: verified, loaded safely, and never in part.
+
+Files of this project are safetensors with plain metadata. Published checkpoints are pickles: they are read
+with torch's `weights_only` guard, which executes no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UsageError, WeightsError, unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ZOO = Path(__file__).parent / "zoo"
+WRAPPERS = ("state_dict", "model", "ema", "net")
+"""Keys under which programs of the field store a state dict inside their checkpoint."""
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """Weights that ship with the project."""
+
+    file: str
+    """File name inside the zoo."""
+    sha256: str
+    detector: str
+    """Name in `detectors.DETECTORS`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options the network is built with."""
+    classes: tuple[str, ...] = ("target",)
+    """What the labels 0, 1, … mean."""
+    note: str = ""
+    """One line: trained on what."""
+
+
+ZOO_TABLE: dict[str, ZooEntry] = {}
+"""Name → weights. The first entry for a detector is its default."""
+
+
+def default_weights(detector: str) -> str | None:
+    """Name of the weights that ship for a detector; None where there are none."""
+    return next((name for name, entry in ZOO_TABLE.items() if entry.detector == detector), None)
+
+
+def locate(name_or_path: str) -> tuple[Path, ZooEntry | None]:
+    """The file behind a zoo name or a path, verified against the table's checksum when it is ours."""
+    if name_or_path in ZOO_TABLE:
+        entry = ZOO_TABLE[name_or_path]
+        path = ZOO / entry.file
+        if not path.is_file():
+            raise WeightsError(f"weights '{name_or_path}' are missing: no file {path}; reinstall the project")
+        if sha256(path) != entry.sha256:
+            raise WeightsError(f"weights '{name_or_path}' are damaged: wrong checksum of {path}; reinstall")
+        return path, entry
+    path = Path(name_or_path)
+    if not path.exists() and not path.suffix:
+        unknown = unknown_name("weights", name_or_path, ZOO_TABLE)
+        raise WeightsError(f"{unknown}, and no such file")
+    if not path.is_file():
+        raise WeightsError(f"weights file {path} does not exist")
+    return path, None
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a checkpoint, under bare names.
+
+    Wrappers (`state_dict`, `model`, …) are opened and a `module.` prefix common to all names is taken off.
+    Raises WeightsError when the file is damaged, holds anything but tensors, or could run code.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except Exception as error:  # both libraries raise many kinds for bad bytes
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} is not a safe weights file: {first_line[:160]}") from error
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(f"{path} holds no state dict")
+    strangers = [str(name) for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise WeightsError(f"{path} holds no state dict: {', '.join(strangers[:3])} are not tensors")
+    while all(name.startswith("module.") for name in loaded):
+        loaded = {name.removeprefix("module."): value for name, value in loaded.items()}
+    return dict(loaded)
+
+
+def load(model: nn.Module, path: Path) -> None:
+    """Fill `model` from a file, whole or not at all.
+
+    Half-precision files are widened. Raises WeightsError with the lists of missing, unexpected and misshapen
+    entries when the file belongs to another network.
+    """
+    found, wanted = read_state_dict(path), model.state_dict()
+    missing = sorted(set(wanted) - set(found))
+    unexpected = sorted(set(found) - set(wanted))
+    misshapen = sorted(
+        f"{name} {list(found[name].shape)} for {list(wanted[name].shape)}"
+        for name in set(found) & set(wanted)
+        if found[name].shape != wanted[name].shape
+    )
+    kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    faults = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
+    if faults:
+        name, lists = type(model).__name__, "; ".join(faults)
+        raise WeightsError(f"{path} is not for this {name}: {lists}; choose the fitting --detector")
+    model.load_state_dict(found)
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    rest = f", … {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def save(state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, Any], half: bool = False) -> None:
+    """Write a state dict as safetensors, metadata as JSON text; `half` stores floats in 16 bits."""
+    import torch
+    from safetensors.torch import save_file
+
+    if not metadata:
+        raise UsageError("weights need metadata: at least what they were trained on")
+    tensors = {
+        name: (value.half() if half and value.dtype == torch.float32 else value).contiguous().cpu()
+        for name, value in state.items()
+    }
+    partial = path.with_suffix(".part")
+    save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in metadata.items()})
+    partial.replace(path)
+
+
+def options_of(path: Path) -> dict[str, Any]:
+    """Builder options that a file's shapes tell: the number of classes of its head; empty if it has none."""
+    classes = read_state_dict(path).get("head.cls_preds.0.bias")
+    return {} if classes is None else {"num_classes": len(classes)}

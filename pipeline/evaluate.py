@@ -1,0 +1,141 @@
+"""Detection quality by pycocotools: average precision over all annotated and empty frames."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from pipeline.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """COCO summary, in [0, 1]. Boxes of all sizes, at most 100 detections a frame."""
+
+    ap50: float
+    """Average precision at IoU 0.5: mean of 101 interpolated precisions, mean over categories."""
+    ap: float
+    """Mean of the average precisions at IoU 0.5, 0.55 … 0.95."""
+    recall50: float
+    """Highest recall reached at IoU 0.5, at any score."""
+    best_f1: float
+    """Highest harmonic mean of precision and recall at IoU 0.5 over all score thresholds."""
+    best_threshold: float
+    """The score at which `best_f1` is reached."""
+    frames: int
+    """Frames that were scored; those without targets count."""
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    ground_truth: dict,
+    detections: Sequence[dict],
+    *,
+    image_ids: Iterable[int] | None = None,
+    classes: bool = True,
+) -> Scores:
+    """Score COCO results against a COCO dictionary.
+
+    `image_ids` restricts both to these frames. With `classes` False all categories count as one. Raises
+    UsageError for results on frames that the ground truth does not have, or that lack a field.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    known = {image["id"] for image in ground_truth["images"]}
+    chosen = known if image_ids is None else set(image_ids)
+    _check(detections, known)
+    if not chosen <= known or not chosen:
+        raise UsageError("frames to be scored are missing from the ground truth")
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = COCO()
+        truth.dataset = _restricted(ground_truth, chosen)
+        truth.createIndex()
+        found = [dict(d) for d in detections if d["image_id"] in chosen]
+        results = truth.loadRes(found) if found else _without_results(truth)
+        run = COCOeval(truth, results, "bbox")
+        run.params.useCats = int(classes)
+        run.evaluate()
+        run.accumulate()
+    precision = run.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, category)
+    valid = precision[0, 0] > -1  # categories that occur
+    f1, threshold = _best_f1(run)
+    return Scores(
+        ap50=float(precision[0][:, valid].mean()) if valid.any() else 0.0,
+        ap=float(precision[:, :, valid].mean()) if valid.any() else 0.0,
+        recall50=float(run.eval["recall"][0, valid, 0, -1].mean()) if valid.any() else 0.0,
+        best_f1=f1,
+        best_threshold=threshold,
+        frames=len(chosen),
+    )
+
+
+def _check(detections: Sequence[dict], known: set[int]) -> None:
+    for number, detection in enumerate(detections):
+        try:
+            unknown = detection["image_id"] not in known
+            row = [*detection["bbox"], detection["score"], detection["category_id"]]
+            numbers = np.array(row, dtype=float)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"detection {number} is not a COCO result: {error!r}") from error
+        if unknown:
+            image = detection["image_id"]
+            raise UsageError(f"detection {number} is on image {image}, which is not annotated")
+        if numbers.shape != (6,) or not np.isfinite(numbers).all():
+            raise UsageError(f"detection {number} has a box or score that is not finite: {detection['bbox']}")
+
+
+def _restricted(ground_truth: dict, chosen: set[int]) -> dict:
+    annotations = [a for a in ground_truth["annotations"] if a["image_id"] in chosen]
+    return {
+        "images": [image for image in ground_truth["images"] if image["id"] in chosen],
+        # pycocotools needs these two, and writes into annotations
+        "annotations": [
+            {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **copy.copy(a)} for a in annotations
+        ],
+        "categories": ground_truth["categories"],
+    }
+
+
+def _without_results(truth):
+    """pycocotools refuses an empty list of results; an empty set of annotations means the same."""
+    from pycocotools.coco import COCO
+
+    empty = COCO()
+    empty.dataset = {**truth.dataset, "annotations": []}
+    empty.createIndex()
+    return empty
+
+
+def _best_f1(run) -> tuple[float, float]:
+    """Over all score thresholds, at IoU 0.5, all sizes: best F1, pooled over categories, and its score."""
+    per_area = len(run.params.imgIds)
+    rows = [row for row in _all_sizes(run, per_area) if row is not None]
+    positives = sum(int((~np.array(row["gtIgnore"], dtype=bool)).sum()) for row in rows)
+    scores = np.concatenate([row["dtScores"] for row in rows] or [[]])
+    matched = np.concatenate([row["dtMatches"][0] > 0 for row in rows] or [[]]).astype(bool)
+    if not positives or not len(scores):
+        return 0.0, 1.0
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(matched[order])
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + positives)
+    # a threshold takes all detections of equal score together
+    last_of_score = np.append(np.diff(scores[order]) != 0, True)
+    best = int(np.argmax(np.where(last_of_score, f1, -1)))
+    return float(f1[best]), float(scores[order][best])
+
+
+def _all_sizes(run, images: int) -> list[dict | None]:
+    """pycocotools keeps its per-image rows as categories × area ranges × images; the first range is 'all'."""
+    ranges = len(run.params.areaRng)
+    categories = len(run.evalImgs) // (ranges * images)
+    starts = [category * ranges * images for category in range(categories)]
+    return [row for start in starts for row in run.evalImgs[start : start + images]]

@@ -1,0 +1,38 @@
+"""The annotations of the source that is being processed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from datasets.records import load_coco, match_video, video_records
+from pipeline.evaluate import Scores, evaluate
+from pipeline.frame import Frame, SourceInfo
+
+
+class GroundTruth:
+    """One sequence of a COCO-video file: names its frames and scores what was found in them.
+
+    Raises UsageError when the file is not COCO-video ground truth or does not hold the source.
+    """
+
+    def __init__(self, path: Path, info: SourceInfo):
+        self._table = load_coco(path)
+        self._record = match_video(video_records(self._table), info.name, (info.width, info.height))
+        self._seen: list[int] = []
+
+    def image_id(self, frame: Frame) -> int | None:
+        """The COCO image id of a frame; None for one that is not annotated. Frames asked for are scored."""
+        number = self._record.image_ids.get(frame.index)
+        if number is not None:
+            self._seen.append(number)
+        return number
+
+    def score(self, detections: Path, num_classes: int) -> Scores:
+        """Scores of a COCO results file over the frames seen, those without targets included.
+
+        A detector of another number of classes than the annotations have is scored class-agnostic.
+        """
+        results = json.loads(detections.read_text(encoding="utf-8"))
+        by_class = num_classes == len(self._table["categories"])
+        return evaluate(self._table, results, image_ids=self._seen, classes=by_class)

@@ -1,0 +1,30 @@
+"""From pictures to what the networks read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+"""Per channel R, G, B of values in [0, 1]; the statistics that the published backbones were trained with."""
+
+
+def to_network_input(
+    pictures: Sequence[np.ndarray], *, full_scale: int = 255, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Pictures (H, W) or (H, W, 3) of one size on the scale 0 … `full_scale` → (B, 3, H, W) float32.
+
+    Grey is replicated to three channels; value / full_scale, then (value − mean) / deviation per channel.
+    """
+    stacked = np.stack(pictures)
+    if stacked.ndim == 3:
+        stacked = stacked[..., None]
+    if stacked.dtype == np.uint16:  # torch cannot compute with uint16
+        stacked = stacked.astype(np.int32)
+    pixels = torch.from_numpy(stacked).to(device).movedim(-1, 1).float()  # (B, 1 or 3, H, W)
+    mean, deviation = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+    return (pixels / full_scale - mean) / deviation

@@ -1,0 +1,218 @@
+"""What a run says about itself: run.json, the frame accounting, stage latencies, and the closing table."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.config import RunConfig
+from pipeline.errors import MoteError
+from pipeline.evaluate import Scores
+from pipeline.frame import Result, TrackState
+from pipeline.ground_truth import GroundTruth
+from pipeline.sinks import output_error
+from pipeline.sources import Source, redact
+
+VIDEO, COCO, MOT, JSONL = "annotated.mp4", "detections.json", "tracks.txt", "results.jsonl"
+RUN, METRICS = "run.json", "metrics.json"
+OUTPUTS = (VIDEO, COCO, MOT, JSONL, RUN, METRICS)
+
+PACKAGES = ("torch", "numpy", "av", "opencv-python", "scipy", "pycocotools")
+
+
+class Latency:
+    """Count, mean, maximum and quantiles of a duration in constant memory; quantiles are right to 6 %."""
+
+    _EDGES = tuple(1e-6 * 10 ** (step / 20) for step in range(160))  # 1 µs to 90 s, 20 bins a decade
+
+    def __init__(self):
+        self._counts = [0] * (len(self._EDGES) + 1)
+        self.count, self.total, self.maximum = 0, 0.0, 0.0
+
+    def add(self, seconds: float) -> None:
+        """Take in one duration."""
+        self._counts[bisect.bisect_left(self._EDGES, seconds)] += 1
+        self.count += 1
+        self.total += seconds
+        self.maximum = max(self.maximum, seconds)
+
+    def quantile(self, share: float) -> float:
+        """Seconds that `share` of the durations stay below; 0 without any."""
+        wanted, seen = share * self.count, 0
+        for count, edge in zip(self._counts, (*self._EDGES, self.maximum), strict=True):
+            seen += count
+            if count and seen >= wanted:
+                return min(edge, self.maximum)
+        return 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Milliseconds, for run.json."""
+        values = {
+            "mean": self.total / max(self.count, 1),
+            "p50": self.quantile(0.5),
+            "p95": self.quantile(0.95),
+            "max": self.maximum,
+        }
+        return {name: round(1e3 * value, 3) for name, value in values.items()}
+
+
+class Outcome:
+    """The account of one run, kept as it goes and written to run.json at its start and its end."""
+
+    def __init__(self, folder: Path, source: Source, config: RunConfig, detector: dict):
+        self.folder, self.source, self.config, self.detector = folder, source, config, detector
+        self.decoded = 0
+        """Frames that left the source."""
+        self.written = 0
+        """Frames that all sinks have taken."""
+        self.detections = 0
+        self.tracks = 0
+        """Tracks that were confirmed at least once."""
+        self.failure: BaseException | None = None
+        """What ended the run early."""
+        self.scores: Scores | None = None
+        """Against the ground truth, where one was given."""
+        self._stages: dict[str, Latency] = {}
+        self._confirmed: set[int] = set()
+        self._began, self._started = datetime.now(UTC), time.monotonic()
+        self.seconds = 0.0
+
+    @property
+    def state(self) -> str:
+        """'complete', or 'partial' when something ended the run early."""
+        return "partial" if self.failure else "complete"
+
+    @property
+    def exit_code(self) -> int:
+        """The program's, by the table of the errors."""
+        return self.failure.exit_code if isinstance(self.failure, MoteError) else int(bool(self.failure))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the duration of a block to a stage."""
+        started = time.perf_counter()
+        yield
+        self._add_time(stage, time.perf_counter() - started)
+
+    def _add_time(self, stage: str, seconds: float) -> None:
+        self._stages.setdefault(stage, Latency()).add(seconds)
+
+    def add(self, result: Result) -> None:
+        """Take in a frame that was written."""
+        self.written += 1
+        self.detections += len(result.detections)
+        for stage, seconds in result.timings.items():
+            self._add_time(stage, seconds)
+        tracks = result.tracks
+        confirmed = set(tracks.ids[tracks.state != TrackState.TENTATIVE].tolist())
+        self.tracks += len(confirmed - self._confirmed)
+        # ids are never used twice, so those of dead tracks need not be remembered
+        self._confirmed = (self._confirmed | confirmed) & set(tracks.ids.tolist())
+
+    def begin(self) -> None:
+        """Write run.json with the state 'running'. Raises OutputError."""
+        self._write("running", {})
+
+    def finish(self, truth: GroundTruth | None) -> None:
+        """Measure what was written against the ground truth and write run.json for good."""
+        self.seconds = time.monotonic() - self._started
+        try:
+            if truth and self.written:
+                self.scores = truth.score(self.folder / COCO, len(self.detector["classes"]))
+                _write_json(self.folder / METRICS, self.scores.as_dict())
+            self._write(self.state, self._account())
+        except MoteError as error:
+            if self.failure is None:
+                self.failure = error
+            else:
+                self.failure.add_note(f"then: {error}")
+
+    def _write(self, state: str, more: dict) -> None:
+        info = self.source.info
+        facts = {
+            "state": state,
+            "mote": __version__,
+            "command": [Path(sys.argv[0]).name, *map(redact, sys.argv[1:])],
+            "started": self._began.isoformat(timespec="seconds"),
+            "source": {**asdict(info), "rate": str(info.rate)},
+            "detector": self.detector,
+            "config": asdict(self.config),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "machine": {"cores": os.cpu_count(), "system": platform.system(), "cpu": platform.machine()},
+        }
+        _write_json(self.folder / RUN, {**facts, **more})
+
+    def _account(self) -> dict:
+        frames = {
+            "announced": self.source.info.frame_count,
+            "decoded": self.decoded,
+            "written": self.written,
+            "dropped": self.decoded - self.written,
+            "corrupt": self.source.corrupt,
+            "times_derived": self.source.derived_times,
+        }
+        return {
+            "reason": str(self.failure) if self.failure else None,
+            "seconds": round(self.seconds, 3),
+            "frames": frames,
+            "detections": self.detections,
+            "tracks": self.tracks,
+            "stages_ms": {name: latency.summary() for name, latency in self._stages.items()},
+            "metrics": self.scores.as_dict() if self.scores else None,
+        }
+
+    def table(self) -> str:
+        """The closing summary for people: two aligned columns."""
+        info, conf = self.source.info, self.config.detector.conf
+        written = [name for name in OUTPUTS if (self.folder / name).exists()]
+        each = self.detections / max(self.written, 1)
+        rows = [
+            ("source", f"{info.name}, {info.width}x{info.height}, {float(info.rate):g} frames/s"),
+            ("detector", f"{self.detector['weights']} on {self.detector['device']}"),
+            ("frames", f"{self.decoded} decoded, {self.written} written, {self.source.corrupt} corrupt"),
+            ("detections", f"{self.detections} of score {conf:g} or more, {each:.1f} a frame"),
+            ("tracks", f"{self.tracks} confirmed"),
+            ("speed", f"{self.written / max(self.seconds, 1e-9):.1f} frames/s in {self.seconds:.1f} s"),
+        ]
+        for name in ("detect", "write"):
+            if name in self._stages:
+                times = self._stages[name].summary()
+                rows.append((f"  {name}", f"{times['p50']:.1f} ms a frame, 95 % below {times['p95']:.1f} ms"))
+        if self.scores:
+            s = self.scores
+            rows.append(("AP50", f"{s.ap50:.3f} over {s.frames} frames (AP {s.ap:.3f})"))
+            rows.append(("best F1", f"{s.best_f1:.3f} at score {s.best_threshold:.2f}"))
+        rows += [("outputs", f"{self.folder}: {', '.join(written)}"), ("state", self.state)]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _write_json(path: Path, table: dict) -> None:
+    """Replace a JSON file as a whole. Raises OutputError."""
+    partial = path.with_suffix(".part")
+    try:
+        partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,74 @@
+"""COCO-style video mAP of finished results.
+
+    python -m pipeline.vid_map_coco --annotations gt.json --detections runs/in/detections.json
+
+Every annotated frame counts, those without targets and those without detections too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from datasets.records import load_coco
+from pipeline.errors import MoteError, UsageError
+from pipeline.evaluate import evaluate
+
+
+def load_results(path: Path) -> list[dict]:
+    """A COCO results file. Raises UsageError when it is not one."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read detections {path}: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"detections {path} are not JSON: {error}") from error
+    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
+        raise UsageError(f"detections {path} are not a list of COCO results")
+    return results
+
+
+def images_of_videos(table: dict, names: list[str]) -> list[int] | None:
+    """Image ids of the named videos; None for all. Raises UsageError for a name that is not annotated."""
+    if not names:
+        return None
+    ids = {video["name"]: video["id"] for video in table.get("videos", [])}
+    unknown = sorted(set(names) - set(ids))
+    if unknown:
+        raise UsageError(f"no video named {', '.join(unknown)} in the annotations")
+    wanted = {ids[name] for name in names}
+    return [image["id"] for image in table["images"] if image.get("video_id") in wanted]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="pipeline.vid_map_coco", description=__doc__.splitlines()[0])
+    parser.add_argument("--annotations", type=Path, required=True, help="COCO ground truth")
+    parser.add_argument("--detections", type=Path, required=True, help="COCO results")
+    parser.add_argument("--videos", nargs="+", default=[], metavar="NAME", help="score only these videos")
+    parser.add_argument("--class-agnostic", action="store_true", help="count all categories as one")
+    parser.add_argument("--output", type=Path, help="write the numbers as JSON, too")
+    options = parser.parse_args(arguments)
+    try:
+        table = load_coco(options.annotations)
+        images = images_of_videos(table, options.videos)
+        results = load_results(options.detections)
+        scores = evaluate(table, results, image_ids=images, classes=not options.class_agnostic).as_dict()
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if options.output:
+        try:
+            options.output.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"error: cannot write {options.output}: {error.strerror}", file=sys.stderr)
+            return 5
+    for name, value in scores.items():
+        print(f"{name:<15}{value:.4f}" if isinstance(value, float) else f"{name:<15}{value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

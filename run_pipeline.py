@@ -1,0 +1,123 @@
+"""Find and follow tiny moving targets in infrared video: `python run_pipeline.py --video in.mp4`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.config import RunConfig
+from pipeline.errors import MoteError
+from pipeline.progress import MODES
+from pipeline.settings import build, load_toml, override, parse_setting
+
+FLAGS = {
+    "output": "output.folder",
+    "overwrite": "output.overwrite",
+    "detector": "detector.name",
+    "weights": "detector.weights",
+    "conf": "detector.conf",
+    "iou": "detector.iou",
+    "size": "detector.size",
+    "device": "detector.device",
+    "precision": "detector.precision",
+    "batch": "detector.batch",
+    "tracker": "tracker.name",
+    "start": "source.start",
+    "max_frames": "source.max_frames",
+    "save_video": "output.video",
+    "save_coco": "output.coco",
+    "save_mot": "output.mot",
+    "save_jsonl": "output.jsonl",
+}
+"""Flag → the configuration key that it overrides."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Flags that are not given leave the configuration as it is."""
+    parser = argparse.ArgumentParser(
+        prog="run_pipeline.py",
+        description="Find and follow tiny moving targets in infrared video. Writes an annotated video, COCO "
+        "detections, MOT tracks and one JSON line a frame into one folder.",
+        epilog="exit codes: 0 done, 1 anything else, 2 usage or configuration, 3 source cannot be opened or "
+        "was lost, 4 weights missing or wrong, 5 output not writable, 130/143 interrupted",
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("--video", metavar="SOURCE", help="video file, folder of images, or pattern of images")
+    add("--annotations", metavar="JSON", help="COCO-video ground truth of the source: adds metrics")
+    add("--output", metavar="DIR", help="folder for the outputs (default: runs/NAME)")
+    add("--overwrite", action="store_true", help="replace an earlier run in that folder")
+    add("--detector", metavar="NAME", help="network, see --list (default: tridos-nano)")
+    add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
+    add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
+    add("--conf", type=float, metavar="SCORE", help="least score of a detection, 0 to 1 (default: 0.05)")
+    add("--iou", type=float, metavar="IOU", help="overlap above which the better box is kept (default: 0.5)")
+    add("--size", metavar="WxH", help="network input (default: native, every pixel as it is)")
+    add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
+    add("--batch", type=int, metavar="N", help="frames computed together (default: 1 on a CPU, 8 on a GPU)")
+    add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
+    add("--max-frames", type=int, metavar="N", help="number of frames to process (default: all)")
+    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
+        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
+    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
+    add("--config", metavar="TOML", help="configuration file, see configs/default.toml")
+    add("--set", action="append", metavar="A.B=VALUE", help="override one configuration key; repeatable")
+    add("--progress", choices=MODES, help="how progress is shown (default: auto)")
+    add("--list", action="store_true", help="list detectors, weights and trackers, and stop")
+    add("--version", action="version", version=f"mote {__version__}")
+    return parser
+
+
+def configuration(options: argparse.Namespace) -> RunConfig:
+    """Defaults, then the file, then `--set`, then flags. Raises UsageError."""
+    given = vars(options)
+    table = load_toml(Path(given["config"])) if "config" in given else {}
+    settings = [parse_setting(text) for text in given.get("set", [])]
+    settings += [(key.split("."), given[flag]) for flag, key in FLAGS.items() if flag in given]
+    return build(RunConfig, override(table, settings))
+
+
+def listing() -> str:
+    """What `--list` prints."""
+    from detectors import DETECTORS
+    from detectors.weights import ZOO_TABLE
+    from trackers import TRACKERS
+
+    lines = ["detectors", *(f"  {name}" for name in DETECTORS), "weights"]
+    lines += [f"  {name}: for {entry.detector}, {entry.note}" for name, entry in ZOO_TABLE.items()]
+    return "\n".join([*lines, "trackers", *(f"  {name}" for name in TRACKERS)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    command = parser()
+    options = command.parse_args(arguments)
+    if "list" in options:
+        print(listing())
+        return 0
+    if "video" not in options:
+        command.error("--video is required: a video file, a folder of images, or a pattern of images")
+    try:
+        config = configuration(options)
+        from pipeline.runner import run
+
+        outcome = run(
+            options.video,
+            config,
+            annotations=getattr(options, "annotations", None),
+            progress=getattr(options, "progress", "auto"),
+        )
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(outcome.table())
+    if outcome.failure:
+        print(f"error: {outcome.failure}", file=sys.stderr)
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
