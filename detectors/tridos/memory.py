@@ -7,6 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
+    """Attention over all positions of maps (B, C, h, w); query and key have fewer channels than value.
+
+    They are filled up with zeros, which changes no product: only for equal widths and contiguous channels
+    does torch have the fused kernel that never stores the (h·w)² scores.
+    """
+    missing = value.shape[1] - query.shape[1]
+    query, key = (F.pad(x, (0, 0, 0, 0, 0, missing)) for x in (query, key))
+    tokens = (x.flatten(2).transpose(1, 2).contiguous()[:, None] for x in (query, key, value))
+    attended = F.scaled_dot_product_attention(*tokens, scale=scale)
+    return attended[:, 0].transpose(1, 2).reshape(value.shape)
+
+
 class NonLocal(nn.Module):
     """Self-attention over all positions, unscaled, added to the input with a learned factor `gamma`."""
 
@@ -19,12 +32,8 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → same shape."""
-        query, key, value = (
-            conv(x).flatten(2).transpose(1, 2)  # (B, h·w, C)
-            for conv in (self.query_conv, self.key_conv, self.value_conv)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return self.gamma * attended.transpose(1, 2).reshape(x.shape) + x
+        attended = _attend(self.query_conv(x), self.key_conv(x), self.value_conv(x), scale=1.0)
+        return self.gamma * attended + x
 
     def is_identity(self) -> bool:
         """True when gamma is exactly 0, as in every checkpoint of the original training, and not learned."""
@@ -67,9 +76,5 @@ class MemoryReader(nn.Module):
 
     def forward(self, memory: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]) -> Tensor:
         """(keys, values) of memory and query, (B, C / 2, h, w) and (B, C, h, w) → (B, C, h, w)."""
-        memory_keys, memory_values, query_keys = (
-            x.flatten(2).transpose(1, 2) for x in (*memory, query[0])  # (B, h·w, C)
-        )
-        read = F.scaled_dot_product_attention(query_keys, memory_keys, memory_values)
-        read = read.transpose(1, 2).reshape(query[1].shape)
+        read = _attend(query[0], *memory, scale=query[0].shape[1] ** -0.5)
         return self.memory_reduce(torch.cat([read, query[1]], dim=1))

@@ -71,9 +71,10 @@ class WindowAttention(nn.Module):
         channels //= 3
         q, k, v = qkv.reshape(b * windows, tokens, 3, HEADS, channels // HEADS).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
-        bias = bias.view(1, tokens, tokens, HEADS).permute(0, 3, 1, 2).to(q.dtype)  # (1, heads, N, N)
+        # (1, heads, N, N), made contiguous while it is small: the kernel would copy the sum with the mask
+        bias = bias.view(1, tokens, tokens, HEADS).permute(0, 3, 1, 2).contiguous().to(q.dtype)
         if mask is not None:
-            bias = (bias + mask[:, None]).repeat(b, 1, 1, 1)
+            bias = (bias + mask[:, None]).expand(b, -1, -1, -1, -1).flatten(0, 1)  # no copy when b is 1
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(out.transpose(1, 2).reshape(b, windows, tokens, channels))
 
