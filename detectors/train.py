@@ -11,7 +11,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,18 +19,17 @@ import torch
 from torch import Tensor, nn
 
 import detectors
-from datasets.clips import Clip, ClipSampler, Sequence, clip_at, read_sequence, synthetic_sequences
-from datasets.records import VideoRecord, load_coco, video_records
+from datasets.clips import Clip, ClipSampler, Sequence, read_sequence, synthetic_sequences
+from datasets.records import load_coco, video_records
 from detectors import weights
 from detectors.losses import detection_loss
+from detectors.measure import measure
 from detectors.recipe import Recipe, Schedule
-from pipeline.boxes import to_centres, to_xywh
+from pipeline.boxes import to_centres
 from pipeline.errors import MoteError, UsageError
-from pipeline.evaluate import Scores, evaluate
-from pipeline.geometry import Geometry
+from pipeline.evaluate import Scores
 from pipeline.normalise import to_network_input
 from pipeline.settings import build, load_toml, override, parse_setting
-from pipeline.suppress import decode
 
 SYNTHETIC_SEED = 1_000_003  # synthetic scenes must not share seeds with those of tests and demo
 
@@ -75,35 +73,6 @@ def collate(clips: list[Clip], device: torch.device) -> tuple[Tensor, list[Tenso
     frames = frames.unflatten(0, (len(clips), -1)).transpose(1, 2)
     boxes = [torch.from_numpy(to_centres(c.boxes).astype(np.float32)).to(device) for c in clips]
     return frames, boxes, [torch.from_numpy(c.labels).to(device) for c in clips]
-
-
-@torch.inference_mode()
-def measure(
-    model: nn.Module,
-    records: Iterable[VideoRecord],
-    sequences: Iterable[Sequence],
-    truth: dict,
-    *,
-    stride: int,
-) -> Scores:
-    """Class-agnostic scores on every `stride`-th frame of the sequences, whole frames, clip by clip."""
-    model.eval()
-    device = next(model.parameters()).device
-    detections, ids = [], []
-    for record, sequence in zip(records, sequences, strict=True):
-        geometry = Geometry.native((record.width, record.height))
-        for position in range(0, len(sequence), stride):
-            clip = clip_at(sequence, position, length=model.frames)
-            pixels = to_network_input([geometry.apply(f) for f in clip.frames], device=device)
-            boxes, scores, _ = decode(model(pixels.transpose(0, 1)[None]), conf=0.01, iou=0.5)[0]
-            ids.append(record.image_ids[position])
-            rows = to_xywh(geometry.to_source(boxes.cpu().numpy()))
-            detections += [
-                {"image_id": ids[-1], "category_id": 1, "bbox": box, "score": score}
-                for box, score in zip(rows.tolist(), scores.tolist(), strict=True)
-            ]
-    model.train()
-    return evaluate(truth, detections, image_ids=ids, classes=False)
 
 
 class Trainer:

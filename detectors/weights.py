@@ -40,7 +40,14 @@ class ZooEntry:
     """One line: trained on what."""
 
 
-ZOO_TABLE: dict[str, ZooEntry] = {}
+ZOO_TABLE: dict[str, ZooEntry] = {
+    "tridos-nano-drone-ir": ZooEntry(
+        file="tridos-nano-drone-ir.safetensors",
+        sha256="f215b7f869ad4d51f7115bf252a6cb2d0a37703ee954a43d634e5d081610dbc8",
+        detector="tridos-nano",
+        note="one class, airplanes, birds, drones and helicopters in 320x256 infrared video",
+    ),
+}
 """Name → weights. The first entry for a detector is its default."""
 
 
