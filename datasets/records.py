@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,14 +35,19 @@ class VideoRecord:
         return len(self.boxes)
 
 
+def load_json(path: Path, *, kind: str) -> Any:
+    """What a JSON file holds. Raises UsageError, which calls the file `kind` (a plural), when it cannot."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {kind} {path}: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{kind} {path} are not JSON: {error}") from error
+
+
 def load_coco(path: Path) -> dict:
     """The COCO dictionary of a ground-truth file. Raises UsageError when it is not one."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read annotations {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"annotations {path} are not JSON: {error}") from error
+    table = load_json(path, kind="annotations")
     missing = {"images", "annotations", "categories"} - (set(table) if isinstance(table, dict) else set())
     if missing:
         raise UsageError(f"annotations {path} are not COCO ground truth: no {', '.join(sorted(missing))}")

@@ -208,8 +208,9 @@ class Trainer:
                 if self.step % record.log_every == 0:
                     pace = (time.monotonic() - started) / (self.step - first)
                     left = pace * (steps - self.step) / 60
-                    losses = ", ".join(f"{name} {value:.3f}" for name, value in row.items() if name != "val")
-                    print(f"{losses}, {pace:.2f} s/step, {left:.0f} min left", flush=True)
+                    losses = ", ".join(f"{name} {row[name]:.3f}" for name in ("loss", "ciou", "objectness"))
+                    where = f"step {self.step}/{steps}"
+                    print(f"{where}: {losses}, {pace:.2f} s/step, {left:.0f} min left", flush=True)
                 if self.step % record.save_every == 0 or self.step == steps:
                     self._save()
 

@@ -95,6 +95,10 @@ class OutputConfig:
     quality: float = 20.0
     """Constant rate factor of the annotated H.264 video: 0 lossless, 51 worst."""
 
+    def __post_init__(self):
+        if not 0 <= self.quality <= 51:
+            raise ValueError(f"quality = {self.quality}, expected 0 to 51")
+
 
 @dataclass(frozen=True)
 class RunConfig:

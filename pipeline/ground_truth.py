@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from datasets.records import load_coco, match_video, video_records
+from pipeline.errors import UsageError
 from pipeline.evaluate import Scores, evaluate
 from pipeline.frame import Frame, SourceInfo
 
@@ -18,7 +19,11 @@ class GroundTruth:
 
     def __init__(self, path: Path, info: SourceInfo):
         self._table = load_coco(path)
-        self._record = match_video(video_records(self._table), info.name, (info.width, info.height))
+        try:
+            records = video_records(self._table)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"annotations {path} are not COCO ground truth: {error!r}") from error
+        self._record = match_video(records, info.name, (info.width, info.height))
         self._seen: list[int] = []
 
     def image_id(self, frame: Frame) -> int | None:
@@ -28,11 +33,16 @@ class GroundTruth:
             self._seen.append(number)
         return number
 
+    def category_ids(self, num_classes: int) -> dict[int, int] | None:
+        """Label → category id, by order; None for a detector that has other classes than the annotations."""
+        ids = sorted(category["id"] for category in self._table["categories"])
+        return dict(enumerate(ids)) if num_classes == len(ids) else None
+
     def score(self, detections: Path, num_classes: int) -> Scores:
         """Scores of a COCO results file over the frames seen, those without targets included.
 
         A detector of another number of classes than the annotations have is scored class-agnostic.
         """
         results = json.loads(detections.read_text(encoding="utf-8"))
-        by_class = num_classes == len(self._table["categories"])
+        by_class = self.category_ids(num_classes) is not None
         return evaluate(self._table, results, image_ids=self._seen, classes=by_class)

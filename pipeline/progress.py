@@ -18,10 +18,13 @@ class Progress:
 
     def __init__(self, total: int | None, *, mode: Mode = "auto", stream: TextIO | None = None):
         self._stream = stream if stream is not None else sys.stderr
-        if mode == "auto":
+        if self._stream is None or self._stream.closed:
+            mode = "off"
+        elif mode == "auto":
             mode = "bar" if self._stream.isatty() else "plain"
         self._mode, self._total = mode, total
         self._done = 0
+        self._told = 0  # frames done when they were shown last
         self._started = self._shown = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -30,7 +33,8 @@ class Progress:
     def __exit__(self, *_) -> None:
         if self._mode == "off" or not self._done:
             return
-        self._show()
+        if self._told < self._done:
+            self._show()
         if self._mode == "bar":
             self._write("\n")
 
@@ -42,7 +46,7 @@ class Progress:
             self._show()
 
     def _show(self) -> None:
-        self._shown = time.monotonic()
+        self._shown, self._told = time.monotonic(), self._done
         rate = self._done / max(self._shown - self._started, 1e-9)
         parts = [f"{self._done}/{self._total} frames" if self._total else f"{self._done} frames"]
         parts.append(f"{rate:.1f} frames/s")
@@ -61,7 +65,7 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:  # nobody reads any more: no reason to stop the work
+        except (OSError, ValueError):  # closed: nobody reads any more: no reason to stop the work
             self._mode = "off"
 
 

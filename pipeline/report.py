@@ -27,6 +27,8 @@ from pipeline.sources import Source, redact
 VIDEO, COCO, MOT, JSONL = "annotated.mp4", "detections.json", "tracks.txt", "results.jsonl"
 RUN, METRICS = "run.json", "metrics.json"
 OUTPUTS = (VIDEO, COCO, MOT, JSONL, RUN, METRICS)
+UNFINISHED = (f"{COCO}.part", f"{RUN}.part", f"{METRICS}.part")
+"""What a run that was killed may leave beside them."""
 
 PACKAGES = ("torch", "numpy", "av", "opencv-python", "scipy", "pycocotools")
 
@@ -35,6 +37,7 @@ class Latency:
     """Count, mean, maximum and quantiles of a duration in constant memory; quantiles are right to 6 %."""
 
     _EDGES = tuple(1e-6 * 10 ** (step / 20) for step in range(160))  # 1 µs to 90 s, 20 bins a decade
+    _MIDDLES = tuple(edge * 10 ** (-1 / 40) for edge in _EDGES)
 
     def __init__(self):
         self._counts = [0] * (len(self._EDGES) + 1)
@@ -50,10 +53,10 @@ class Latency:
     def quantile(self, share: float) -> float:
         """Seconds that `share` of the durations stay below; 0 without any."""
         wanted, seen = share * self.count, 0
-        for count, edge in zip(self._counts, (*self._EDGES, self.maximum), strict=True):
+        for count, middle in zip(self._counts, (*self._MIDDLES, self.maximum), strict=True):
             seen += count
             if count and seen >= wanted:
-                return min(edge, self.maximum)
+                return min(middle, self.maximum)
         return 0.0
 
     def summary(self) -> dict[str, float]:
@@ -94,6 +97,13 @@ class Outcome:
         return "partial" if self.failure else "complete"
 
     @property
+    def reason(self) -> str | None:
+        """What ended the run early, in words."""
+        if self.failure is None or isinstance(self.failure, MoteError):
+            return self.failure and str(self.failure)
+        return ": ".join(filter(None, (type(self.failure).__name__, str(self.failure))))
+
+    @property
     def exit_code(self) -> int:
         """The program's, by the table of the errors."""
         return self.failure.exit_code if isinstance(self.failure, MoteError) else int(bool(self.failure))
@@ -131,12 +141,22 @@ class Outcome:
             if truth and self.written:
                 self.scores = truth.score(self.folder / COCO, len(self.detector["classes"]))
                 _write_json(self.folder / METRICS, self.scores.as_dict())
-            self._write(self.state, self._account())
-        except MoteError as error:
-            if self.failure is None:
-                self.failure = error
-            else:
-                self.failure.add_note(f"then: {error}")
+        except BaseException as error:
+            self._fail(error)
+            if not isinstance(error, MoteError):
+                raise
+        finally:
+            try:
+                self._write(self.state, self._account())
+            except MoteError as error:
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """What fails first is the reason; what fails after it is noted on it."""
+        if self.failure is None:
+            self.failure = error
+        else:
+            self.failure.add_note(f"then: {error}")
 
     def _write(self, state: str, more: dict) -> None:
         info = self.source.info
@@ -163,7 +183,7 @@ class Outcome:
             "times_derived": self.source.derived_times,
         }
         return {
-            "reason": str(self.failure) if self.failure else None,
+            "reason": self.reason,
             "seconds": round(self.seconds, 3),
             "frames": frames,
             "detections": self.detections,
@@ -200,7 +220,7 @@ class Outcome:
 
 def _write_json(path: Path, table: dict) -> None:
     """Replace a JSON file as a whole. Raises OutputError."""
-    partial = path.with_suffix(".part")
+    partial = path.with_name(f"{path.name}.part")
     try:
         partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
         partial.replace(path)

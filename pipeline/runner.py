@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from pipeline.frame import Frame, Result, SourceInfo
 from pipeline.ground_truth import GroundTruth
 from pipeline.prefetch import prefetch
 from pipeline.progress import Mode, Progress
-from pipeline.report import COCO, JSONL, MOT, OUTPUTS, VIDEO, Outcome
+from pipeline.report import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, Outcome
 from pipeline.settings import build
 from pipeline.sinks import CocoSink, JsonlSink, MotSink, Sink, Sinks, output_error
 from pipeline.sources import Source, open_source
@@ -48,7 +49,7 @@ def run(
         tracker = trackers.build(config.tracker.name, **config.tracker.options)
         annotator = make_annotator(config, facts["classes"])
         folder = prepare_folder(config, location)
-        sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth))
+        sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, len(facts["classes"])))
         outcome = Outcome(folder, source, config, facts)
         outcome.begin()
         try:
@@ -59,6 +60,7 @@ def run(
                     outcome.add(result)
                     bar.advance()
                     stop.check()
+                stop.check()  # the signal may have come before the first frame
         except BaseException as error:
             outcome.failure = error
             if not isinstance(error, MoteError):  # a fault of ours: the files are kept, and it is not hidden
@@ -77,10 +79,14 @@ def stages(
     stop: Stop,
 ) -> Iterator[Result]:
     """The whole way of a frame from the source to the result that the sinks receive."""
-    frames = prefetch(counted(source, outcome, stop), size=FRAMES_AHEAD, name="decode")
-    features = extract(batches(frames, batch_size(config, detector)), detector)
-    found = suppress(features, conf=config.conf, iou=config.iou)
-    with closing(prefetch(track(found, tracker), size=RESULTS_AHEAD, name="detect")) as results:
+
+    def detected() -> Iterator[Result]:
+        # closed here and not by the garbage collector: an error on its way keeps the generators alive
+        with closing(prefetch(counted(source, outcome, stop), size=FRAMES_AHEAD, name="decode")) as frames:
+            features = extract(batches(frames, batch_size(config, detector)), detector)
+            yield from track(suppress(features, conf=config.conf, iou=config.iou), tracker)
+
+    with closing(prefetch(detected(), size=RESULTS_AHEAD, name="detect")) as results:
         yield from results
 
 
@@ -178,7 +184,7 @@ def pick_device(name: str) -> torch.device:
 
 def prepare_folder(config: RunConfig, location: str) -> Path:
     """The output folder, there and free of an earlier run's files; OutputError where it cannot be."""
-    name = Path(location.rstrip("/")).stem or "run"
+    name = Path(os.path.abspath(location)).stem or "run"
     folder = Path(config.output.folder or Path("runs", name.replace("*", "_").replace("?", "_")))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,8 +192,10 @@ def prepare_folder(config: RunConfig, location: str) -> Path:
         if present and not config.output.overwrite:
             found = f"{folder} holds an earlier run ({present[0].name})"
             raise OutputError(f"{found}; use --overwrite or another --output")
-        for path in present:
-            path.unlink()
+        if any(path.samefile(location) for path in present if Path(location).exists()):
+            raise OutputError(f"{location} is to be read and would be overwritten; use another --output")
+        for output in (*OUTPUTS, *UNFINISHED):
+            (folder / output).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
     return folder
@@ -200,14 +208,20 @@ def make_annotator(config: RunConfig, classes: list[str]) -> Annotator:
 
 
 def open_sinks(
-    folder: Path, config: RunConfig, info: SourceInfo, annotator: Annotator, truth: GroundTruth | None
+    folder: Path,
+    config: RunConfig,
+    info: SourceInfo,
+    annotator: Annotator,
+    truth: GroundTruth | None,
+    classes: int,
 ) -> list[Sink]:
     """The sinks that the configuration asks for; each file opens when they are entered."""
     wanted, sinks = config.output, []
     if wanted.jsonl:
         sinks.append(JsonlSink(folder / JSONL))
     if wanted.coco or truth:
-        sinks.append(CocoSink(folder / COCO, image_id=truth.image_id if truth else None))
+        names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
+        sinks.append(CocoSink(folder / COCO, **names))
     if wanted.mot:
         sinks.append(MotSink(folder / MOT))
     if wanted.video:

@@ -12,19 +12,14 @@ import json
 import sys
 from pathlib import Path
 
-from datasets.records import load_coco
-from pipeline.errors import MoteError, UsageError
+from datasets.records import load_coco, load_json
+from pipeline.errors import MoteError, UsageError, unknown_name
 from pipeline.evaluate import evaluate
 
 
 def load_results(path: Path) -> list[dict]:
     """A COCO results file. Raises UsageError when it is not one."""
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read detections {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"detections {path} are not JSON: {error}") from error
+    results = load_json(path, kind="detections")
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
         raise UsageError(f"detections {path} are not a list of COCO results")
     return results
@@ -37,7 +32,7 @@ def images_of_videos(table: dict, names: list[str]) -> list[int] | None:
     ids = {video["name"]: video["id"] for video in table.get("videos", [])}
     unknown = sorted(set(names) - set(ids))
     if unknown:
-        raise UsageError(f"no video named {', '.join(unknown)} in the annotations")
+        raise unknown_name("video", unknown[0], ids)
     wanted = {ids[name] for name in names}
     return [image["id"] for image in table["images"] if image.get("video_id") in wanted]
 

@@ -1,0 +1,118 @@
+"""A folder of images is one sequence."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import SourceError
+from pipeline.sources import natural_order, open_source
+from tests.media import grey_frames, read_until_lost
+
+
+def write_images(folder: Path, images: dict[str, np.ndarray]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, image in images.items():
+        assert cv2.imwrite(str(folder / name), image)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "tiff", "bmp"])
+def test_a_folder_is_one_sequence_in_natural_order(tmp_path, suffix):
+    images = grey_frames(12)
+    named = {f"{index}.{suffix}": image for index, image in enumerate(images)}
+    folder = write_images(tmp_path / "images", named)
+    (folder / "notes.txt").write_text("no image")
+    (folder / f"._0.{suffix}").write_bytes(b"left by a file system")
+    for location in (folder, folder / f"*.{suffix}"):
+        with open_source(location, rate=Fraction(25, 2)) as source:
+            info, frames = source.info, list(source)
+        assert (info.frame_count, info.rate, info.bit_depth, info.channels) == (12, Fraction(25, 2), 8, 1)
+        assert [frame.index for frame in frames] == list(range(12))
+        assert [frame.pts for frame in frames] == [Fraction(2 * index, 25) for index in range(12)]
+        assert all(np.array_equal(frame.image, image) for frame, image in zip(frames, images, strict=True))
+
+
+def test_jpeg_images_are_read_at_thirty_a_second(tmp_path):
+    folder = write_images(tmp_path / "images", {"a.jpg": grey_frames(1)[0], "b.JPG": grey_frames(1)[0]})
+    with open_source(folder) as source:
+        assert [frame.pts for frame in source] == [0, Fraction(1, 30)]
+        assert source.info.channels == 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_images_keep_every_bit(tmp_path, suffix):
+    ramp = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    with open_source(write_images(tmp_path / "images", {f"a.{suffix}": ramp})) as source:
+        frame = next(source)
+        assert (source.info.bit_depth, frame.bit_depth) == (16, 16)
+    assert np.array_equal(frame.image, ramp)
+
+
+def test_grey_images_stored_as_colour_give_one_channel_and_colour_comes_as_rgb(tmp_path):
+    grey = grey_frames(1)[0]
+    colour = np.zeros((64, 96, 3), np.uint8)
+    colour[...] = (30, 60, 200)  # B, G, R as OpenCV writes it
+    stored = write_images(tmp_path / "grey", {"a.png": np.dstack([grey] * 3), "b.png": np.dstack([grey] * 4)})
+    with open_source(stored) as source:
+        assert all(np.array_equal(frame.image, grey) for frame in source)
+    with open_source(write_images(tmp_path / "colour", {"a.png": colour, "b.png": grey})) as source:
+        first, second = source
+    assert first.image[0, 0].tolist() == [200, 60, 30]
+    assert np.array_equal(second.image, np.dstack([grey] * 3))
+
+
+def test_a_single_image_is_a_source_of_one_frame(tmp_path):
+    folder = write_images(tmp_path, {"a.png": grey_frames(1)[0]})
+    with open_source(folder / "a.png") as source:
+        assert source.info.frame_count == len(list(source)) == 1
+
+
+def test_start_and_max_frames_choose_images(tmp_path):
+    images = {f"{index}.png": image for index, image in enumerate(grey_frames(8))}
+    with open_source(write_images(tmp_path / "images", images), start=5, max_frames=2) as source:
+        assert source.info.frame_count == 2
+        assert [(frame.index, frame.pts) for frame in source] == [(5, Fraction(5, 30)), (6, Fraction(6, 30))]
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(SourceError, match=r"holds no images \(\.png"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "lost at frame 2: .*2.png cannot be decoded"),
+        (np.zeros((32, 32), np.uint8), "changes from 96x64 at 8 bits to 32x32 at 8 bits at frame 2"),
+        (np.zeros((64, 96), np.uint16), "changes from 96x64 at 8 bits to 96x64 at 16 bits at frame 2"),
+    ],
+    ids=["damaged", "other size", "other depth"],
+)
+def test_a_bad_image_ends_the_sequence_and_keeps_what_was_before(tmp_path, image, message):
+    folder = write_images(tmp_path / "images", {f"{i}.png": grey for i, grey in enumerate(grey_frames(4))})
+    if image is None:
+        data = (folder / "2.png").read_bytes()
+        (folder / "2.png").write_bytes(data[: len(data) // 2])
+    else:
+        write_images(folder, {"2.png": image})
+    frames, lost = read_until_lost(folder)
+    assert [frame.index for frame in frames] == [0, 1]
+    assert re.search(message, lost)
+
+
+def test_float_images_are_refused(tmp_path):
+    folder = write_images(tmp_path / "images", {"a.tiff": np.zeros((8, 8), np.float32)})
+    with pytest.raises(SourceError, match="float32 pixels; only 8 and 16 bit"):
+        open_source(folder)
+
+
+def test_natural_order_reads_numbers_as_numbers():
+    names = ["b2.png", "a10.png", "a2.png", "A1.png", "a02.png", "7.png"]
+    ordered = sorted((Path(name) for name in names), key=natural_order)
+    assert [path.name for path in ordered] == ["7.png", "A1.png", "a02.png", "a2.png", "a10.png", "b2.png"]
