@@ -88,12 +88,15 @@ def crop(clip: Clip, *, left: int, top: int, width: int, height: int) -> Clip:
 
 def random_crop(clip: Clip, size: tuple[int, int], rng: np.random.Generator) -> Clip:
     """A (width, height) opening at random, nine times in ten placed so that a target's centre is inside."""
+    height, width = clip.frames.shape[1:]
+    if size[0] > width or size[1] > height:
+        raise UsageError(f"crop {size[0]}x{size[1]} is larger than the picture, {width}x{height}")
     place = []
     anchor = None
     if len(clip.boxes) and rng.random() < 0.9:
         box = clip.boxes[rng.integers(len(clip.boxes))]
         anchor = (box[:2] + box[2:]) / 2
-    for axis, (whole, part) in enumerate(zip(clip.frames.shape[:0:-1], size, strict=True)):
+    for axis, (whole, part) in enumerate(zip((width, height), size, strict=True)):
         low, high = 0, whole - part
         if anchor is not None:
             low = int(np.clip(anchor[axis] - part + 4, low, high))
@@ -107,13 +110,11 @@ def flip(clip: Clip, *, horizontal: bool, vertical: bool) -> Clip:
     frames, boxes = clip.frames, clip.boxes
     height, width = frames.shape[1:]
     if horizontal:
-        frames, boxes = frames[:, :, ::-1], np.stack(
-            [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
-        )
+        frames = frames[:, :, ::-1]
+        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
     if vertical:
-        frames, boxes = frames[:, ::-1], np.stack(
-            [boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], axis=1
-        )
+        frames = frames[:, ::-1]
+        boxes = np.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], axis=1)
     return Clip(np.ascontiguousarray(frames), boxes.astype(np.float32), clip.labels)
 
 

@@ -58,28 +58,39 @@ def video_records(table: dict) -> list[VideoRecord]:
     """The sequences of a COCO-video dictionary (`videos`, and `video_id` and `frame_id` with each image)."""
     if not table.get("videos"):
         raise UsageError("annotations have no 'videos': COCO-video ground truth is needed")
+    try:
+        return _grouped(table)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"annotations are not COCO-video ground truth: {error!r}") from error
+
+
+def _grouped(table: dict) -> list[VideoRecord]:
     categories = {c["id"]: i for i, c in enumerate(sorted(table["categories"], key=lambda c: c["id"]))}
     images, boxes = defaultdict(dict), defaultdict(list)
+    known = set()
     for image in table["images"]:
         images[image["video_id"]][image["frame_id"]] = image["id"]
+        known.add(image["id"])
     for annotation in table["annotations"]:
-        boxes[annotation["image_id"]].append((annotation["bbox"], categories[annotation["category_id"]]))
-    records = []
-    for video in table["videos"]:
-        ids = images[video["id"]]
-        found = [boxes.get(ids.get(frame), []) for frame in range(max(ids, default=-1) + 1)]
-        records.append(
-            VideoRecord(
-                name=video["name"],
-                file_name=video.get("file_name", ""),
-                width=video["width"],
-                height=video["height"],
-                image_ids=dict(ids),
-                boxes=tuple(from_xywh([b for b, _ in rows]).astype(np.float32) for rows in found),
-                labels=tuple(np.array([label for _, label in rows], dtype=np.int64) for rows in found),
-            )
-        )
-    return records
+        left, top, width, height = annotation["bbox"]
+        if width < 0 or height < 0 or annotation["image_id"] not in known:
+            raise ValueError(f"annotation {annotation.get('id')} has a negative size or an unknown image")
+        row = ([left, top, width, height], categories[annotation["category_id"]])
+        boxes[annotation["image_id"]].append(row)
+    return [_record(video, images[video["id"]], boxes) for video in table["videos"]]
+
+
+def _record(video: dict, ids: dict[int, int], boxes: dict[int, list]) -> VideoRecord:
+    found = [boxes.get(ids.get(frame), []) for frame in range(max(ids, default=-1) + 1)]
+    return VideoRecord(
+        name=video["name"],
+        file_name=video.get("file_name", ""),
+        width=video["width"],
+        height=video["height"],
+        image_ids=dict(ids),
+        boxes=tuple(from_xywh([box for box, _ in rows]).astype(np.float32) for rows in found),
+        labels=tuple(np.array([label for _, label in rows], dtype=np.int64) for rows in found),
+    )
 
 
 def match_video(records: list[VideoRecord], name: str, size: tuple[int, int]) -> VideoRecord:

@@ -1,6 +1,6 @@
 """How good weights are on annotated videos.
 
-    python -m detectors.measure tridos-nano-drone-ir --root DIR --annotations annotations/val.json --stride 5
+python -m detectors.measure tridos-nano-drone-ir --root DIR --annotations annotations/val.json --stride 5
 """
 
 from __future__ import annotations

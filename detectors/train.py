@@ -155,9 +155,7 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         schedule = self.recipe.schedule
         whole = self.step >= schedule.steps * (1 - schedule.whole_share)
-        clips = self.sampler.batch(
-            self.step, size=schedule.batch, crop_size=None if whole else schedule.crop
-        )
+        clips = self.sampler.batch(self.step, size=schedule.batch, crop_size=None if whole else schedule.crop)
         frames, boxes, labels = collate(clips, self.device)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, schedule)

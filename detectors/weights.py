@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UsageError, WeightsError, unknown_name
+from pipeline.errors import OutputError, UsageError, WeightsError, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -106,9 +106,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(loaded, Mapping) or not loaded:
         raise WeightsError(f"{path} holds no state dict")
-    strangers = [str(name) for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
+    strangers = [
+        str(name)
+        for name, value in loaded.items()
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor))
+    ]
     if strangers:
-        raise WeightsError(f"{path} holds no state dict: {', '.join(strangers[:3])} are not tensors")
+        raise WeightsError(f"{path} holds no state dict: {', '.join(strangers[:3])} are not named tensors")
     while all(name.startswith("module.") for name in loaded):
         loaded = {name.removeprefix("module."): value for name, value in loaded.items()}
     return dict(loaded)
@@ -142,19 +146,32 @@ def _some(names: list[str], limit: int = 4) -> str:
 
 
 def save(state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, Any], half: bool = False) -> None:
-    """Write a state dict as safetensors, metadata as JSON text; `half` stores floats in 16 bits."""
+    """Write a state dict as safetensors, metadata as JSON text.
+
+    `half` stores float32 tensors in 16 bits, those that do not fit the range excepted. Raises OutputError
+    when the file cannot be written.
+    """
     import torch
     from safetensors.torch import save_file
 
     if not metadata:
         raise UsageError("weights need metadata: at least what they were trained on")
+    limit = torch.finfo(torch.float16).max
     tensors = {
-        name: (value.half() if half and value.dtype == torch.float32 else value).contiguous().cpu()
+        name: (value.half() if half and _fits(value, limit) else value).contiguous().cpu()
         for name, value in state.items()
     }
     partial = path.with_suffix(".part")
-    save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in metadata.items()})
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in metadata.items()})
+        partial.replace(path)
+    except Exception as error:  # safetensors reports a full disk or a missing folder in an error of its own
+        raise OutputError(f"cannot write weights {path}: {error}") from error
+
+
+def _fits(value: Tensor, limit: float) -> bool:
+    """Whether a tensor is float32 and within ±limit."""
+    return value.dtype.itemsize == 4 and value.is_floating_point() and bool((value.abs() <= limit).all())
 
 
 def options_of(path: Path) -> dict[str, Any]:

@@ -33,12 +33,16 @@ class Ring:
     def windows(self, items: Tensor) -> Tensor:
         """Append a batch and return its windows: (B, …) in order → (B, length, …), oldest first.
 
-        The first item of a sequence stands in for everything before it.
+        The first item of a sequence stands in for everything before it. Raises ValueError for items of
+        another shape than those before.
         """
         import torch
 
         if self._past is None:
             self._past = items[:1].expand(self.length - 1, *items.shape[1:])
+        elif self._past.shape[1:] != items.shape[1:]:
+            before, now = tuple(self._past.shape[1:]), tuple(items.shape[1:])
+            raise ValueError(f"items of shape {now} after {before}: a new size needs a reset first")
         sequence = torch.cat([self._past, items])  # (length − 1 + B, …)
         # a copy, so that the ring holds no more than its own items alive
         self._past = sequence[len(items) :].clone()

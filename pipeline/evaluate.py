@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -45,23 +44,25 @@ def evaluate(
     """Score COCO results against a COCO dictionary.
 
     `image_ids` restricts both to these frames. With `classes` False all categories count as one. Raises
-    UsageError for results on frames that the ground truth does not have, or that lack a field.
+    UsageError for what is no COCO result, or is on an image or of a category that is not annotated.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     known = {image["id"] for image in ground_truth["images"]}
     chosen = known if image_ids is None else set(image_ids)
-    _check(detections, known)
+    categories = {category["id"] for category in ground_truth["categories"]}
+    results = _results(detections, known, categories if classes else None)
+    if not classes:  # pycocotools leaves out results of categories that it does not know, even when it pools
+        results = [{**result, "category_id": min(categories)} for result in results]
     if not chosen <= known or not chosen:
         raise UsageError("frames to be scored are missing from the ground truth")
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = COCO()
         truth.dataset = _restricted(ground_truth, chosen)
         truth.createIndex()
-        found = [dict(d) for d in detections if d["image_id"] in chosen]
-        results = truth.loadRes(found) if found else _without_results(truth)
-        run = COCOeval(truth, results, "bbox")
+        found = [result for result in results if result["image_id"] in chosen]
+        run = COCOeval(truth, truth.loadRes(found) if found else _without_results(truth), "bbox")
         run.params.useCats = int(classes)
         run.evaluate()
         run.accumulate()
@@ -93,13 +94,37 @@ def _check(detections: Sequence[dict], known: set[int]) -> None:
             raise UsageError(f"detection {number} has a box or score that is not finite: {detection['bbox']}")
 
 
+def _results(detections: Sequence[dict], images: set[int], categories: set[int] | None) -> list[dict]:
+    """The four fields of each COCO result as plain numbers; UsageError for what is none."""
+    results = []
+    for number, detection in enumerate(detections):
+        try:
+            image, category = detection["image_id"], detection["category_id"]
+            box, score = [float(side) for side in detection["bbox"]], float(detection["score"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"detection {number} is not a COCO result: {error!r}") from error
+        if image not in images:
+            raise UsageError(f"detection {number} is on image {image}, which is not in the annotations")
+        if categories is not None and category not in categories:
+            raise UsageError(f"detection {number} is of category {category}, which is not in the annotations")
+        if len(box) != 4 or not np.isfinite([*box, score]).all() or min(box[2:]) < 0:
+            raise UsageError(f"detection {number} has no valid box and score: {box}, {score}")
+        results.append({"image_id": image, "category_id": category, "bbox": box, "score": score})
+    return results
+
+
 def _restricted(ground_truth: dict, chosen: set[int]) -> dict:
+    """The ground truth of the chosen images, with what pycocotools needs of each annotation.
+
+    Annotations are numbered from 1 anew: pycocotools takes a match with number 0 for none, and loses all but
+    one of those that share a number.
+    """
     annotations = [a for a in ground_truth["annotations"] if a["image_id"] in chosen]
     return {
         "images": [image for image in ground_truth["images"] if image["id"] in chosen],
-        # pycocotools needs these two, and writes into annotations
         "annotations": [
-            {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **copy.copy(a)} for a in annotations
+            {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": number}
+            for number, a in enumerate(annotations, start=1)
         ],
         "categories": ground_truth["categories"],
     }
@@ -120,12 +145,14 @@ def _best_f1(run) -> tuple[float, float]:
     per_area = len(run.params.imgIds)
     rows = [row for row in _all_sizes(run, per_area) if row is not None]
     positives = sum(int((~np.array(row["gtIgnore"], dtype=bool)).sum()) for row in rows)
-    scores = np.concatenate([row["dtScores"] for row in rows] or [[]])
-    matched = np.concatenate([row["dtMatches"][0] > 0 for row in rows] or [[]]).astype(bool)
+    # what matches a crowd annotation is neither a hit nor a false alarm
+    counted = [~row["dtIgnore"][0].astype(bool) for row in rows]
+    scores = np.concatenate([np.array(r["dtScores"])[c] for r, c in zip(rows, counted, strict=True)] or [[]])
+    matched = np.concatenate([r["dtMatches"][0][c] > 0 for r, c in zip(rows, counted, strict=True)] or [[]])
     if not positives or not len(scores):
         return 0.0, 1.0
     order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(matched[order])
+    hits = np.cumsum(matched[order].astype(bool))
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + positives)
     # a threshold takes all detections of equal score together
     last_of_score = np.append(np.diff(scores[order]) != 0, True)

@@ -122,6 +122,8 @@ class Detections(_Rows):
         self._coerce("scores", np.float32, ())
         self._coerce("labels", np.int64, ())
         self._check_boxes()
+        if not ((self.scores >= 0) & (self.scores <= 1)).all():
+            raise ValueError("scores must lie in 0 to 1")
         if self.masks is not None:
             self._coerce("masks", np.bool_, np.shape(self.masks)[1:])
             if self.masks.ndim != 3:
@@ -170,6 +172,8 @@ class Tracks(_Rows):
             self._coerce(name, np.int64, ())
         self._coerce("velocity", np.float32, (2,))
         self._check_boxes()
+        if not np.isfinite(self.velocity).all():
+            raise ValueError("velocities hold NaN or infinite values")
         if len(np.unique(self.ids)) != len(self.ids):
             raise ValueError(f"track ids must differ: {self.ids.tolist()}")
 

@@ -84,10 +84,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         inner = next(a for a in arguments if a is not NoneType)
         return None if value == "none" and NoneType in arguments else _convert(inner, value, name)
     if origin is Literal:
-        if value not in arguments:
-            choices = ", ".join(arguments)
-            raise UsageError(f"configuration key '{name}' = {value!r}, expected one of {choices}")
-        return value
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        choices = ", ".join(map(str, arguments))
+        raise UsageError(f"configuration key '{name}' = {value!r}, expected one of {choices}")
     if origin is tuple and isinstance(value, (list, tuple)):
         kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
         if len(kinds) == len(value):

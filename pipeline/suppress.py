@@ -10,6 +10,9 @@ from torch import Tensor
 
 from detectors.tridos.head import decode_boxes, decode_scores
 
+LARGEST = 1e6
+"""Pixels: no coordinate that means anything is larger, and areas stay within float32."""
+
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
     """x1 y1 x2 y2 boxes (N, 4) and (M, 4) → IoU (N, M); 0 where both boxes are empty."""
@@ -51,8 +54,8 @@ def decode(raw: Tensor, *, conf: float, iou: float, max_candidates: int = 3000) 
     scores = objectness * best
     half = boxes[..., 2:] / 2
     corners = torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], dim=-1)
-    # exp() of an untrained network's sizes may overflow: such boxes are no candidates
-    valid = (scores >= conf) & corners.isfinite().all(dim=-1)
+    # an untrained network's sizes may overflow exp(), or the area: such boxes are no candidates; NaN is none
+    valid = (scores >= conf) & (corners.abs() < LARGEST).all(dim=-1)
     results = []
     for image_valid, *values in zip(valid, corners, scores, labels, strict=True):
         box, score, label = (v[image_valid] for v in values)

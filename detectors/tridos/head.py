@@ -51,11 +51,12 @@ def cell_grid(height: int, width: int, device: torch.device | None = None) -> Te
 def decode_boxes(raw: Tensor) -> Tensor:
     """Raw output (B, 5 + classes, h, w) → boxes (B, h·w, 4) as centre x, centre y, width, height.
 
-    In network pixels; cells row-major. The offset is counted from the cell's top-left corner.
+    In network pixels; cells row-major. The offset is counted from the cell's top-left corner. Sizes saturate
+    at e^16 cells, where areas and their gradients are still finite.
     """
     values = raw[:, :4].float().flatten(2).transpose(1, 2)  # (B, h·w, 4)
     centres = (values[..., :2] + cell_grid(*raw.shape[2:], raw.device)) * STRIDE
-    return torch.cat([centres, values[..., 2:].exp() * STRIDE], dim=-1)
+    return torch.cat([centres, values[..., 2:].clamp(max=16.0).exp() * STRIDE], dim=-1)
 
 
 def decode_scores(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -106,25 +107,39 @@ class Tridos(nn.Module):
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
             raise ValueError(f"network input is {width}x{height}, expected multiples of 32")
-        if self.training or len(images) == 1 or images.device.type != "cpu":
-            return self._features(images)
-        # The phase of a spectrum jumps at ±π: where a rounding error crosses it, the output moves by up to
-        # 5e-3. CPU convolutions round differently for other batch sizes, so each frame goes by itself and
-        # has the same features in a clip, in a stream and in any batch.
-        return FrameFeatures(*map(torch.cat, zip(*map(self._features, images.split(1)), strict=True)))
+        return FrameFeatures(*self._in_parts(self._features, images))
+
+    def pair_features(self, older: Tensor, newer: Tensor) -> Tensor:
+        """What two neighbouring frames decide: two spatial (B, C, h, w) → (B, C / 2, h / 2, w / 2)."""
+        return self._in_parts(self._pair, older, newer)[0]
+
+    def join(self, window: FrameFeatures, pairs: Tensor) -> Tensor:
+        """What only the whole window decides: (B, T, …) features, (B, T − 1, …) pairs → raw output."""
+        return self._in_parts(self._joined, *window, pairs)[0]
 
     def _features(self, images: Tensor) -> FrameFeatures:
         spatial = self.backbone(images)
         frequency = self.neck.agpf(spatial)
         return FrameFeatures(spatial, frequency, self.neck.swin.project(frequency))
 
-    def pair_features(self, older: Tensor, newer: Tensor) -> Tensor:
-        """What two neighbouring frames decide: two spatial (B, C, h, w) → (B, C / 2, h / 2, w / 2)."""
-        return self.neck.tdms.pair(older, newer)
+    def _pair(self, older: Tensor, newer: Tensor) -> tuple[Tensor]:
+        return (self.neck.tdms.pair(older, newer),)
 
-    def join(self, window: FrameFeatures, pairs: Tensor) -> Tensor:
-        """What only the whole window decides: (B, T, …) features, (B, T − 1, …) pairs → raw output."""
-        return self.head(self.neck(window, pairs))
+    def _joined(self, *inputs: Tensor) -> tuple[Tensor]:
+        *window, pairs = inputs
+        return (self.head(self.neck(FrameFeatures(*window), pairs)),)
+
+    def _in_parts(self, function: Callable[..., tuple[Tensor, ...]], *batches: Tensor) -> tuple[Tensor, ...]:
+        """`function` of batches that agree in their first axis; on a CPU, in evaluation, sample by sample.
+
+        The phase of a spectrum jumps at ±π: where a rounding error crosses it, the output moves by up to
+        5e-3. CPU convolutions round differently for other batch sizes. So each sample goes by itself and
+        comes out the same, to the bit, in a clip, in a stream and in any batch; the join is no slower so.
+        """
+        if self.training or len(batches[0]) == 1 or batches[0].device.type != "cpu":
+            return function(*batches)
+        parts = [function(*sample) for sample in zip(*(b.split(1) for b in batches), strict=True)]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def forward(self, clip: Tensor) -> Tensor:
         """Normalised clip (B, 3, T, H, W), oldest frame first → raw (B, 5 + classes, H / 8, W / 8).

@@ -1,0 +1,217 @@
+"""Configurations are read as they are meant, or refused with the key and the remedy in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.settings import build, load_toml, override, parse_setting
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.5
+    window: tuple[int, int] = (4, 4)
+    names: tuple[str, ...] = ()
+    extra: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outer:
+    steps: int = 10
+    name: str = "a"
+    fast: bool = False
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    seed: int | None = None
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self):
+        if self.steps < 0:
+            raise ValueError(f"{self.steps = }, expected 0 or more")
+
+
+def message(call, *arguments) -> str:
+    """What a refusal says: one line, exit code 2."""
+    with pytest.raises(UsageError) as error:
+        call(*arguments)
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# Tables
+
+
+def test_what_is_left_out_keeps_its_default():
+    assert build(Outer, {"inner": {"rate": 2}}) == Outer(inner=Inner(rate=2.0))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"steps": 3}, Outer(steps=3)),
+        ({"fast": True}, Outer(fast=True)),
+        ({"fit": "letterbox"}, Outer(fit="letterbox")),
+        ({"seed": 7}, Outer(seed=7)),
+        ({"seed": "none"}, Outer(seed=None)),
+        ({"seed": None}, Outer(seed=None)),
+        ({"inner": {"rate": 1}}, Outer(inner=Inner(rate=1.0))),
+        ({"inner": {"window": [8, 2]}}, Outer(inner=Inner(window=(8, 2)))),
+        ({"inner": {"names": ["x", "y", "z"]}}, Outer(inner=Inner(names=("x", "y", "z")))),
+        ({"inner": {"extra": {"width": 0.5}}}, Outer(inner=Inner(extra={"width": 0.5}))),
+    ],
+    ids=["int", "bool", "literal", "optional", "none", "null", "int as float", "pair", "names", "free table"],
+)
+def test_values_become_what_the_field_asks_for(table, expected):
+    assert build(Outer, table) == expected
+
+
+def test_whole_numbers_for_a_float_become_floats():
+    assert type(build(Inner, {"rate": 1}).rate) is float
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "wrong"),
+    [
+        ({"steps": 1.5}, "steps", "1.5"),
+        ({"steps": True}, "steps", "True"),
+        ({"steps": "3"}, "steps", "'3'"),
+        ({"name": 3}, "name", "3"),
+        ({"fast": 1}, "fast", "1"),
+        ({"seed": "x"}, "seed", "'x'"),
+        ({"fit": "crop"}, "fit", "stretch, letterbox"),
+        ({"inner": 3}, "inner", "section"),
+        ({"inner": {"rate": "x"}}, "inner.rate", "expected float"),
+        ({"inner": {"rate": True}}, "inner.rate", "expected float"),
+        ({"inner": {"window": [1, 2, 3]}}, "inner.window", "[1, 2, 3]"),
+        ({"inner": {"window": [1, "2"]}}, "inner.window", "'2'"),
+        ({"inner": {"window": 4}}, "inner.window", "4"),
+        ({"inner": {"names": "x"}}, "inner.names", "'x'"),
+        ({"inner": {"extra": 3}}, "inner.extra", "expected dict"),
+        ({"steps": [1]}, "steps", "expected int"),
+    ],
+    ids=[
+        *(
+            "float for int",
+            "bool for int",
+            "text for int",
+            "int for text",
+            "int for bool",
+            "text for optional",
+        ),
+        *("no choice", "value for section", "text for float", "bool for float", "triple for pair"),
+        *("text in pair", "int for pair", "text for names", "int for table", "list for int"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key(table, key, wrong):
+    said = message(build, Outer, table)
+    assert f"'{key}'" in said
+    assert wrong in said
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "meant"),
+    [({"step": 3}, "step", "steps"), ({"inner": {"rat": 3}}, "inner.rat", "inner.rate")],
+    ids=["top", "section"],
+)
+def test_an_unknown_key_is_refused_with_the_close_match(table, key, meant):
+    said = message(build, Outer, table)
+    assert f"unknown configuration key '{key}'" in said
+    assert f"did you mean '{meant}'?" in said
+
+
+def test_a_key_like_no_other_is_refused_with_all_known_ones():
+    said = message(build, Outer, {"zzz": 3})
+    assert "did you mean" not in said
+    assert "fast, fit, inner, name, seed, steps" in said
+
+
+def test_what_the_dataclass_itself_refuses_is_a_usage_error():
+    assert "self.steps = -1, expected 0 or more" in message(build, Outer, {"steps": -1})
+
+
+# Settings on the command line
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("a=1", ["a"], 1),
+        ("a.b=1.5", ["a", "b"], 1.5),
+        ("a.b.c=true", ["a", "b", "c"], True),
+        ("a=x", ["a"], "x"),
+        ('a="x y"', ["a"], "x y"),
+        ("a='1'", ["a"], "1"),
+        ("a=[1, 2]", ["a"], [1, 2]),
+        ('a=["x", "y"]', ["a"], ["x", "y"]),
+        ("a={b = 1}", ["a"], {"b": 1}),
+        ("a=", ["a"], ""),
+        ("a=rtsp://host/x?y=1", ["a"], "rtsp://host/x?y=1"),
+        (" a . b = 3 ", ["a", "b"], 3),
+        ("a=1e-4", ["a"], 1e-4),
+        ("a=../data/x", ["a"], "../data/x"),
+    ],
+    ids=str,
+)
+def test_a_setting_is_a_path_and_a_value(text, path, value):
+    found = parse_setting(text)
+    assert found == (path, value)
+    assert type(found[1]) is type(value)
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a.=1", ".a=1", "a..b=1", ""])
+def test_what_is_no_setting_is_refused(text):
+    assert f"'{text}'" in message(parse_setting, text)
+
+
+def test_settings_are_put_in_their_place_and_later_ones_win():
+    table = {"inner": {"rate": 1.0, "names": ["x"]}, "steps": 3}
+    settings = map(parse_setting, ["inner.rate=2", "name=b", "inner.rate=3"])
+    found = override(table, settings)
+    assert found == {"inner": {"rate": 3, "names": ["x"]}, "steps": 3, "name": "b"}
+
+
+def test_settings_leave_the_table_they_override_alone():
+    table = {"inner": {"rate": 1.0}}
+    override(table, [(["inner", "rate"], 2)])
+    assert table == {"inner": {"rate": 1.0}}
+
+
+def test_settings_make_sections_that_are_not_there():
+    assert build(Outer, override({}, [parse_setting("inner.window=[1, 2]")])).inner.window == (1, 2)
+
+
+def test_a_setting_below_a_value_is_refused():
+    assert "'steps' is a value, not a section" in message(override, {"steps": 3}, [(["steps", "x"], 1)])
+
+
+# Files
+
+
+def test_a_file_becomes_its_tables(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('steps = 3\n[inner]\nnames = ["ü"]\n', encoding="utf-8")
+    assert load_toml(path) == {"steps": 3, "inner": {"names": ["ü"]}}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"steps = = 3", "not valid TOML"), (b"a = 1\na = 2", "not valid TOML"), (b"\xff\xfe\x00", "not UTF-8")],
+    ids=["syntax", "key twice", "binary"],
+)
+def test_what_is_no_toml_is_refused_with_the_file_and_the_reason(content, reason, tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    said = message(load_toml, path)
+    assert str(path) in said
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none.toml", "No such file"), (".", "Is a directory")], ids=["missing", "folder"]
+)
+def test_an_unreadable_file_is_refused_with_the_reason(name, reason, tmp_path):
+    assert reason in message(load_toml, tmp_path / name)
