@@ -13,6 +13,7 @@ test: $(VENV)/installed lint
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 # Installs once, and again whenever the pinned versions change.
 $(VENV)/installed: requirements.txt

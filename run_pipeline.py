@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 from pipeline import __version__
 from pipeline.config import RunConfig
-from pipeline.errors import MoteError
+from pipeline.errors import Interrupted, MoteError
 from pipeline.progress import MODES
 from pipeline.settings import build, load_toml, override, parse_setting
 
@@ -34,9 +35,15 @@ FLAGS = {
 """Flag → the configuration key that it overrides."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        """One line, like all other faults."""
+        self.exit(2, f"error: {message}; see --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line. Flags that are not given leave the configuration as it is."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="run_pipeline.py",
         description="Find and follow tiny moving targets in infrared video. Writes an annotated video, COCO "
         "detections, MOT tracks and one JSON line a frame into one folder.",
@@ -110,13 +117,20 @@ def main(arguments: list[str] | None = None) -> int:
             annotations=getattr(options, "annotations", None),
             progress=getattr(options, "progress", "auto"),
         )
+    except KeyboardInterrupt:  # before the run takes signals, or the second one during it
+        return complain(Interrupted(signal.SIGINT))
     except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return complain(error)
     print(outcome.table())
     if outcome.failure:
-        print(f"error: {outcome.failure}", file=sys.stderr)
+        complain(outcome.failure)
     return outcome.exit_code
+
+
+def complain(error: MoteError) -> int:
+    """Tell what ended the command; returns the exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -275,6 +275,8 @@ def _write_video(scene: Scene, path: Path, *, video: Path, crf: int) -> dict:
             stream.options = {} if deep else {"crf": str(crf)}
             for index, (picture, truths) in enumerate(render(scene)):
                 frame = av.VideoFrame.from_ndarray(picture, format="gray16le" if deep else "gray")
+                if not deep:  # left to the encoder, the conversion differs from one process to the next
+                    frame = frame.reformat(format="yuv420p")
                 frame.pts, frame.time_base = index, 1 / scene.rate
                 container.mux(stream.encode(frame))
                 images.append(_image(scene, index, name=video.stem))

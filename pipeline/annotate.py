@@ -225,6 +225,8 @@ class Annotator:
         (height, width), (down, across) = canvas.shape[:2], text_size(words, scale=unit)
         edge = 2 * unit
         low, far = height - edge - down, width - edge - across
+        if low < edge or far < edge:  # the picture is smaller than the words
+            return
         for x, y in ((edge, low), (far, low), (edge, edge), (far, edge)):
             place = Rectangle(x, y, x + across, y + down)
             if x >= 0 and y >= 0 and all(place.gap(other) >= 0 for other in occupied):

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from datasets.records import load_coco, match_video, video_records
-from pipeline.errors import UsageError
 from pipeline.evaluate import Scores, evaluate
 from pipeline.frame import Frame, SourceInfo
 
@@ -19,11 +18,7 @@ class GroundTruth:
 
     def __init__(self, path: Path, info: SourceInfo):
         self._table = load_coco(path)
-        try:
-            records = video_records(self._table)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"annotations {path} are not COCO ground truth: {error!r}") from error
-        self._record = match_video(records, info.name, (info.width, info.height))
+        self._record = match_video(video_records(self._table), info.name, (info.width, info.height))
         self._seen: list[int] = []
 
     def image_id(self, frame: Frame) -> int | None:

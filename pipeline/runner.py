@@ -41,9 +41,12 @@ def run(
     is wrong before the first frame; what goes wrong after it is in the outcome.
     """
     limits = config.source
-    with stop_on_signals() as stop, open_source(
-        location, start=limits.start, max_frames=limits.max_frames or None, rate=limits.rate
-    ) as source:
+    with (
+        stop_on_signals() as stop,
+        open_source(
+            location, start=limits.start, max_frames=limits.max_frames or None, rate=limits.rate
+        ) as source,
+    ):
         truth = GroundTruth(Path(annotations), source.info) if annotations else None
         detector, facts = load_detector(config.detector)
         tracker = trackers.build(config.tracker.name, **config.tracker.options)

@@ -46,3 +46,72 @@ def parity(shared_root):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def nano_weights(tmp_path_factory) -> str:
+    """Path of weights for tridos-nano, not trained, that find some boxes in every frame."""
+    from tests.outputs import save_nano
+
+    return save_nano(tmp_path_factory.mktemp("weights") / "nano.safetensors")
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """A video of 16 frames of 64x64; its ground truth lies beside it, ending in .json."""
+    from datasets import synthetic
+    from tests.outputs import scene
+
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    synthetic.write(scene(), path)
+    return path
+
+
+@pytest.fixture
+def mote(capsys):
+    """The command line within this process: arguments → exit code, standard output, standard error."""
+    import run_pipeline
+    from tests.outputs import Reply
+
+    def call(*arguments) -> Reply:
+        try:
+            code = run_pipeline.main([str(argument) for argument in arguments])
+        except SystemExit as ending:
+            code = ending.code
+        return Reply(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def process(tmp_path, nano_weights):
+    """Runs the chain with detector settings as keywords; returns the folder of the outputs."""
+
+    from pipeline.config import RunConfig
+    from pipeline.runner import run
+    from pipeline.settings import build
+
+    def call(source, *, truth=None, folder="out", output=None, sections=None, **detector):
+        table = {"detector": {"weights": nano_weights, "conf": 0.2, **detector}, **(sections or {})}
+        table["output"] = {"folder": str(tmp_path / folder), **(output or {})}
+        annotations = str(truth) if truth else None
+        outcome = run(str(source), build(RunConfig, table), annotations=annotations, progress="off")
+        if outcome.failure:
+            raise outcome.failure
+        return tmp_path / folder
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, clip, nano_weights):
+    """The outputs of one run over the whole clip, with ground truth."""
+    from pipeline.config import RunConfig
+    from pipeline.runner import run
+    from pipeline.settings import build
+
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}
+    truth = str(clip.with_suffix(".json"))
+    run(str(clip), build(RunConfig, table), annotations=truth, progress="off")
+    return folder

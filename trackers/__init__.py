@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Protocol
 
+from pipeline import settings
 from pipeline.errors import UsageError, unknown_name
 from pipeline.frame import Detections, Frame, Tracks
 
@@ -42,7 +43,7 @@ def _centre(**options) -> Tracker:
     for name in options:
         if name not in known:
             raise unknown_name("tracker option", name, known)
-    return CentreTracker(CentreOptions(**options))
+    return CentreTracker(settings.build(CentreOptions, options, "tracker.options."))
 
 
 def _none(**options) -> Tracker:

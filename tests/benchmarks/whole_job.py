@@ -1,0 +1,110 @@
+"""What the whole job costs beside the network alone.
+
+    python -m tests.benchmarks.whole_job [VIDEO]
+
+The detector alone gets frames that lie in memory already; the whole job decodes them from the file, detects,
+suppresses, tracks, draws and writes all outputs to a temporary folder. The two take turns, so that whatever
+else the machine does meets both; the medians of the repeats are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from pipeline.config import RunConfig
+from pipeline.errors import MoteError
+from pipeline.frame import Frame
+from pipeline.runner import batch_size, load_detector, run
+from pipeline.settings import build
+from pipeline.sources import open_source
+from pipeline.stages import StreamingDetector, batches
+
+DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.whole_job", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
+    parser.add_argument("--detector", default="tridos-nano")
+    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int, default=0, help="frames computed together (default: the run's)")
+    parser.add_argument("--max-frames", type=int, default=0, help="default: all")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    return parser
+
+
+def detector_alone(detector: StreamingDetector, frames: list[Frame], size: int) -> float:
+    """Seconds that the network takes for all frames."""
+    detector.reset()
+    started = time.perf_counter()
+    for group in batches(frames, size):
+        raw = detector(group).raw
+    if raw.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def whole_job(video: str, settings: dict) -> float:
+    """Seconds from the first frame to the last file closed; loading the network is not counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = build(RunConfig, {**settings, "output": {"folder": folder, "overwrite": True}})
+        outcome = run(video, config, progress="off")
+    if outcome.failure:
+        raise outcome.failure
+    return outcome.seconds
+
+
+def measure(options: argparse.Namespace) -> str:
+    """The table of both."""
+    detector_settings = {"name": options.detector, "weights": options.weights}
+    detector_settings |= {"device": options.device, "batch": options.batch}
+    settings = {"detector": detector_settings, "source": {"max_frames": options.max_frames}}
+    config = build(RunConfig, settings)
+    with open_source(options.video, max_frames=options.max_frames or None) as source:
+        frames, info = list(source), source.info
+    detector, facts = load_detector(config.detector)
+    size = batch_size(config.detector, detector)
+    detector_alone(detector, frames[: 2 * size], size)  # the first calls set things up
+    alone, whole = [], []
+    for _ in range(options.repeats):
+        alone.append(detector_alone(detector, frames, size))
+        whole.append(whole_job(options.video, settings))
+    first, second = statistics.median(alone), statistics.median(whole)
+    return "\n".join(
+        [
+            f"{info.name}: {len(frames)} frames of {info.width}x{info.height}; {facts['weights']} on "
+            f"{facts['device']}, batch {size}, {torch.get_num_threads()} threads, {options.repeats} repeats",
+            f"{'':<15}{'seconds':>9}{'frames/s':>10}",
+            f"{'detector alone':<15}{first:>9.2f}{len(frames) / first:>10.1f}",
+            f"{'whole job':<15}{second:>9.2f}{len(frames) / second:>10.1f}",
+            f"{'ratio':<15}{second / first:>9.3f}",
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    options = parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        print(measure(options))
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""A run that is interrupted ends soon, tells so, and leaves valid files of all that was done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import av
+import numpy as np
+import pytest
+
+from pipeline import runner
+from pipeline.errors import Interrupted
+from tests.conftest import PROJECT_ROOT
+from tests.outputs import check_consistent, report
+
+FRAMES = 1500
+"""More than can be done before the signal comes."""
+
+BOTH = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width = stream.height = 64
+        for index in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(np.roll(picture, index, axis=1), format="gray")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def running(tmp_path, long_clip, nano_weights):
+    """A run in a process of its own, ten frames or more on its way."""
+    out = tmp_path / "out"
+    command = [sys.executable, "run_pipeline.py", "--progress", "off", "--output", str(out)]
+    command += ["--video", str(long_clip), "--weights", nano_weights]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, text=True, **pipes) as process:
+        try:
+            wait_for_lines(process, out / "results.jsonl", 10)
+            yield process, out
+        finally:
+            process.kill()
+
+
+def wait_for_lines(process, path, count):
+    for _ in range(1200):
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    pytest.fail(f"{path.name} did not reach {count} lines in a minute")
+
+
+@BOTH
+def test_an_interrupted_run_keeps_all_it_has_done(running, number, code):
+    process, out = running
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 20  # less than one on an idle machine
+    assert process.returncode == code
+    assert err == f"error: interrupted by signal {int(number)}\n"
+    assert 10 <= check_consistent(out) < FRAMES
+    assert report(out)["state"] == "partial"
+    assert report(out)["reason"] == f"interrupted by signal {int(number)}"
+
+
+def test_a_run_that_is_killed_leaves_lines_that_can_be_read(running):
+    process, out = running
+    process.kill()
+    process.wait()
+    assert (out / "results.jsonl").read_text().endswith("}\n")
+    assert (out / "detections.json.part").read_text().endswith("\n]\n")
+    assert report(out)["state"] == "running"
+
+
+@BOTH
+def test_a_signal_before_the_first_frame_is_not_taken_for_the_end(
+    mote, monkeypatch, tmp_path, clip, nano_weights, number, code
+):
+    def load(config, load=runner.load_detector):
+        os.kill(os.getpid(), number)
+        return load(config)
+
+    monkeypatch.setattr(runner, "load_detector", load)
+    out = tmp_path / "out"
+    reply = mote("--video", clip, "--weights", nano_weights, "--output", out, "--progress", "off")
+    assert reply.code == code
+    assert reply.err == f"error: interrupted by signal {int(number)}\n"
+    assert check_consistent(out) == 0
+    assert report(out)["state"] == "partial"
+
+
+def test_an_interrupt_before_the_run_is_one_line(mote, monkeypatch, clip):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    reply = mote("--video", clip)
+    assert (reply.code, reply.err) == (130, "error: interrupted by signal 2\n")
+
+
+def test_the_first_signal_asks_and_the_second_is_handled_as_before():
+    with runner.stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted):
+            stop.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signal_handlers_are_given_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with runner.stop_on_signals():
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_in_another_thread_leaves_signals_alone():
+    before = signal.getsignal(signal.SIGINT)
+    during = []
+
+    def work():
+        with runner.stop_on_signals() as stop:
+            stop.check()
+            during.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert during == [before]

@@ -1,0 +1,190 @@
+"""Each stage by itself: it takes an iterator, gives an iterator, and knows nothing of its neighbours."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import detectors
+from detectors import weights
+from pipeline.config import DetectorConfig
+from pipeline.errors import SourceError
+from pipeline.frame import Detections, Frame
+from pipeline.geometry import Geometry
+from pipeline.stages import Features, Found, StreamingDetector, batches, extract, suppress, track
+from trackers import NoTracker
+
+
+def frames(count, *, width=64, height=64):
+    pictures = np.random.default_rng(0).integers(0, 256, (count, height, width), np.uint8)
+    return [Frame(picture, index, Fraction(index, 30), "test") for index, picture in enumerate(pictures)]
+
+
+# Batches
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 5, [2]), (0, 4, []), (3, 1, [1, 1, 1])],
+)
+def test_batches_are_full_but_for_the_last(count, size, sizes):
+    groups = list(batches(frames(count), size))
+    assert [len(group) for group in groups] == sizes
+    assert [frame.index for group in groups for frame in group] == list(range(count))
+
+
+def lost_after(count):
+    yield from frames(count)
+    raise SourceError("lost")
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(5, [3, 2]), (6, [3, 3]), (0, [])])
+def test_what_is_waiting_comes_before_the_error(count, sizes):
+    groups = batches(lost_after(count), 3)
+    assert [len(next(groups)) for _ in sizes] == sizes
+    with pytest.raises(SourceError, match="lost"):
+        next(groups)
+
+
+def test_a_batch_is_given_as_soon_as_it_is_full():
+    taken = []
+    groups = batches((taken.append(frame) or frame for frame in frames(9)), 2)
+    next(groups)
+    assert len(taken) == 2
+
+
+def test_closing_batches_gives_nothing_more():
+    groups = batches(frames(9), 2)
+    next(groups)
+    groups.close()
+    assert list(groups) == []
+
+
+# Suppression
+
+
+def raw_output(*cells, size=(8, 8)):
+    """Raw output with one box of 8 network pixels a side per (column, row, objectness logit)."""
+    raw = torch.zeros(1, 6, *size)
+    raw[:, 4] = -20
+    raw[:, 5] = 20
+    for column, row, logit in cells:
+        raw[0, :2, row, column] = 0.5  # the middle of the cell
+        raw[0, 4, row, column] = logit
+    return raw
+
+
+def suppressed(raw, geometry, *, conf=0.3):
+    width, height = geometry.source
+    (frame,) = frames(1, width=width, height=height)
+    (found,) = suppress([Features((frame,), raw, geometry, (False,), 0.01)], conf=conf, iou=0.5)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("geometry", "box"),
+    [
+        (Geometry.native((64, 64)), [16, 24, 24, 32]),
+        (Geometry.native((50, 60)), [16, 24, 24, 32]),
+        (Geometry.stretch((128, 32), (64, 64)), [32, 12, 48, 16]),
+        (Geometry.letterbox((128, 64), (64, 64)), [32, 16, 48, 32]),
+    ],
+    ids=["native", "padded", "stretch", "letterbox"],
+)
+def test_boxes_are_in_source_pixels(geometry, box):
+    found = suppressed(raw_output((2, 3, 5.0)), geometry)
+    assert np.allclose(found.detections.boxes, [box], atol=1e-4)
+
+
+def test_boxes_are_cut_to_the_picture_and_those_beside_it_dropped():
+    found = suppressed(raw_output((2, 3, 5.0), (2, 4, 4.0), (2, 6, 3.0)), Geometry.native((20, 36)))
+    assert np.allclose(found.detections.boxes, [[16, 24, 20, 32], [16, 32, 20, 36]])
+
+
+def test_detections_come_best_first_and_not_below_the_threshold():
+    found = suppressed(raw_output((1, 1, 0.0), (4, 4, 2.0), (6, 6, -2.0)), Geometry.native((64, 64)))
+    assert np.allclose(found.detections.scores, [1 / (1 + np.exp(-2.0)), 0.5], atol=1e-4)
+
+
+def test_the_time_of_a_batch_is_shared_among_its_frames():
+    raw = raw_output((1, 1, 3.0)).repeat(4, 1, 1, 1)
+    batch = Features(tuple(frames(4)), raw, Geometry.native((64, 64)), (True, True, False, False), 0.4)
+    found = list(suppress([batch], conf=0.3, iou=0.5))
+    assert [item.timings["detect"] for item in found] == [pytest.approx(0.1)] * 4
+    assert [item.warmup for item in found] == [True, True, False, False]
+    assert [item.frame.index for item in found] == [0, 1, 2, 3]
+
+
+# Tracking
+
+
+def test_tracks_come_beside_detections_and_keep_the_timings():
+    detections = Detections([[1, 1, 3, 3]], [0.9], [0])
+    (frame,) = frames(1)
+    (result,) = track([Found(frame, detections, True, {"detect": 0.1})], NoTracker())
+    assert (result.frame, result.detections, result.warmup) == (frame, detections, True)
+    assert len(result.tracks) == 0
+    assert set(result.timings) == {"detect", "track"}
+
+
+# The network on a running sequence
+
+
+@pytest.fixture(scope="module")
+def model(nano_weights):
+    network = detectors.build("tridos-nano")
+    weights.load(network, weights.locate(nano_weights)[0])
+    return network
+
+
+def streaming(model, **settings):
+    return StreamingDetector(model, DetectorConfig(**settings), torch.device("cpu"))
+
+
+def raws(detector, sequence, size):
+    return torch.cat([features.raw for features in extract(batches(sequence, size), detector)])
+
+
+def test_a_reset_forgets_the_sequence_and_its_size(model):
+    detector, sequence = streaming(model), frames(6)
+    first = raws(detector, sequence, 1)
+    assert not torch.equal(raws(detector, sequence, 1)[0], first[0])  # it goes on from what it has seen
+    detector.reset()
+    assert raws(detector, frames(2, width=96), 1).shape[-1] == 12
+    detector.reset()
+    assert torch.equal(raws(detector, sequence, 1), first)
+
+
+def test_warming_up_ends_with_the_fifth_frame_whatever_the_batch(model):
+    detector = streaming(model)
+    flags = [features.warmup for features in extract(batches(frames(7), 3), detector)]
+    assert flags == [(True, True, True), (True, False, False), (False,)]
+    detector.reset()
+    assert detector(tuple(frames(1))).warmup == (True,)
+
+
+def test_the_same_frames_give_the_same_output_in_any_batch(model):
+    sequence = frames(9)
+    alone = raws(streaming(model), sequence, 1)
+    for size in (2, 4, 9):
+        assert torch.allclose(raws(streaming(model), sequence, size), alone, atol=1e-4)
+
+
+def test_a_deep_picture_means_the_same_as_a_shallow_one(model):
+    shallow = frames(3)
+    deep = [Frame(f.image.astype(np.uint16) * 257, f.index, f.pts, f.source, 16) for f in shallow]
+    assert torch.allclose(raws(streaming(model), shallow, 1), raws(streaming(model), deep, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [({}, (8, 12)), ({"size": "64x32"}, (4, 8)), ({"size": "64x32", "fit": "stretch"}, (4, 8))],
+    ids=["native", "letterbox", "stretch"],
+)
+def test_the_network_sees_the_size_that_was_asked_for(model, settings, shape):
+    features = streaming(model, **settings)(tuple(frames(1, width=90, height=64)))
+    assert features.raw.shape == (1, 6, *shape)
+    assert features.geometry.source == (90, 64)
