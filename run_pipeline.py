@@ -1,15 +1,14 @@
-"""Find and follow tiny moving targets in infrared video: `python run_pipeline.py --video in.mp4`."""
+"""Find and follow tiny moving targets in infrared video: `python run_pipeline.py in.mp4`."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
-from pipeline import __version__
+from pipeline import __version__, command
 from pipeline.config import RunConfig
-from pipeline.errors import Interrupted, MoteError
+from pipeline.errors import UsageError
 from pipeline.progress import MODES
 from pipeline.settings import build, load_toml, override, parse_setting
 
@@ -35,15 +34,9 @@ FLAGS = {
 """Flag → the configuration key that it overrides."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        """One line, like all other faults."""
-        self.exit(2, f"error: {message}; see --help\n")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> command.Parser:
     """The command line. Flags that are not given leave the configuration as it is."""
-    parser = _Parser(
+    parser = command.Parser(
         prog="run_pipeline.py",
         description="Find and follow tiny moving targets in infrared video. Writes an annotated video, COCO "
         "detections, MOT tracks and one JSON line a frame into one folder.",
@@ -52,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("--video", metavar="SOURCE", help="video file, folder of images, or pattern of images")
+    add("source", metavar="SOURCE", nargs="?", help="video file, folder of images, or pattern of images")
+    add("--video", metavar="SOURCE", help="the source, as an option")
     add("--annotations", metavar="JSON", help="COCO-video ground truth of the source: adds metrics")
     add("--output", metavar="DIR", help="folder for the outputs (default: runs/NAME)")
     add("--overwrite", action="store_true", help="replace an earlier run in that folder")
@@ -66,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
     add("--batch", type=int, metavar="N", help="frames computed together (default: 1 on a CPU, 8 on a GPU)")
     add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
-    add("--max-frames", type=int, metavar="N", help="number of frames to process (default: all)")
+    add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
     for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
         add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
     add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
@@ -87,6 +81,19 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     return build(RunConfig, override(table, settings))
 
 
+def location(options: argparse.Namespace) -> str:
+    """The source that is named, once, with or without `--video`. Raises UsageError."""
+    given = [vars(options)[name] for name in ("source", "video") if name in options]
+    kinds = "a video file, a folder of images, or a pattern of images"
+    if len(given) > 1:
+        raise UsageError(f"two sources are given, '{given[0]}' and --video '{given[1]}'; leave one out")
+    if not given:
+        raise UsageError(f"a source is required: {kinds}; see --help")
+    if not given[0]:
+        raise UsageError(f"the source is an empty text, expected {kinds}")
+    return given[0]
+
+
 def listing() -> str:
     """What `--list` prints."""
     from detectors import DETECTORS
@@ -98,39 +105,26 @@ def listing() -> str:
     return "\n".join([*lines, "trackers", *(f"  {name}" for name in TRACKERS)])
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    command = parser()
-    options = command.parse_args(arguments)
+def work(options: argparse.Namespace) -> int:
+    """What the options ask for. Raises MoteError for what ended a run early, too."""
     if "list" in options:
         print(listing())
         return 0
-    if "video" not in options:
-        command.error("--video is required: a video file, a folder of images, or a pattern of images")
-    try:
-        config = configuration(options)
-        from pipeline.runner import run
+    source, config = location(options), configuration(options)
+    from pipeline.runner import run
 
-        outcome = run(
-            options.video,
-            config,
-            annotations=getattr(options, "annotations", None),
-            progress=getattr(options, "progress", "auto"),
-        )
-    except KeyboardInterrupt:  # before the run takes signals, or the second one during it
-        return complain(Interrupted(signal.SIGINT))
-    except MoteError as error:
-        return complain(error)
+    given = vars(options)
+    progress = given.get("progress", "auto")
+    outcome = run(source, config, annotations=given.get("annotations"), progress=progress)
     print(outcome.table())
     if outcome.failure:
-        complain(outcome.failure)
+        raise outcome.failure
     return outcome.exit_code
 
 
-def complain(error: MoteError) -> int:
-    """Tell what ended the command; returns the exit code."""
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

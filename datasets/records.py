@@ -14,6 +14,14 @@ import numpy as np
 from pipeline.boxes import from_xywh
 from pipeline.errors import UsageError
 
+KEYS = {
+    "images": ("id",),
+    "annotations": ("image_id", "category_id"),
+    "categories": ("id",),
+    "videos": ("id", "name"),
+}
+"""What each row of a list is known by; all are numbers or text."""
+
 
 @dataclass(frozen=True, eq=False)
 class VideoRecord:
@@ -49,9 +57,34 @@ def load_coco(path: Path) -> dict:
     """The COCO dictionary of a ground-truth file. Raises UsageError when it is not one."""
     table = load_json(path, kind="annotations")
     missing = {"images", "annotations", "categories"} - (set(table) if isinstance(table, dict) else set())
-    if missing:
-        raise UsageError(f"annotations {path} are not COCO ground truth: no {', '.join(sorted(missing))}")
+    fault = f"no {', '.join(sorted(missing))}" if missing else _fault(table)
+    if fault:
+        raise UsageError(f"annotations {path} are not COCO ground truth: {fault}")
     return table
+
+
+def _fault(table: dict) -> str | None:
+    """What is wrong with the rows of a COCO dictionary; None where each can be used."""
+    for name, keys in KEYS.items():
+        rows = table.get(name, [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            return f"'{name}' is not a list of objects"
+        for number, row in enumerate(rows):
+            wrong = [key for key in keys if type(row.get(key)) not in (int, float, str)]
+            if wrong:
+                return f"{name}[{number}] has no valid '{wrong[0]}'"
+    if not table["categories"]:
+        return "'categories' is empty"
+    wrong = (number for number, row in enumerate(table["annotations"]) if not _is_box(row.get("bbox")))
+    number = next(wrong, None)
+    return None if number is None else f"annotations[{number}] has no valid 'bbox'"
+
+
+def _is_box(box: Any) -> bool:
+    """Whether JSON holds four finite numbers, width and height not negative."""
+    if not isinstance(box, list) or len(box) != 4:
+        return False
+    return all(type(side) in (int, float) and abs(side) < 1e9 for side in box) and min(box[2:]) >= 0
 
 
 def video_records(table: dict) -> list[VideoRecord]:

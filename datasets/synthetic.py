@@ -31,7 +31,6 @@ import contextlib
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -42,7 +41,8 @@ import numpy as np
 
 from datasets.scene import PRESETS, SUPPORT, Scene, Target
 from datasets.scenery import Ground, Sensor, Sky, camera_path
-from pipeline.errors import Interrupted, MoteError, OutputError, UsageError
+from pipeline import command
+from pipeline.errors import OutputError, UsageError
 
 RING = 6
 """Width in pixels of the ring round the box in which the clutter is measured."""
@@ -323,13 +323,8 @@ def _annotation(truth: Truth, *, image_id: int) -> dict:
     }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise UsageError(f"{message}; see --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> command.Parser:
+    parser = command.Parser(
         prog="python -m datasets.synthetic",
         description="Write a synthetic infrared video (OUT) and its ground truth (OUT with .json) beside it.",
     )
@@ -364,26 +359,18 @@ def _scene(options: argparse.Namespace) -> Scene:
     return replace(PRESETS[options.preset](), **given)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command with `arguments` (default: those of the process); returns the exit code."""
-    try:
-        options = _parser().parse_args(arguments)
-        if not 0 <= options.crf <= 51:
-            raise UsageError(f"crf is {options.crf}; give 0 to 51")
-        truth = write(_scene(options), options.out, crf=options.crf, overwrite=options.overwrite)
-    except KeyboardInterrupt:
-        return _complain(Interrupted(signal.SIGINT))
-    except MoteError as error:
-        return _complain(error)
+def _work(options: argparse.Namespace) -> None:
+    if not 0 <= options.crf <= 51:
+        raise UsageError(f"crf is {options.crf}; give 0 to 51")
+    truth = write(_scene(options), options.out, crf=options.crf, overwrite=options.overwrite)
     ids = {annotation["instance_id"] for annotation in truth["annotations"]}
     boxes = len(truth["annotations"])
     print(f"{options.out}: {len(truth['images'])} frames, {boxes} boxes of {len(ids)} targets")
-    return 0
 
 
-def _complain(error: MoteError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command with `arguments` (default: those of the process); returns the exit code."""
+    return command.run(_parser(), _work, arguments)
 
 
 if __name__ == "__main__":

@@ -10,36 +10,45 @@ import json
 import sys
 from pathlib import Path
 
-from safetensors import safe_open
-
 from detectors import weights
-from pipeline.errors import MoteError
+from pipeline import command
+from pipeline.errors import WeightsError
 
 
 def publish(run: Path, name: str, *, zoo: Path = weights.ZOO) -> Path:
     """Copy RUN/best.safetensors to the zoo with floats in 16 bits; its metadata goes along."""
+    from safetensors import safe_open
+
     source = run / "best.safetensors"
     state = weights.read_state_dict(source)
     with safe_open(source, framework="pt") as file:
-        facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        metadata = file.metadata() or {}
+    try:
+        facts = {key: json.loads(value) for key, value in metadata.items()}
+    except ValueError as error:
+        raise WeightsError(f"{source} is not of a training run: its metadata is not JSON") from error
     target = zoo / f"{name}.safetensors"
     weights.save(state, target, metadata=facts, half=True)
     return target
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry of the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="detectors.publish", description=__doc__.splitlines()[0])
+def parser() -> command.Parser:
+    """The command line."""
+    parser = command.Parser(prog="python -m detectors.publish", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("name", help="name of the weights")
-    options = parser.parse_args(arguments)
-    try:
-        path = publish(options.run, options.name)
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser
+
+
+def work(options: argparse.Namespace) -> None:
+    """Publish and print the row of the table. Raises MoteError."""
+    path = publish(options.run, options.name)
     print(f'"{options.name}": ZooEntry(file="{path.name}", sha256="{weights.sha256(path)}", …)')
-    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+EDGE = 32
+"""Networks take pictures whose sides are multiples of this."""
+
+
+def require(section: Any, least: float, most: float, *names: str) -> None:
+    """Raise ValueError for the first of the named values that is not from `least` to `most`."""
+    for name in names:
+        value = getattr(section, name)
+        if not (least <= value <= most and math.isfinite(value)):
+            allowed = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+            raise ValueError(f"{name} = {value}, expected {allowed}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,11 @@ class DataRecipe:
     synthetic_share: float = 0.2
     """Share of training clips that come from them, 0 to 1."""
 
+    def __post_init__(self):
+        require(self, 0, math.inf, "videos", "synthetic_videos")
+        require(self, 1, math.inf, "synthetic_frames")
+        require(self, 0, 1, "synthetic_share")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -63,10 +82,19 @@ class Schedule:
     """Gradients are scaled down to this norm."""
     ema: float = 0.998
     """Decay of the averaged weights, which are what is measured and kept."""
-    precision: str = "bf16"
+    precision: Literal["fp32", "bf16"] = "bf16"
     """fp32, or bf16 for automatic mixed precision."""
     seed: int = 0
     """Of initialisation and clip sampling."""
+
+    def __post_init__(self):
+        require(self, 1, math.inf, "steps", "batch")
+        require(self, 0, math.inf, "rate", "final_rate", "warmup", "weight_decay", "seed")
+        require(self, 0, 1, "whole_share", "ema")
+        if not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"clip_norm = {self.clip_norm}, expected more than 0")
+        if any(side < EDGE or side % EDGE for side in self.crop):
+            raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {EDGE}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,11 @@ class Record:
     """Steps between two measurements on the validation set."""
     measure_stride: int = 25
     """Each n-th validation frame is measured during training."""
+
+    def __post_init__(self):
+        require(self, 1, math.inf, "log_every", "save_every", "measure_every", "measure_stride")
+        if not self.output:
+            raise ValueError("output is empty, expected a folder")
 
 
 @dataclass(frozen=True)

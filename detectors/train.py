@@ -7,229 +7,40 @@ averaged weights, optimiser and the sequence of clips continue as if nothing had
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-import detectors
-from datasets.clips import Clip, ClipSampler, Sequence, read_sequence, synthetic_sequences
-from datasets.records import load_coco, video_records
-from detectors import weights
-from detectors.losses import detection_loss
-from detectors.measure import measure
-from detectors.recipe import Recipe, Schedule
-from pipeline.boxes import to_centres
-from pipeline.errors import MoteError, UsageError
-from pipeline.evaluate import Scores
-from pipeline.normalise import to_network_input
+from detectors.recipe import Recipe
+from pipeline import command
 from pipeline.settings import build, load_toml, override, parse_setting
 
-SYNTHETIC_SEED = 1_000_003  # synthetic scenes must not share seeds with those of tests and demo
+
+def parser() -> command.Parser:
+    """The command line."""
+    parser = command.Parser(
+        prog="python -m detectors.train",
+        description="Train a detector. A run that was stopped goes on from its last checkpoint when the same "
+        "command is given again. What can be configured: detectors/recipe.py.",
+    )
+    parser.add_argument("config", type=Path, help="training configuration (TOML)")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one key")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    return parser
 
 
-def learning_rate(step: int, schedule: Schedule) -> float:
-    """Linear rise over `warmup` steps, then half a cosine down to `final_rate` at the last step."""
-    if step < schedule.warmup:
-        return schedule.rate * (step + 1) / schedule.warmup
-    done = (step - schedule.warmup) / max(1, schedule.steps - 1 - schedule.warmup)
-    return schedule.final_rate + (schedule.rate - schedule.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+def work(options: argparse.Namespace) -> None:
+    """Train as the configuration says. Raises MoteError."""
+    recipe = build(Recipe, override(load_toml(options.config), map(parse_setting, options.set)))
+    # torch takes seconds to load: not for --help and not for a configuration that is refused
+    from detectors.trainer import Trainer
+    from pipeline.runner import pick_device
 
-
-def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
-    """Weight decay on kernels and matrices only; parameters that are frozen do not take part."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-class Average:
-    """Exponential moving average of a model's floating-point state, slow to start with few updates."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    def update(self, model: nn.Module) -> None:
-        """Take in the model's present weights."""
-        self.updates += 1
-        decay = self.decay * (1 - math.exp(-self.updates / 200))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value.detach(), 1 - decay)
-
-
-def collate(clips: list[Clip], device: torch.device) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Clips of one size → (B, 3, T, H, W) network input, boxes as centre x, y, width, height, and labels."""
-    frames = to_network_input([f for clip in clips for f in clip.frames], device=device)
-    frames = frames.unflatten(0, (len(clips), -1)).transpose(1, 2)
-    boxes = [torch.from_numpy(to_centres(c.boxes).astype(np.float32)).to(device) for c in clips]
-    return frames, boxes, [torch.from_numpy(c.labels).to(device) for c in clips]
-
-
-class Trainer:
-    """One training run in one folder."""
-
-    def __init__(self, recipe: Recipe, device: torch.device):
-        self.recipe, self.device = recipe, device
-        self.folder = Path(recipe.record.output)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(recipe.schedule.seed)
-        self.model = detectors.build(recipe.model.name, **recipe.model.options).to(device)
-        if recipe.model.init:
-            weights.load(self.model, weights.locate(recipe.model.init)[0])
-        # Left out of training as in the published one: gamma stays 0, and the block costs nothing.
-        self.model.neck.nolocal.requires_grad_(False)
-        self.average = Average(self.model, recipe.schedule.ema)
-        groups = parameter_groups(self.model, recipe.schedule.weight_decay)
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.schedule.rate)
-        self.step, self.best = 0, 0.0
-        self._read_data()
-        self._resume()
-
-    def _read_data(self) -> None:
-        data, root = self.recipe.data, Path(self.recipe.data.root)
-        train = video_records(load_coco(root / data.train))
-        train = train[: data.videos or None]
-        self.val_truth = load_coco(root / data.val)
-        self.val_records = video_records(self.val_truth)[: data.videos or None]
-        print(f"reading {len(train)} training and {len(self.val_records)} validation videos", flush=True)
-        read = [read_sequence(record, root) for record in train]
-        self.val_sequences = [read_sequence(record, root) for record in self.val_records]
-        if data.class_agnostic:
-            read = [
-                Sequence(s.name, s.frames, s.boxes, tuple(np.zeros_like(labels) for labels in s.labels))
-                for s in read
-            ]
-        synthetic = synthetic_sequences(
-            data.synthetic_videos,
-            frames=data.synthetic_frames,
-            seed=SYNTHETIC_SEED + self.recipe.schedule.seed,
-            width=train[0].width,
-            height=train[0].height,
-        )
-        self.sampler = ClipSampler(
-            read,
-            synthetic if data.synthetic_share > 0 else [],
-            length=self.model.frames,
-            synthetic_share=data.synthetic_share,
-            seed=self.recipe.schedule.seed,
-        )
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the state of the run is kept."""
-        return self.folder / "last.pt"
-
-    def _resume(self) -> None:
-        if not self.checkpoint.is_file():
-            return
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.state, self.average.updates = state["average"], state["updates"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.best = state["step"], state["best"]
-        print(f"going on from step {self.step} of {self.checkpoint}", flush=True)
-
-    def _save(self) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state,
-            "updates": self.average.updates,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "best": self.best,
-        }
-        partial = self.checkpoint.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
-
-    def _train_step(self) -> dict[str, float]:
-        schedule = self.recipe.schedule
-        whole = self.step >= schedule.steps * (1 - schedule.whole_share)
-        clips = self.sampler.batch(self.step, size=schedule.batch, crop_size=None if whole else schedule.crop)
-        frames, boxes, labels = collate(clips, self.device)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, schedule)
-        half = schedule.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            raw = self.model(frames)
-        loss = detection_loss(raw, boxes, labels)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.schedule.clip_norm)
-        if not (math.isfinite(loss.total.item()) and math.isfinite(norm.item())):
-            torch.save({"frames": frames, "boxes": boxes, "labels": labels}, self.folder / "bad_batch.pt")
-            raise MoteError(f"loss or gradient not finite at step {self.step}; batch kept in {self.folder}")
-        self.optimiser.step()
-        self.average.update(self.model)
-        self.step += 1
-        cells = max(loss.foreground, 1)
-        return {
-            "loss": loss.total.item(),
-            "ciou": loss.ciou_sum.item() / cells,
-            "objectness": loss.objectness_sum.item() / cells,
-            "norm": norm.item(),
-        }
-
-    def _measure(self, stride: int) -> Scores:
-        model = detectors.build(self.recipe.model.name, **self.recipe.model.options).to(self.device)
-        model.load_state_dict(self.average.state)
-        scores = measure(model, self.val_records, self.val_sequences, self.val_truth, stride=stride)
-        if scores.ap50 >= self.best:
-            self.best = scores.ap50
-            facts = {"recipe": asdict(self.recipe), "step": self.step, "val": scores.as_dict()}
-            weights.save(self.average.state, self.folder / "best.safetensors", metadata=facts)
-        return scores
-
-    def run(self) -> None:
-        """Train to the last step, writing log.jsonl, last.pt and best.safetensors."""
-        record, steps = self.recipe.record, self.recipe.schedule.steps
-        started, first = time.monotonic(), self.step
-        self.model.train()
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            while self.step < steps:
-                row = {"step": self.step + 1, **self._train_step()}
-                if self.step % record.measure_every == 0 or self.step == steps:
-                    row["val"] = self._measure(record.measure_stride).as_dict()
-                    print(f"step {self.step}: val {row['val']}", flush=True)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                if self.step % record.log_every == 0:
-                    pace = (time.monotonic() - started) / (self.step - first)
-                    left = pace * (steps - self.step) / 60
-                    losses = ", ".join(f"{name} {row[name]:.3f}" for name in ("loss", "ciou", "objectness"))
-                    where = f"step {self.step}/{steps}"
-                    print(f"{where}: {losses}, {pace:.2f} s/step, {left:.0f} min left", flush=True)
-                if self.step % record.save_every == 0 or self.step == steps:
-                    self._save()
+    Trainer(recipe, pick_device(options.device)).run()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry of the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="detectors.train", description=__doc__)
-    parser.add_argument("config", type=Path, help="training configuration (TOML)")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one key")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    try:
-        table = override(load_toml(options.config), map(parse_setting, options.set))
-        recipe = build(Recipe, table)
-        if recipe.schedule.precision not in ("fp32", "bf16"):
-            raise UsageError(f"schedule.precision = '{recipe.schedule.precision}', expected fp32 or bf16")
-        Trainer(recipe, torch.device(options.device)).run()
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    """Run the command; returns the exit code."""
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

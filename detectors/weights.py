@@ -43,7 +43,7 @@ class ZooEntry:
 ZOO_TABLE: dict[str, ZooEntry] = {
     "tridos-nano-drone-ir": ZooEntry(
         file="tridos-nano-drone-ir.safetensors",
-        sha256="f215b7f869ad4d51f7115bf252a6cb2d0a37703ee954a43d634e5d081610dbc8",
+        sha256="7c3d4c07a08af398549fb6b2f2ee46899fb6d1875ba7972700d80c93a10d33df",
         detector="tridos-nano",
         note="one class, airplanes, birds, drones and helicopters in 320x256 infrared video",
     ),
@@ -70,6 +70,8 @@ def locate(name_or_path: str) -> tuple[Path, ZooEntry | None]:
     if not path.exists() and not path.suffix:
         unknown = unknown_name("weights", name_or_path, ZOO_TABLE)
         raise WeightsError(f"{unknown}, and no such file")
+    if path.is_dir():
+        raise WeightsError(f"weights {path} is a folder; give a file")
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist")
     return path, None
@@ -98,8 +100,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
     except Exception as error:  # both libraries raise many kinds for bad bytes
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path} is not a safe weights file: {first_line[:160]}") from error
+        # What torch says is left out: it advises to turn the guard against foreign code off.
+        reason = "not safetensors and not a plain checkpoint"
+        if path.suffix == ".safetensors":
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = f"not safetensors ({first_line[:120]})"
+        raise WeightsError(f"{path} is not a safe weights file: {reason}") from error
     for wrapper in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]

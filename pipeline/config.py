@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+LEAST_RATE, HIGHEST_RATE = 0.001, 100_000
+"""Frames per second that a source may be given."""
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -19,7 +22,15 @@ class SourceConfig:
     max_frames: int = 0
     """Number of frames to process; 0 for all. More than there are means all."""
     rate: float = 30.0
-    """Frames per second of a folder of images; videos know their own."""
+    """Frames per second of a folder of images, 0.001 to 100000; videos know their own."""
+
+    def __post_init__(self):
+        if self.start < 0:
+            raise ValueError(f"start = {self.start}, expected a frame index from 0")
+        if self.max_frames < 0:
+            raise ValueError(f"max_frames = {self.max_frames}, expected 0 (all) or more")
+        if not LEAST_RATE <= self.rate <= HIGHEST_RATE:
+            raise ValueError(f"rate = {self.rate}, expected {LEAST_RATE} to {HIGHEST_RATE} frames per second")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Every message is one line: the value at fault, what was allowed, and the remedy.
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -42,9 +43,18 @@ class OutputError(MoteError):
 class Interrupted(MoteError):
     """The run was stopped by a signal; exit code 128 + the signal's number."""
 
-    def __init__(self, signal_number: int):
-        super().__init__(f"interrupted by signal {signal_number}")
+    def __init__(self, signal_number: int, remark: str = ""):
+        name = signal.Signals(signal_number).name
+        super().__init__(f"interrupted by {name}" + (f"; {remark}" if remark else ""))
         self.exit_code = 128 + signal_number
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong, and what went wrong after it, in one line; faults of the program with their type."""
+    first = str(error)
+    if not isinstance(error, MoteError):
+        first = ": ".join(filter(None, (type(error).__name__, first)))
+    return "; ".join([first, *getattr(error, "__notes__", [])])
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -33,6 +33,11 @@ class Scores:
         """Plain numbers, for JSON."""
         return asdict(self)
 
+    def table(self) -> str:
+        """One line for each number, for people."""
+        rows = self.as_dict().items()
+        return "\n".join(f"{k:<15}{v:.4f}" if isinstance(v, float) else f"{k:<15}{v}" for k, v in rows)
+
 
 def evaluate(
     ground_truth: dict,
@@ -52,6 +57,8 @@ def evaluate(
     known = {image["id"] for image in ground_truth["images"]}
     chosen = known if image_ids is None else set(image_ids)
     categories = {category["id"] for category in ground_truth["categories"]}
+    if not categories:
+        raise UsageError("the annotations have no categories")
     results = _results(detections, known, categories if classes else None)
     if not classes:  # pycocotools leaves out results of categories that it does not know, even when it pools
         results = [{**result, "category_id": min(categories)} for result in results]
@@ -79,21 +86,6 @@ def evaluate(
     )
 
 
-def _check(detections: Sequence[dict], known: set[int]) -> None:
-    for number, detection in enumerate(detections):
-        try:
-            unknown = detection["image_id"] not in known
-            row = [*detection["bbox"], detection["score"], detection["category_id"]]
-            numbers = np.array(row, dtype=float)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"detection {number} is not a COCO result: {error!r}") from error
-        if unknown:
-            image = detection["image_id"]
-            raise UsageError(f"detection {number} is on image {image}, which is not annotated")
-        if numbers.shape != (6,) or not np.isfinite(numbers).all():
-            raise UsageError(f"detection {number} has a box or score that is not finite: {detection['bbox']}")
-
-
 def _results(detections: Sequence[dict], images: set[int], categories: set[int] | None) -> list[dict]:
     """The four fields of each COCO result as plain numbers; UsageError for what is none."""
     results = []
@@ -101,11 +93,13 @@ def _results(detections: Sequence[dict], images: set[int], categories: set[int] 
         try:
             image, category = detection["image_id"], detection["category_id"]
             box, score = [float(side) for side in detection["bbox"]], float(detection["score"])
-        except (KeyError, TypeError, ValueError) as error:
+            unknown = image not in images
+            stray = categories is not None and category not in categories
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"detection {number} is not a COCO result: {error!r}") from error
-        if image not in images:
+        if unknown:
             raise UsageError(f"detection {number} is on image {image}, which is not in the annotations")
-        if categories is not None and category not in categories:
+        if stray:
             raise UsageError(f"detection {number} is of category {category}, which is not in the annotations")
         if len(box) != 4 or not np.isfinite([*box, score]).all() or min(box[2:]) < 0:
             raise UsageError(f"detection {number} has no valid box and score: {box}, {score}")

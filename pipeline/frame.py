@@ -172,6 +172,8 @@ class Tracks(_Rows):
             self._coerce(name, np.int64, ())
         self._coerce("velocity", np.float32, (2,))
         self._check_boxes()
+        if not np.isin(self.state, list(TrackState)).all():
+            raise ValueError(f"unknown track states: {self.state.tolist()}")
         if not np.isfinite(self.velocity).all():
             raise ValueError("velocities hold NaN or infinite values")
         if len(np.unique(self.ids)) != len(self.ids):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from datasets.records import load_coco, match_video, video_records
+from pipeline.errors import UsageError
 from pipeline.evaluate import Scores, evaluate
 from pipeline.frame import Frame, SourceInfo
 
@@ -13,18 +14,32 @@ from pipeline.frame import Frame, SourceInfo
 class GroundTruth:
     """One sequence of a COCO-video file: names its frames and scores what was found in them.
 
-    Raises UsageError when the file is not COCO-video ground truth or does not hold the source.
+    Frames are counted from 0. Raises UsageError when the file is not COCO-video ground truth, or holds none
+    of the frames from index `start` on that the source will give.
     """
 
-    def __init__(self, path: Path, info: SourceInfo):
+    def __init__(self, path: Path, info: SourceInfo, *, start: int = 0):
         self._table = load_coco(path)
         self._record = match_video(video_records(self._table), info.name, (info.width, info.height))
         self._seen: list[int] = []
+        self.not_annotated = 0
+        """Frames asked for that have no image id."""
+        self._check_frames(start, info.frame_count)
+
+    def _check_frames(self, start: int, count: int | None) -> None:
+        annotated, name = self._record.image_ids, self._record.name
+        last = max(annotated, default=-1) if count is None else start + count - 1
+        if not any(start <= frame <= last for frame in annotated):
+            raise UsageError(f"the annotations of '{name}' have none of the frames {start} to {last}")
+        if start == 0 and min(annotated) == 1 and max(annotated) == count:
+            raise UsageError(f"the annotations of '{name}' count frames from 1; frame_id must count from 0")
 
     def image_id(self, frame: Frame) -> int | None:
         """The COCO image id of a frame; None for one that is not annotated. Frames asked for are scored."""
         number = self._record.image_ids.get(frame.index)
-        if number is not None:
+        if number is None:
+            self.not_annotated += 1
+        else:
             self._seen.append(number)
         return number
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,23 +16,26 @@ JOIN_SECONDS = 5.0  # how long the end waits for a worker that is busy inside it
 _END = object()
 
 
-def prefetch(items: Iterable[T], *, size: int, name: str = "prefetch") -> Iterator[T]:
+def prefetch(
+    items: Iterable[T], *, size: int, name: str = "prefetch", patience: float | None = JOIN_SECONDS
+) -> Generator[T]:
     """The same items in the same order, taken from `items` by a worker thread up to `size` + 1 ahead.
 
     The worker starts with the first `next`. An exception of `items` is raised here, with its traceback, after
     the items before it. When the returned generator is closed or dropped, the worker stops at once, or when
     the item it works on is there. In any case the worker itself closes the iterator of `items`, where that
     has a `close`; an error in there is raised by the generator's `close`. A worker that stays inside `items`
-    for longer than JOIN_SECONDS is logged and left to itself: it is a daemon. `name` is the thread's.
+    for longer than `patience` seconds is logged and left to itself: it is a daemon. None waits for as long as
+    it takes, for workers that the interpreter must not leave behind. `name` is the thread's.
 
     Raises ValueError for a `size` below 1.
     """
     if size < 1:
         raise ValueError(f"{size = }, expected 1 or more")
-    return _consume(items, size, name)
+    return _consume(items, size, name, patience)
 
 
-def _consume(items: Iterable[T], size: int, name: str) -> Iterator[T]:
+def _consume(items: Iterable[T], size: int, name: str, patience: float | None) -> Generator[T]:
     ahead: queue.Queue = queue.Queue(size)
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -48,7 +51,7 @@ def _consume(items: Iterable[T], size: int, name: str) -> Iterator[T]:
         _discard(ahead)
         # the garbage collector may end this generator in any thread, the worker's own included
         if worker is not threading.current_thread():
-            worker.join(JOIN_SECONDS)
+            worker.join(patience)
             if worker.is_alive():
                 logging.getLogger(__name__).warning("thread %s is still busy and was left behind", name)
     if failures:

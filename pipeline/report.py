@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline import __version__
 from pipeline.config import RunConfig
-from pipeline.errors import MoteError
+from pipeline.errors import MoteError, describe
 from pipeline.evaluate import Scores
 from pipeline.frame import Result, TrackState
 from pipeline.ground_truth import GroundTruth
@@ -84,6 +84,8 @@ class Outcome:
         """Tracks that were confirmed at least once."""
         self.failure: BaseException | None = None
         """What ended the run early."""
+        self.not_annotated = 0
+        """Frames without an entry in the ground truth: they are in results.jsonl, not in detections.json."""
         self.scores: Scores | None = None
         """Against the ground truth, where one was given."""
         self._stages: dict[str, Latency] = {}
@@ -99,9 +101,7 @@ class Outcome:
     @property
     def reason(self) -> str | None:
         """What ended the run early, in words."""
-        if self.failure is None or isinstance(self.failure, MoteError):
-            return self.failure and str(self.failure)
-        return ": ".join(filter(None, (type(self.failure).__name__, str(self.failure))))
+        return None if self.failure is None else describe(self.failure)
 
     @property
     def exit_code(self) -> int:
@@ -137,6 +137,7 @@ class Outcome:
     def finish(self, truth: GroundTruth | None) -> None:
         """Measure what was written against the ground truth and write run.json for good."""
         self.seconds = time.monotonic() - self._started
+        self.not_annotated = truth.not_annotated if truth else 0
         try:
             if truth and self.written:
                 self.scores = truth.score(self.folder / COCO, len(self.detector["classes"]))
@@ -178,7 +179,8 @@ class Outcome:
             "announced": self.source.info.frame_count,
             "decoded": self.decoded,
             "written": self.written,
-            "dropped": self.decoded - self.written,
+            "unprocessed": self.decoded - self.written,
+            "not_annotated": self.not_annotated,
             "corrupt": self.source.corrupt,
             "times_derived": self.source.derived_times,
         }
@@ -209,6 +211,8 @@ class Outcome:
             if name in self._stages:
                 times = self._stages[name].summary()
                 rows.append((f"  {name}", f"{times['p50']:.1f} ms a frame, 95 % below {times['p95']:.1f} ms"))
+        if self.not_annotated:
+            rows.append(("not annotated", f"{self.not_annotated} frames, left out of detections.json"))
         if self.scores:
             s = self.scores
             rows.append(("AP50", f"{s.ap50:.3f} over {s.frames} frames (AP {s.ap:.3f})"))

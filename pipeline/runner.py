@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,9 +16,10 @@ import trackers
 from detectors import weights
 from pipeline.annotate import Annotator, AnnotatorOptions
 from pipeline.config import DetectorConfig, RunConfig
-from pipeline.errors import Interrupted, MoteError, OutputError, UsageError, WeightsError
+from pipeline.errors import MoteError, OutputError, UsageError, WeightsError
 from pipeline.frame import Frame, Result, SourceInfo
 from pipeline.ground_truth import GroundTruth
+from pipeline.interrupt import Stop, stop_on_signals
 from pipeline.prefetch import prefetch
 from pipeline.progress import Mode, Progress
 from pipeline.report import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, Outcome
@@ -27,6 +28,7 @@ from pipeline.sinks import CocoSink, JsonlSink, MotSink, Sink, Sinks, output_err
 from pipeline.sources import Source, open_source
 from pipeline.stages import StreamingDetector, batches, extract, suppress, track
 from pipeline.video_sink import VideoSink
+from trackers import Tracker
 
 FRAMES_AHEAD, RESULTS_AHEAD = 8, 8
 """Bounds of the queues before the network and before the sinks: enough to even out, little to hold."""
@@ -47,23 +49,24 @@ def run(
             location, start=limits.start, max_frames=limits.max_frames or None, rate=limits.rate
         ) as source,
     ):
-        truth = GroundTruth(Path(annotations), source.info) if annotations else None
+        truth = read_annotations(annotations, source.info, config) if annotations else None
         detector, facts = load_detector(config.detector)
         tracker = trackers.build(config.tracker.name, **config.tracker.options)
         annotator = make_annotator(config, facts["classes"])
         folder = prepare_folder(config, location)
+        config = resolved(config, tracker, annotator, facts)
         sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, len(facts["classes"])))
         outcome = Outcome(folder, source, config, facts)
         outcome.begin()
         try:
-            with sinks, Progress(source.info.frame_count, mode=progress) as bar:
-                for result in stages(source, detector, tracker, config.detector, outcome, stop):
+            results = stages(source, detector, tracker, config.detector, outcome, stop)
+            with sinks, ended(results), Progress(source.info.frame_count, mode=progress) as bar:
+                for result in results:
                     with outcome.timed("write"):
                         sinks.write(result)
                     outcome.add(result)
                     bar.advance()
-                    stop.check()
-                stop.check()  # the signal may have come before the first frame
+                stop.check()
         except BaseException as error:
             outcome.failure = error
             if not isinstance(error, MoteError):  # a fault of ours: the files are kept, and it is not hidden
@@ -76,54 +79,39 @@ def run(
 def stages(
     source: Source,
     detector: StreamingDetector,
-    tracker: trackers.Tracker,
+    tracker: Tracker,
     config: DetectorConfig,
     outcome: Outcome,
     stop: Stop,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """The whole way of a frame from the source to the result that the sinks receive."""
 
     def detected() -> Iterator[Result]:
         # closed here and not by the garbage collector: an error on its way keeps the generators alive
         with closing(prefetch(counted(source, outcome, stop), size=FRAMES_AHEAD, name="decode")) as frames:
-            features = extract(batches(frames, batch_size(config, detector)), detector)
-            yield from track(suppress(features, conf=config.conf, iou=config.iou), tracker)
+            features = extract(batches(frames, config.batch), detector)
+            for result in track(suppress(features, conf=config.conf, iou=config.iou), tracker):
+                yield result
+                if stop.signal is not None:  # what was decoded ahead is left; what was computed is written
+                    return
 
-    with closing(prefetch(detected(), size=RESULTS_AHEAD, name="detect")) as results:
+    # No limit to the wait for this worker: it ends by itself, and the interpreter must not go before it.
+    with closing(prefetch(detected(), size=RESULTS_AHEAD, name="detect", patience=None)) as results:
         yield from results
 
 
-class Stop:
-    """Whether a signal has asked the run to end."""
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def check(self) -> None:
-        """Raise Interrupted once a signal has come."""
-        if self.signal is not None:
-            raise Interrupted(self.signal)
-
-
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one ends the program at once."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
-        yield stop
-        return
-
-    def request(number: int, _frame: object) -> None:
-        stop.signal = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+def ended(results: Generator[Result]) -> Iterator[None]:
+    """Close the stages with the block; what they meet then does not hide an error that is on its way."""
     try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        yield
+    except BaseException as error:
+        try:
+            results.close()
+        except Exception as later:
+            error.add_note(f"then: {later}")
+        raise
+    results.close()
 
 
 def counted(source: Source, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
@@ -137,10 +125,24 @@ def counted(source: Source, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
         yield frame
 
 
-def batch_size(config: DetectorConfig, detector: StreamingDetector) -> int:
-    """Frames computed together."""
-    on_gpu = next(detector.model.parameters()).is_cuda
-    return config.batch or (8 if on_gpu else 1)
+def read_annotations(path: str, info: SourceInfo, config: RunConfig) -> GroundTruth:
+    """The ground truth of the source. Raises UsageError when it does not fit, or cannot be used."""
+    if not config.output.coco:
+        raise UsageError("metrics are computed from detections.json: leave out --no-save-coco")
+    return GroundTruth(Path(path), info, start=config.source.start)
+
+
+def resolved(config: RunConfig, tracker: Tracker, annotator: Annotator, facts: dict) -> RunConfig:
+    """The configuration with every default and every automatic choice replaced by what it came to."""
+    batch = config.detector.batch or (8 if facts["device"].startswith("cuda") else 1)
+    chosen = {"weights": facts["weights"], "device": facts["device"], "batch": batch}
+    options = asdict(tracker.options) if is_dataclass(getattr(tracker, "options", None)) else {}
+    return replace(
+        config,
+        detector=replace(config.detector, **chosen),
+        tracker=replace(config.tracker, options=options),
+        annotate=asdict(annotator.options),
+    )
 
 
 def load_detector(config: DetectorConfig) -> tuple[StreamingDetector, dict]:
@@ -187,14 +189,19 @@ def pick_device(name: str) -> torch.device:
 
 def prepare_folder(config: RunConfig, location: str) -> Path:
     """The output folder, there and free of an earlier run's files; OutputError where it cannot be."""
-    name = Path(os.path.abspath(location)).stem or "run"
-    folder = Path(config.output.folder or Path("runs", name.replace("*", "_").replace("?", "_")))
+    place = Path(os.path.abspath(location))
+    if glob.has_magic(place.name):  # a pattern of images is named by its folder
+        place = place.parent
+    folder = Path(config.output.folder or Path("runs", place.stem or "run"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [folder / output for output in OUTPUTS if (folder / output).exists()]
         if present and not config.output.overwrite:
             found = f"{folder} holds an earlier run ({present[0].name})"
             raise OutputError(f"{found}; use --overwrite or another --output")
+        strange = next((path for path in present if path.is_dir()), None)
+        if strange:
+            raise OutputError(f"{strange} is a folder where a file is to be written; use another --output")
         if any(path.samefile(location) for path in present if Path(location).exists()):
             raise OutputError(f"{location} is to be read and would be overwritten; use another --output")
         for output in (*OUTPUTS, *UNFINISHED):
@@ -206,8 +213,10 @@ def prepare_folder(config: RunConfig, location: str) -> Path:
 
 def make_annotator(config: RunConfig, classes: list[str]) -> Annotator:
     """The annotator that the configuration asks for; classes are named where there are several."""
-    names = classes if len(classes) > 1 else []
-    return Annotator(build(AnnotatorOptions, {"class_names": names, **config.annotate}, "annotate."))
+    options = dict(config.annotate)
+    if not options.get("class_names") and len(classes) > 1:
+        options["class_names"] = classes
+    return Annotator(build(AnnotatorOptions, options, "annotate."))
 
 
 def open_sinks(
@@ -222,7 +231,7 @@ def open_sinks(
     wanted, sinks = config.output, []
     if wanted.jsonl:
         sinks.append(JsonlSink(folder / JSONL))
-    if wanted.coco or truth:
+    if wanted.coco:
         names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
         sinks.append(CocoSink(folder / COCO, **names))
     if wanted.mot:

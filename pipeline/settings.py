@@ -62,6 +62,10 @@ def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
     for key, value in table.items():
         name = f"{where}{key}"
         if key not in hints:
+            homes = [path for path in _keys(kind, where) if path.endswith(f".{key}")]
+            if homes:  # the key of a section, given without it
+                choices = " or ".join(f"'{path}'" for path in homes)
+                raise UsageError(f"unknown configuration key '{name}'; did you mean {choices}?")
             raise unknown_name("configuration key", name, [f"{where}{known}" for known in hints])
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
@@ -73,6 +77,15 @@ def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(f"configuration{f' section {where[:-1]!r}' if where else ''}: {error}") from error
+
+
+def _keys(kind: type, where: str) -> list[str]:
+    """The dotted paths of all keys below a dataclass, sections opened."""
+    paths = []
+    for key, hint in typing.get_type_hints(kind).items():
+        inner = dataclasses.is_dataclass(hint)
+        paths += _keys(hint, f"{where}{key}.") if inner else [f"{where}{key}"]
+    return paths
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:

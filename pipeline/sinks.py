@@ -20,10 +20,13 @@ import numpy as np
 
 from pipeline.errors import OutputError
 from pipeline.frame import Detections, Frame, Result, Tracks, TrackState
+from pipeline.interrupt import signals_held
 
 _REMEDIES = {
     errno.ENOENT: "create the folder first",
     errno.ENOTDIR: "choose a folder for the outputs",
+    errno.EEXIST: "choose a folder for the outputs",
+    errno.EISDIR: "it is a folder; remove it or choose another output",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
@@ -67,23 +70,26 @@ class Sinks:
 
     def __enter__(self) -> Self:
         try:
-            for sink in self._sinks:
-                sink.__enter__()
-                self._open.append(sink)
+            with signals_held():
+                for sink in self._sinks:
+                    sink.__enter__()
+                    self._open.append(sink)
         except BaseException as error:
             self._close(error)
             raise
         return self
 
     def write(self, result: Result) -> None:
-        """Hand `result` to every sink, in the order given; the first `OutputError` ends it."""
-        for sink in self._open:
-            sink.write(result)
+        """Hand `result` to every sink, in the order given; an `OutputError` ends it, a signal does not."""
+        with signals_held():
+            for sink in self._open:
+                sink.write(result)
 
     def __exit__(self, kind, error, traceback) -> None:
-        first = self._close(error)
-        if first is not error:
-            raise first
+        with signals_held():
+            first = self._close(error)
+            if first is not error:
+                raise first
 
     def _close(self, first: BaseException | None) -> BaseException | None:
         while self._open:

@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.config import HIGHEST_RATE, LEAST_RATE
 from pipeline.errors import SourceError, UsageError
 from pipeline.frame import Frame, SourceInfo
 from pipeline.readers import ImageReader, Request, SourceLost, VideoReader
@@ -92,8 +93,8 @@ def open_source(
         raise UsageError(f"start is {start}, expected a frame index from 0")
     if max_frames is not None and max_frames < 1:
         raise UsageError(f"max_frames is {max_frames}, expected 1 or more")
-    if not 0 < rate < float("inf"):
-        raise UsageError(f"rate is {rate}, expected frames per second above 0")
+    if not LEAST_RATE <= rate <= HIGHEST_RATE:
+        raise UsageError(f"rate is {rate}, expected {LEAST_RATE} to {HIGHEST_RATE} frames per second")
     location = str(location)
     request = Request(redact(location), start, max_frames, Fraction(rate).limit_denominator(100_000))
     kind = next((kind for kind in _KINDS if kind.matches(location)), None)

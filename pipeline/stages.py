@@ -78,6 +78,8 @@ class StreamingDetector:
         seen = self._stream.frames_seen
         with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             raw = self._stream.push(pixels)
+        if self._device.type == "cuda":  # or the time below would be that of giving the order
+            torch.cuda.synchronize(self._device)
         warmup = tuple(seen + number + 1 < self.model.frames for number in range(len(frames)))
         return Features(frames, raw, self._geometry, warmup, time.perf_counter() - started)
 

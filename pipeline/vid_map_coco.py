@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from datasets.records import load_coco, load_json
-from pipeline.errors import MoteError, UsageError, unknown_name
+from pipeline import command
+from pipeline.errors import OutputError, UsageError, unknown_name
 from pipeline.evaluate import evaluate
 
 
@@ -37,32 +38,34 @@ def images_of_videos(table: dict, names: list[str]) -> list[int] | None:
     return [image["id"] for image in table["images"] if image.get("video_id") in wanted]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="pipeline.vid_map_coco", description=__doc__.splitlines()[0])
+def parser() -> command.Parser:
+    """The command line."""
+    parser = command.Parser(prog="python -m pipeline.vid_map_coco", description=__doc__.splitlines()[0])
     parser.add_argument("--annotations", type=Path, required=True, help="COCO ground truth")
     parser.add_argument("--detections", type=Path, required=True, help="COCO results")
     parser.add_argument("--videos", nargs="+", default=[], metavar="NAME", help="score only these videos")
     parser.add_argument("--class-agnostic", action="store_true", help="count all categories as one")
     parser.add_argument("--output", type=Path, help="write the numbers as JSON, too")
-    options = parser.parse_args(arguments)
-    try:
-        table = load_coco(options.annotations)
-        images = images_of_videos(table, options.videos)
-        results = load_results(options.detections)
-        scores = evaluate(table, results, image_ids=images, classes=not options.class_agnostic).as_dict()
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return parser
+
+
+def work(options: argparse.Namespace) -> None:
+    """Score, write and print. Raises MoteError."""
+    table = load_coco(options.annotations)
+    images = images_of_videos(table, options.videos)
+    results = load_results(options.detections)
+    scores = evaluate(table, results, image_ids=images, classes=not options.class_agnostic)
     if options.output:
         try:
-            options.output.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+            options.output.write_text(json.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            print(f"error: cannot write {options.output}: {error.strerror}", file=sys.stderr)
-            return 5
-    for name, value in scores.items():
-        print(f"{name:<15}{value:.4f}" if isinstance(value, float) else f"{name:<15}{value}")
-    return 0
+            raise OutputError(f"cannot write {options.output}: {error.strerror}") from error
+    print(scores.table())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import OutputError
 from pipeline.frame import Result, SourceInfo
+from pipeline.interrupt import signals_held
 from pipeline.sinks import output_error
 
 _TICKS = 5_760_000
@@ -23,7 +24,11 @@ nearly all containers are whole numbers of ticks."""
 _COARSE_TICKS = 90_000
 """For nominal rates that do not go with the finer ones."""
 _LONGEST_GAP = 300
-"""Seconds between two frames at most; mp4 counts the ticks between frames with 32 bits."""
+"""Seconds between two frames at most, if the nominal interval is not longer."""
+_LEAST_RATE = Fraction(1, 20_000)
+"""Frames per second; for an interval longer than this, the coarse ticks are too many for `_MOST_TICKS`."""
+_MOST_TICKS = 2**31 - 10
+"""Between two frames, with room for rounding. The muxer counts them with 32 bits, and crashes on more."""
 _KEY_FRAMES = 2
 """Seconds between key frames: what seeking jumps by, and what a killed run loses."""
 _BT709 = 1
@@ -34,13 +39,14 @@ class Timeline:
     """From presentation times in a source to ticks since the first frame, strictly increasing.
 
     A time that does not advance is moved to one tick after the frame before. Where the clock was set back by
-    more than a second, or jumps ahead by more than five minutes, the frame follows at the nominal interval
-    and later ones keep their distance to it. `adjusted` counts the frames whose distance to the one before
-    was changed.
+    more than a second, or jumps ahead by more than five minutes and than the nominal interval, the frame
+    follows at the nominal interval and later ones keep their distance to it. `adjusted` counts the frames
+    whose distance to the one before was changed.
     """
 
     def __init__(self, *, rate: Fraction, ticks: int):
         self._interval = 1 / rate
+        self._longest = max(_LONGEST_GAP, self._interval + Fraction(1, ticks))  # the last one was rounded
         self._ticks = ticks
         self._offset: Fraction | None = None
         self._last = -1
@@ -52,7 +58,7 @@ class Timeline:
             self._offset = pts
         last = Fraction(self._last, self._ticks)
         moved = pts - self._offset - last
-        if not -1 <= moved <= _LONGEST_GAP:
+        if not -1 <= moved <= self._longest:
             self._offset = pts - last - self._interval
             self.adjusted += 1
         tick = round((pts - self._offset) * self._ticks)
@@ -99,8 +105,9 @@ class VideoSink:
             # The network needs the cores more than the encoder does.
             "x264-params": "bframes=0:rc-lookahead=10:sync-lookahead=0:threads=1:log-level=error",
         }
-        self._ticks = _ticks(info.rate)
-        self._timeline = Timeline(rate=info.rate, ticks=self._ticks)
+        self._rate = max(info.rate, _LEAST_RATE)
+        self._ticks = _ticks(self._rate)
+        self._timeline = Timeline(rate=self._rate, ticks=self._ticks)
         self._padding = ((0, info.height % 2), (0, info.width % 2), (0, 0))
         self._reformatter = VideoReformatter()
         self._empty = True
@@ -126,13 +133,13 @@ class VideoSink:
 
     def _add_stream(self) -> av.VideoStream:
         info = self._info
-        stream = self._container.add_stream("libx264", rate=info.rate, options=self._options)
+        stream = self._container.add_stream("libx264", rate=self._rate, options=self._options)
         stream.width, stream.height = info.width + info.width % 2, info.height + info.height % 2
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.time_base = Fraction(1, self._ticks)
         context.thread_count = 1
-        context.gop_size = max(1, round(_KEY_FRAMES * info.rate))
+        context.gop_size = max(1, round(_KEY_FRAMES * self._rate))
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
         return stream
@@ -161,14 +168,20 @@ class VideoSink:
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         """Encode and write a frame, or with None all that the encoder still holds."""
-        try:
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
-        except av.error.FFmpegError as error:
-            raise output_error(self.path, error) from error
-        self._file.checkpoint()
+        with signals_held():  # a packet that is taken out and not written would spoil those after it
+            try:
+                for packet in self._stream.encode(frame):
+                    self._container.mux(packet)
+            except av.error.FFmpegError as error:
+                raise output_error(self.path, error) from error
+            self._file.checkpoint()
 
     def __exit__(self, kind, error, traceback) -> None:
+        with signals_held():
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Complete and close the file; a fault is noted on the `error` that is on its way out, if one is."""
         try:
             if self._empty:
                 self._write_empty()
@@ -204,8 +217,9 @@ class VideoSink:
 
 def _ticks(rate: Fraction) -> int:
     """Ticks per second: a whole number of them in the nominal interval, and in others if possible."""
-    wanted = (math.lcm(_TICKS, rate.numerator), math.lcm(_COARSE_TICKS, rate.numerator))
-    return next((ticks for ticks in wanted if ticks * _LONGEST_GAP < 2**31), _TICKS)
+    exact = (math.lcm(_TICKS, rate.numerator), math.lcm(_COARSE_TICKS, rate.numerator))
+    longest = max(_LONGEST_GAP, 1 / rate)
+    return next(ticks for ticks in (*exact, _TICKS, _COARSE_TICKS) if ticks * longest <= _MOST_TICKS)
 
 
 class _SealingFile:
@@ -213,11 +227,12 @@ class _SealingFile:
 
     The muxer, told of a full disk, would still turn its fragments into an ordinary mp4 and ruin them halfway.
     So it is not told; `checkpoint` raises the fault instead, and the file ends with the last whole fragment.
+    Likewise for all else that is raised in `write`: PyAV passes errors on to the muxer, and loses the rest.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._fault: OSError | None = None
+        self._fault: BaseException | None = None
         self._good = 0
         try:
             self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by `close`
@@ -226,13 +241,14 @@ class _SealingFile:
 
     def write(self, data) -> int:
         """Write all of `data`, the muxer's view of its buffer."""
-        view = memoryview(data)
+        view, start = memoryview(data), self._file.tell()
         try:
             while view and self._fault is None:  # a nearly full disk takes a part first
                 view = view[self._file.write(view) :]
-        except OSError as error:
+        except BaseException as error:
             self._fault = error
-            self._file.truncate(self._good)
+            if start >= self._good:  # else it is the header, rewritten when all is there
+                self._file.truncate(self._good)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -244,9 +260,11 @@ class _SealingFile:
         return self._file.tell()
 
     def checkpoint(self) -> None:
-        """Declare all that was written to be whole; `OutputError` if not all was."""
-        if self._fault is not None:
+        """Declare all that was written to be whole; if not all was, raise why, as `OutputError` if it can."""
+        if isinstance(self._fault, OSError):
             raise output_error(self._path, self._fault) from self._fault
+        if self._fault is not None:
+            raise self._fault
         self._good = os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:

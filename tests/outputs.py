@@ -83,5 +83,5 @@ def check_consistent(folder: Path) -> int:
     assert [len(row.split(",")) for row in rows] == [10] * followed
     frames = report(folder)["frames"]
     assert frames["written"] == len(records)
-    assert frames["decoded"] == frames["written"] + frames["dropped"]
+    assert frames["decoded"] == frames["written"] + frames["unprocessed"]
     return len(records)

@@ -98,7 +98,7 @@ def test_without_a_video_the_usage_is_wrong(mote):
     assert mote() == (
         2,
         "",
-        "error: --video is required: a video file, a folder of images, or a pattern of images; see --help\n",
+        "error: a source is required: a video file, a folder of images, or a pattern of images; see --help\n",
     )
 
 
@@ -254,14 +254,16 @@ def test_the_folder_is_named_after_the_source_unless_given(mote, tmp_path, clip,
         (["--size", "512"], "size = '512', expected native or WxH such as 512x512"),
         (["--size", "500x500"], "size = '500x500', expected multiples of 32"),
         (["--batch", "-1"], "batch = -1, expected 0 or more"),
-        (["--start", "-1"], "start is -1, expected a frame index from 0"),
-        (["--max-frames", "-1"], "max_frames is -1, expected 1 or more"),
+        (["--start", "-1"], "start = -1, expected a frame index from 0"),
+        (["--max-frames", "-1"], "max_frames = -1, expected 0 (all) or more"),
+        (["--set", "source.max_frames=-1"], "max_frames = -1, expected 0 (all) or more"),
+        (["--set", "conf=1"], "unknown configuration key 'conf'; did you mean 'detector.conf'?"),
         (["--device", "gpu"], "unknown device 'gpu', expected auto, cpu, cuda or cuda:N"),
         (["--device", "meta"], "unknown device 'meta', expected auto, cpu, cuda or cuda:N"),
         (["--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["--device", "cpu", "--precision", "fp16"], "precision fp16 needs a GPU"),
         (["--precision", "int8"], "invalid choice: 'int8'"),
-        (["--sise", "64x64"], "--sise"),
+        (["--sise", "64x64"], "unknown option '--sise', did you mean '--size'?"),
         (["--config", "nowhere.toml"], "cannot read configuration nowhere.toml"),
         (["--annotations", "nowhere.json"], "cannot read annotations nowhere.json"),
     ],
@@ -353,7 +355,7 @@ def test_missing_weights_are_told(fault, out, clip, arguments, message):
 
 def test_annotations_without_the_video_name_the_closest(fault, tmp_path, out, clip, nano_weights):
     videos = [{"id": n, "name": name, "width": 64, "height": 64} for n, name in enumerate(("clop", "other"))]
-    table = {"videos": videos, "images": [], "annotations": [], "categories": []}
+    table = {"videos": videos, "images": [], "annotations": [], "categories": [{"id": 1, "name": "target"}]}
     (tmp_path / "gt.json").write_text(str(table).replace("'", '"'))
     line = fault(2, "--video", clip, "--weights", nano_weights, "--annotations", tmp_path / "gt.json")
     assert "no video named 'clip'" in line
@@ -366,15 +368,12 @@ def test_annotations_without_the_video_name_the_closest(fault, tmp_path, out, cl
     [
         ("This is not JSON.", "are not JSON"),
         ("[]", "are not COCO ground truth: no annotations, categories, images"),
-        ('{"images": [], "annotations": [], "categories": []}', "have no 'videos'"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', "have no 'videos'"),
         (
             '{"images": [], "annotations": [], "categories": [], "videos": [{}]}',
-            "not COCO-video ground truth",
+            "videos[0] has no valid 'id'",
         ),
-        (
-            '{"images": [{}], "annotations": [], "categories": [], "videos": [1]}',
-            "not COCO-video ground truth",
-        ),
+        ('{"images": [{}], "annotations": [], "categories": []}', "images[0] has no valid 'id'"),
     ],
     ids=["text", "list", "no videos", "empty video", "empty image"],
 )

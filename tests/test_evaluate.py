@@ -218,10 +218,13 @@ def test_annotations_need_no_area_and_no_crowd_flag():
         ({"image_id": 1, "bbox": 3, "score": 0.5, "category_id": 1}, "not a COCO result"),
         (found(score="high"), "not a COCO result"),
         ([1, 2, 3], "not a COCO result"),
+        (found(image=[1]), "not a COCO result"),
+        ({**found(), "score": 10**400}, "not a COCO result"),
     ],
     ids=[
         *("unknown frame", "NaN box", "infinite box", "NaN score", "negative width", "three numbers"),
         *("no score", "no box", "no frame", "no category", "number for box", "word for score", "list"),
+        *("list for frame", "number beyond floats"),
     ],
 )
 def test_a_wrong_result_is_refused_with_its_number(wrong, named):
@@ -229,6 +232,12 @@ def test_a_wrong_result_is_refused_with_its_number(wrong, named):
         evaluate(truth_of({1: [(TARGET, 1)]}), [found(), wrong])
     assert named in str(error.value)
     assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_ground_truth_without_categories_is_refused(classes):
+    with pytest.raises(UsageError, match="no categories"):
+        evaluate(truth_of({1: []}, categories=0), [found()], classes=classes)
 
 
 @pytest.mark.parametrize("frames", [[1, 7], []], ids=["unknown", "none"])

@@ -67,6 +67,30 @@ def test_frames_without_annotation_are_processed_but_not_scored(process, tmp_pat
     assert len(lines(folder)) == 16
     assert max(d["image_id"] for d in detections(folder)) <= 10
     assert report(folder)["metrics"]["frames"] == 10
+    assert report(folder)["frames"]["not_annotated"] == 6
+
+
+@pytest.mark.parametrize("start", [16, 20])
+def test_ground_truth_of_other_frames_is_refused_before_the_run(clip, truth, start):
+    with open_source(clip, start=0) as source, pytest.raises(UsageError, match="none of the frames"):
+        GroundTruth(truth, source.info, start=start)
+
+
+def test_frames_counted_from_one_are_refused_instead_of_scored_one_off(tmp_path, clip, truth):
+    def count_from_one(table):
+        for image in table["images"]:
+            image["frame_id"] += 1
+
+    path = rewritten(truth, tmp_path / "gt.json", count_from_one)
+    with open_source(clip) as source, pytest.raises(UsageError, match="count frames from 1"):
+        GroundTruth(path, source.info)
+
+
+def test_metrics_need_the_detections_file(mote, tmp_path, clip, truth, nano_weights):
+    options = ("--weights", nano_weights, "--output", tmp_path / "out", "--no-save-coco")
+    reply = mote("--video", clip, "--annotations", truth, *options)
+    assert reply.code == 2
+    assert "leave out --no-save-coco" in reply.err
 
 
 def perfect(truth_file, label):

@@ -11,7 +11,6 @@ import traceback
 
 import pytest
 
-from pipeline import prefetch as module
 from pipeline.prefetch import prefetch
 
 SECONDS = 5.0
@@ -186,15 +185,14 @@ def test_an_error_while_closing_the_items_is_reported():
         ahead.close()
 
 
-def test_a_worker_that_is_stuck_in_its_items_is_left_behind_and_logged(monkeypatch, caplog):
-    monkeypatch.setattr(module, "JOIN_SECONDS", 0.05)
+def test_a_worker_that_is_stuck_in_its_items_is_left_behind_and_logged(caplog):
     release = threading.Event()
 
     def items():
         yield 1
         release.wait(SECONDS)
 
-    ahead = prefetch(items(), size=1, name="stuck")
+    ahead = prefetch(items(), size=1, name="stuck", patience=0.05)
     next(ahead)
     ahead.close()
     assert "thread stuck is still busy" in caplog.text

@@ -139,6 +139,47 @@ def test_what_is_no_ground_truth_is_refused_with_the_reason(content, reason, tmp
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        (["images"], 5, "'images' is not a list of objects"),
+        (["images"], None, "'images' is not a list of objects"),
+        (["images"], [1], "'images' is not a list of objects"),
+        (["images", 2], {"video_id": 1, "frame_id": 2}, "images[2] has no valid 'id'"),
+        (["images", 2, "id"], [3], "images[2] has no valid 'id'"),
+        (["categories"], [], "'categories' is empty"),
+        (["categories", 1], {"name": "bird"}, "categories[1] has no valid 'id'"),
+        (["videos"], {}, "'videos' is not a list of objects"),
+        (["videos", 1], {"id": 2}, "videos[1] has no valid 'name'"),
+        (["annotations", 0, "image_id"], None, "annotations[0] has no valid 'image_id'"),
+        (["annotations", 0, "category_id"], None, "annotations[0] has no valid 'category_id'"),
+        *(
+            (["annotations", 1, "bbox"], box, "annotations[1] has no valid 'bbox'")
+            for box in (
+                None,
+                [1, 2, 3],
+                [1, 2, -3, 4],
+                [1, 2, "3", 4],
+                [1, 2, float("nan"), 4],
+                [10**400] * 4,
+            )
+        ),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, list) and len(str(value)) < 40 else "",
+)
+def test_a_row_that_cannot_be_used_is_named(tmp_path, place, value, fault):
+    table = copy.deepcopy(TABLE)
+    inner = table
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(table))
+    with pytest.raises(UsageError) as error:
+        load_coco(path)
+    assert str(error.value) == f"annotations {path} are not COCO ground truth: {fault}"
+
+
 def test_a_missing_ground_truth_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match="No such file"):
         load_coco(tmp_path / "none.json")

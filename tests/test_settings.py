@@ -129,6 +129,25 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones():
     assert "fast, fit, inner, name, seed, steps" in said
 
 
+@dataclass(frozen=True)
+class Twins:
+    left: Inner = field(default_factory=Inner)
+    right: Outer = field(default_factory=Outer)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"steps": 3}, "unknown configuration key 'steps'; did you mean 'right.steps'?"),
+        ({"rate": 3}, "unknown configuration key 'rate'; did you mean 'left.rate' or 'right.inner.rate'?"),
+        ({"right": {"rate": 3}}, "unknown configuration key 'right.rate'; did you mean 'right.inner.rate'?"),
+    ],
+    ids=["one section", "two sections", "inner section"],
+)
+def test_a_key_without_its_section_is_refused_with_the_section(table, told):
+    assert message(build, Twins, table) == told
+
+
 def test_what_the_dataclass_itself_refuses_is_a_usage_error():
     assert "self.steps = -1, expected 0 or more" in message(build, Outer, {"steps": -1})
 

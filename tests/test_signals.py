@@ -13,14 +13,17 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import runner
-from pipeline.errors import Interrupted
+from pipeline import runner, stages
+from pipeline.errors import Interrupted, OutputError, describe
+from pipeline.sinks import JsonlSink
+from pipeline.sources import SourceLost
 from tests.conftest import PROJECT_ROOT
 from tests.outputs import check_consistent, report
 
 FRAMES = 1500
 """More than can be done before the signal comes."""
 
+REASON = "interrupted by {}; what was done until then is kept"
 BOTH = pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
 )
@@ -73,10 +76,10 @@ def test_an_interrupted_run_keeps_all_it_has_done(running, number, code):
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - sent < 20  # less than one on an idle machine
     assert process.returncode == code
-    assert err == f"error: interrupted by signal {int(number)}\n"
+    assert err == f"error: {REASON.format(signal.Signals(number).name)}\n"
     assert 10 <= check_consistent(out) < FRAMES
     assert report(out)["state"] == "partial"
-    assert report(out)["reason"] == f"interrupted by signal {int(number)}"
+    assert report(out)["reason"] == REASON.format(signal.Signals(number).name)
 
 
 def test_a_run_that_is_killed_leaves_lines_that_can_be_read(running):
@@ -100,7 +103,7 @@ def test_a_signal_before_the_first_frame_is_not_taken_for_the_end(
     out = tmp_path / "out"
     reply = mote("--video", clip, "--weights", nano_weights, "--output", out, "--progress", "off")
     assert reply.code == code
-    assert reply.err == f"error: interrupted by signal {int(number)}\n"
+    assert reply.err == f"error: {REASON.format(signal.Signals(number).name)}\n"
     assert check_consistent(out) == 0
     assert report(out)["state"] == "partial"
 
@@ -111,16 +114,25 @@ def test_an_interrupt_before_the_run_is_one_line(mote, monkeypatch, clip):
 
     monkeypatch.setattr(runner, "run", interrupted)
     reply = mote("--video", clip)
-    assert (reply.code, reply.err) == (130, "error: interrupted by signal 2\n")
+    assert (reply.code, reply.err) == (130, "error: interrupted by SIGINT\n")
 
 
-def test_the_first_signal_asks_and_the_second_is_handled_as_before():
+def test_the_first_signal_asks_and_later_ones_change_nothing():
     with runner.stop_on_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGINT"):
             stop.check()
-        with pytest.raises(KeyboardInterrupt):
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with runner.stop_on_signals() as stop:
             os.kill(os.getpid(), signal.SIGINT)
+            stop.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_signal_handlers_are_given_back():
@@ -143,3 +155,39 @@ def test_a_run_in_another_thread_leaves_signals_alone():
     thread.start()
     thread.join()
     assert during == [before]
+
+
+def test_what_is_computed_when_the_signal_comes_is_written(process, tmp_path, clip, monkeypatch):
+    computed = []
+    decode = stages.suppression.decode
+
+    def counting(raw, **options):
+        computed.append(len(raw))
+        if len(computed) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)  # the main thread has the signal by now, and a queue of results before it
+        return decode(raw, **options)
+
+    monkeypatch.setattr(stages.suppression, "decode", counting)
+    write = JsonlSink.write
+    monkeypatch.setattr(JsonlSink, "write", lambda self, result: (time.sleep(0.05), write(self, result)))
+    with pytest.raises(Interrupted):
+        process(clip)
+    assert check_consistent(tmp_path / "out") == sum(computed) < 16
+
+
+def test_a_fault_of_a_sink_and_one_of_the_source_are_both_told(process, tmp_path, clip, monkeypatch):
+    def lost(source, outcome, stop):
+        yield from list(source)[:4]
+        raise SourceLost("the source is lost")
+
+    def full(self, result):
+        time.sleep(0.5)  # until the network has met the end of the source
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(runner, "counted", lost)
+    monkeypatch.setattr(JsonlSink, "write", full)
+    with pytest.raises(OutputError) as caught:
+        process(clip)
+    assert describe(caught.value) == "the disk is full; then: the source is lost"
+    assert report(tmp_path / "out")["reason"] == describe(caught.value)

@@ -76,6 +76,8 @@ IRREGULAR_MKV = [Fraction(int(k), 1000) for k in IRREGULAR]
         pytest.param(IRREGULAR_MP4, Fraction(30), id="irregular-mp4"),
         pytest.param(IRREGULAR_MKV, Fraction(1000, 33), id="irregular-mkv"),
         pytest.param([Fraction(k, 7) for k in range(20)], Fraction(7), id="7"),
+        pytest.param([Fraction(1000 * k) for k in range(4)], Fraction(1, 1000), id="1/1000"),
+        pytest.param([Fraction(k, 10**5) for k in range(20)], Fraction(10**5), id="100000"),
         pytest.param([Fraction(0)], Fraction(25), id="one-frame"),
         pytest.param([], Fraction(25), id="no-frame"),
     ],
@@ -169,7 +171,9 @@ def test_jsonl_lines_hold_the_whole_result(tmp_path):
 
 
 def test_numbers_that_are_not_finite_become_null_in_jsonl_and_an_error_in_coco(tmp_path):
-    result = make_result(scores=[float("nan")])
+    result = make_result()
+    # `Detections` itself refuses such a score
+    object.__setattr__(result.detections, "scores", np.array([np.nan], np.float32))
     with JsonlSink(tmp_path / "results.jsonl") as sink:
         sink.write(result)
     line = json.loads((tmp_path / "results.jsonl").read_text(), parse_constant=pytest.fail)

@@ -11,8 +11,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import readers
+from pipeline.config import SourceConfig
 from pipeline.errors import SourceError, UsageError
 from pipeline.prefetch import prefetch
 from pipeline.sources import open_source, redact
@@ -218,10 +220,28 @@ def test_a_start_beyond_the_end_is_an_error(tmp_path):
             list(source)
 
 
-@pytest.mark.parametrize("options", [{"start": -1}, {"max_frames": 0}, {"rate": 0}], ids=str)
+RATES = [{"rate": rate} for rate in (0, -1, 1e-7, 0.00099, 100_001, float("inf"), float("nan"))]
+
+
+@pytest.mark.parametrize("options", [{"start": -1}, {"max_frames": 0}, *RATES], ids=str)
 def test_impossible_options_are_usage_errors(tmp_path, options):
     with pytest.raises(UsageError, match=next(iter(options))):
         open_source(tmp_path, **options)
+
+
+@pytest.mark.parametrize("options", RATES, ids=str)
+def test_the_configuration_refuses_the_same_rates(options):
+    with pytest.raises(ValueError, match=r"rate = .*, expected 0\.001 to 100000 frames per second"):
+        SourceConfig(**options)
+
+
+@pytest.mark.parametrize("rate", [0.001, 100_000])
+def test_the_least_and_the_highest_rate_are_kept(tmp_path, rate):
+    for index, image in enumerate(grey_frames(3)):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    with open_source(tmp_path, rate=SourceConfig(rate=rate).rate) as source:
+        assert source.info.rate == Fraction(str(rate))
+        assert [frame.pts for frame in source] == [index / Fraction(str(rate)) for index in range(3)]
 
 
 def test_leaving_early_closes_the_files(tmp_path):

@@ -199,6 +199,20 @@ def test_a_damaged_file_is_refused_by_name(write, suffix, model, tmp_path):
     assert unchanged(model, before)
 
 
+@pytest.mark.parametrize("write", [as_text, as_nothing, as_half_a_file, as_noise])
+def test_nobody_is_advised_to_read_a_damaged_file_unguarded(write, model, tmp_path):
+    path = tmp_path / "damaged.pth"
+    write(path, model)
+    said = refusal(load, model, path)
+    assert said == f"{path} is not a safe weights file: not safetensors and not a plain checkpoint"
+
+
+@pytest.mark.parametrize("name", ["folder", "folder.pth", "folder.safetensors"])
+def test_a_folder_in_place_of_a_file_is_called_one(name, tmp_path):
+    (tmp_path / name).mkdir()
+    assert refusal(locate, str(tmp_path / name)) == f"weights {tmp_path / name} is a folder; give a file"
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_a_missing_file_is_refused_by_name(suffix, model, tmp_path):
     path = tmp_path / f"absent.{suffix}"

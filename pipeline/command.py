@@ -1,0 +1,106 @@
+"""What all commands share: how options are read, and how mistakes and interruptions end them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import errno
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pipeline.errors import Interrupted, MoteError, OutputError, UsageError, describe
+
+
+class Parser(argparse.ArgumentParser):
+    """Options whose faults are errors like all others; an unknown one names its close match."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing the usage, which would bury the message."""
+        raise UsageError(f"{message}; see --help")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """The options. Raises UsageError for what does not fit; `--help` and `--version` raise SystemExit."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        # Looked at first: argparse would tell before that the option is missing which was meant.
+        for text in itertools.takewhile(lambda text: text not in ("--", "-h", "--help"), arguments):
+            if text.startswith("--") and " " not in text:
+                self._check(text.partition("=")[0])
+        return super().parse_args(arguments, namespace)
+
+    def _check(self, flag: str) -> None:
+        """Raise UsageError for a flag that neither is an option nor abbreviates one."""
+        known = sorted(self._option_string_actions)
+        if not any(option.startswith(flag) for option in known):
+            close = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
+            self.error(f"unknown option '{flag}'" + (f", did you mean '{close[0]}'?" if close else ""))
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number of `least` or more."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"'{text}', expected a whole number of {least} or more")
+        return value
+
+    return convert
+
+
+def run(
+    parser: Parser, work: Callable[[argparse.Namespace], int | None], arguments: Sequence[str] | None = None
+) -> int:
+    """Do `work` with the options read from `arguments` (default: those of the process).
+
+    Returns the exit code: that of the work or of the MoteError it raised, which is told in one line, or 130
+    after Ctrl-C. Where nobody reads the output to its end (`… | head`) the code is 1 and nothing is said.
+    """
+    code = 0
+    try:
+        code = _done(parser, work, arguments)
+        if sys.stdout:  # None where it was closed before the start
+            sys.stdout.flush()  # what cannot be written shows here and not when the interpreter ends
+        return code
+    except BrokenPipeError:
+        _silence()
+        return code or 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # what goes wrong with other files is an OutputError
+            raise
+        _silence()
+        return _complain(OutputError(f"cannot write to standard output: {error.strerror}"))
+
+
+def _done(
+    parser: Parser, work: Callable[[argparse.Namespace], int | None], arguments: Sequence[str] | None
+) -> int:
+    try:
+        return work(parser.parse_args(arguments)) or 0
+    except KeyboardInterrupt:
+        return _complain(Interrupted(signal.SIGINT))
+    except MoteError as error:
+        return _complain(error)
+    except SystemExit as ending:  # of --help and --version
+        return int(ending.code or 0)
+
+
+def _complain(error: MoteError) -> int:
+    """Tell what ended the command; returns the exit code."""
+    print(f"error: {describe(error)}", file=sys.stderr)
+    return error.exit_code
+
+
+def _silence() -> None:
+    """Let what is still to be flushed vanish: the interpreter would report that it cannot be written."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
