@@ -56,13 +56,17 @@ class DetectorConfig:
     """Number format of the network; bf16 and fp16 are faster where the hardware has them."""
     batch: int = 0
     """Frames computed together; 0 chooses 1 on a CPU (lowest latency), 8 on a GPU."""
+    threads: int = 0
+    """CPU threads of the network; 0 chooses 1 for narrow networks such as tridos-nano and all cores for wide
+    ones. Too many: they wait for one another, and decoding, drawing and encoding wait for a core."""
 
     def __post_init__(self):
         for name in ("conf", "iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} = {getattr(self, name)}, expected 0 to 1")
-        if self.batch < 0:
-            raise ValueError(f"batch = {self.batch}, expected 0 or more")
+        for name in ("batch", "threads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}, expected 0 or more")
         self.network_size()
 
     def network_size(self) -> tuple[int, int] | None:

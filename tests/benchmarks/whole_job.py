@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=0, help="frames computed together (default: the run's)")
     parser.add_argument("--max-frames", type=int, default=0, help="default: all")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--threads", type=int, default=0, help="of the network (default: the run's)")
     return parser
 
 
@@ -68,13 +68,13 @@ def whole_job(video: str, settings: dict) -> float:
 def measure(options: argparse.Namespace) -> str:
     """The table of both."""
     detector_settings = {"name": options.detector, "weights": options.weights}
-    detector_settings |= {"device": options.device, "batch": options.batch}
+    detector_settings |= {"device": options.device, "batch": options.batch, "threads": options.threads}
     settings = {"detector": detector_settings, "source": {"max_frames": options.max_frames}}
     config = build(RunConfig, settings)
     with open_source(options.video, max_frames=options.max_frames or None) as source:
         frames, info = list(source), source.info
     detector, facts = load_detector(config.detector)
-    size = batch_size(config.detector, detector)
+    size = batch_size(config.detector, facts["device"])
     detector_alone(detector, frames[: 2 * size], size)  # the first calls set things up
     alone, whole = [], []
     for _ in range(options.repeats):
@@ -96,8 +96,6 @@ def measure(options: argparse.Namespace) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     options = parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
         print(measure(options))
     except MoteError as error:
