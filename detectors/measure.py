@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CONF = 0.01
 """Least score that is measured: what lies below adds less than a thousandth to the average precision."""
+IOU = 0.3
+"""Overlap above which only the better box is kept, as the pipeline does by default."""
 
 
 def measure(
@@ -68,7 +70,7 @@ def _detect(model: nn.Module, sequence: Sequence, position: int, *, image_id: in
     clip = clip_at(sequence, position, length=model.frames)
     device = next(model.parameters()).device
     pixels = to_network_input([geometry.apply(f) for f in clip.frames], device=device)
-    boxes, scores, _ = decode(model(pixels.transpose(0, 1)[None]), conf=CONF, iou=0.5)[0]
+    boxes, scores, _ = decode(model(pixels.transpose(0, 1)[None]), conf=CONF, iou=IOU)[0]
     rows = to_xywh(geometry.to_source(boxes.cpu().numpy()))
     return [
         {"image_id": image_id, "category_id": 1, "bbox": box, "score": score}

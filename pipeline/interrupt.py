@@ -30,7 +30,8 @@ def stop_on_signals() -> Iterator[Stop]:
     """Turn SIGINT and SIGTERM into a request within the block; later ones change nothing.
 
     A second Ctrl-C must not break off the closing of the files, so it is ignored too; SIGQUIT and SIGKILL end
-    the program at once. A signal that the program was started to ignore stays ignored.
+    the program at once. Shells start background jobs with SIGINT ignored; it is taken all the same, since
+    whoever sends it to a run by hand means it.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
@@ -44,8 +45,7 @@ def stop_on_signals() -> Iterator[Stop]:
                 # print() may be what the signal has interrupted, and is not made to be entered twice
                 os.write(2, b"\nstopping after the frame in hand; the files are being closed\n")
 
-    taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, request) for number in taken}
+    before = {number: signal.signal(number, request) for number in SIGNALS}
     try:
         yield stop
     finally:

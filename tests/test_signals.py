@@ -125,12 +125,14 @@ def test_the_first_signal_asks_and_later_ones_change_nothing():
             stop.check()
 
 
-def test_a_signal_that_was_ignored_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def test_a_signal_counts_in_a_background_job_too():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start those
     try:
         with runner.stop_on_signals() as stop:
             os.kill(os.getpid(), signal.SIGINT)
-            stop.check()
+            with pytest.raises(Interrupted):
+                stop.check()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 
