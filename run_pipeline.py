@@ -54,7 +54,7 @@ def parser() -> command.Parser:
     add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
     add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
     add("--conf", type=float, metavar="SCORE", help="least score of a detection, 0 to 1 (default: 0.05)")
-    add("--iou", type=float, metavar="IOU", help="overlap above which the better box is kept (default: 0.3)")
+    add("--iou", type=float, metavar="IOU", help="overlap above which the better box is kept (default: 0.5)")
     add("--size", metavar="WxH", help="network input (default: native, every pixel as it is)")
     add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")

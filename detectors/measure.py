@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONF = 0.01
 """Least score that is measured: what lies below adds less than a thousandth to the average precision."""
-IOU = 0.3
+IOU = 0.5
 """Overlap above which only the better box is kept, as the pipeline does by default."""
 
 

@@ -44,8 +44,9 @@ class DetectorConfig:
     conf: float = 0.05
     """Least score of a detection, 0 to 1. Everything from here up is written and offered to the tracker; what
     is drawn is decided by annotate.min_score. For COCO evaluation to the last tenth of a point use 0.001."""
-    iou: float = 0.3
-    """Of two boxes of one class that overlap more than this, only the better is kept."""
+    iou: float = 0.5
+    """Of two boxes of one class that overlap more than this, only the better is kept. Chosen on drone-ir val:
+    AP50 0.746 with 0.5, 0.722 with 0.3; the best F1 is the same, and 0.3 leaves fewer double boxes."""
     size: str = "native"
     """Network input: native keeps every pixel (padded to multiples of 32); WxH, multiples of 32, resizes."""
     fit: Literal["letterbox", "stretch"] = "letterbox"
