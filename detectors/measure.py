@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import command
+from pipeline.config import DetectorConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 CONF = 0.01
 """Least score that is measured: what lies below adds less than a thousandth to the average precision."""
-IOU = 0.5
-"""Overlap above which only the better box is kept, as the pipeline does by default."""
 
 
 def measure(
@@ -70,7 +69,7 @@ def _detect(model: nn.Module, sequence: Sequence, position: int, *, image_id: in
     clip = clip_at(sequence, position, length=model.frames)
     device = next(model.parameters()).device
     pixels = to_network_input([geometry.apply(f) for f in clip.frames], device=device)
-    boxes, scores, _ = decode(model(pixels.transpose(0, 1)[None]), conf=CONF, iou=IOU)[0]
+    boxes, scores, _ = decode(model(pixels.transpose(0, 1)[None]), conf=CONF, iou=DetectorConfig.iou)[0]
     rows = to_xywh(geometry.to_source(boxes.cpu().numpy()))
     return [
         {"image_id": image_id, "category_id": 1, "bbox": box, "score": score}
@@ -95,18 +94,15 @@ def parser() -> command.Parser:
 def work(options: argparse.Namespace) -> None:
     """Measure and print. Raises MoteError."""
     # torch takes seconds to load: not for --help
-    import detectors
     from datasets.clips import read_sequence
     from datasets.records import load_coco, video_records
     from detectors import weights
-    from pipeline.runner import pick_device
+    from pipeline.device import pick_device
 
     started = time.monotonic()
     device = pick_device(options.device)
-    path, entry = weights.locate(options.weights)
-    built = dict(entry.options) if entry else weights.options_of(path)
-    model = detectors.build(entry.detector if entry else options.detector, **built)
-    weights.load(model, path)
+    ours = weights.ZOO_TABLE.get(options.weights)
+    model, _, _ = weights.network(ours.detector if ours else options.detector, options.weights)
     truth = load_coco(options.root / options.annotations)
     records = video_records(truth)
     sequences = (read_sequence(record, options.root) for record in records)

@@ -33,7 +33,7 @@ def work(options: argparse.Namespace) -> None:
     recipe = build(Recipe, override(load_toml(options.config), map(parse_setting, options.set)))
     # torch takes seconds to load: not for --help and not for a configuration that is refused
     from detectors.trainer import Trainer
-    from pipeline.runner import pick_device
+    from pipeline.device import pick_device
 
     Trainer(recipe, pick_device(options.device)).run()
 

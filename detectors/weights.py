@@ -146,6 +146,20 @@ def load(model: nn.Module, path: Path) -> None:
     model.load_state_dict(found)
 
 
+def network(detector: str, name_or_path: str) -> tuple[nn.Module, Path, ZooEntry | None]:
+    """`detector` with the named weights, the file they are in, and their row of the table when they are ours.
+
+    Options come from the table, else from what the file's shapes tell. Raises what `locate`, `load` and
+    `detectors.build` raise.
+    """
+    import detectors
+
+    path, entry = locate(name_or_path)
+    model = detectors.build(detector, **(dict(entry.options) if entry else options_of(path)))
+    load(model, path)
+    return model, path, entry
+
+
 def _some(names: list[str], limit: int = 4) -> str:
     rest = f", … {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest

@@ -16,7 +16,8 @@ import trackers
 from detectors import weights
 from pipeline.annotate import Annotator, AnnotatorOptions
 from pipeline.config import DetectorConfig, RunConfig
-from pipeline.errors import MoteError, OutputError, UsageError, WeightsError
+from pipeline.device import pick_device, thread_count
+from pipeline.errors import MoteError, OutputError, UsageError, WeightsError, unknown_name
 from pipeline.frame import Frame, Result, SourceInfo
 from pipeline.ground_truth import GroundTruth
 from pipeline.interrupt import Stop, stop_on_signals
@@ -151,31 +152,15 @@ def batch_size(config: DetectorConfig, device: str) -> int:
     return config.batch or (8 if device.startswith("cuda") else 1)
 
 
-def thread_count(model: torch.nn.Module) -> int:
-    """CPU threads that pay: all cores for wide networks, one for narrow ones.
-
-    The operations of `tridos-nano` are too short to be shared: at 320x256 on two cores one frame takes 55 ms
-    with one thread and 50 to 60 with two, which then fight for their cores with decoder and encoder (whole
-    job: 17.5 against 11.9 frames/s). `tridos` gains a factor of 1.8 from the second. Measured 2026-11 on an
-    EPYC, torch 2.13, with tests/benchmarks/whole_job.py --threads.
-    """
-    if model.width < 0.5:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def load_detector(config: DetectorConfig) -> tuple[StreamingDetector, dict]:
     """The network with its weights, and what run.json says of it."""
     name = config.name
     if name not in detectors.DETECTORS:
-        detectors.build(name)  # raises, naming the close match
+        raise unknown_name("detector", name, detectors.DETECTORS)
     chosen = config.weights or weights.default_weights(name)
     if chosen is None:
         raise WeightsError(f"no weights ship for detector '{name}'; give a file with --weights")
-    path, entry = weights.locate(chosen)
-    options = dict(entry.options) if entry else weights.options_of(path)
-    model = detectors.build(name, **options)
-    weights.load(model, path)
+    model, path, entry = weights.network(name, chosen)
     device = pick_device(config.device)
     if config.precision == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
@@ -186,26 +171,12 @@ def load_detector(config: DetectorConfig) -> tuple[StreamingDetector, dict]:
         "weights": chosen,
         "sha256": weights.sha256(path),
         "classes": classes,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": str(device),
         "precision": config.precision,
         "threads": torch.get_num_threads(),
     }
     return StreamingDetector(model, config, device), facts
-
-
-def pick_device(name: str) -> torch.device:
-    """'auto' takes a GPU where there is one. Raises UsageError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}', expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device '{name}', expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device '{name}' is not there: {torch.cuda.device_count()} GPUs found; use cpu")
-    return device
 
 
 def prepare_folder(config: RunConfig, location: str) -> Path:

@@ -9,7 +9,6 @@ import sys
 import time
 import tracemalloc
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +19,10 @@ from datasets.scene import MIN_SIDE, PRESETS, SUPPORT, Scene, Target
 from datasets.scenery import Plane, camera_path, texture
 from datasets.synthetic import least_passed, render
 from pipeline.errors import UsageError
+from tests.scenes import SMALL, pictures, truths
 
 ROOT = Path(synthetic.__file__).parent.parent
 QUIET = {"haze": 0.0, "noise": 0.0, "column_noise": 0.0, "pixel_noise": 0.0}
-SMALL = Scene(
-    width=96,
-    height=64,
-    frames=12,
-    rate=Fraction(25),
-    targets=(Target(x=30, y=30, vx=1), Target(x=92, y=20, vx=1, scr=40)),
-)
-
-
-def pictures(scene: Scene) -> np.ndarray:
-    return np.stack([picture for picture, _ in render(scene)])
-
-
-def truths(scene: Scene) -> list[dict]:
-    """One dict id -> record for each frame."""
-    return [{truth.id: truth for truth in records} for _, records in render(scene)]
 
 
 def signal(scene: Scene) -> np.ndarray:

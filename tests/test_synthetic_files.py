@@ -18,27 +18,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from datasets import synthetic
-from datasets.scene import PRESETS, Scene, Target
+from datasets.scene import PRESETS
 from datasets.synthetic import main, render, write
 from pipeline.errors import OutputError
+from tests.scenes import SMALL, pictures, truths
 
 SAMPLES = Path(synthetic.__file__).parent / "samples"
-SMALL = Scene(
-    width=96,
-    height=64,
-    frames=12,
-    rate=Fraction(25),
-    targets=(Target(x=30, y=30, vx=1), Target(x=92, y=20, vx=1, scr=40)),
-)
-
-
-def pictures(scene: Scene) -> np.ndarray:
-    return np.stack([picture for picture, _ in render(scene)])
-
-
-def truths(scene: Scene) -> list[dict]:
-    """One dict id -> record for each frame."""
-    return [{truth.id: truth for truth in records} for _, records in render(scene)]
 
 
 def centre(box) -> np.ndarray:
