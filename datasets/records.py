@@ -7,10 +7,11 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.frame_files import every_frame
 from pipeline.boxes import from_xywh
 from pipeline.errors import UsageError
 
@@ -21,6 +22,18 @@ KEYS = {
     "videos": ("id", "name"),
 }
 """What each row of a list is known by; all are numbers or text."""
+
+
+class Annotations(NamedTuple):
+    """What a reader of one layout found."""
+
+    records: list[VideoRecord]
+    classes: tuple[str, ...]
+    """Names of the labels 0, 1, …"""
+    table: dict | None = None
+    """The COCO-video dictionary that the records were made of, where there is one."""
+    remarks: tuple[str, ...] = ()
+    """What was left out, one line each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +51,16 @@ class VideoRecord:
     """Per frame (N, 4) float32 x1 y1 x2 y2 in pixels, right and bottom exclusive."""
     labels: tuple[np.ndarray, ...]
     """Per frame (N,) int64 class index from 0, in the order of the category ids."""
+    files: tuple[str, ...] = ()
+    """Per frame the path of its picture relative to the root ('' where none is known); empty where the
+    frames are in the video `file_name`."""
+    masks: tuple[str, ...] = ()
+    """Per frame the path of its mask relative to the root; empty where there are none."""
+    instances: tuple[np.ndarray, ...] = ()
+    """Per frame (N,) int64, the same number for the same target through the sequence, -1 where it is not
+    known; empty where none is."""
+    fps: float = 0.0
+    """Frames per second; 0 where it is not known."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -88,7 +111,10 @@ def _is_box(box: Any) -> bool:
 
 
 def video_records(table: dict) -> list[VideoRecord]:
-    """The sequences of a COCO-video dictionary (`videos`, and `video_id` and `frame_id` with each image)."""
+    """The sequences of a COCO-video dictionary (`videos`, and `video_id` and `frame_id` with each image).
+
+    A video without `file_name` has its frames in the files that its images name.
+    """
     if not table.get("videos"):
         raise UsageError("annotations have no 'videos': COCO-video ground truth is needed")
     try:
@@ -102,27 +128,41 @@ def _grouped(table: dict) -> list[VideoRecord]:
     images, boxes = defaultdict(dict), defaultdict(list)
     known = set()
     for image in table["images"]:
-        images[image["video_id"]][image["frame_id"]] = image["id"]
+        images[image["video_id"]][image["frame_id"]] = image
         known.add(image["id"])
     for annotation in table["annotations"]:
         left, top, width, height = annotation["bbox"]
         if width < 0 or height < 0 or annotation["image_id"] not in known:
             raise ValueError(f"annotation {annotation.get('id')} has a negative size or an unknown image")
-        row = ([left, top, width, height], categories[annotation["category_id"]])
+        row = ([left, top, width, height], categories[annotation["category_id"]], _instance(annotation))
         boxes[annotation["image_id"]].append(row)
     return [_record(video, images[video["id"]], boxes) for video in table["videos"]]
 
 
-def _record(video: dict, ids: dict[int, int], boxes: dict[int, list]) -> VideoRecord:
+def _instance(annotation: dict) -> int:
+    """Which target it is, under either of the two names in use; -1 where it is not known."""
+    number = annotation.get("instance_id", annotation.get("track_id"))
+    return number if type(number) is int else -1
+
+
+def _record(video: dict, images: dict[int, dict], boxes: dict[int, list]) -> VideoRecord:
+    ids = {frame: image["id"] for frame, image in images.items()}
     found = [boxes.get(ids.get(frame), []) for frame in range(max(ids, default=-1) + 1)]
+    sized = video if "width" in video else next(iter(images.values()), video)
+    names = {frame: image["file_name"] for frame, image in images.items() if image.get("file_name")}
+    pictures = names and not video.get("file_name")
+    instances = tuple(np.array([number for _, _, number in rows], dtype=np.int64) for rows in found)
     return VideoRecord(
         name=video["name"],
-        file_name=video.get("file_name", ""),
-        width=video["width"],
-        height=video["height"],
-        image_ids=dict(ids),
-        boxes=tuple(from_xywh([box for box, _ in rows]).astype(np.float32) for rows in found),
-        labels=tuple(np.array([label for _, label in rows], dtype=np.int64) for rows in found),
+        file_name="" if pictures else video.get("file_name", ""),
+        width=sized["width"],
+        height=sized["height"],
+        image_ids=ids,
+        boxes=tuple(from_xywh([box for box, _, _ in rows]).astype(np.float32) for rows in found),
+        labels=tuple(np.array([label for _, label, _ in rows], dtype=np.int64) for rows in found),
+        files=every_frame(names, len(found)) if pictures else (),
+        instances=instances if any((row >= 0).any() for row in instances) else (),
+        fps=float(video.get("fps") or 0),
     )
 
 
