@@ -1,49 +1,31 @@
-"""Detection quality by pycocotools: average precision over all annotated and empty frames."""
+"""Detection quality: one evaluator for finished results, for a run under way, and for training."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.evaluation.coco import CocoNumbers, coco_numbers
+from pipeline.evaluation.found import MOST, Found, best_of, from_detections, from_rows, pooled, rows_of
+from pipeline.evaluation.matches import Matches
+from pipeline.evaluation.matching import IOU, Pairs, pairs_of
+from pipeline.evaluation.report import Report, Scores
+from pipeline.evaluation.running import RunningPrecision
+from pipeline.evaluation.sections import headline, report_of
+from pipeline.evaluation.truth import FrameTruth, read_truth
+from pipeline.frame import Detections
 
-
-@dataclass(frozen=True)
-class Scores:
-    """COCO summary, in [0, 1]. Boxes of all sizes, at most 100 detections a frame."""
-
-    ap50: float
-    """Average precision at IoU 0.5: mean of 101 interpolated precisions, mean over categories."""
-    ap: float
-    """Mean of the average precisions at IoU 0.5, 0.55 … 0.95."""
-    recall50: float
-    """Highest recall reached at IoU 0.5, at any score."""
-    best_f1: float
-    """Highest harmonic mean of precision and recall at IoU 0.5 over all score thresholds."""
-    best_threshold: float
-    """The score at which `best_f1` is reached."""
-    frames: int
-    """Frames that were scored; those without targets count."""
-
-    def as_dict(self) -> dict[str, float]:
-        """Plain numbers, for JSON."""
-        return asdict(self)
-
-    def table(self) -> str:
-        """One line for each number, for people."""
-        rows = self.as_dict().items()
-        return "\n".join(f"{k:<15}{v:.4f}" if isinstance(v, float) else f"{k:<15}{v}" for k, v in rows)
+__all__ = ["Evaluator", "Report", "Scores", "evaluate"]
 
 
 def evaluate(
     ground_truth: dict,
     detections: Sequence[dict],
     *,
-    image_ids: Iterable[int] | None = None,
+    image_ids: Iterable[Hashable] | None = None,
     classes: bool = True,
 ) -> Scores:
     """Score COCO results against a COCO dictionary.
@@ -51,112 +33,158 @@ def evaluate(
     `image_ids` restricts both to these frames. With `classes` False all categories count as one. Raises
     UsageError for what is no COCO result, or is on an image or of a category that is not annotated.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    known = {image["id"] for image in ground_truth["images"]}
-    chosen = known if image_ids is None else set(image_ids)
-    categories = {category["id"] for category in ground_truth["categories"]}
-    if not categories:
-        raise UsageError("the annotations have no categories")
-    results = _results(detections, known, categories if classes else None)
-    if not classes:  # pycocotools leaves out results of categories that it does not know, even when it pools
-        results = [{**result, "category_id": min(categories)} for result in results]
-    if not chosen <= known or not chosen:
-        raise UsageError("frames to be scored are missing from the ground truth")
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = COCO()
-        truth.dataset = _restricted(ground_truth, chosen)
-        truth.createIndex()
-        found = [result for result in results if result["image_id"] in chosen]
-        run = COCOeval(truth, truth.loadRes(found) if found else _without_results(truth), "bbox")
-        run.params.useCats = int(classes)
-        run.evaluate()
-        run.accumulate()
-    precision = run.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, category)
-    valid = precision[0, 0] > -1  # categories that occur
-    f1, threshold = _best_f1(run)
-    return Scores(
-        ap50=float(precision[0][:, valid].mean()) if valid.any() else 0.0,
-        ap=float(precision[:, :, valid].mean()) if valid.any() else 0.0,
-        recall50=float(run.eval["recall"][0, valid, 0, -1].mean()) if valid.any() else 0.0,
-        best_f1=f1,
-        best_threshold=threshold,
-        frames=len(chosen),
-    )
+    evaluator = Evaluator(ground_truth, image_ids=image_ids, classes=classes)
+    evaluator.add_results(detections)
+    return evaluator.scores()
 
 
-def _results(detections: Sequence[dict], images: set[int], categories: set[int] | None) -> list[dict]:
-    """The four fields of each COCO result as plain numbers; UsageError for what is none."""
-    results = []
-    for number, detection in enumerate(detections):
-        try:
-            image, category = detection["image_id"], detection["category_id"]
-            box, score = [float(side) for side in detection["bbox"]], float(detection["score"])
-            unknown = image not in images
-            stray = categories is not None and category not in categories
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"detection {number} is not a COCO result: {error!r}") from error
-        if unknown:
-            raise UsageError(f"detection {number} is on image {image}, which is not in the annotations")
-        if stray:
-            raise UsageError(f"detection {number} is of category {category}, which is not in the annotations")
-        if len(box) != 4 or not np.isfinite([*box, score]).all() or min(box[2:]) < 0:
-            raise UsageError(f"detection {number} has no valid box and score: {box}, {score}")
-        results.append({"image_id": image, "category_id": category, "bbox": box, "score": score})
-    return results
+class _Frame(NamedTuple):
+    """What is annotated and what was found in one frame."""
+
+    truth: FrameTruth
+    found: Found
+    pairs: Pairs
 
 
-def _restricted(ground_truth: dict, chosen: set[int]) -> dict:
-    """The ground truth of the chosen images, with what pycocotools needs of each annotation.
+class Evaluator:
+    """Compares detections with ground truth, frame by frame or all at once.
 
-    Annotations are numbered from 1 anew: pycocotools takes a match with number 0 for none, and loses all but
-    one of those that share a number.
+    `ground_truth` is a COCO dictionary, which is left as it is; `image_ids` restricts it to these frames.
+    With `classes` False all categories count as one. A frame is scored once its detections were added, even
+    if there are none; frames without targets count. Raises UsageError for ground truth that cannot be used.
     """
-    annotations = [a for a in ground_truth["annotations"] if a["image_id"] in chosen]
-    return {
-        "images": [image for image in ground_truth["images"] if image["id"] in chosen],
-        "annotations": [
-            {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": number}
-            for number, a in enumerate(annotations, start=1)
-        ],
-        "categories": ground_truth["categories"],
-    }
+
+    def __init__(
+        self, ground_truth: dict, *, image_ids: Iterable[Hashable] | None = None, classes: bool = True
+    ):
+        truth = read_truth(ground_truth)
+        self._truth = truth if classes else truth.pooled()
+        self._classes = classes
+        self._positions = {image_id: place for place, image_id in enumerate(truth.image_ids)}
+        self._chosen = set(self._positions) if image_ids is None else set(image_ids)
+        if not self._chosen <= set(self._positions) or not self._chosen:
+            raise UsageError("frames to be scored are missing from the ground truth")
+        self._frames: dict[int, _Frame] = {}
+        self._running = RunningPrecision()
+        self._left_out = 0  # detections that are not among the best of their frame
+        self._repeated: list[int] = []  # numbers of results that equal an earlier one
+
+    @property
+    def frames(self) -> int:
+        """Frames that were added."""
+        return len(self._frames)
+
+    def add(self, image_id: Hashable, detections: Detections) -> None:
+        """Take in the detections of one frame; label n is the n-th category in the order of their ids.
+
+        Labels do not matter where all categories count as one. Raises UsageError for a frame that is not to
+        be scored or was added before, and for a label without category.
+        """
+        if image_id not in self._chosen:
+            raise UsageError(f"image {image_id} is not among the frames to be scored")
+        found, known = from_detections(detections), len(self._truth.categories)
+        if not self._classes:
+            found = pooled(found)
+        elif not ((found.categories >= 0) & (found.categories < known)).all():
+            labels = sorted(set(found.categories.tolist()))
+            raise UsageError(f"image {image_id} has detections of labels {labels}, expected 0 to {known - 1}")
+        self._take(self._positions[image_id], found)
+
+    def add_results(self, results: Sequence[dict]) -> None:
+        """Take in COCO results of all frames; a frame that they do not mention has no detections.
+
+        Results on frames that are not to be scored are left out. Raises UsageError, naming the number of the
+        result, for what is no COCO result, or is on an image or of a category that is not annotated.
+        """
+        categories = {category: place for place, category in enumerate(self._truth.categories)}
+        expected = categories if self._classes else None
+        rows: dict[Hashable, list] = {image_id: [] for image_id in self._truth.image_ids}
+        seen = set()
+        for number, row in enumerate(rows_of(results, self._positions, expected)):
+            rows[row.image].append(row)
+            if row in seen:
+                self._repeated.append(number)
+            seen.add(row)
+        for place, image_id in enumerate(self._truth.image_ids):
+            if image_id in self._chosen:
+                self._take(place, from_rows(rows[image_id]))
+
+    def _take(self, place: int, found: Found) -> None:
+        """Keep the best detections of a frame."""
+        if place in self._frames:
+            raise UsageError(f"image {self._truth.image_ids[place]} was added before")
+        best, truth = best_of(found), self._truth.frames[place]
+        self._left_out += len(found.scores) - len(best.scores)
+        self._frames[place] = _Frame(truth, best, pairs_of(best, truth))
+        self._running.add(*self._frames[place])
+
+    def ap50(self) -> float | None:
+        """AP50 of the frames so far, None before the first target; costs little beyond the new frames.
+
+        Equal to `Scores.ap50` but for the order of equal scores in different frames.
+        """
+        return self._running.average_precision()
+
+    def scores(self) -> Scores:
+        """The headline numbers. Raises UsageError where no frame was added."""
+        return _scores([self._frames[place] for place in self._places()], len(self._truth.categories))
+
+    def report(self, threshold: float) -> Report:
+        """All numbers; `threshold` is the score from which on detections count where one is asked for.
+
+        Raises UsageError where no frame was added.
+        """
+        frames = [self._frames[place] for place in self._places()]
+        together = None
+        if self._classes and len(self._truth.categories) > 1:
+            as_one = [(frame.truth.pooled(), best_of(pooled(frame.found))) for frame in frames]
+            together = _scores([_Frame(truth, found, pairs_of(found, truth)) for truth, found in as_one], 1)
+        return report_of(
+            *_measured(frames, len(self._truth.categories)),
+            threshold=threshold,
+            names=self._truth.names if self._classes else [],
+            videos=self._videos(),
+            class_agnostic=together,
+            notes=self._notes(),
+        )
+
+    def _places(self) -> list[int]:
+        """Positions of the frames that were added, in the order in which pycocotools takes them."""
+        if not self._frames:
+            raise UsageError("no frame of the ground truth was scored")
+        return sorted(self._frames)
+
+    def _videos(self) -> list[tuple[str, np.ndarray]]:
+        """Name and frames, (F,) bool, of each video that has frames among those added."""
+        places = self._places()
+        row_of = np.full(len(self._truth.frames), -1)
+        row_of[places] = np.arange(len(places))
+        videos = []
+        for name, positions in self._truth.videos:
+            rows, frames = row_of[positions], np.zeros(len(places), dtype=bool)
+            frames[rows[rows >= 0]] = True
+            if frames.any():
+                videos.append((name, frames))
+        return videos
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._repeated:
+            first = (
+                f"repeated detections: {len(self._repeated)}, the first of them number {self._repeated[0]}"
+            )
+            notes.append(f"{first}; they are false alarms where the target is taken")
+        if self._left_out:
+            beyond = f"detections beyond the best {MOST} of their frame and category"
+            notes.append(f"{beyond}: {self._left_out}; they do not count")
+        return notes
 
 
-def _without_results(truth):
-    """pycocotools refuses an empty list of results; an empty set of annotations means the same."""
-    from pycocotools.coco import COCO
-
-    empty = COCO()
-    empty.dataset = {**truth.dataset, "annotations": []}
-    empty.createIndex()
-    return empty
+def _measured(frames: Sequence[_Frame], categories: int) -> tuple[CocoNumbers, Matches]:
+    truths, found, pairs = zip(*frames, strict=True)
+    return coco_numbers(truths, found, categories), Matches(truths, found, pairs)
 
 
-def _best_f1(run) -> tuple[float, float]:
-    """Over all score thresholds, at IoU 0.5, all sizes: best F1, pooled over categories, and its score."""
-    per_area = len(run.params.imgIds)
-    rows = [row for row in _all_sizes(run, per_area) if row is not None]
-    positives = sum(int((~np.array(row["gtIgnore"], dtype=bool)).sum()) for row in rows)
-    # what matches a crowd annotation is neither a hit nor a false alarm
-    counted = [~row["dtIgnore"][0].astype(bool) for row in rows]
-    scores = np.concatenate([np.array(r["dtScores"])[c] for r, c in zip(rows, counted, strict=True)] or [[]])
-    matched = np.concatenate([r["dtMatches"][0][c] > 0 for r, c in zip(rows, counted, strict=True)] or [[]])
-    if not positives or not len(scores):
-        return 0.0, 1.0
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(matched[order].astype(bool))
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + positives)
-    # a threshold takes all detections of equal score together
-    last_of_score = np.append(np.diff(scores[order]) != 0, True)
-    best = int(np.argmax(np.where(last_of_score, f1, -1)))
-    return float(f1[best]), float(scores[order][best])
-
-
-def _all_sizes(run, images: int) -> list[dict | None]:
-    """pycocotools keeps its per-image rows as categories × area ranges × images; the first range is 'all'."""
-    ranges = len(run.params.areaRng)
-    categories = len(run.evalImgs) // (ranges * images)
-    starts = [category * ranges * images for category in range(categories)]
-    return [row for start in starts for row in run.evalImgs[start : start + images]]
+def _scores(frames: Sequence[_Frame], categories: int) -> Scores:
+    coco, matches = _measured(frames, categories)
+    return headline(coco, matches, matches.under(IOU))

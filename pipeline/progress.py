@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Literal, TextIO
 
 Mode = Literal["auto", "bar", "plain", "off"]
@@ -14,15 +15,22 @@ BAR_SECONDS, PLAIN_SECONDS = 0.2, 5.0  # least time between two updates
 
 
 class Progress:
-    """Reports frames done, frames per second and time left on standard error."""
+    """Reports frames done, frames per second, time left and what `remark` says on standard error."""
 
-    def __init__(self, total: int | None, *, mode: Mode = "auto", stream: TextIO | None = None):
+    def __init__(
+        self,
+        total: int | None,
+        *,
+        mode: Mode = "auto",
+        stream: TextIO | None = None,
+        remark: Callable[[], str] = str,
+    ):
         self._stream = stream if stream is not None else sys.stderr
         if self._stream is None or self._stream.closed:
             mode = "off"
         elif mode == "auto":
             mode = "bar" if self._stream.isatty() else "plain"
-        self._mode, self._total = mode, total
+        self._mode, self._total, self._remark = mode, total, remark
         self._done = 0
         self._told = 0  # frames done when they were shown last
         self._started = self._shown = time.monotonic()
@@ -52,7 +60,7 @@ class Progress:
         parts.append(f"{rate:.1f} frames/s")
         if self._total:
             parts.append(f"{clock(max(self._total - self._done, 0) / rate)} left")
-        line = ", ".join(parts)
+        line = ", ".join(filter(None, [*parts, self._remark()]))
         if self._mode == "plain":
             self._write(line + "\n")
             return

@@ -14,15 +14,20 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline import __version__
 from pipeline.config import RunConfig
-from pipeline.errors import MoteError, describe
-from pipeline.evaluate import Scores
+from pipeline.errors import MoteError, UsageError, describe
+from pipeline.evaluate import Report
+from pipeline.evaluation.tables import shown
 from pipeline.frame import Result, TrackState
 from pipeline.ground_truth import GroundTruth
 from pipeline.sinks import output_error
 from pipeline.sources import Source, redact
+
+if TYPE_CHECKING:
+    from trackers.metrics import TrackScores
 
 VIDEO, COCO, MOT, JSONL = "annotated.mp4", "detections.json", "tracks.txt", "results.jsonl"
 RUN, METRICS = "run.json", "metrics.json"
@@ -86,8 +91,10 @@ class Outcome:
         """What ended the run early."""
         self.not_annotated = 0
         """Frames without an entry in the ground truth: they are in results.jsonl, not in detections.json."""
-        self.scores: Scores | None = None
-        """Against the ground truth, where one was given."""
+        self.report: Report | None = None
+        """Of the detections, where ground truth was given."""
+        self.track_scores: dict[str, TrackScores] = {}
+        """Of the tracks, by the name of the gate, where ground truth was given and tracks were written."""
         self._stages: dict[str, Latency] = {}
         self._confirmed: set[int] = set()
         self._began, self._started = datetime.now(UTC), time.monotonic()
@@ -139,9 +146,9 @@ class Outcome:
         self.seconds = time.monotonic() - self._started
         self.not_annotated = truth.not_annotated if truth else 0
         try:
-            if truth and self.written:
-                self.scores = truth.score(self.folder / COCO, len(self.detector["classes"]))
-                _write_json(self.folder / METRICS, self.scores.as_dict())
+            if truth and truth.frames:
+                self.report = truth.score(self.config.detector.conf)
+                _write_json(self.folder / METRICS, self._metrics(truth))
         except BaseException as error:
             self._fail(error)
             if not isinstance(error, MoteError):
@@ -151,6 +158,17 @@ class Outcome:
                 self._write(self.state, self._account())
             except MoteError as error:
                 self._fail(error)
+
+    def _metrics(self, truth: GroundTruth) -> dict:
+        """What metrics.json holds; the tracks are scored here."""
+        metrics = self.report.as_dict()
+        if self.config.output.mot:
+            try:
+                self.track_scores = truth.score_tracks(self.folder / MOT)
+            except UsageError as error:  # annotations that do for detections need not do for tracks
+                metrics["notes"] = [*metrics["notes"], f"tracks are not scored: {error}"]
+        tracks = {gate: scores.as_dict() for gate, scores in self.track_scores.items()}
+        return {**metrics, "tracks": tracks or None}
 
     def _fail(self, error: BaseException) -> None:
         """What fails first is the reason; what fails after it is noted on it."""
@@ -191,7 +209,7 @@ class Outcome:
             "detections": self.detections,
             "tracks": self.tracks,
             "stages_ms": {name: latency.summary() for name, latency in self._stages.items()},
-            "metrics": self.scores.as_dict() if self.scores else None,
+            "metrics": self.report.scores.as_dict() if self.report else None,
         }
 
     def table(self) -> str:
@@ -213,10 +231,16 @@ class Outcome:
                 rows.append((f"  {name}", f"{times['p50']:.1f} ms a frame, 95 % below {times['p95']:.1f} ms"))
         if self.not_annotated:
             rows.append(("not annotated", f"{self.not_annotated} frames, left out of detections.json"))
-        if self.scores:
-            s = self.scores
+        if self.report:
+            s = self.report.scores
             rows.append(("AP50", f"{s.ap50:.3f} over {s.frames} frames (AP {s.ap:.3f})"))
             rows.append(("best F1", f"{s.best_f1:.3f} at score {s.best_threshold:.2f}"))
+            point = self.report.criteria["iou_0.5"].at_threshold
+            alarms = f"{point.false_alarms_per_frame:.3g} false alarms a frame at score {conf:g}"
+            rows.append(("recall", f"{shown(point.recall)} with {alarms}"))
+        if "iou" in self.track_scores:
+            t = self.track_scores["iou"]
+            rows.append(("MOTA", f"{shown(t.mota)}, IDF1 {shown(t.idf1)}, {t.switches} switches"))
         rows += [("outputs", f"{self.folder}: {', '.join(written)}"), ("state", self.state)]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

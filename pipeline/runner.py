@@ -50,8 +50,10 @@ def run(
             location, start=limits.start, max_frames=limits.max_frames or None, rate=limits.rate
         ) as source,
     ):
-        truth = read_annotations(annotations, source.info, config) if annotations else None
+        truth = GroundTruth(Path(annotations), source.info, start=limits.start) if annotations else None
         detector, facts = load_detector(config.detector)
+        if truth:
+            truth.begin(len(facts["classes"]))
         tracker = trackers.build(config.tracker.name, **config.tracker.options)
         annotator = make_annotator(config, facts["classes"])
         folder = prepare_folder(config, location)
@@ -61,11 +63,14 @@ def run(
         outcome.begin()
         try:
             results = stages(source, detector, tracker, config.detector, outcome, stop)
-            with sinks, ended(results), Progress(source.info.frame_count, mode=progress) as bar:
+            bar = Progress(source.info.frame_count, mode=progress, remark=truth.live if truth else str)
+            with sinks, ended(results), bar:
                 for result in results:
                     with outcome.timed("write"):
                         sinks.write(result)
                     outcome.add(result)
+                    if truth:
+                        truth.add(result)
                     bar.advance()
                 stop.check()
         except BaseException as error:
@@ -124,13 +129,6 @@ def counted(source: Source, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
             return
         outcome.decoded += 1
         yield frame
-
-
-def read_annotations(path: str, info: SourceInfo, config: RunConfig) -> GroundTruth:
-    """The ground truth of the source. Raises UsageError when it does not fit, or cannot be used."""
-    if not config.output.coco:
-        raise UsageError("metrics are computed from detections.json: leave out --no-save-coco")
-    return GroundTruth(Path(path), info, start=config.source.start)
 
 
 def resolved(config: RunConfig, tracker: Tracker, annotator: Annotator, facts: dict) -> RunConfig:

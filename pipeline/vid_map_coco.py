@@ -1,4 +1,4 @@
-"""COCO-style video mAP of finished results.
+"""COCO-style video mAP of finished results, and everything else that detections can be measured by.
 
     python -m pipeline.vid_map_coco --annotations gt.json --detections runs/in/detections.json
 
@@ -12,10 +12,11 @@ import json
 import sys
 from pathlib import Path
 
-from datasets.records import load_coco, load_json
+from datasets.records import VideoRecord, load_coco, load_json, video_records
 from pipeline import command
 from pipeline.errors import OutputError, UsageError, unknown_name
-from pipeline.evaluate import evaluate
+from pipeline.evaluate import Evaluator
+from pipeline.evaluation.tables import tables, track_table
 
 
 def load_results(path: Path) -> list[dict]:
@@ -38,14 +39,45 @@ def images_of_videos(table: dict, names: list[str]) -> list[int] | None:
     return [image["id"] for image in table["images"] if image.get("video_id") in wanted]
 
 
+def record_of_tracks(table: dict, names: list[str]) -> VideoRecord:
+    """The one video that tracks belong to. Raises UsageError where it is not clear which."""
+    records = [record for record in video_records(table) if not names or record.name in names]
+    if len(records) != 1:
+        known = ", ".join(record.name for record in records[:3])
+        which = f"{len(records)} videos are scored ({known}, …)" if records else "no video is annotated"
+        raise UsageError(f"--tracks are those of one video, but {which}; name it with --videos")
+    return records[0]
+
+
+def score(text: str) -> float:
+    """The type of an option that is a score from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}', expected a score from 0 to 1")
+    return value
+
+
 def parser() -> command.Parser:
     """The command line."""
     parser = command.Parser(prog="python -m pipeline.vid_map_coco", description=__doc__.splitlines()[0])
-    parser.add_argument("--annotations", type=Path, required=True, help="COCO ground truth")
-    parser.add_argument("--detections", type=Path, required=True, help="COCO results")
-    parser.add_argument("--videos", nargs="+", default=[], metavar="NAME", help="score only these videos")
-    parser.add_argument("--class-agnostic", action="store_true", help="count all categories as one")
-    parser.add_argument("--output", type=Path, help="write the numbers as JSON, too")
+    add = parser.add_argument
+    add("--annotations", type=Path, required=True, metavar="JSON", help="COCO ground truth")
+    add("--detections", type=Path, required=True, metavar="JSON", help="COCO results")
+    add("--videos", nargs="+", default=[], metavar="NAME", help="score only these videos")
+    add("--class-agnostic", action="store_true", help="count all categories as one")
+    add(
+        "--conf",
+        type=score,
+        default=0.3,
+        metavar="SCORE",
+        help="threshold for precision, recall, F1 and false alarms (default: 0.3)",
+    )
+    add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
+    add("--plots", type=Path, metavar="DIR", help="draw precision-recall and FROC curves (PNG)")
+    add("--tracks", type=Path, metavar="TXT", help="score these tracks (MOT), too; of a single video")
     return parser
 
 
@@ -53,14 +85,33 @@ def work(options: argparse.Namespace) -> None:
     """Score, write and print. Raises MoteError."""
     table = load_coco(options.annotations)
     images = images_of_videos(table, options.videos)
-    results = load_results(options.detections)
-    scores = evaluate(table, results, image_ids=images, classes=not options.class_agnostic)
+    evaluator = Evaluator(table, image_ids=images, classes=not options.class_agnostic)
+    evaluator.add_results(load_results(options.detections))
+    tracks = {}
+    if options.tracks:
+        from trackers.metrics import GATES, track_scores
+
+        record = record_of_tracks(table, options.videos)
+        tracks = {gate: track_scores(record, options.tracks, gate=gate) for gate in GATES}
+    report = evaluator.report(options.conf)
+    print(tables(report))
+    if tracks:
+        print(f"\n{track_table(tracks)}")
     if options.output:
-        try:
-            options.output.write_text(json.dumps(scores.as_dict(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {options.output}: {error.strerror}") from error
-    print(scores.table())
+        numbers = {gate: scores.as_dict() for gate, scores in tracks.items()}
+        write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
+    if options.plots:
+        from pipeline.evaluation.plots import plot
+
+        print("\nplots: " + ", ".join(map(str, plot(report, options.plots))))
+
+
+def write_json(path: Path, table: dict) -> None:
+    """Raises OutputError."""
+    try:
+        path.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,74 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from pipeline.boxes import from_xywh, iou
 from pipeline.errors import UsageError
-from pipeline.evaluate import evaluate
-
-FRAME = 1
-TARGET = [10, 10, 8, 6]
-
-
-def truth_of(boxes: dict[int, list[tuple[list, int]]], categories: int = 1) -> dict:
-    """Frame id → (box x, y, width, height, category) as COCO ground truth."""
-    rows = [(image, *target) for image, targets in boxes.items() for target in targets]
-    return {
-        "images": [{"id": image, "width": 64, "height": 48} for image in boxes],
-        "annotations": [
-            {"id": i, "image_id": image, "bbox": box, "category_id": category, "iscrowd": 0,
-             "area": box[2] * box[3]}
-            for i, (image, box, category) in enumerate(rows, start=1)
-        ],
-        "categories": [{"id": n, "name": f"kind {n}"} for n in range(1, categories + 1)],
-    }  # fmt: skip
-
-
-def found(box=TARGET, *, image=FRAME, score=0.9, category=1) -> dict:
-    return {"image_id": image, "bbox": [float(n) for n in box], "score": score, "category_id": category}
-
-
-def random_case(seed: int, categories: int) -> tuple[dict, list[dict]]:
-    """Twenty frames, every fifth of them empty; four targets in five are found, many scores are equal."""
-    chance = np.random.default_rng(seed)
-    boxes, detections = {}, []
-    for image in range(1, 21):
-        corners = chance.integers(0, 40, (0 if image % 5 == 0 else chance.integers(1, 4), 2))
-        boxes[image] = [([*map(int, c), 9, 7], int(chance.integers(1, categories + 1))) for c in corners]
-        for box, category in boxes[image]:
-            if chance.random() < 0.8:
-                shifted = np.add(box, chance.normal(0, 1, 4))
-                detections.append(
-                    found(shifted, image=image, score=int(chance.integers(2, 11)) / 10, category=category)
-                )
-        for _ in range(chance.integers(0, 3)):
-            place = [*chance.integers(0, 40, 2), 9, 7]
-            category = int(chance.integers(1, categories + 1))
-            detections.append(
-                found(place, image=image, score=int(chance.integers(1, 8)) / 10, category=category)
-            )
-    return truth_of(boxes, categories), detections
-
-
-def pycocotools_scores(truth: dict, detections: list[dict]) -> tuple[float, float]:
-    """AP50 and AP, as pycocotools summarises them."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = json.loads(json.dumps(truth))
-        coco.createIndex()
-        run = COCOeval(coco, coco.loadRes(json.loads(json.dumps(detections))), "bbox")
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return run.stats[1], run.stats[0]
+from pipeline.evaluate import Evaluator, evaluate
+from tests.coco_cases import TARGET, by_pycocotools, crowded_case, found, random_case, truth_of
 
 
 def hits_above(truth: dict, detections: list[dict], threshold: float) -> tuple[int, int]:
@@ -100,12 +41,14 @@ def brute_force_f1(truth: dict, detections: list[dict]) -> float:
 # Against pycocotools and the published protocol
 
 
+@pytest.mark.parametrize("case", [random_case, crowded_case])
 @pytest.mark.parametrize("categories", [1, 3])
 @pytest.mark.parametrize("seed", range(5))
-def test_average_precision_is_that_of_pycocotools(seed, categories):
-    truth, detections = random_case(seed, categories)
+def test_average_precision_and_recall_are_those_of_pycocotools(seed, categories, case):
+    truth, detections = case(seed, categories)
     scores = evaluate(truth, detections)
-    assert (scores.ap50, scores.ap) == pytest.approx(pycocotools_scores(truth, detections), abs=1e-12)
+    ours = (scores.ap, scores.ap50, scores.ap75, scores.ar1, scores.ar10, scores.ar100)
+    assert ours == pytest.approx(by_pycocotools(truth, detections).stats[[0, 1, 2, 6, 7, 8]], abs=1e-12)
 
 
 @pytest.mark.parametrize("categories", [1, 3])
@@ -137,6 +80,19 @@ def test_scores_are_those_of_the_published_protocol(mode, shared_root):
     assert scores.ap == pytest.approx(expected["ap5095"], abs=1e-4)
     assert scores.recall50 == pytest.approx(expected["recall"], abs=1e-4)
     assert scores.frames == (len(annotated) if frames else len(truth["images"]))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("mode", ["annotated_frames_only", "all_frames"])
+def test_numbers_as_published_are_those_of_the_published_protocol(mode, shared_root):
+    table = json.loads((shared_root / "parity" / "tridos.eval.json").read_text())
+    evaluator = Evaluator(table["ground_truth"])
+    evaluator.add_results(table["detections"])
+    scores, expected = evaluator.report(0.5).as_published[mode], table[f"expected_{mode}"]
+    assert scores.ap50 == pytest.approx(expected["ap50"], abs=1e-4)
+    assert scores.precision_as_published == pytest.approx(expected["precision"], abs=1e-4)
+    assert scores.recall_as_published == pytest.approx(expected["recall"], abs=1e-4)
+    assert scores.f1_as_published == pytest.approx(expected["f1"], abs=1e-4)
 
 
 # Plain cases
@@ -238,6 +194,29 @@ def test_a_wrong_result_is_refused_with_its_number(wrong, named):
 def test_ground_truth_without_categories_is_refused(classes):
     with pytest.raises(UsageError, match="no categories"):
         evaluate(truth_of({1: []}, categories=0), [found()], classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"images": [{"id": 1}, {"id": 2}, {"id": 1}]}, "several images of id 1"),
+        ({"annotations": [{"image_id": 9, "category_id": 1, "bbox": TARGET}]}, "annotation 0 is on image 9"),
+        ({"annotations": [{"image_id": 1, "category_id": 9, "bbox": TARGET}]}, "0 is of category 9"),
+        ({"annotations": [{"image_id": 1, "category_id": 1}]}, "annotation 0 has no valid box: None"),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, -3, 4]}]},
+            "annotation 0 has no valid box",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, float("nan"), 3, 4]}]},
+            "annotation 0 has no valid box",
+        ),
+    ],
+    ids=["repeated frame", "unknown frame", "unknown category", "no box", "negative size", "NaN"],
+)
+def test_wrong_ground_truth_is_refused_by_name(change, named):
+    with pytest.raises(UsageError, match=named):
+        evaluate({**truth_of({1: []}), **change}, [])
 
 
 @pytest.mark.parametrize("frames", [[1, 7], []], ids=["unknown", "none"])

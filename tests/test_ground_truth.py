@@ -6,9 +6,15 @@ import json
 
 import pytest
 
+from datasets.records import load_coco, video_records
 from pipeline import vid_map_coco
+from pipeline.config import RunConfig
 from pipeline.errors import UsageError
+from pipeline.evaluate import Scores
+from pipeline.frame import Detections, Result, Tracks
 from pipeline.ground_truth import GroundTruth
+from pipeline.runner import run
+from pipeline.settings import build
 from pipeline.sources import open_source
 from tests.outputs import detections, lines, report, save_nano
 
@@ -86,38 +92,26 @@ def test_frames_counted_from_one_are_refused_instead_of_scored_one_off(tmp_path,
         GroundTruth(path, source.info)
 
 
-def test_metrics_need_the_detections_file(mote, tmp_path, clip, truth, nano_weights):
-    options = ("--weights", nano_weights, "--output", tmp_path / "out", "--no-save-coco")
-    reply = mote("--video", clip, "--annotations", truth, *options)
-    assert reply.code == 2
-    assert "leave out --no-save-coco" in reply.err
-
-
-def perfect(truth_file, label):
-    """Results that repeat the ground truth, all of category `label`."""
-    table = json.loads(truth_file.read_text())
-    return [
-        {"image_id": a["image_id"], "category_id": label, "bbox": a["bbox"], "score": 0.9}
-        for a in table["annotations"]
-    ]
-
-
 @pytest.mark.parametrize(
     ("classes", "label", "ap50"),
     [
-        pytest.param(1, 1, 1.0, id="same class"),
-        pytest.param(3, 1, 1.0, id="other classes"),
-        pytest.param(3, 2, 1.0, id="other classes, a label that is not annotated"),
+        pytest.param(1, 0, 1.0, id="same class"),
+        pytest.param(3, 0, 1.0, id="other classes"),
+        pytest.param(3, 1, 1.0, id="other classes, a label that is not annotated"),
     ],
 )
-def test_classes_count_only_where_detector_and_annotations_have_the_same(
-    tmp_path, clip, classes, label, ap50
-):
+def test_classes_count_only_where_detector_and_annotations_have_the_same(clip, classes, label, ap50):
+    path = clip.with_suffix(".json")
+    (record,) = video_records(load_coco(path))
     with open_source(clip) as source:
-        truth = GroundTruth(clip.with_suffix(".json"), source.info)
-        assert [truth.image_id(frame) for frame in source] == list(range(1, 17))
-    (tmp_path / "d.json").write_text(json.dumps(perfect(clip.with_suffix(".json"), label)))
-    assert truth.score(tmp_path / "d.json", classes).ap50 == pytest.approx(ap50)
+        truth = GroundTruth(path, source.info)
+        truth.begin(classes)
+        for frame in source:
+            boxes = record.boxes[frame.index]
+            right = Detections(boxes, [0.9] * len(boxes), [label] * len(boxes))
+            truth.add(Result(frame, right, Tracks.empty(), warmup=False))
+    assert truth.frames == 16
+    assert truth.score(0.5).scores.ap50 == pytest.approx(ap50)
 
 
 def test_a_detector_of_other_classes_than_the_annotations_is_scored_all_the_same(process, tmp_path, clip):
@@ -127,25 +121,82 @@ def test_a_detector_of_other_classes_than_the_annotations_is_scored_all_the_same
     assert report(folder)["metrics"]["frames"] == 16
 
 
+# The report of a run
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, clip, truth, nano_weights):
+    """The outputs of one run over the clip with the ground truth by which half is right."""
+    folder = tmp_path_factory.mktemp("judged") / "out"
+    table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}
+    run(str(clip), build(RunConfig, table), annotations=str(truth), progress="off")
+    return folder
+
+
+def test_the_threshold_is_that_of_the_run(judged):
+    metrics = metrics_of(judged)
+    assert metrics["threshold"] == metrics["criteria"]["iou_0.5"]["at_threshold"]["threshold"] == 0.2
+
+
+def test_the_account_of_the_run_has_the_headline_of_the_metrics(judged):
+    headline, metrics = report(judged)["metrics"], metrics_of(judged)
+    assert set(headline) == set(Scores.__dataclass_fields__)
+    assert headline == {name: metrics[name] for name in headline}
+
+
+@pytest.mark.parametrize("switch", ["coco", "mot"])
+def test_metrics_need_no_other_output(process, clip, truth, judged, switch):
+    bare = process(clip, truth=truth, output={switch: False, "video": False})
+    assert report(bare)["metrics"] == report(judged)["metrics"]
+
+
+def test_tracks_are_scored_over_the_frames_of_the_run(process, clip):
+    sections = {"source": {"start": 2, "max_frames": 9}}
+    tracks = metrics_of(process(clip, truth=clip.with_suffix(".json"), sections=sections))["tracks"]
+    assert {gate: row["frames"] for gate, row in tracks.items()} == {"iou": 9, "centre": 9}
+
+
+def test_a_run_without_tracks_scores_none(process, clip):
+    output, sections = {"mot": False, "video": False}, {"source": {"max_frames": 2}}
+    metrics = metrics_of(process(clip, truth=clip.with_suffix(".json"), output=output, sections=sections))
+    assert (metrics["tracks"], metrics["notes"]) == (None, [])
+
+
+def test_targets_that_cannot_be_told_apart_are_noted_and_detections_scored(judged):
+    metrics = metrics_of(judged)  # by ground truth with several targets a frame and no identities
+    assert metrics["tracks"] is None
+    (note,) = metrics["notes"]
+    assert note.startswith("tracks are not scored: frame")
+    assert 0.1 < metrics["ap50"] < 0.9
+
+
 # The evaluator as a program
 
 
-def test_the_evaluator_alone_gives_the_scores_of_the_run(process, tmp_path, clip, truth, capsys):
-    folder = process(clip, truth=truth)
-    arguments = ["--annotations", truth, "--detections", folder / "detections.json"]
+def test_the_evaluator_alone_gives_the_numbers_of_the_run(tmp_path, truth, judged):
+    arguments = ["--annotations", truth, "--detections", judged / "detections.json", "--conf", "0.2"]
     copy = tmp_path / "scores.json"
     assert vid_map_coco.main([*map(str, arguments), "--output", str(copy)]) == 0
-    scores = json.loads((folder / "metrics.json").read_text())
-    assert 0.1 < scores["ap50"] < 0.9
-    assert f"ap50           {scores['ap50']:.4f}" in capsys.readouterr().out.splitlines()
-    assert json.loads(copy.read_text()) == scores
+    assert json.loads(copy.read_text()) == {**metrics_of(judged), "notes": []}
+
+
+def test_the_evaluator_alone_gives_the_track_scores_of_the_run(tmp_path, clip, whole, capsys):
+    files = {"annotations": clip.with_suffix(".json"), "detections": whole / "detections.json"}
+    files |= {"tracks": whole / "tracks.txt", "output": tmp_path / "scores.json"}
+    assert vid_map_coco.main([text for k, v in files.items() for text in (f"--{k}", str(v))]) == 0
+    assert json.loads(files["output"].read_text())["tracks"] == metrics_of(whole)["tracks"]
+    assert "MOTA" in capsys.readouterr().out
 
 
 def test_the_evaluator_can_be_kept_to_some_videos(clip, whole, capsys):
     arguments = ["--annotations", str(clip.with_suffix(".json")), "--detections"]
     arguments.append(str(whole / "detections.json"))
     assert vid_map_coco.main([*arguments, "--videos", "clip"]) == 0
-    assert "frames         16" in capsys.readouterr().out.splitlines()
+    assert capsys.readouterr().out.startswith("frames 16 ")
     assert vid_map_coco.main([*arguments, "--videos", "clop"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown video 'clop'; did you mean 'clip'?")
 

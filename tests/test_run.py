@@ -90,8 +90,8 @@ def test_motmetrics_reads_the_tracks(whole):
 def test_scores_are_in_both_reports(whole):
     scores = json.loads((whole / "metrics.json").read_text())
     assert scores["frames"] == 16
-    assert set(scores) == set(Scores.__dataclass_fields__)
-    assert report(whole)["metrics"] == scores
+    assert set(report(whole)["metrics"]) == set(Scores.__dataclass_fields__)
+    assert report(whole)["metrics"].items() <= scores.items()
 
 
 # Choices
