@@ -173,7 +173,7 @@ class Annotator:
         inner, colour = inner.grown(-unit), inset.mark.colour
         outline(canvas, inner, margin=0, thickness=unit, colour=colour, style=_style(inset.mark))
         corner = inner.grown(-unit)
-        write(canvas, [(str(inset.mark.id), colour)], left=corner.left, top=corner.top, scale=unit)
+        write(canvas, [(f"#{inset.mark.id}", colour)], left=corner.left, top=corner.top, scale=unit)
 
     def _draw_labels(
         self,
@@ -205,7 +205,7 @@ class Annotator:
 
     def _words(self, mark: Mark) -> list[tuple[str, Colour]]:
         """The label's words with their colours; a predicted position has no score of its own."""
-        words = [(str(mark.id), mark.colour)]
+        words = [(f"#{mark.id}", mark.colour)]
         if 0 <= mark.label < len(self.options.class_names):
             words.append((str(self.options.class_names[mark.label]), _TEXT))
         if mark.state == TrackState.CONFIRMED:
