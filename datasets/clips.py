@@ -5,27 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datasets.decoding import Location, grey_pictures
+from datasets.masks import read_mask
 from datasets.records import VideoRecord
 from datasets.synthetic import Scene, render
 from pipeline.buffer import window_indices
 from pipeline.errors import UsageError
-from pipeline.sources import open_source
+from pipeline.progress import Mode, Progress
+
+if TYPE_CHECKING:
+    from datasets.store import FrameStore, StoredFrames
 
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
-    """One sequence in memory."""
+    """One sequence: the ground truth in memory, the pixels there or in a store."""
 
     name: str
-    frames: np.ndarray
-    """(T, H, W) uint8 grey."""
+    frames: np.ndarray | StoredFrames
+    """(T, H, W) uint8 or uint16 grey; both kinds are indexed alike along the first axis."""
     boxes: tuple[np.ndarray, ...]
     """Per frame (N, 4) float32 x1 y1 x2 y2 in pixels."""
     labels: tuple[np.ndarray, ...]
     """Per frame (N,) int64."""
+    masks: tuple[np.ndarray, ...] = ()
+    """Per frame (H, W) bool, True on targets; empty where the data set has boxes alone."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -36,28 +44,63 @@ class Clip:
     """A window of frames with the key frame's ground truth."""
 
     frames: np.ndarray
-    """(T, H, W) uint8, oldest first; the key frame is the last."""
+    """(T, H, W) uint8 or uint16, oldest first; the key frame is the last."""
     boxes: np.ndarray
     """(N, 4) float32 x1 y1 x2 y2 in the clip's pixels."""
     labels: np.ndarray
     """(N,) int64."""
+    mask: np.ndarray | None = None
+    """(H, W) bool of the key frame, True on targets; None where there is none."""
 
 
-def read_sequence(record: VideoRecord, root: Path) -> Sequence:
-    """Decode a grey video whole, through the same reader as the pipeline.
+def read_sequence(
+    record: VideoRecord, root: Path, *, store: FrameStore | None = None, progress: Progress | None = None
+) -> Sequence:
+    """The pixels of a grey video or of picture files, 8 or 16 bits, through the same reader as the pipeline.
 
-    Raises UsageError when pixels and annotations do not fit each other, SourceError when it cannot be read.
+    Decoded whole into memory, or with a `store` left there and read when indexed; masks are in memory.
+    `progress` advances by each decoded frame. Raises UsageError when pixels and annotations do not fit each
+    other, SourceError when a file cannot be read, OutputError when the store cannot be written.
     """
-    with open_source(root / record.file_name) as source:
-        if source.info.channels != 1 or source.info.bit_depth != 8:
-            raise UsageError(f"{record.file_name}: training reads 8-bit grey video")
-        frames = np.stack([frame.image for frame in source])
+    name, location = record.file_name or record.name, _location(record, root)
+    if store is not None:
+        frames = store.open(name, location, progress=progress)
+    else:
+        frames = np.stack(list(grey_pictures(location, name=name, progress=progress)))
     if frames.shape != (len(record), record.height, record.width):
         raise UsageError(
-            f"{record.file_name}: decoded frames, height, width {frames.shape}, annotated "
+            f"{name}: decoded frames, height, width {frames.shape}, annotated "
             f"{(len(record), record.height, record.width)}"
         )
-    return Sequence(record.name, frames, record.boxes, record.labels)
+    masks = tuple(read_mask(root / file) for file in record.masks)
+    for number, mask in enumerate(masks):
+        if mask.shape != frames.shape[1:]:
+            raise UsageError(
+                f"{name}: mask {number} has height, width {mask.shape}, its frame {frames.shape[1:]}"
+            )
+    return Sequence(record.name, frames, record.boxes, record.labels, masks)
+
+
+def read_sequences(
+    records: Iterable[VideoRecord], root: Path, *, store: FrameStore | None = None, mode: Mode = "auto"
+) -> Iterator[Sequence]:
+    """`read_sequence` for one record after the other, with a progress bar over all that has to be decoded."""
+    records = list(records)
+    coming = [r for r in records if store is None or not store.holds(_location(r, root))]
+    with Progress(sum(map(len, coming)), mode=mode) as progress:
+        for record in records:
+            yield read_sequence(record, root, store=store, progress=progress)
+
+
+def _location(record: VideoRecord, root: Path) -> Location:
+    if not record.files and not record.file_name:
+        raise UsageError(f"{record.name}: the annotations name neither a video nor pictures for it")
+    if not record.files:
+        return root / record.file_name
+    if "" in record.files:
+        missing = record.files.index("")
+        raise UsageError(f"{record.name}: frame {missing} has no picture, and a sequence needs all of them")
+    return [root / file for file in record.files]
 
 
 def synthetic_sequences(count: int, *, frames: int, seed: int, width: int, height: int) -> Iterator[Sequence]:
@@ -70,93 +113,17 @@ def synthetic_sequences(count: int, *, frames: int, seed: int, width: int, heigh
         yield Sequence(f"synthetic-{seed + number}", np.stack(pictures), boxes, labels)
 
 
-def clip_at(sequence: Sequence, position: int, *, length: int, stride: int = 1) -> Clip:
-    """The window of `length` frames that ends at `position`, as the streaming ring buffer would hold it."""
+def clip_at(
+    sequence: Sequence, position: int, *, length: int, stride: int = 1, missing: int | None = None
+) -> Clip:
+    """The window of `length` frames that ends at `position`, as the streaming ring buffer would hold it.
+
+    The frame `missing` steps before the key frame is taken for lost: the one before it stands in for it.
+    """
     indices = window_indices(position, length, stride=stride)
-    return Clip(sequence.frames[indices], sequence.boxes[position], sequence.labels[position])
-
-
-def crop(clip: Clip, *, left: int, top: int, width: int, height: int) -> Clip:
-    """The same window through a smaller opening; targets whose centre lies outside are dropped."""
-    boxes = clip.boxes - np.array([left, top, left, top], dtype=np.float32)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres >= 0) & (centres < [width, height])).all(axis=1)
-    boxes = boxes[inside].clip(0, [width, height, width, height]).astype(np.float32)
-    frames = clip.frames[:, top : top + height, left : left + width]
-    return Clip(frames, boxes, clip.labels[inside])
-
-
-def random_crop(clip: Clip, size: tuple[int, int], rng: np.random.Generator) -> Clip:
-    """A (width, height) opening at random, nine times in ten placed so that a target's centre is inside."""
-    height, width = clip.frames.shape[1:]
-    if size[0] > width or size[1] > height:
-        raise UsageError(f"crop {size[0]}x{size[1]} is larger than the picture, {width}x{height}")
-    place = []
-    anchor = None
-    if len(clip.boxes) and rng.random() < 0.9:
-        box = clip.boxes[rng.integers(len(clip.boxes))]
-        anchor = (box[:2] + box[2:]) / 2
-    for axis, (whole, part) in enumerate(zip((width, height), size, strict=True)):
-        low, high = 0, whole - part
-        if anchor is not None:
-            low = int(np.clip(anchor[axis] - part + 4, low, high))
-            high = int(np.clip(anchor[axis] - 4, low, high))
-        place.append(int(rng.integers(low, high + 1)))
-    return crop(clip, left=place[0], top=place[1], width=size[0], height=size[1])
-
-
-def flip(clip: Clip, *, horizontal: bool, vertical: bool) -> Clip:
-    """Mirror pixels and boxes together."""
-    frames, boxes = clip.frames, clip.boxes
-    height, width = frames.shape[1:]
-    if horizontal:
-        frames = frames[:, :, ::-1]
-        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
-    if vertical:
-        frames = frames[:, ::-1]
-        boxes = np.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], axis=1)
-    return Clip(np.ascontiguousarray(frames), boxes.astype(np.float32), clip.labels)
-
-
-def gain_and_offset(clip: Clip, rng: np.random.Generator) -> Clip:
-    """Contrast × 0.7 … 1.4 round the clip's mean and a shift of up to ±30 levels, alike for all frames."""
-    table = np.arange(256, dtype=np.float32)
-    mean = clip.frames[-1].mean()
-    table = (table - mean) * np.exp(rng.uniform(np.log(0.7), np.log(1.4))) + mean + rng.uniform(-30, 30)
-    return Clip(table.round().clip(0, 255).astype(np.uint8)[clip.frames], clip.boxes, clip.labels)
-
-
-class ClipSampler:
-    """Random training clips: the n-th batch depends on seed and n alone, so a resumed run goes on exactly."""
-
-    def __init__(
-        self,
-        real: Iterable[Sequence],
-        synthetic: Iterable[Sequence],
-        *,
-        length: int,
-        synthetic_share: float,
-        seed: int,
-    ):
-        self._pools = [list(real), list(synthetic)]
-        self._weights = [np.array([len(s) for s in pool], dtype=float) for pool in self._pools]
-        self._shares = [1 - synthetic_share, synthetic_share]
-        self._length, self._seed = length, seed
-        for pool, share in zip(self._pools, self._shares, strict=True):
-            if share > 0 and not pool:
-                raise UsageError("a share of clips is asked from a set of sequences that is empty")
-
-    def batch(self, number: int, *, size: int, crop_size: tuple[int, int] | None) -> list[Clip]:
-        """`size` augmented clips; `crop_size` (width, height) opens a part of each frame."""
-        rng = np.random.default_rng([self._seed, number])
-        return [self._draw(rng, crop_size) for _ in range(size)]
-
-    def _draw(self, rng: np.random.Generator, crop_size: tuple[int, int] | None) -> Clip:
-        kind = int(rng.random() < self._shares[1])
-        pool, weights = self._pools[kind], self._weights[kind]
-        sequence = pool[rng.choice(len(pool), p=weights / weights.sum())]
-        clip = clip_at(sequence, int(rng.integers(len(sequence))), length=self._length)
-        if crop_size is not None:
-            clip = random_crop(clip, crop_size, rng)
-        clip = flip(clip, horizontal=rng.random() < 0.5, vertical=rng.random() < 0.5)
-        return gain_and_offset(clip, rng)
+    if missing is not None:
+        if not 1 <= missing < length:
+            raise ValueError(f"{missing = }, expected 1 to {length - 1}")
+        indices[-1 - missing] = max(position - stride * (missing + 1), 0)
+    mask = sequence.masks[position] if sequence.masks else None
+    return Clip(sequence.frames[indices], sequence.boxes[position], sequence.labels[position], mask)

@@ -43,6 +43,16 @@ class DetectionLoss(NamedTuple):
     foreground: int
     """Number of assigned cells in the batch."""
 
+    def share(self, foreground: int) -> Tensor:
+        """What this part of a batch adds to the total of the whole, which has `foreground` assigned cells.
+
+        The shares of all parts add up to what the loss of the whole batch would be.
+        """
+        everything = max(foreground, 1)
+        nwd = self.nwd_mean * (self.foreground / everything)
+        box = BOX_WEIGHT * (0.5 * nwd + 0.5 * self.ciou_sum)
+        return (box + self.objectness_sum + self.class_sum) / everything
+
 
 def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(..., 4) centre x, centre y, width, height → top-left and bottom-right corners (..., 2)."""
@@ -168,5 +178,5 @@ def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> 
     nwd = wasserstein_loss(predicted, target).mean()
     soft = F.one_hot(label, raw.shape[1] - 5) * quality[:, None]
     classes = focal_loss(logits[..., 1:][foreground], soft).sum()
-    total = (BOX_WEIGHT * (0.5 * nwd + 0.5 * ciou) + objectness + classes) / count
-    return DetectionLoss(total, ciou, nwd, objectness, classes, count)
+    parts = DetectionLoss(zero, ciou, nwd, objectness, classes, count)
+    return parts._replace(total=parts.share(count))

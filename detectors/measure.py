@@ -1,26 +1,29 @@
-"""How good weights are on annotated videos.
+"""How good weights are on an annotated dataset.
 
-python -m detectors.measure tridos-nano-drone-ir --root DIR --annotations annotations/val.json --stride 5
+python -m detectors.measure tridos-nano-drone-ir --root DIR --stride 5
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import command
 from pipeline.config import DetectorConfig
+from pipeline.errors import UsageError
+from pipeline.vid_map_coco import score, write_json
 
 if TYPE_CHECKING:
     from torch import nn
 
     from datasets.clips import Sequence
+    from datasets.layouts import Dataset
     from datasets.records import VideoRecord
-    from pipeline.evaluate import Scores
+    from pipeline.evaluate import Evaluator, Scores
+    from pipeline.frame import Detections
 
 CONF = 0.01
 """Least score that is measured: what lies below adds less than a thousandth to the average precision."""
@@ -34,47 +37,138 @@ def measure(
     *,
     stride: int,
 ) -> Scores:
-    """Class-agnostic scores on every `stride`-th frame of the sequences, whole frames, clip by clip.
+    """Class-agnostic scores on every `stride`-th frame of the sequences, whole frames.
 
     Frames that are not annotated are left out. The model is given back in the mode it came in.
     """
+    from pipeline.evaluate import Evaluator
+
+    evaluator = Evaluator(truth, classes=False)
+    for record, sequence in zip(records, sequences, strict=True):
+        for position, found in detect(model, sequence, annotated(record, stride)):
+            evaluator.add(record.image_ids[position], found)
+    return evaluator.scores()
+
+
+def annotated(record: VideoRecord, stride: int) -> list[int]:
+    """Every `stride`-th frame, those that are not annotated left out."""
+    return [position for position in range(0, len(record), stride) if position in record.image_ids]
+
+
+def detect(model: nn.Module, sequence: Sequence, positions: list[int]) -> Iterator[tuple[int, Detections]]:
+    """Detections of score `CONF` or more in some frames, ascending, in pixels of the sequence.
+
+    Where windows overlap the sequence is streamed, else each window is a clip: the same numbers either way.
+    """
     import torch
 
-    from pipeline.evaluate import evaluate
-
-    training = model.training
-    model.eval()
-    detections, ids = [], []
-    try:
-        with torch.inference_mode():
-            for record, sequence in zip(records, sequences, strict=True):
-                for position in range(0, len(sequence), stride):
-                    if position in record.image_ids:
-                        ids.append(record.image_ids[position])
-                        detections += _detect(model, sequence, position, image_id=ids[-1])
-    finally:
-        model.train(training)
-    return evaluate(truth, detections, image_ids=ids, classes=False)
-
-
-def _detect(model: nn.Module, sequence: Sequence, position: int, *, image_id: int) -> list[dict]:
-    """COCO results of one frame."""
-    from datasets.clips import clip_at
-    from pipeline.boxes import to_xywh
+    from pipeline.frame import Detections
     from pipeline.geometry import Geometry
-    from pipeline.normalise import to_network_input
     from pipeline.suppress import decode
 
     geometry = Geometry.native(sequence.frames.shape[:0:-1])
-    clip = clip_at(sequence, position, length=model.frames)
-    device = next(model.parameters()).device
-    pixels = to_network_input([geometry.apply(f) for f in clip.frames], device=device)
-    boxes, scores, _ = decode(model(pixels.transpose(0, 1)[None]), conf=CONF, iou=DetectorConfig.iou)[0]
-    rows = to_xywh(geometry.to_source(boxes.cpu().numpy()))
-    return [
-        {"image_id": image_id, "category_id": 1, "bbox": box, "score": score}
-        for box, score in zip(rows.tolist(), scores.tolist(), strict=True)
-    ]
+    dense = len(positions) * (model.frames - 1) > len(sequence)
+    raw_outputs = _streamed if dense else _clip_by_clip
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for position, raw in raw_outputs(model, sequence, positions, geometry):
+                boxes, scores, labels = decode(raw, conf=CONF, iou=DetectorConfig.iou)[0]
+                boxes = geometry.to_source(boxes.cpu().numpy())
+                yield position, Detections(boxes, scores.cpu().numpy(), labels.cpu().numpy())
+    finally:
+        model.train(training)
+
+
+def _streamed(model, sequence, positions, geometry):
+    stream, wanted = model.stream(), set(positions)
+    for position in range(max(positions) + 1):
+        raw = stream.push(_pixels(model, geometry, sequence.frames[position : position + 1]))
+        if position in wanted:
+            yield position, raw
+
+
+def _clip_by_clip(model, sequence, positions, geometry):
+    from datasets.clips import clip_at
+
+    for position in positions:
+        clip = clip_at(sequence, position, length=model.frames)
+        yield position, model(_pixels(model, geometry, clip.frames).transpose(0, 1)[None])
+
+
+def _pixels(model, geometry, frames):
+    """(T, H, W) uint8 or uint16 → (T, 3, h, w) network input on the model's device."""
+    import numpy as np
+
+    from pipeline.normalise import to_network_input
+
+    scale = int(np.iinfo(frames.dtype).max)
+    pictures = [geometry.apply(frame, full_scale=scale) for frame in frames]
+    return to_network_input(pictures, full_scale=scale, device=next(model.parameters()).device)
+
+
+def score_dataset(
+    model: nn.Module, dataset: Dataset, *, stride: int, workers: int = 1, by_class: bool = False
+) -> tuple[Evaluator, list[dict]]:
+    """Every `stride`-th frame of a dataset, scored, and the COCO results.
+
+    All categories count as one unless `by_class`: then label n is the n-th category by its id.
+    With several `workers`, sequences are shared among so many processes of one thread each: as fast as the
+    cores together, where a narrow network gains nothing from a second thread.
+    """
+    from pipeline.evaluate import Evaluator
+    from pipeline.progress import Progress
+    from pipeline.sinks import coco_results
+
+    table = dataset.coco()
+    ids = sorted(category["id"] for category in table["categories"])
+    categories = dict(enumerate(ids)) if by_class else dict.fromkeys(range(model.num_classes), ids[0])
+    evaluator, rows = Evaluator(table, classes=by_class), []
+    with Progress(sum(len(annotated(record, stride)) for record in dataset.records)) as progress:
+        for record, found in _of_sequences(model, dataset, stride=stride, workers=workers):
+            for position, detections in found:
+                image = record.image_ids[position]
+                evaluator.add(image, detections)
+                rows += coco_results(detections, image_id=image, category_id=categories)
+                progress.advance()
+    return evaluator, rows
+
+
+def _of_sequences(model, dataset, *, stride, workers):
+    """Each record with its detections, in the order of the dataset."""
+    tasks = [(model, record, dataset.root, annotated(record, stride)) for record in dataset.records]
+    if workers == 1:
+        for task in tasks:
+            yield task[1], _of_sequence(*task)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")  # forked processes inherit locks of torch's threads
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        try:
+            found = pool.map(_of_sequence_whole, tasks)
+            yield from zip(dataset.records, found, strict=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _of_sequence(model, record, root, positions) -> Iterator[tuple[int, Detections]]:
+    from datasets.clips import read_sequence
+
+    return detect(model, read_sequence(record, root), positions) if positions else iter(())
+
+
+def _of_sequence_whole(task) -> list[tuple[int, Detections]]:
+    return list(_of_sequence(*task))
 
 
 def parser() -> command.Parser:
@@ -82,33 +176,55 @@ def parser() -> command.Parser:
     parser = command.Parser(prog="python -m detectors.measure", description=__doc__.splitlines()[0])
     parser.add_argument("weights", help="a name of `run_pipeline.py --list`, or a file")
     parser.add_argument("--detector", default="tridos-nano", help="network of a weights file")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--annotations", default="annotations/val.json", help="COCO-video, below the root")
+    parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--split", default="val", help="a split of the dataset (default: val)")
     parser.add_argument(
         "--stride", type=command.whole(1), default=5, metavar="N", help="measure each n-th frame (default: 5)"
     )
+    parser.add_argument("--by-class", action="store_true", help="score class by class, not all as one")
+    parser.add_argument(
+        "--conf", type=score, default=0.3, help="threshold where one is asked for (default: 0.3)"
+    )
+    parser.add_argument("--workers", type=command.whole(1), default=1, help="processes (default: 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--output", type=Path, help="write all numbers as JSON, too")
+    parser.add_argument("--detections", type=Path, help="write what was found as COCO results, too")
+    parser.add_argument("--plots", type=Path, help="folder for precision-recall and FROC curves")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
+    """Measure, write and print. Raises MoteError."""
     # torch takes seconds to load: not for --help
-    from datasets.clips import read_sequence
-    from datasets.records import load_coco, video_records
-    from detectors import weights
-    from pipeline.device import pick_device
+    import torch
 
-    started = time.monotonic()
+    from datasets import layouts
+    from detectors import weights
+    from pipeline.device import pick_device, thread_count
+    from pipeline.evaluation.tables import tables
+
     device = pick_device(options.device)
     ours = weights.ZOO_TABLE.get(options.weights)
     model, _, _ = weights.network(ours.detector if ours else options.detector, options.weights)
-    truth = load_coco(options.root / options.annotations)
-    records = video_records(truth)
-    sequences = (read_sequence(record, options.root) for record in records)
-    scores = measure(model.to(device), records, sequences, truth, stride=options.stride)
-    print(scores.table())
-    print(f"{'seconds':<15}{time.monotonic() - started:.0f}")
+    dataset = layouts.load(options.dataset, options.root, options.split)
+    torch.set_num_threads(thread_count(model))
+    workers = options.workers if device.type == "cpu" else 1
+    if options.by_class and model.num_classes != len(dataset.classes):
+        raise UsageError(f"the network has {model.num_classes} classes, the dataset {len(dataset.classes)}")
+    evaluator, rows = score_dataset(
+        model.to(device), dataset, stride=options.stride, workers=workers, by_class=options.by_class
+    )
+    report = evaluator.report(options.conf)
+    print(tables(report))
+    if options.detections:
+        write_json(options.detections, rows)
+    if options.output:
+        write_json(options.output, report.as_dict())
+    if options.plots:
+        from pipeline.evaluation.plots import plot
+
+        print("\nplots: " + ", ".join(map(str, plot(report, options.plots))))
 
 
 def main(arguments: list[str] | None = None) -> int:

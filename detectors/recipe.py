@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from datasets.augment import Augment
+
 EDGE = 32
 """Networks take pictures whose sides are multiples of this."""
 
@@ -29,22 +31,30 @@ class ModelRecipe:
     """Options of its builder, for example num_classes or width."""
     init: str = ""
     """Weights to start from; empty for a fresh network."""
+    initialisation: Literal["default", "normal"] = "default"
+    """Fresh weights: torch's defaults, or kernels from N(0, 0.02) and batch norm scales from N(1, 0.02)."""
 
 
 @dataclass(frozen=True)
 class DataRecipe:
     """What it learns from."""
 
+    layout: str = "drone-ir"
+    """How the dataset lies on disk, a key of `datasets.layouts.LAYOUTS`."""
     root: str = "../shared/data/drone-ir"
-    """Folder that the annotations' file names are relative to."""
-    train: str = "annotations/train.json"
-    """COCO-video ground truth to learn from, relative to the root."""
-    val: str = "annotations/val.json"
-    """COCO-video ground truth to measure on, relative to the root."""
+    """Folder of the dataset."""
+    train: str = "train"
+    """Split to learn from; for layouts without named splits its path below the root."""
+    val: str = "val"
+    """Split to measure on."""
+    store: str = "runs/frames"
+    """Folder that decoded frames are kept in, for this run and later ones; empty to hold them in memory."""
     class_agnostic: bool = True
     """Treat all categories as one class, 'target'."""
+    letterbox: tuple[int, int] | None = None
+    """Width and height that frames are fitted into, on grey; left out, they keep their size."""
     videos: int = 0
-    """Use only this many training videos; 0 for all. For trying things out."""
+    """Use only this many sequences of each split; 0 for all. For trying things out."""
     synthetic_videos: int = 60
     """Random synthetic sequences rendered at the start."""
     synthetic_frames: int = 48
@@ -56,45 +66,84 @@ class DataRecipe:
         require(self, 0, math.inf, "videos", "synthetic_videos")
         require(self, 1, math.inf, "synthetic_frames")
         require(self, 0, 1, "synthetic_share")
+        if self.letterbox and any(side < EDGE or side % EDGE for side in self.letterbox):
+            raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {EDGE}")
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How a gradient becomes a step."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    """adamw takes weight decay off the weights, adam adds it to the gradient."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the averages of gradient and squared gradient."""
+    eps: float = 1e-8
+    """Keeps the division by the root of the second average finite."""
+    weight_decay: float = 0.01
+    """On weights of two or more dimensions."""
+    clip_norm: float = 10.0
+    """Gradients are scaled down to this norm; inf for never."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one step; each has its own batch norm statistics."""
+
+    def __post_init__(self):
+        require(self, 0, math.inf, "eps", "weight_decay")
+        require(self, 1, math.inf, "accumulate")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas = {list(self.betas)}, expected two from 0 to less than 1")
+        if not self.clip_norm > 0:
+            raise ValueError(f"clip_norm = {self.clip_norm}, expected more than 0")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How it learns."""
+    """How long it learns, and how fast."""
 
     steps: int = 3000
     """Optimiser steps."""
     batch: int = 8
-    """Clips per step."""
+    """Clips per batch, over all processes."""
     crop: tuple[int, int] = (256, 192)
     """Width and height of the opening that clips are cut to, multiples of 32."""
     whole_share: float = 0.3
     """The last share of the steps sees whole frames instead of crops, 0 to 1."""
+    rule: Literal["cosine", "yolox"] = "cosine"
+    """Linear warm-up from nothing, then cosine; or yolox: quadratic warm-up, cosine, and a level end."""
     rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     final_rate: float = 1e-5
-    """Learning rate at the last step; cosine between."""
+    """Learning rate at the last step."""
     warmup: int = 150
-    """Steps of linear rise to the peak."""
-    weight_decay: float = 0.01
-    """On weights of two or more dimensions."""
-    clip_norm: float = 10.0
-    """Gradients are scaled down to this norm."""
+    """Steps of rise to the peak."""
+    warmup_rate: float = 0.0
+    """Learning rate at the first step; yolox alone."""
+    level: int = 0
+    """Steps at the end that stay at `final_rate`; yolox alone."""
+    rate_every: int = 1
+    """Steps between two changes of the learning rate; yolox alone."""
     ema: float = 0.998
     """Decay of the averaged weights, which are what is measured and kept."""
+    ema_ramp: float = 200.0
+    """Updates after which that decay is 1 - 1/e of its final value: few updates are forgotten sooner."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """fp32, or bf16 for automatic mixed precision."""
     seed: int = 0
     """Of initialisation and clip sampling."""
 
     def __post_init__(self):
-        require(self, 1, math.inf, "steps", "batch")
-        require(self, 0, math.inf, "rate", "final_rate", "warmup", "weight_decay", "seed")
+        require(self, 1, math.inf, "steps", "batch", "rate_every")
+        require(self, 0, math.inf, "rate", "final_rate", "warmup", "warmup_rate", "level", "ema_ramp", "seed")
         require(self, 0, 1, "whole_share", "ema")
-        if not 0 < self.clip_norm < math.inf:
-            raise ValueError(f"clip_norm = {self.clip_norm}, expected more than 0")
         if any(side < EDGE or side % EDGE for side in self.crop):
             raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {EDGE}")
+        for name, idle in (("warmup_rate", 0), ("level", 0), ("rate_every", 1)):
+            if self.rule != "yolox" and getattr(self, name) != idle:
+                raise ValueError(f"{name} = {getattr(self, name)} has no meaning for rule '{self.rule}'")
+        if self.warmup + self.level > self.steps and self.rule == "yolox":
+            raise ValueError(
+                f"warmup + level = {self.warmup + self.level}, expected at most {self.steps} steps"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,5 +173,7 @@ class Recipe:
 
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
+    augment: Augment = field(default_factory=Augment)
+    optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     record: Record = field(default_factory=Record)

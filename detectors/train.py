@@ -1,7 +1,8 @@
-"""The trainer: `python -m detectors.train CONFIG.toml [--set schedule.steps=200 …]`.
+"""The trainer: `python -m detectors.train CONFIG.toml [--set steps=200 …]`.
 
-A run that was stopped goes on from its last checkpoint when the same command is given again: weights,
-averaged weights, optimiser and the sequence of clips continue as if nothing had happened.
+On several GPUs: `torchrun --nproc_per_node 2 -m detectors.train CONFIG.toml`. A run that was stopped goes on
+from its last checkpoint when the same command is given again: weights, averaged weights, optimiser and the
+sequence of clips continue as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from detectors.recipe import Recipe
 from pipeline import command
-from pipeline.settings import build, load_toml, override, parse_setting
+from pipeline.settings import build, full_setting, load_toml, override, parse_setting
 
 
 def parser() -> command.Parser:
@@ -23,19 +24,41 @@ def parser() -> command.Parser:
         "command is given again. What can be configured: detectors/recipe.py.",
     )
     parser.add_argument("config", type=Path, help="training configuration (TOML)")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", help="override one key")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key: section.key, or the key alone where only one section has it",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--show-batch",
+        type=Path,
+        metavar="FILE.png",
+        help="draw what the network would see, and do not train",
+    )
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
     """Train as the configuration says. Raises MoteError."""
-    recipe = build(Recipe, override(load_toml(options.config), map(parse_setting, options.set)))
+    settings = [full_setting(Recipe, parse_setting(text)) for text in options.set]
+    recipe = build(Recipe, override(load_toml(options.config), settings))
     # torch takes seconds to load: not for --help and not for a configuration that is refused
+    from detectors.parallel import joined, own_device
     from detectors.trainer import Trainer
+    from detectors.training_data import show_batch
     from pipeline.device import pick_device
+    from pipeline.interrupt import stop_on_signals
 
-    Trainer(recipe, pick_device(options.device)).run()
+    device = pick_device(own_device(options.device))
+    with stop_on_signals() as stop:
+        if options.show_batch:
+            show_batch(recipe, options.show_batch, stop)
+            return
+        with joined(device) as world:
+            Trainer(recipe, device, world=world, stop=stop).run()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the run ends after the frame in hand and closes every file."""
+"""Ctrl-C and SIGTERM as a request: the run ends after the work in hand and closes every file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stop_on_signals() -> Iterator[Stop]:
             stop.signal = number
             if os.isatty(2):  # a person waits
                 # print() may be what the signal has interrupted, and is not made to be entered twice
-                os.write(2, b"\nstopping after the frame in hand; the files are being closed\n")
+                os.write(2, b"\nstopping after the work in hand; the files are being closed\n")
 
     before = {number: signal.signal(number, request) for number in SIGNALS}
     try:

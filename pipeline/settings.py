@@ -52,6 +52,42 @@ def override(table: dict[str, Any], settings: Iterable[tuple[list[str], Any]]) -
     return result
 
 
+def full_setting(kind: type, setting: tuple[list[str], Any]) -> tuple[list[str], Any]:
+    """The setting with its section put before a bare key that only one section of dataclass `kind` has.
+
+    Any other is given back as it is: `build` tells what is wrong with it.
+    """
+    path, value = setting
+    if len(path) == 1 and path[0] not in typing.get_type_hints(kind):
+        homes = [known for known in _keys(kind, "") if known.endswith(f".{path[0]}")]
+        if len(homes) == 1:
+            return homes[0].split("."), value
+    return setting
+
+
+def dump_toml(table: Mapping[str, Any]) -> str:
+    """Nested tables as TOML that `load_toml` reads back: a section for each table; None is left out."""
+    values = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    sections = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    blocks = [_assignments(values), *(f"[{key}]\n{_assignments(inner)}" for key, inner in sections.items())]
+    return "\n".join(block for block in blocks if block)
+
+
+def _assignments(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in table.items() if value is not None)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML; tables are written inline, their keys in quotes."""
+    if isinstance(value, Mapping):
+        rows = (f"{json.dumps(str(key))} = {_toml(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(rows) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # json's text, numbers and truth values are TOML's; its infinity is not
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
 def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
     """An instance of dataclass `kind` from nested tables; what the table leaves out keeps its default.
 

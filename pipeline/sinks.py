@@ -11,7 +11,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
@@ -228,16 +228,10 @@ class CocoSink:
         image_id = self._image_id(result.frame)
         if image_id is None or not len(result.detections):
             return
-        records = [json.dumps(r, allow_nan=False) for r in self._records(image_id, result.detections)]
+        rows = coco_results(result.detections, image_id=image_id, category_id=self._category_id)
+        records = [json.dumps(row, allow_nan=False) for row in rows]
         self._file.append((self._separator + ",\n".join(records)).encode())
         self._separator = ",\n"
-
-    def _records(self, image_id: int, detections: Detections) -> Iterable[dict]:
-        labels = detections.labels.tolist()
-        bboxes, scores = _bboxes(detections.boxes, 6), detections.scores
-        for label, bbox, score in zip(labels, bboxes, scores, strict=True):
-            category = label + 1 if self._category_id is None else self._category_id[label]
-            yield {"image_id": image_id, "category_id": category, "bbox": bbox, "score": float(str(score))}
 
     def __exit__(self, kind, error, traceback) -> None:
         _quietly(self._finish, error)
@@ -248,6 +242,16 @@ class CocoSink:
             os.replace(self._part, self.path)
         except OSError as error:
             raise output_error(self.path, error) from error
+
+
+def coco_results(
+    detections: Detections, *, image_id: int, category_id: Mapping[int, int] | None = None
+) -> Iterator[dict]:
+    """The detections of one frame as COCO results; `category_id` as for `CocoSink`."""
+    labels = detections.labels.tolist()
+    for label, bbox, score in zip(labels, _bboxes(detections.boxes, 6), detections.scores, strict=True):
+        category = label + 1 if category_id is None else category_id[label]
+        yield {"image_id": image_id, "category_id": category, "bbox": bbox, "score": float(str(score))}
 
 
 class MotSink:

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.settings import build, load_toml, override, parse_setting
+from pipeline.settings import build, dump_toml, full_setting, load_toml, override, parse_setting
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,50 @@ def test_settings_make_sections_that_are_not_there():
 
 def test_a_setting_below_a_value_is_refused():
     assert "'steps' is a value, not a section" in message(override, {"steps": 3}, [(["steps", "x"], 1)])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("steps=3", (["right", "steps"], 3)),
+        ("right.steps=3", (["right", "steps"], 3)),
+        ("left={rate = 1}", (["left"], {"rate": 1})),
+        ("rate=3", (["rate"], 3)),
+        ("nothing=3", (["nothing"], 3)),
+        ("right.rate=3", (["right", "rate"], 3)),
+    ],
+    ids=["in one section", "whole", "a section", "in two sections", "in none", "in an inner section"],
+)
+def test_a_setting_without_section_is_of_the_only_one_that_has_it(text, found):
+    assert full_setting(Twins, parse_setting(text)) == found
+
+
+def test_a_key_at_the_top_is_preferred_to_one_in_a_section():
+    @dataclass(frozen=True)
+    class Both:
+        rate: float = 1.0
+        inner: Inner = field(default_factory=Inner)
+
+    assert full_setting(Both, (["rate"], 2)) == (["rate"], 2)
+
+
+# Writing
+
+
+def test_tables_are_written_as_they_are_read(tmp_path):
+    table = {
+        "name": 'a "quoted" \\ ü\n',
+        "rates": [1e-05, 6.25e-4, -0.5, 3],
+        "on": True,
+        "limit": float("inf"),
+        "inner": {"extra": {"a b": [1, [2]], "c": {"d": "e"}}, "empty": {}, "none": []},
+    }
+    (tmp_path / "x.toml").write_text(dump_toml(table), encoding="utf-8")
+    assert load_toml(tmp_path / "x.toml") == table
+
+
+def test_what_is_none_is_not_written():
+    assert dump_toml({"a": None, "b": {"c": None, "d": 1}}) == "[b]\nd = 1\n"
 
 
 # Files

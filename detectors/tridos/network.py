@@ -46,7 +46,8 @@ class Neck(nn.Module):
         )
         self.conv_cur = BaseConv(c, c, 3)
         self.conv_cr_mix = nn.Sequential(BaseConv(2 * c, 2 * c, 3), BaseConv(2 * c, c, 3))
-        self.nolocal = NonLocal(c)
+        # Does not learn: gamma stays 0 as in every published checkpoint, and the block costs nothing.
+        self.nolocal = NonLocal(c).requires_grad_(False)
         self.keyvalue_Q = KeyValue(c)
         self.keyvalue_M = KeyValue(c)
         self.memory = MemoryReader(c)

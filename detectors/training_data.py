@@ -1,0 +1,142 @@
+"""What a training run reads before its first step: sequences to learn from, and those it is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from datasets import layouts
+from datasets.clips import Clip, Sequence, read_sequences, synthetic_sequences
+from datasets.layouts import Dataset
+from datasets.sampler import ClipSampler
+from datasets.store import FrameStore
+from detectors.letterbox import letterboxed, letterboxed_record
+from detectors.recipe import EDGE, Recipe
+from pipeline.errors import OutputError, UsageError
+from pipeline.interrupt import Stop
+from pipeline.progress import Mode
+
+SYNTHETIC_SEED = 1_000_003  # synthetic scenes must not share seeds with those of tests and demo
+
+
+class Validation:
+    """The sequences that a run is measured on."""
+
+    def __init__(self, recipe: Recipe, stop: Stop):
+        dataset, self.sequences = read_split(recipe, recipe.data.val, stop)
+        self.records, self.truth = dataset.records, dataset.coco()
+
+
+def read_split(
+    recipe: Recipe, split: str, stop: Stop, *, progress: Mode = "auto"
+) -> tuple[Dataset, list[Sequence]]:
+    """A split and its pixels, letterboxed where the recipe says so; a signal ends it with Interrupted."""
+    data = recipe.data
+    dataset = layouts.load(data.layout, data.root, split)
+    dataset = replace(dataset, records=dataset.records[: data.videos or None])
+    store = FrameStore(data.store) if data.store else None
+    found = read_sequences(dataset.records, dataset.root, store=store, mode=progress)
+    sequences = list(unless_stopped(found, stop))
+    if data.letterbox:
+        sequences = [letterboxed(sequence, data.letterbox) for sequence in sequences]
+        records = [letterboxed_record(record, data.letterbox) for record in dataset.records]
+        dataset = replace(dataset, records=records, table=None)
+    return dataset, sequences
+
+
+def unless_stopped(items: Iterable, stop: Stop) -> Iterator:
+    """The items, until a signal has come: then Interrupted is raised."""
+    for item in items:
+        stop.check()
+        yield item
+
+
+def training_clips(
+    recipe: Recipe, stop: Stop, *, frames: int, num_classes: int, progress: Mode = "auto"
+) -> ClipSampler:
+    """The clips that a network of `frames` and `num_classes` learns from.
+
+    Raises UsageError for data that the recipe or the network does not fit, SourceError for a video that
+    cannot be read.
+    """
+    data = recipe.data
+    _, real = read_split(recipe, data.train, stop, progress=progress)
+    if data.class_agnostic:
+        real = [replace(s, labels=tuple(np.zeros_like(labels) for labels in s.labels)) for s in real]
+    _check_classes(real, num_classes)
+    _check_sizes(real, recipe)
+    height, width = real[0].frames.shape[1:]
+    synthetic = synthetic_sequences(
+        data.synthetic_videos if data.synthetic_share > 0 else 0,
+        frames=data.synthetic_frames,
+        seed=SYNTHETIC_SEED + recipe.schedule.seed,
+        width=width,
+        height=height,
+    )
+    return ClipSampler(
+        real,
+        unless_stopped(synthetic, stop),
+        length=frames,
+        synthetic_share=data.synthetic_share,
+        seed=recipe.schedule.seed,
+        augment=recipe.augment,
+    )
+
+
+def batch_clips(sampler: ClipSampler, recipe: Recipe, number: int, places: Iterable[int]) -> list[Clip]:
+    """The clips at some places of a batch, numbered from 0, as the network is to see them."""
+    schedule = recipe.schedule
+    whole = number >= schedule.steps * recipe.optimiser.accumulate * (1 - schedule.whole_share)
+    size = None if whole else schedule.crop
+    return [sampler.clip(number, place, crop_size=size) for place in places]
+
+
+def _check_classes(sequences: list[Sequence], known: int) -> None:
+    """Raise UsageError for labels that the network does not have."""
+    labels = [labels for s in sequences for labels in s.labels if len(labels)]
+    classes = 1 + max((int(row.max()) for row in labels), default=0)
+    if classes > known:
+        raise UsageError(
+            f"the annotations have {classes} classes, the network {known}; "
+            "set model.options.num_classes or data.class_agnostic"
+        )
+
+
+def _check_sizes(sequences: list[Sequence], recipe: Recipe) -> None:
+    """Raise UsageError for whole frames that the network cannot take as one batch."""
+    if recipe.schedule.whole_share == 0:
+        return
+    sizes = sorted({s.frames.shape[:0:-1] for s in sequences})
+    if len(sizes) > 1 or any(side % EDGE for side in sizes[0]):
+        named = ", ".join(f"{width}x{height}" for width, height in sizes[:3])
+        raise UsageError(
+            f"whole frames need one size of multiples of {EDGE}, the videos are {named}; "
+            "set data.letterbox, or schedule.whole_share=0 to train on crops alone"
+        )
+
+
+def show_batch(recipe: Recipe, path: Path, stop: Stop) -> None:
+    """Write the first clips that the recipe's network would see, crops and whole frames, as a contact sheet.
+
+    Raises OutputError when the picture cannot be written, and what `training_clips` raises.
+    """
+    import cv2
+
+    import detectors
+    from datasets.contact import sheet
+
+    model = detectors.build(recipe.model.name, **recipe.model.options)
+    sampler = training_clips(recipe, stop, frames=model.frames, num_classes=model.num_classes)
+    first, last = 0, recipe.schedule.steps * recipe.optimiser.accumulate - 1
+    kinds = [first, last] if 0 < recipe.schedule.whole_share < 1 else [first]
+    places = range(recipe.schedule.batch)
+    clips = [clip for number in kinds for clip in batch_clips(sampler, recipe, number, places)]
+    _, png = cv2.imencode(".png", sheet(clips))
+    try:
+        path.write_bytes(png.tobytes())
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another --show-batch") from error
+    print(f"{len(clips)} clips of {model.frames} frames in {path}")

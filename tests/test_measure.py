@@ -1,0 +1,154 @@
+"""Measuring weights on a dataset gives the numbers that the pipeline's detections would."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from datasets import layouts, synthetic
+from datasets.clips import read_sequence
+from detectors import measure, weights
+from pipeline.vid_map_coco import main as vid_map_coco
+from tests.outputs import TARGETS, save_nano, scene
+
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A dataset of two clips in one COCO-video file, both.json."""
+    folder = tmp_path_factory.mktemp("data")
+    tables = []
+    for number in (1, 2):
+        made = scene(frames=FRAMES, seed=number)
+        synthetic.write(made, folder / f"clip{number}.mp4")
+        tables.append(json.loads((folder / f"clip{number}.json").read_text()))
+    (folder / "both.json").write_text(json.dumps(joined(tables)))
+    return folder
+
+
+def joined(tables: list[dict]) -> dict:
+    """COCO-video tables as one; ids of the n-th are moved by n · 1000."""
+    whole = {"videos": [], "images": [], "annotations": [], "categories": tables[0]["categories"]}
+    for number, table in enumerate(tables):
+        for kind in ("videos", "images", "annotations"):
+            for row in table[kind]:
+                keys = [key for key in ("id", "image_id", "video_id") if key in row]
+                whole[kind].append({**row, **{key: row[key] + 1000 * number for key in keys}})
+    return whole
+
+
+@pytest.fixture(scope="module")
+def network(nano_weights):
+    return weights.network("tridos-nano", nano_weights)[0].eval()
+
+
+@pytest.fixture(scope="module")
+def dataset(root):
+    return layouts.load("coco-video", root, "both.json")
+
+
+def run(root, weights_file, *arguments: str) -> int:
+    places = ["--root", str(root), "--dataset", "coco-video", "--split", "both.json", "--device", "cpu"]
+    return measure.main([str(weights_file), *places, *arguments])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5, 11])
+def test_streamed_and_clip_by_clip_give_the_same_boxes(network, dataset, root, stride):
+    record = dataset.records[0]
+    sequence = read_sequence(record, root)
+    positions = measure.annotated(record, stride)
+    shapes = []
+    found = dict(measure.detect(network, sequence, positions))
+    alone = {p: next(measure.detect(network, sequence, [p]))[1] for p in positions}
+    assert list(found) == positions == list(range(0, FRAMES, stride))
+    for position, detections in found.items():
+        assert np.array_equal(detections.boxes, alone[position].boxes)
+        assert np.array_equal(detections.scores, alone[position].scores)
+        shapes.append(len(detections))
+    assert sum(shapes) > 0
+
+
+@pytest.mark.parametrize(("stride", "streamed"), [(1, True), (3, True), (5, False)], ids=str)
+def test_only_overlapping_windows_are_streamed(network, dataset, root, monkeypatch, stride, streamed):
+    used = []
+    monkeypatch.setattr(network, "stream", lambda: used.append(1) or type(network).stream(network))
+    record = dataset.records[0]
+    list(measure.detect(network, read_sequence(record, root), measure.annotated(record, stride)))
+    assert bool(used) == streamed
+
+
+def test_a_network_keeps_its_mode(network, dataset, root):
+    sequence = read_sequence(dataset.records[0], root)
+    network.train()
+    list(measure.detect(network, sequence, [0]))
+    kept = network.training
+    network.eval()
+    assert kept
+
+
+def test_processes_share_the_work_and_change_nothing(network, dataset):
+    alone, rows = measure.score_dataset(network, dataset, stride=4)
+    shared, same = measure.score_dataset(network, dataset, stride=4, workers=2)
+    assert rows == same
+    assert alone.scores() == shared.scores()
+    assert alone.scores().frames == 2 * FRAMES / 4
+    assert alone.scores().targets == 2 * len(TARGETS) * FRAMES / 4
+
+
+def test_the_numbers_are_those_of_the_detections_written(root, nano_weights, tmp_path, capsys):
+    files = [tmp_path / name for name in ("numbers.json", "found.json", "again.json")]
+    assert (
+        run(root, nano_weights, "--stride", "1", "--output", str(files[0]), "--detections", str(files[1]))
+        == 0
+    )
+    printed = capsys.readouterr().out
+    arguments = ["--annotations", str(root / "both.json"), "--detections", str(files[1]), "--class-agnostic"]
+    assert vid_map_coco([*arguments, "--output", str(files[2])]) == 0
+    assert capsys.readouterr().out == printed
+    numbers, again = (json.loads(file.read_text()) for file in (files[0], files[2]))
+    assert again.pop("tracks") is None
+    assert numbers == again
+    assert numbers["frames"] == 2 * FRAMES
+
+
+def test_classes_are_told_apart_when_asked(root, tmp_path, capsys):
+    """The network has the two classes of the annotations, the targets are of the first alone."""
+    table = json.loads((root / "both.json").read_text())
+    first = table["categories"][0]
+    table["categories"].append({**first, "id": first["id"] + 1, "name": "other"})
+    (root / "classes.json").write_text(json.dumps(table))
+    file = save_nano(tmp_path / "two.safetensors", num_classes=2)
+    split = ["--split", "classes.json", "--stride", "6"]
+    assert run(root, file, *split, "--by-class", "--output", str(tmp_path / "numbers.json")) == 0
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert len(numbers["per_class"]) == 2
+    assert "By class" in capsys.readouterr().out
+
+
+def test_curves_are_drawn(root, nano_weights, tmp_path):
+    assert run(root, nano_weights, "--stride", "6", "--plots", str(tmp_path)) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["froc.png", "precision_recall.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--by-class", "--split", "two.json"], 2, "the network has 1 classes, the dataset 2"),
+        (["--split", "none.json"], 2, "none.json"),
+        (["--dataset", "dron-ir"], 2, "did you mean 'drone-ir'"),
+        (["--conf", "2"], 2, "--conf"),
+        (["--output", "/no/such/folder/numbers.json"], 5, "cannot write"),
+    ],
+    ids=["classes", "split", "dataset", "threshold", "output"],
+)
+def test_mistakes_are_told_in_one_line(root, nano_weights, capsys, arguments, code, message):
+    table = json.loads((root / "both.json").read_text())
+    table["categories"].append({"id": 99, "name": "other"})
+    (root / "two.json").write_text(json.dumps(table))
+    assert run(root, nano_weights, "--stride", "12", *arguments) == code
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]

@@ -1,0 +1,63 @@
+"""Training runs of few steps on one small clip, and what they leave."""
+
+from __future__ import annotations
+
+import json
+
+from datasets import synthetic
+from datasets.scene import Scene
+from detectors import train
+
+SMALL = {
+    "model.name": "tridos-nano",
+    "data.layout": "coco-video",
+    "data.store": "",
+    "data.train": "clip.json",
+    "data.val": "clip.json",
+    "data.synthetic_videos": 1,
+    "data.synthetic_frames": 6,
+    "schedule.batch": 2,
+    "schedule.crop": [64, 64],
+    "schedule.whole_share": 0.5,
+    "schedule.warmup": 2,
+    "schedule.precision": "fp32",
+    "record.save_every": 2,
+    "record.measure_every": 100,
+    "record.measure_stride": 6,
+}
+
+
+def write_clip(folder, *, width=96, height=64, frames=12):
+    """A data set of one synthetic clip; returns its folder."""
+    synthetic.write(Scene.random(3, width=width, height=height, frames=frames), folder / "clip.mp4")
+    return folder
+
+
+def run(root, output, steps, *, options=(), **more):
+    """Train with the small recipe; returns the exit code."""
+    config = root / "recipe.toml"
+    config.write_text("")
+    places = {"data.root": str(root), "record.output": str(output)}
+    settings = {**SMALL, **places, "schedule.steps": steps, **more}
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    return train.main([str(config), "--device", "cpu", *arguments, *options])
+
+
+def rows(output):
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def steps(output):
+    """The rows of steps, without those of measurements."""
+    return [row for row in rows(output) if "loss" in row]
+
+
+def losses(output):
+    return [row["loss"] for row in steps(output)]
+
+
+def complaint(capsys):
+    """The last line on standard error, without its head."""
+    *_, line = capsys.readouterr().err.splitlines()  # after the progress of reading
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
