@@ -1,0 +1,1 @@
+"""How well probability maps fit masks: rules for pixels, targets and curves, and their published mixtures."""
