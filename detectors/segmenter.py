@@ -1,0 +1,56 @@
+"""What the single-frame segmenters have in common towards the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Segmenter(nn.Module):
+    """A network that says for each pixel of one frame how likely it belongs to a target."""
+
+    multiple: int = 1
+    """Both sides of the input must be multiples of this."""
+    mean: tuple[float, ...] = (0.0,)
+    """Per input channel, subtracted from grey values in [0, 1]."""
+    std: tuple[float, ...] = (1.0,)
+    """Per input channel, divides what is left."""
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """Grey pictures (B, 1, H, W), floating point in [0, 1] → network input (B, channels, H, W)."""
+        if pictures.ndim != 4 or pictures.shape[1] != 1:
+            raise ValueError(f"{tuple(pictures.shape) = }, expected (B, 1, H, W)")
+        mean, std = (pictures.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (pictures - mean) / std
+
+    def prediction(self, frames: Tensor) -> Tensor:
+        """Logits (B, 1, H, W) of the map that counts, by the shortest way there."""
+        raise NotImplementedError
+
+    def probability(self, frames: Tensor) -> Tensor:
+        """Normalised frames (B, channels, H, W) → probability (B, 1, H, W) in [0, 1]."""
+        return torch.sigmoid(self.prediction(frames))
+
+    def loss(self, outputs: Any, target: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Training loss of what `forward` gave for `frames`; target (B, 1, H, W) in [0, 1].
+
+        Only networks that also rebuild their input need `frames`.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Constructor options that a state dict with bare names tells; empty where there are none."""
+        return {}
+
+    def _check(self, frames: Tensor) -> None:
+        """Raise ValueError for an input of a shape that the network does not take."""
+        if frames.ndim != 4 or frames.shape[1] != len(self.mean):
+            raise ValueError(f"{tuple(frames.shape) = }, expected (B, {len(self.mean)}, H, W)")
+        height, width = frames.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            name = type(self).__name__
+            raise ValueError(f"{name} input is {width}x{height}, expected multiples of {self.multiple}")
