@@ -43,7 +43,7 @@ class ZooEntry:
 ZOO_TABLE: dict[str, ZooEntry] = {
     "tridos-nano-drone-ir": ZooEntry(
         file="tridos-nano-drone-ir.safetensors",
-        sha256="7c3d4c07a08af398549fb6b2f2ee46899fb6d1875ba7972700d80c93a10d33df",
+        sha256="5f144f6d77b973a468dea69d6ad6c1d0f605af81e70f5c99a04d819e6517d94f",
         detector="tridos-nano",
         note="one class, airplanes, birds, drones and helicopters in 320x256 infrared video",
     ),

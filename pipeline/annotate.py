@@ -53,7 +53,7 @@ class AnnotatorOptions:
     """Class names by label, written after the track's number; empty where there is one class."""
     detections: bool = True
     """Mark detections that belong to no track."""
-    min_score: float = 0.3
+    min_score: float = 0.4
     """Least score of a detection that is marked; tracks are drawn whatever their score."""
     margin: int = 2
     """Units between the pixels of a box and the line around it."""

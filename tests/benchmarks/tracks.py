@@ -1,0 +1,95 @@
+"""How well whole sequences are followed: detections of a dataset through the default tracker.
+
+    python -m tests.benchmarks.tracks --root DATA [--detections found.json]
+
+Without a file of COCO results the sequences are run through the shipped weights first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+import trackers
+from datasets import layouts
+from detectors import measure, weights
+from pipeline.boxes import from_xywh
+from pipeline.config import DetectorConfig
+from pipeline.errors import MoteError
+from pipeline.frame import Detections, Frame, Result
+from pipeline.sinks import MotSink
+from trackers.metrics import GATES, pooled, read_tracks
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.tracks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--dataset", default="drone-ir")
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--weights", default="tridos-nano-drone-ir")
+    parser.add_argument("--detections", type=Path, help="COCO results, instead of running the network")
+    parser.add_argument("--workers", type=int, default=2)
+    return parser
+
+
+def by_image(rows: list[dict], conf: float) -> dict[int, Detections]:
+    """COCO results of score `conf` or more, by frame."""
+    grouped: dict[int, list[dict]] = {}
+    for row in rows:
+        if row["score"] >= conf:
+            grouped.setdefault(row["image_id"], []).append(row)
+    return {
+        image: Detections(
+            from_xywh([row["bbox"] for row in found]).astype(np.float32),
+            np.array([row["score"] for row in found], np.float32),
+            np.zeros(len(found), np.int64),
+        )
+        for image, found in grouped.items()
+    }
+
+
+def tracked(record, found: dict[int, Detections], folder: Path):
+    """The rows that the tracker writes for one sequence."""
+    tracker, path = trackers.build("centre"), folder / f"{record.name}.txt"
+    picture = np.zeros((record.height, record.width), np.uint8)  # the tracker looks at its size alone
+    with MotSink(path) as sink:
+        for index in range(len(record)):
+            frame = Frame(image=picture, index=index, pts=Fraction(index, 30), source=record.name)
+            detections = found.get(record.image_ids.get(index), Detections.empty())
+            sink.write(Result(frame, detections, tracker.update(detections, frame), False, {}))
+    return read_tracks(path)
+
+
+def main() -> int:
+    """Print the scores of all sequences together, one line for each gate."""
+    options = parser().parse_args()
+    try:
+        dataset = layouts.load(options.dataset, options.root, options.split)
+        if options.detections:
+            rows = json.loads(options.detections.read_text(encoding="utf-8"))
+        else:
+            entry = weights.ZOO_TABLE[options.weights]
+            model = weights.network(entry.detector, options.weights)[0]
+            rows = measure.score_dataset(model, dataset, stride=1, workers=options.workers)[1]
+        found = by_image(rows, DetectorConfig().conf)
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [(record, tracked(record, found, Path(folder))) for record in dataset.records]
+        for gate in GATES:
+            print(gate)
+            print(pooled(runs, gate=gate)["OVERALL"].table())
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
