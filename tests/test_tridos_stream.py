@@ -209,7 +209,8 @@ def test_skipping_the_non_local_block_changes_nothing(nano, noise, monkeypatch):
     assert torch.equal(by_stream(nano, noise[:3]), skipped)
 
 
-def test_a_learned_gamma_is_not_skipped_in_training(nano, noise):
+def test_a_gamma_that_learns_is_not_skipped_in_training(nano, noise):
+    nano.neck.nolocal.requires_grad_(True)
     with images_through(nano.neck.nolocal) as sizes:
         nano.train()(torch.stack([noise[:5].transpose(0, 1)] * 2))
     assert sizes == [2]
