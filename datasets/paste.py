@@ -16,7 +16,7 @@ class Cutting(NamedTuple):
     """A target without its background."""
 
     contrast: np.ndarray
-    """(T, h, w) float32 levels above the background, faded out towards the edge."""
+    """(T, h, w) float32 above the background as a share of the full scale, faded out towards the edge."""
     path: np.ndarray
     """(T, 2) whole pixels (x, y) from the patch's corner in the key frame to its corner in each frame."""
     box: np.ndarray
@@ -46,7 +46,8 @@ def cut_out(
         f[y : y + high, x : x + wide].astype(np.float32) for f, (x, y) in zip(frames, corners, strict=True)
     ]
     fade = np.outer(_fade(high), _fade(wide))
-    contrast = np.stack([(patch - _border(patch)) * fade for patch in patches])
+    scale = np.iinfo(frames.dtype).max
+    contrast = np.stack([(patch - _border(patch)) * fade / scale for patch in patches])
     x, y = corners[-1]
     box = (key - np.array([x, y, x, y])).astype(np.float32)
     part = None if mask is None else mask[y : y + high, x : x + wide]
@@ -77,7 +78,7 @@ def paste(clip: Clip, cutting: Cutting, *, gain: float, rng: np.random.Generator
     frames = clip.frames.copy()
     for frame, contrast, (right, down) in zip(frames, cutting.contrast, cutting.path, strict=True):
         part = frame[top + down : top + down + high, left + right : left + right + wide]
-        part[...] = np.rint(part + contrast * gain).clip(0, full)
+        part[...] = np.rint(part + contrast * (gain * full)).clip(0, full)
     mask = clip.mask
     if mask is not None:
         mask = mask.copy()

@@ -69,7 +69,8 @@ def rescale(clip: Clip, factor: float) -> Clip:
     scale = np.array([size[0] / width, size[1] / height] * 2)
     mask = None
     if clip.mask is not None:
-        mask = cv2.resize(clip.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
+        mask = clip.mask.astype(np.uint8)
+        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
     return Clip(frames, (clip.boxes * scale).astype(np.float32), clip.labels, mask)
 
 

@@ -122,6 +122,8 @@ def assign(raw: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Assig
     matched = torch.full((cells,), -1, dtype=torch.int64, device=raw.device)
     ious = torch.zeros(cells, device=raw.device)
     centres = (cell_grid(height, width, raw.device) + 0.5) * STRIDE
+    # what is not a number shows in the loss, which is made of the outputs as they are
+    raw, boxes = raw.nan_to_num(0.0), boxes.nan_to_num(0.0)
     near, inside = _candidates(centres, objects)
     near = near.nonzero().flatten()
     if len(objects) == 0 or len(near) == 0:

@@ -51,8 +51,8 @@ def measure(
 
 
 def annotated(record: VideoRecord, stride: int) -> list[int]:
-    """Every `stride`-th frame, those that are not annotated left out."""
-    return [position for position in range(0, len(record), stride) if position in record.image_ids]
+    """Every `stride`-th of the annotated frames."""
+    return sorted(record.image_ids)[::stride]
 
 
 def detect(model: nn.Module, sequence: Sequence, positions: list[int]) -> Iterator[tuple[int, Detections]]:
@@ -184,7 +184,7 @@ def parser() -> command.Parser:
     )
     parser.add_argument("--by-class", action="store_true", help="score class by class, not all as one")
     parser.add_argument(
-        "--conf", type=score, default=0.3, help="threshold where one is asked for (default: 0.3)"
+        "--conf", type=score, default=0.4, help="threshold where one is asked for (default: 0.4)"
     )
     parser.add_argument("--workers", type=command.whole(1), default=1, help="processes (default: 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")

@@ -201,6 +201,7 @@ class Trainer:
         due = self.step and (last or self.step % record.measure_every == 0)
         if not (due and log) or log.measured(self.step):
             return
+        self._save()  # a measurement that fails must not cost the steps before it
         model = detectors.build(self.recipe.model.name, **self.recipe.model.options).to(self.device)
         model.load_state_dict(self.average.state)
         validation = self.validation

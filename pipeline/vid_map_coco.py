@@ -71,9 +71,9 @@ def parser() -> command.Parser:
     add(
         "--conf",
         type=score,
-        default=0.3,
+        default=0.4,
         metavar="SCORE",
-        help="threshold for precision, recall, F1 and false alarms (default: 0.3)",
+        help="threshold for precision, recall, F1 and false alarms (default: 0.4)",
     )
     add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
     add("--plots", type=Path, metavar="DIR", help="draw precision-recall and FROC curves (PNG)")

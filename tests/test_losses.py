@@ -260,3 +260,11 @@ def test_sizes_beyond_all_measure_leave_loss_and_gradient_finite(logarithm):
     loss.total.backward()
     assert math.isfinite(loss.total.item())
     assert raw.grad.isfinite().all()
+
+
+def test_outputs_that_are_not_numbers_show_in_the_loss():
+    raw = random_raw(0)
+    raw[0, 4] = float("nan")
+    objects = [torch.tensor([[20.0, 20.0, 10.0, 8.0]])] * 2
+    loss = detection_loss(raw, objects, [torch.zeros(1, dtype=torch.int64)] * 2)
+    assert loss.total.isnan()

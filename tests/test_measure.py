@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from datasets import layouts, synthetic
 from datasets.clips import read_sequence
@@ -89,7 +90,16 @@ def test_a_network_keeps_its_mode(network, dataset, root):
     assert kept
 
 
-def test_processes_share_the_work_and_change_nothing(network, dataset):
+@pytest.fixture
+def one_thread():
+    """As in each of several processes: convolutions round differently with another number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_processes_share_the_work_and_change_nothing(network, dataset, one_thread):
     alone, rows = measure.score_dataset(network, dataset, stride=4)
     shared, same = measure.score_dataset(network, dataset, stride=4, workers=2)
     assert rows == same

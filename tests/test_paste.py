@@ -118,3 +118,11 @@ def test_a_mask_takes_the_pixels_of_the_target():
 def test_a_clip_with_a_mask_takes_no_target_without_one():
     clip = replace(ground(), mask=np.zeros((SIDE, SIDE), bool))
     assert paste(clip, cut_out(*donor(), 0), gain=1, rng=np.random.default_rng(0)) is clip
+
+
+def test_a_target_of_eight_bits_keeps_its_share_of_the_scale_in_sixteen():
+    frames, boxes = donor()
+    found = paste(
+        ground(3000, dtype=np.uint16), cut_out(frames, boxes, 0), gain=1, rng=np.random.default_rng(0)
+    )
+    assert found.frames[-1].max() == pytest.approx(3000 + 80 * 257, abs=1)
