@@ -34,6 +34,8 @@ class Sequence:
     """Per frame (N,) int64."""
     masks: tuple[np.ndarray, ...] = ()
     """Per frame (H, W) bool, True on targets; empty where the data set has boxes alone."""
+    annotated: tuple[int, ...] | None = None
+    """Frames whose targets are known, ascending; None for all. Others may hold targets without boxes."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -78,7 +80,7 @@ def read_sequence(
             raise UsageError(
                 f"{name}: mask {number} has height, width {mask.shape}, its frame {frames.shape[1:]}"
             )
-    return Sequence(record.name, frames, record.boxes, record.labels, masks)
+    return Sequence(record.name, frames, record.boxes, record.labels, masks, tuple(sorted(record.image_ids)))
 
 
 def read_sequences(

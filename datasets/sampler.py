@@ -28,7 +28,8 @@ class ClipSampler:
         seed: int,
         augment: Augment | None = None,
     ):
-        self._pools = [list(real), list(synthetic)]
+        pools = [list(real), list(synthetic)]
+        self._pools = [[s for s in pool if s.annotated is None or s.annotated] for pool in pools]
         self._weights = [np.array([len(s) for s in pool], dtype=float) for pool in self._pools]
         self._shares = [1 - synthetic_share, synthetic_share]
         self._length, self._seed = length, seed
@@ -56,7 +57,10 @@ class ClipSampler:
         kind = int(rng.random() < self._shares[1])
         pool, weights = self._pools[kind], self._weights[kind]
         sequence = pool[rng.choice(len(pool), p=weights / weights.sum())]
-        return sequence, int(rng.integers(len(sequence)))
+        known = sequence.annotated
+        if known is None:
+            return sequence, int(rng.integers(len(sequence)))
+        return sequence, known[int(rng.integers(len(known)))]
 
     def _window(self, sequence: Sequence, position: int, rng: np.random.Generator) -> Clip:
         stride = int(rng.choice(self._augment.strides))

@@ -137,3 +137,9 @@ def test_impossible_settings_are_refused(change, message):
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(UsageError, match="empty"):
         ClipSampler([sequence_of([[]])], [], length=LENGTH, synthetic_share=0.5, seed=0)
+
+
+def test_clips_end_at_frames_whose_targets_are_known():
+    sequence = replace(sequence_of([[(4, 5, 8, 9)], []] * 6), annotated=(0, 2, 8))
+    source = ClipSampler([sequence], [], length=LENGTH, synthetic_share=0, seed=0, augment=PLAIN)
+    assert all(len(clip.boxes) for clip in source.batch(0, size=40, crop_size=None))
