@@ -40,6 +40,11 @@ class Sequence:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @property
+    def key_frames(self) -> tuple[int, ...] | range:
+        """Frames that a clip may end at."""
+        return range(len(self)) if self.annotated is None else self.annotated
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:

@@ -29,7 +29,7 @@ class ClipSampler:
         augment: Augment | None = None,
     ):
         pools = [list(real), list(synthetic)]
-        self._pools = [[s for s in pool if s.annotated is None or s.annotated] for pool in pools]
+        self._pools = [[s for s in pool if s.key_frames] for pool in pools]
         self._weights = [np.array([len(s) for s in pool], dtype=float) for pool in self._pools]
         self._shares = [1 - synthetic_share, synthetic_share]
         self._length, self._seed = length, seed
@@ -57,10 +57,7 @@ class ClipSampler:
         kind = int(rng.random() < self._shares[1])
         pool, weights = self._pools[kind], self._weights[kind]
         sequence = pool[rng.choice(len(pool), p=weights / weights.sum())]
-        known = sequence.annotated
-        if known is None:
-            return sequence, int(rng.integers(len(sequence)))
-        return sequence, known[int(rng.integers(len(known)))]
+        return sequence, sequence.key_frames[rng.integers(len(sequence.key_frames))]
 
     def _window(self, sequence: Sequence, position: int, rng: np.random.Generator) -> Clip:
         stride = int(rng.choice(self._augment.strides))

@@ -24,6 +24,19 @@ class BaseConv(nn.Module):
         return self.act(self.bn(self.conv(x)))
 
 
+class ConvUnit(nn.Module):
+    """3×3 convolution, batch norm, ReLU."""
+
+    def __init__(self, cin: int, cout: int):
+        super().__init__()
+        self.conv = nn.Conv2d(cin, cout, 3, padding=1)
+        self.norm = nn.BatchNorm2d(cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, cin, H, W) → (B, cout, H, W)."""
+        return torch.relu(self.norm(self.conv(x)))
+
+
 class Bottleneck(nn.Module):
     """1×1 then 3×3 convolution at constant width, with the input added when `shortcut`."""
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectors.blocks import ConvUnit
 from detectors.pooling import halved
 from detectors.segmenter import Segmenter
 from detectors.soft_iou import soft_iou_loss
@@ -156,19 +157,6 @@ class GlobalFeatures(nn.Module):
 def doubled(x: Tensor) -> Tensor:
     """Bilinear upsampling by two: (B, C, h, w) → (B, C, 2h, 2w)."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-class ConvUnit(nn.Module):
-    """3×3 convolution, batch norm, ReLU."""
-
-    def __init__(self, cin: int, cout: int):
-        super().__init__()
-        self.conv = nn.Conv2d(cin, cout, 3, padding=1)
-        self.norm = nn.BatchNorm2d(cout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, cin, H, W) → (B, cout, H, W)."""
-        return torch.relu(self.norm(self.conv(x)))
 
 
 class Decoder(nn.Module):

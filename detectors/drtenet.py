@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from detectors.deformable import DeformableConv
 from detectors.madnet import DoubleConv, UpBlock, learning_rate
-from detectors.segmenter import Segmenter
-from detectors.soft_iou import soft_iou_loss
+from detectors.segmenter import DeeplySupervised
 
 __all__ = ["DRTENet", "learning_rate"]
 
@@ -210,7 +209,7 @@ def fuse(feature: Tensor, edge: Tensor, residual: Basic) -> Tensor:
     return residual(mixed) + mixed + feature
 
 
-class DRTENet(Segmenter):
+class DRTENet(DeeplySupervised):
     """Logits for normalised frames (B, 3, S, S) and edge images (B, 3, S, S) in [0, 1], S = `ori_h`.
 
     `forward` gives, in training and evaluation alike, six maps (B, 1, S, S): five of deep supervision, then
@@ -280,14 +279,7 @@ class DRTENet(Segmenter):
 
     def forward(self, frames: Tensor, edges: Tensor) -> list[Tensor] | Tensor:
         """See the class."""
-        features = self._features(frames, edges)
-        prediction = self.Conv(features[0])
-        if not self.deep_supervision:
-            return prediction
-        sides = [self.get_submodule(f"conv{i}")(feature) for i, feature in enumerate(features, start=1)]
-        size = frames.shape[-2:]
-        resized = [F.interpolate(side, size, mode="bilinear", align_corners=False) for side in sides[1:]]
-        return [sides[0], *resized, prediction]
+        return self._maps(self._features(frames, edges))
 
     def prediction(self, frames: Tensor, edges: Tensor) -> Tensor:
         """Logits (B, 1, S, S) of the last map, without computing the others."""
@@ -296,12 +288,6 @@ class DRTENet(Segmenter):
     def probability(self, frames: Tensor, edges: Tensor) -> Tensor:
         """Normalised frames and edge images in [0, 1], both (B, 3, S, S) → probability (B, 1, S, S)."""
         return torch.sigmoid(self.prediction(frames, edges))
-
-    def loss(self, outputs: list[Tensor] | Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Sum over all maps of logits of the soft IoU loss, each over the whole batch."""
-        maps = [outputs] if isinstance(outputs, Tensor) else outputs
-        losses = [soft_iou_loss(torch.sigmoid(logits), target, per_image=False) for logits in maps]
-        return torch.stack(losses).sum()
 
     @staticmethod
     def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:

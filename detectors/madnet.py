@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.pooling import halved
-from detectors.segmenter import Segmenter
-from detectors.soft_iou import soft_iou_loss
+from detectors.segmenter import DeeplySupervised
 
 WINDOW = 16  # cells along each side of an attention window
 SLOTS = 128  # entries of a memory
@@ -220,7 +219,7 @@ class DoubleConv(nn.Module):
         return self.conv(x)
 
 
-class MADNet(Segmenter):
+class MADNet(DeeplySupervised):
     """Logits for normalised frames (B, 3, H, W) with sides that are multiples of 256.
 
     `forward` gives, in training and evaluation alike, six maps (B, 1, H, W): five of deep supervision, then
@@ -263,24 +262,11 @@ class MADNet(Segmenter):
 
     def forward(self, frames: Tensor) -> list[Tensor] | Tensor:
         """See the class."""
-        features = self._features(frames)
-        prediction = self.Conv(features[0])
-        if not self.deep_supervision:
-            return prediction
-        sides = [self.get_submodule(f"conv{i}")(feature) for i, feature in enumerate(features, start=1)]
-        size = frames.shape[-2:]
-        resized = [F.interpolate(side, size, mode="bilinear", align_corners=False) for side in sides[1:]]
-        return [sides[0], *resized, prediction]
+        return self._maps(self._features(frames))
 
     def prediction(self, frames: Tensor) -> Tensor:
         """Logits (B, 1, H, W) of the last map, without computing the others."""
         return self.Conv(self._features(frames)[0])
-
-    def loss(self, outputs: list[Tensor] | Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Sum over all maps of logits of the soft IoU loss, each over the whole batch."""
-        maps = [outputs] if isinstance(outputs, Tensor) else outputs
-        losses = [soft_iou_loss(torch.sigmoid(logits), target, per_image=False) for logits in maps]
-        return torch.stack(losses).sum()
 
     @staticmethod
     def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:

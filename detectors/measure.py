@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline import command
 from pipeline.config import DetectorConfig
 from pipeline.errors import UsageError
-from pipeline.vid_map_coco import score, write_json
+from pipeline.vid_map_coco import score
 
 if TYPE_CHECKING:
     from torch import nn
@@ -218,9 +218,9 @@ def work(options: argparse.Namespace) -> None:
     report = evaluator.report(options.conf)
     print(tables(report))
     if options.detections:
-        write_json(options.detections, rows)
+        command.write_json(options.detections, rows)
     if options.output:
-        write_json(options.output, report.as_dict())
+        command.write_json(options.output, report.as_dict())
     if options.plots:
         from pipeline.evaluation.plots import plot
 

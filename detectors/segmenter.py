@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from detectors.soft_iou import soft_iou_loss
 
 
 class Segmenter(nn.Module):
@@ -54,3 +57,26 @@ class Segmenter(nn.Module):
         if height % self.multiple or width % self.multiple:
             name = type(self).__name__
             raise ValueError(f"{name} input is {width}x{height}, expected multiples of {self.multiple}")
+
+
+class DeeplySupervised(Segmenter):
+    """A segmenter whose decoder levels have heads of their own, `conv1` … from fine to coarse."""
+
+    deep_supervision: bool
+    """Whether `forward` gives the maps of all heads."""
+
+    def _maps(self, features: list[Tensor]) -> list[Tensor] | Tensor:
+        """Logits at the size of the finest of the decoder's features: side heads first, `Conv` last."""
+        prediction = self.Conv(features[0])
+        if not self.deep_supervision:
+            return prediction
+        sides = [self.get_submodule(f"conv{i}")(feature) for i, feature in enumerate(features, start=1)]
+        size = features[0].shape[-2:]
+        resized = [F.interpolate(side, size, mode="bilinear", align_corners=False) for side in sides[1:]]
+        return [sides[0], *resized, prediction]
+
+    def loss(self, outputs: list[Tensor] | Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Sum over all maps of logits of the soft IoU loss, each over the whole batch."""
+        maps = [outputs] if isinstance(outputs, Tensor) else outputs
+        losses = [soft_iou_loss(torch.sigmoid(logits), target, per_image=False) for logits in maps]
+        return torch.stack(losses).sum()

@@ -7,10 +7,12 @@ import contextlib
 import difflib
 import errno
 import itertools
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import Interrupted, MoteError, OutputError, UsageError, describe
@@ -53,6 +55,14 @@ def whole(least: int) -> Callable[[str], int]:
         return value
 
     return convert
+
+
+def write_json(path: Path, table: dict | list) -> None:
+    """Write what a command computed. Raises OutputError where that fails, ValueError for NaN."""
+    try:
+        path.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def run(

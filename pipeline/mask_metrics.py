@@ -9,13 +9,12 @@ names of the masks. Published numbers are to be compared with the line of the de
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import command
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.masks.files import Pair
@@ -107,10 +106,7 @@ def _write(path: Path, scorer: MaskScorer, sections: dict) -> None:
     rules = {name: row.as_dict() for name, row in scorer.definitions.items()}
     counts = {"images": scorer.images, "empty_images": scorer.empty_images}
     table = {**scores["default"], **counts, "definitions": scores, "rules": rules, **sections}
-    try:
-        path.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    command.write_json(path, table)
 
 
 def main(arguments: list[str] | None = None) -> int:

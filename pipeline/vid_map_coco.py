@@ -8,13 +8,12 @@ Every annotated frame counts, those without targets and those without detections
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from datasets.records import VideoRecord, load_coco, load_json, video_records
 from pipeline import command
-from pipeline.errors import OutputError, UsageError, unknown_name
+from pipeline.errors import UsageError, unknown_name
 from pipeline.evaluate import Evaluator
 from pipeline.evaluation.tables import tables, track_table
 
@@ -99,19 +98,11 @@ def work(options: argparse.Namespace) -> None:
         print(f"\n{track_table(tracks)}")
     if options.output:
         numbers = {gate: scores.as_dict() for gate, scores in tracks.items()}
-        write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
+        command.write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
     if options.plots:
         from pipeline.evaluation.plots import plot
 
         print("\nplots: " + ", ".join(map(str, plot(report, options.plots))))
-
-
-def write_json(path: Path, table: dict) -> None:
-    """Raises OutputError."""
-    try:
-        path.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def main(arguments: list[str] | None = None) -> int:

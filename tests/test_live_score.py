@@ -12,16 +12,7 @@ from pipeline.frame import Detections, Result, Tracks
 from pipeline.ground_truth import GroundTruth
 from pipeline.progress import Progress
 from pipeline.sources import open_source
-
-
-class Clock:
-    """Stands in for the time module."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def monotonic(self):
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

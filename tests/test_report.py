@@ -15,6 +15,7 @@ from pipeline.progress import Progress, clock
 from pipeline.report import Latency, Outcome
 from pipeline.runner import run
 from pipeline.settings import build
+from tests.clock import Clock
 from tests.outputs import check_consistent
 
 # Latencies
@@ -68,16 +69,6 @@ def test_latencies_take_no_more_memory_as_they_come_in():
 
 
 # Progress
-
-
-class Clock:
-    """Stands in for the time module."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

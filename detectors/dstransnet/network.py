@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectors.blocks import ConvUnit
 from detectors.dstransnet.encoder import EncoderBlock, ResidualBlock
 from detectors.dstransnet.selection import Selection
 from detectors.segmenter import Segmenter
@@ -43,26 +44,13 @@ class Gate(nn.Module):
         return torch.relu(skip * torch.sigmoid(averages)[..., None, None] * places)
 
 
-class ConvNorm(nn.Module):
-    """3×3 convolution, batch norm, ReLU."""
-
-    def __init__(self, cin: int, cout: int):
-        super().__init__()
-        self.conv = nn.Conv2d(cin, cout, 3, padding=1)
-        self.norm = nn.BatchNorm2d(cout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, cin, H, W) → (B, cout, H, W)."""
-        return torch.relu(self.norm(self.conv(x)))
-
-
 class DecoderBlock(nn.Module):
     """Upsampling to the nearest cell, the gated encoder feature beside it, two convolutions."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
         self.coatt = Gate(cin)
-        self.nConvs = nn.Sequential(ConvNorm(2 * cin, cout), ConvNorm(cout, cout))
+        self.nConvs = nn.Sequential(ConvUnit(2 * cin, cout), ConvUnit(cout, cout))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, cin, h, w) and (B, cin, 2h, 2w) → (B, cout, 2h, 2w)."""
