@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from detectors.segmenter import Segmenter
 
 
 def _tridos(**options) -> nn.Module:
@@ -23,11 +26,44 @@ def _tridos_nano(**options) -> nn.Module:
     return Tridos(**{"width": 0.25, **options})
 
 
+SEGMENTERS = {
+    "rdian": ("rdian", "RDIAN"),
+    "madnet": ("madnet", "MADNet"),
+    "datransnet": ("datransnet", "DATransNet"),
+    "dconet": ("dconet", "DCONet"),
+    "drtenet": ("drtenet", "DRTENet"),
+    "dstransnet": ("dstransnet", "DSTransNet"),
+}
+"""Networks that mark the pixels of targets in single frames: name → module and class."""
+
+
+def segmenter_class(name: str) -> type[Segmenter]:
+    """The class of a name in `SEGMENTERS`."""
+    module, kind = SEGMENTERS[name]
+    return getattr(import_module(f"detectors.{module}"), kind)
+
+
+def _segmenter(name: str) -> Callable[..., nn.Module]:
+    return lambda **options: segmenter_class(name)(**options)
+
+
 DETECTORS: dict[str, Callable[..., nn.Module]] = {
     "tridos": _tridos,
     "tridos-nano": _tridos_nano,
+    **{name: _segmenter(name) for name in SEGMENTERS},
 }
 """Name → builder. torch is imported when a network is built, not when the table is read."""
+
+ALIASES = {"dcnet": "dconet", "msconet": "dconet", "mad-net": "madnet"}
+"""Other names in the literature → ours."""
+
+
+def canonical(name: str) -> str:
+    """The name in `DETECTORS` of a network that goes by several. Raises UsageError where there is none."""
+    name = ALIASES.get(name.lower(), name.lower())
+    if name not in DETECTORS:
+        raise unknown_name("detector", name, DETECTORS)
+    return name
 
 
 def build(name: str, **options) -> nn.Module:
@@ -35,8 +71,7 @@ def build(name: str, **options) -> nn.Module:
 
     Raises UsageError for a name that is not in `DETECTORS` or an option the network does not have.
     """
-    if name not in DETECTORS:
-        raise unknown_name("detector", name, DETECTORS)
+    name = canonical(name)
     try:
         return DETECTORS[name](**options)
     except (TypeError, ValueError) as error:

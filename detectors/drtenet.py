@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.deformable import DeformableConv
+from detectors.edge_saliency import edge_images
+from detectors.fitting import fit
 from detectors.madnet import DoubleConv, UpBlock, learning_rate
 from detectors.segmenter import DeeplySupervised
+from pipeline.geometry import Geometry
 
 __all__ = ["DRTENet", "learning_rate"]
 
@@ -285,9 +288,18 @@ class DRTENet(DeeplySupervised):
         """Logits (B, 1, S, S) of the last map, without computing the others."""
         return self.Conv(self._features(frames, edges)[0])
 
-    def probability(self, frames: Tensor, edges: Tensor) -> Tensor:
+    def activation(self, frames: Tensor, edges: Tensor) -> Tensor:
         """Normalised frames and edge images in [0, 1], both (B, 3, S, S) → probability (B, 1, S, S)."""
         return torch.sigmoid(self.prediction(frames, edges))
+
+    def geometry(self, size: tuple[int, int]) -> Geometry:
+        """Pictures of any (width, height) are stretched to the one size that the network takes."""
+        return Geometry.stretch(size, (self.fixed_size, self.fixed_size))
+
+    def inputs(self, pictures: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """Frames, and edges that are computed in the source pixels and stretched with them."""
+        edges = edge_images(list(pictures[:, 0].float().cpu().numpy())).to(pictures)
+        return *super().inputs(pictures, geometry), fit(edges, geometry)
 
     @staticmethod
     def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -37,8 +37,9 @@ leaves a hole in the middle of small targets. b ("smallest") is high on points a
 def edge_saliency(
     frame: np.ndarray, *, measure: Measure = "largest", smoothing: float = 1.0, window: float = 1.0
 ) -> np.ndarray:
-    """Frame (H, W) or (H, W, 3) R, G, B, uint8 or uint16 → saliency (H, W) float32 in [0, 1], maximum 1.
+    """Frame (H, W) or (H, W, 3) R, G, B, uint8, uint16 or float32 → saliency (H, W) float32 in [0, 1].
 
+    The maximum is 1.
     `smoothing` is the standard deviation, in pixels, of the Gaussian before the derivatives: larger hides
     noise and, beyond about a target's radius, targets. `window` is that of the Gaussian over the products of
     derivatives: the distance within which directions are compared, and by which edges are widened; 0 leaves
@@ -78,9 +79,9 @@ def edge_images(
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 or uint16 → (H, W) float32 from 0 up."""
-    if frame.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"frame is {frame.dtype}, expected uint8 or uint16")
+    """(H, W) or (H, W, 3) uint8, uint16 or float32 → (H, W) float32 from 0 up."""
+    if frame.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ValueError(f"frame is {frame.dtype}, expected uint8, uint16 or float32")
     if frame.ndim == 3 and frame.shape[2] == 3:
         frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     if frame.ndim != 2 or not frame.size:

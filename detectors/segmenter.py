@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectors.fitting import fit, undo
 from detectors.soft_iou import soft_iou_loss
+from pipeline.geometry import Geometry
 
 
 class Segmenter(nn.Module):
@@ -33,9 +35,25 @@ class Segmenter(nn.Module):
         """Logits (B, 1, H, W) of the map that counts, by the shortest way there."""
         raise NotImplementedError
 
-    def probability(self, frames: Tensor) -> Tensor:
-        """Normalised frames (B, channels, H, W) → probability (B, 1, H, W) in [0, 1]."""
+    def activation(self, frames: Tensor) -> Tensor:
+        """Network input (B, channels, H, W) → probability (B, 1, H, W) in [0, 1]."""
         return torch.sigmoid(self.prediction(frames))
+
+    def geometry(self, size: tuple[int, int]) -> Geometry:
+        """How pictures of any (width, height) become input of the sizes that the network takes."""
+        return Geometry.native(size, multiple=self.multiple)
+
+    def inputs(self, pictures: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
+        """Grey pictures (B, 1, h, w) in [0, 1] → all that `prediction` takes, in network pixels."""
+        return (self.normalise(fit(pictures, geometry)),)
+
+    def probability(self, pictures: Tensor, geometry: Geometry | None = None) -> Tensor:
+        """Grey pictures (B, 1, h, w) of any size, floating point in [0, 1] → probability (B, 1, h, w).
+
+        `geometry` says how they lie in the network input, where it is to be another than that of the method.
+        """
+        geometry = geometry or self.geometry((pictures.shape[-1], pictures.shape[-2]))
+        return undo(self.activation(*self.inputs(pictures, geometry)), geometry)
 
     def loss(self, outputs: Any, target: Tensor, frames: Tensor | None = None) -> Tensor:
         """Training loss of what `forward` gave for `frames`; target (B, 1, H, W) in [0, 1].

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ZOO = Path(__file__).parent / "zoo"
 WRAPPERS = ("state_dict", "model", "ema", "net")
 """Keys under which programs of the field store a state dict inside their checkpoint."""
+PREFIXES = ("module.", "model.", "decode_head.")
+"""What programs of the field put before all names: the attribute under which they keep the network."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def sha256(path: Path) -> str:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or a checkpoint, under bare names.
 
-    Wrappers (`state_dict`, `model`, …) are opened and a `module.` prefix common to all names is taken off.
+    Wrappers (`state_dict`, `model`, …) are opened and prefixes common to all names are taken off.
     Raises WeightsError when the file is damaged, holds anything but tensors, or could run code.
     """
     import torch
@@ -119,9 +121,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     ]
     if strangers:
         raise WeightsError(f"{path} holds no state dict: {', '.join(strangers[:3])} are not named tensors")
-    while all(name.startswith("module.") for name in loaded):
-        loaded = {name.removeprefix("module."): value for name, value in loaded.items()}
-    return dict(loaded)
+    return bare(loaded)
+
+
+def bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without prefixes common to all its names, as wrappers of networks add them."""
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return dict(state)
 
 
 def load(model: nn.Module, path: Path) -> None:
@@ -155,7 +162,7 @@ def network(detector: str, name_or_path: str) -> tuple[nn.Module, Path, ZooEntry
     import detectors
 
     path, entry = locate(name_or_path)
-    model = detectors.build(detector, **(dict(entry.options) if entry else options_of(path)))
+    model = detectors.build(detector, **(dict(entry.options) if entry else options_of(path, detector)))
     load(model, path)
     return model, path, entry
 
@@ -194,7 +201,12 @@ def _fits(value: Tensor, limit: float) -> bool:
     return value.dtype.itemsize == 4 and value.is_floating_point() and bool((value.abs() <= limit).all())
 
 
-def options_of(path: Path) -> dict[str, Any]:
-    """Builder options that a file's shapes tell: the number of classes of its head; empty if it has none."""
-    classes = read_state_dict(path).get("head.cls_preds.0.bias")
+def options_of(path: Path, detector: str) -> dict[str, Any]:
+    """Builder options that the shapes in a file tell; empty where they tell none."""
+    import detectors
+
+    state, name = read_state_dict(path), detectors.canonical(detector)
+    if name in detectors.SEGMENTERS:
+        return detectors.segmenter_class(name).options_from(state)
+    classes = state.get("head.cls_preds.0.bias")
     return {} if classes is None else {"num_classes": len(classes)}

@@ -47,10 +47,11 @@ class Geometry:
         return cls(source, network, content, offset)
 
     @classmethod
-    def native(cls, source: tuple[int, int]) -> Geometry:
-        """Keep every pixel as it is; repeat the right and bottom edge up to the next multiple of 32."""
-        network = tuple(-(-side // MULTIPLE) * MULTIPLE for side in source)
-        return cls(source, network, source, border="edge")
+    def native(cls, source: tuple[int, int], *, scale: float = 1.0, multiple: int = MULTIPLE) -> Geometry:
+        """Keep every pixel as it is, or `scale` for each; repeat right and bottom edge up to a multiple."""
+        content = tuple(max(1, round(side * scale)) for side in source)
+        network = tuple(-(-side // multiple) * multiple for side in content)
+        return cls(source, network, content, border="edge")
 
     @property
     def scale(self) -> np.ndarray:

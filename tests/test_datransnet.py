@@ -88,14 +88,14 @@ def test_the_probability_is_the_published_one(model, frames, seen, whole):
     assert float(frames.double().sum()) == pytest.approx(float(whole["input_sum"]))
     assert largest_error(seen["result"], whole["out"]) < 2e-5
     with torch.inference_mode():
-        assert torch.equal(model.probability(frames), model(frames))
+        assert torch.equal(model.activation(frames), model(frames))
 
 
 @pytest.mark.real_data
 def test_a_network_for_larger_pictures_gives_the_published_probability(parity, frames, whole):
     larger = filled(DATransNet(img_size=512), parity)
     with torch.inference_mode():
-        found = larger.probability(frames)
+        found = larger.activation(frames)
     assert largest_error(found, whole["out_imgsize512"]) < 2e-5
     assert largest_error(found, whole["out"]) > 1e-3
 
@@ -104,7 +104,7 @@ def test_a_network_for_larger_pictures_gives_the_published_probability(parity, f
 def test_a_batch_that_is_not_square_gives_the_published_probability(model, parity, whole):
     frames = parity.make_input("datransnet-rect-64x96", (2, 1, 64, 96))
     with torch.inference_mode():
-        assert largest_error(model.probability(frames), whole["rect_out"]) < 2e-5
+        assert largest_error(model.activation(frames), whole["rect_out"]) < 2e-5
 
 
 # Attention without stored differences
@@ -178,8 +178,8 @@ def test_float32_equals_float64_on_difficult_pictures(kind, model):
     if kind == "low contrast":
         picture += 0.002 * torch.randn(picture.shape)
     with torch.inference_mode():
-        single = model.probability(picture)
-        double = model.double().probability(picture.double())
+        single = model.activation(picture)
+        double = model.double().activation(picture.double())
         model.float()
     assert (single - double).abs().max() < 2e-5
 

@@ -100,7 +100,7 @@ def test_the_bottleneck_gives_what_the_published_one_gives_on_a_larger_map(name,
 @pytest.mark.real_data
 def test_the_probability_is_that_of_the_target(model, frames, seen):
     with torch.inference_mode():
-        assert torch.equal(model.probability(frames), torch.sigmoid(seen["result"][1]))
+        assert torch.equal(model.activation(frames), torch.sigmoid(seen["result"][1]))
 
 
 # One step of training

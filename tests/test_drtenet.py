@@ -123,7 +123,7 @@ def test_every_stage_gives_what_the_published_network_gives(stages, inputs, shar
 @pytest.mark.real_data
 def test_the_prediction_is_the_last_map(model, inputs, stages):
     with torch.inference_mode():
-        assert torch.equal(model.probability(*inputs), torch.sigmoid(stages["out"]))
+        assert torch.equal(model.activation(*inputs), torch.sigmoid(stages["out"]))
 
 
 @pytest.mark.real_data

@@ -126,7 +126,7 @@ def test_every_stage_gives_what_the_published_network_gives(stages, frames, expe
 def test_frames_need_not_be_square(model, parity, expected):
     frames = parity.make_input("dstransnet-rect-64x96", (2, 3, 64, 96))
     with torch.inference_mode():
-        found = model.probability(frames).numpy()
+        found = model.activation(frames).numpy()
     assert found == pytest.approx(expected["rect_out"], abs=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_in_test_mode_or_without_deep_supervision_only_the_prediction_is_given(
 @pytest.mark.real_data
 def test_the_probability_is_the_last_of_the_maps(model, frames, stages):
     with torch.inference_mode():
-        assert torch.equal(model.probability(frames), stages["out"])
+        assert torch.equal(model.activation(frames), stages["out"])
 
 
 @pytest.mark.real_data

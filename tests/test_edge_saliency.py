@@ -144,14 +144,14 @@ def test_edge_images_are_what_drtenet_takes():
 @pytest.mark.parametrize(
     ("frame", "options", "message"),
     [
-        (noise().astype(np.float32), {}, "float32, expected uint8 or uint16"),
+        (noise().astype(np.float64), {}, "float64, expected uint8, uint16 or float32"),
         (noise()[..., None], {}, "expected (H, W) or (H, W, 3)"),
         (noise()[:0], {}, "expected (H, W)"),
         (noise(), {"measure": "sharpest"}, "expected one of largest, difference"),
         (noise(), {"window": -1.0}, "expected 0 or more"),
         (noise(), {"smoothing": float("nan")}, "expected 0 or more"),
     ],
-    ids=["floating point", "one channel", "no rows", "measure", "window", "smoothing"],
+    ids=["double precision", "one channel", "no rows", "measure", "window", "smoothing"],
 )
 def test_what_cannot_be_used_is_refused_by_name(frame, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):

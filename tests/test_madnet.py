@@ -104,7 +104,7 @@ def test_the_merged_difference_kernel_is_the_published_one(model, whole):
 @pytest.mark.real_data
 def test_the_probability_is_that_of_the_last_map(model, frames, seen):
     with torch.inference_mode():
-        assert torch.equal(model.probability(frames), torch.sigmoid(seen["out"]))
+        assert torch.equal(model.activation(frames), torch.sigmoid(seen["out"]))
 
 
 # One step of training
@@ -210,7 +210,7 @@ def test_without_deep_supervision_there_is_one_map():
     frames = torch.rand(1, 3, 256, 512)
     with torch.inference_mode():
         assert model(frames).shape == (1, 1, 256, 512)
-        assert torch.equal(model.probability(frames), torch.sigmoid(model(frames)))
+        assert torch.equal(model.activation(frames), torch.sigmoid(model(frames)))
 
 
 @pytest.mark.parametrize("size", [(128, 256), (256, 384)], ids=["too low", "not a multiple"])

@@ -74,14 +74,14 @@ def test_the_probability_is_the_published_one(model, parity, whole):
     frames = parity.make_input("rdian-96", (1, 1, 96, 96))
     assert float(frames.double().sum()) == pytest.approx(float(whole["input_sum"]))
     with torch.inference_mode():
-        assert largest_error(model.probability(frames), whole["out"]) < 1e-5
+        assert largest_error(model.activation(frames), whole["out"]) < 1e-5
 
 
 @pytest.mark.real_data
 def test_a_batch_that_is_not_square_gives_the_published_probability(model, parity, whole):
     frames = parity.make_input("rdian-rect-64x96", (2, 1, 64, 96))
     with torch.inference_mode():
-        assert largest_error(model.probability(frames), whole["rect_out"]) < 1e-5
+        assert largest_error(model.activation(frames), whole["rect_out"]) < 1e-5
 
 
 # Any size, fixed direction kernels
@@ -90,7 +90,7 @@ def test_a_batch_that_is_not_square_gives_the_published_probability(model, parit
 @pytest.mark.parametrize(("rows", "columns"), [(33, 47), (16, 16), (97, 40)], ids=lambda side: f"{side}")
 def test_any_size_gives_a_map_of_the_same_size(rows, columns):
     with torch.inference_mode():
-        assert RDIAN().eval().probability(torch.rand(2, 1, rows, columns)).shape == (2, 1, rows, columns)
+        assert RDIAN().eval().activation(torch.rand(2, 1, rows, columns)).shape == (2, 1, rows, columns)
 
 
 def test_fresh_direction_kernels_are_centre_minus_neighbour_and_do_not_learn():
@@ -191,7 +191,7 @@ def test_the_authors_weights_mark_their_target(side, marked, iou, trained, share
     picture = original(shared_root, "rdian-image-1.png", side=side, mode=Image.Resampling.BILINEAR)
     mask = original(shared_root, "rdian-mask-1.png", side=side, mode=Image.Resampling.NEAREST) > 0.5
     with torch.inference_mode():
-        found = trained.probability(trained.normalise(picture)) > 0.5
+        found = trained.activation(trained.normalise(picture)) > 0.5
     assert int(mask.sum()) == 6
     assert int(found.sum()) == marked
     assert int((found & mask).sum()) == 6
