@@ -11,8 +11,19 @@ class Augment:
 
     flip: bool = True
     """Mirror left to right and upside down, each one time in two."""
+    upright: bool = False
+    """Never upside down."""
+    transpose: bool = False
+    """Make rows columns, one time in two: with both mirrors, all turns by a quarter. For crops alone."""
     scale: tuple[float, float] = (0.8, 1.25)
     """Least and greatest factor of size; 1 and 1 to leave it."""
+    long_side: tuple[int, int] | None = None
+    """In place of `scale`: least and greatest length, pixels, that the longer side is resized to, all alike
+    often; the aspect is kept."""
+    stretch: bool = False
+    """In place of `scale`: the whole picture is resized to the crop's size; the aspect is not kept."""
+    on_target: float = 0.9
+    """Share of the crops of pictures with targets that are placed round one of them; others lie anywhere."""
     gain: float = 1.43
     """Contrast is multiplied by 1 / gain to gain."""
     offset: float = 0.12
@@ -41,13 +52,19 @@ class Augment:
     """Least and greatest factor of its contrast."""
 
     def __post_init__(self):
-        for name in ("drop_share", "pan_share", "noise_share", "blur_share", "paste_share"):
+        for name in ("on_target", "drop_share", "pan_share", "noise_share", "blur_share", "paste_share"):
             self._require(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("offset", "noise"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a share of the full scale, 0 to 1")
         for name in ("scale", "paste_gain"):
             low, high = getattr(self, name)
             self._require(name, 0.1 <= low <= high <= 10, "two factors from 0.1 to 10, the smaller first")
+        if self.long_side:
+            low, high = self.long_side
+            self._require("long_side", 1 <= low <= high <= 10_000, "two lengths from 1, the smaller first")
+        ways = [self.long_side is not None, self.stretch, tuple(self.scale) != (1, 1)]
+        if sum(ways) > 1:
+            raise ValueError("scale, long_side and stretch exclude each other; set scale = [1, 1]")
         self._require("gain", 1 <= self.gain <= 10, "1 to 10")
         self._require("pan", 0 <= self.pan <= 64, "0 to 64")
         self._require("blur", 0 < self.blur <= 10, "more than 0 and up to 10")

@@ -30,13 +30,18 @@ class ClipSampler:
     ):
         pools = [list(real), list(synthetic)]
         self._pools = [[s for s in pool if s.key_frames] for pool in pools]
-        self._weights = [np.array([len(s) for s in pool], dtype=float) for pool in self._pools]
+        self._weights = [np.array([len(s.key_frames) for s in pool], dtype=float) for pool in self._pools]
         self._shares = [1 - synthetic_share, synthetic_share]
         self._length, self._seed = length, seed
         self._augment = augment or Augment()
         for pool, share in zip(self._pools, self._shares, strict=True):
             if share > 0 and not pool:
                 raise UsageError("a share of clips is asked from a set of sequences that is empty")
+
+    @property
+    def key_frames(self) -> int:
+        """Frames of the real sequences that a clip may end at: what makes an epoch."""
+        return sum(len(sequence.key_frames) for sequence in self._pools[0])
 
     def batch(self, number: int, *, size: int, crop_size: tuple[int, int] | None) -> list[Clip]:
         """`size` augmented clips; `crop_size` (width, height) opens a part of each frame."""
@@ -51,6 +56,8 @@ class ClipSampler:
             cutting = self._cutting(rng)
             if cutting is not None:
                 clip = paste(clip, cutting, gain=rng.uniform(*self._augment.paste_gain), rng=rng)
+        if self._augment.transpose and rng.random() < 0.5:
+            clip = transforms.transpose(clip)
         return self._varied(self._opened(clip, crop_size, rng), rng)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Sequence, int]:
@@ -79,9 +86,8 @@ class ClipSampler:
         """Scaled, moved and cut to `size`; to the size it has where that is None."""
         augment, whole = self._augment, size is None
         size = size or clip.frames.shape[:0:-1]
-        low, high = augment.scale
-        clip = transforms.rescale(clip, math.exp(rng.uniform(math.log(low), math.log(high))))
-        clip = transforms.random_crop(transforms.pad(clip, size), size, rng)
+        clip = transforms.pad(self._scaled(clip, size, rng), size)
+        clip = transforms.random_crop(clip, size, rng, on_target=augment.on_target)
         steps = np.zeros((self._length, 2))
         if whole and augment.shift:
             steps += rng.integers(-augment.shift, augment.shift + 1, 2)
@@ -89,11 +95,22 @@ class ClipSampler:
             steps += np.arange(1 - self._length, 1)[:, None] * rng.uniform(-augment.pan, augment.pan, 2)
         return transforms.translate(clip, np.rint(steps))
 
+    def _scaled(self, clip: Clip, size: tuple[int, int], rng: np.random.Generator) -> Clip:
+        augment = self._augment
+        if augment.stretch:
+            return transforms.resize(clip, size)
+        if augment.long_side:
+            low, high = augment.long_side
+            return transforms.rescale(clip, rng.integers(low, high + 1) / max(clip.frames.shape[1:]))
+        low, high = augment.scale
+        return transforms.rescale(clip, math.exp(rng.uniform(math.log(low), math.log(high))))
+
     def _varied(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Mirrored, and with another brightness and sharpness."""
         augment = self._augment
         if augment.flip:
-            clip = transforms.flip(clip, horizontal=rng.random() < 0.5, vertical=rng.random() < 0.5)
+            horizontal, vertical = rng.random(2) < 0.5
+            clip = transforms.flip(clip, horizontal=horizontal, vertical=vertical and not augment.upright)
         gain = math.exp(rng.uniform(-1, 1) * math.log(augment.gain))
         offset = rng.uniform(-augment.offset, augment.offset)
         clip = transforms.gain_and_offset(clip, gain=gain, offset=offset)

@@ -23,14 +23,16 @@ def crop(clip: Clip, *, left: int, top: int, width: int, height: int) -> Clip:
     return _within(Clip(clip.frames[:, rows, columns], boxes, clip.labels, mask))
 
 
-def random_crop(clip: Clip, size: tuple[int, int], rng: np.random.Generator) -> Clip:
-    """A (width, height) opening at random, nine times in ten placed so that a target's centre is inside."""
+def random_crop(
+    clip: Clip, size: tuple[int, int], rng: np.random.Generator, *, on_target: float = 0.9
+) -> Clip:
+    """A (width, height) opening at random, a share of them placed so that a target's centre is inside."""
     height, width = clip.frames.shape[1:]
     if size[0] > width or size[1] > height:
         raise UsageError(f"crop {size[0]}x{size[1]} is larger than the picture, {width}x{height}")
     place = []
     anchor = None
-    if len(clip.boxes) and rng.random() < 0.9:
+    if len(clip.boxes) and rng.random() < on_target:
         box = clip.boxes[rng.integers(len(clip.boxes))]
         anchor = (box[:2] + box[2:]) / 2
     for axis, (whole, part) in enumerate(zip((width, height), size, strict=True)):
@@ -58,13 +60,25 @@ def flip(clip: Clip, *, horizontal: bool, vertical: bool) -> Clip:
     return Clip(np.ascontiguousarray(frames), boxes.astype(np.float32), clip.labels, mask)
 
 
+def transpose(clip: Clip) -> Clip:
+    """Rows become columns: pixels, boxes and mask together."""
+    mask = None if clip.mask is None else np.ascontiguousarray(clip.mask.T)
+    frames = np.ascontiguousarray(clip.frames.swapaxes(1, 2))
+    return Clip(frames, clip.boxes[:, [1, 0, 3, 2]], clip.labels, mask)
+
+
 def rescale(clip: Clip, factor: float) -> Clip:
-    """Resize all frames; each axis is scaled by what its side, rounded to whole pixels, really came to."""
+    """Resize all frames by a factor, the sides rounded to whole pixels."""
     height, width = clip.frames.shape[1:]
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return resize(clip, (max(1, round(width * factor)), max(1, round(height * factor))))
+
+
+def resize(clip: Clip, size: tuple[int, int]) -> Clip:
+    """Resize all frames to (width, height); each axis is scaled by what its side really came to."""
+    height, width = clip.frames.shape[1:]
     if size == (width, height):
         return clip
-    by = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    by = cv2.INTER_AREA if size[0] * size[1] < width * height else cv2.INTER_LINEAR
     frames = np.stack([cv2.resize(frame, size, interpolation=by) for frame in clip.frames])
     scale = np.array([size[0] / width, size[1] / height] * 2)
     mask = None

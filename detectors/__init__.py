@@ -43,6 +43,12 @@ def segmenter_class(name: str) -> type[Segmenter]:
     return getattr(import_module(f"detectors.{module}"), kind)
 
 
+def published_rate(name: str) -> Callable[..., float] | None:
+    """The rule (epoch, *, epochs, base) → learning rate of a segmenter's authors; None for other networks."""
+    name = canonical(name)
+    return import_module(f"detectors.{SEGMENTERS[name][0]}").learning_rate if name in SEGMENTERS else None
+
+
 def _segmenter(name: str) -> Callable[..., nn.Module]:
     return lambda **options: segmenter_class(name)(**options)
 
@@ -54,6 +60,9 @@ DETECTORS: dict[str, Callable[..., nn.Module]] = {
 }
 """Name → builder. torch is imported when a network is built, not when the table is read."""
 
+MMDET = "mmdet:"
+"""What the name of a detector of mmdet begins with; the path of its configuration follows."""
+
 ALIASES = {"dcnet": "dconet", "msconet": "dconet", "mad-net": "madnet"}
 """Other names in the literature → ours."""
 
@@ -64,6 +73,14 @@ def canonical(name: str) -> str:
     if name not in DETECTORS:
         raise unknown_name("detector", name, DETECTORS)
     return name
+
+
+def canonical_segmenter(name: str) -> str:
+    """The name in `SEGMENTERS` of one that goes by several. Raises UsageError where there is none."""
+    known = ALIASES.get(name.lower(), name.lower())
+    if known not in SEGMENTERS:
+        raise unknown_name("segmenter", name, SEGMENTERS)
+    return known
 
 
 def build(name: str, **options) -> nn.Module:

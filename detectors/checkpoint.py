@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from detectors.recipe import Recipe
 from pipeline.errors import OutputError, UsageError, WeightsError
+
+PLACES = ("root", "store")
+"""Keys of the section `data` that say where it lies: it may be moved while a run is stopped."""
 
 
 def cannot_write(folder: Path, error: Exception) -> OutputError:
@@ -27,13 +32,13 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[str, Any]:
-    """The state in a checkpoint that was made with the same recipe, but for its section `record`.
+    """The state in a checkpoint that was made with the same recipe, but for what does not change a step.
 
     Raises WeightsError when the file is none, UsageError naming the first key that differs.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        differing = first_difference(_lasting(recipe), _lasting(state["recipe"]))
+        differing = first_difference(_lasting(recipe), _lasting(with_defaults(state["recipe"])))
     except Exception as error:  # torch raises many kinds for bad bytes
         raise no_checkpoint(path) from error
     if differing:
@@ -52,8 +57,14 @@ def no_checkpoint(path: Path) -> WeightsError:
 
 
 def _lasting(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What must not change while a run is going on: all but what it leaves behind."""
-    return {section: values for section, values in recipe.items() if section != "record"}
+    """What must not change while a run is going on: all but what it leaves behind, and where its data lie."""
+    lasting = {section: values for section, values in recipe.items() if section != "record"}
+    return {**lasting, "data": {key: value for key, value in recipe["data"].items() if key not in PLACES}}
+
+
+def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier version: keys that it did not have do as before, by their defaults."""
+    return {section: values | recipe.get(section, {}) for section, values in asdict(Recipe()).items()}
 
 
 def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[str, Any, Any] | None:

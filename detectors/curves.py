@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-SCORES = {"ap50": "AP50", "best_f1": "best F1"}
+SCORES = {
+    "ap50": "AP50",
+    "best_f1": "best F1",
+    "iou": "IoU",
+    "niou": "nIoU",
+    "f1": "F1",
+    "pd": "Pd",
+}
+"""Scores that are drawn, where there are such, and what they are called."""
 WINDOWS = 50
 """A curve is smoothed over about this part of its length."""
 
@@ -27,14 +35,17 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, terms: Sequence[str])
     _losses(losses, rows, terms)
     rates.plot(*_points(rows, "rate"), "C7")
     rates.set_ylabel("learning rate")
+    measured = [{"step": row["step"], **row["val"]} for row in rows if "val" in row]
     for name, label in SCORES.items():
-        points = _points([{"step": row["step"], **row["val"]} for row in rows if "val" in row], name)
-        scores.plot(*points, "o-", markersize=3, label=label)
+        points = _points(measured, name)
+        if points.size:
+            scores.plot(*points, "o-", markersize=3, label=label)
     scores.set(ylabel="validation", ylim=(0, 1), xlabel="step")
     for axes in (losses, rates, scores):
         axes.grid(alpha=0.3)
     for axes in (losses, scores):
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     partial = path.with_suffix(".part")
     figure.savefig(partial, format="png", dpi=110)
     partial.replace(path)
@@ -42,7 +53,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, terms: Sequence[str])
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """(2, n) steps and values of the rows that have the value."""
-    return np.array([(row["step"], row[name]) for row in rows if name in row], dtype=float).reshape(-1, 2).T
+    found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    return np.array(found, dtype=float).reshape(-1, 2).T
 
 
 def _losses(axes, rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> None:

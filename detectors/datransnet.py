@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detectors.blocks import ConvUnit
 from detectors.pooling import halved
-from detectors.segmenter import Segmenter
+from detectors.segmenter import Segmenter, exact_sigmoid, inverse_sigmoid
 from detectors.soft_iou import soft_iou_loss
 
 EPSILON = 1e-12  # least norm that rows of queries and keys are divided by
@@ -233,7 +233,15 @@ class DATransNet(Segmenter):
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class; the same in training and evaluation."""
-        return torch.sigmoid(self.prediction(frames))
+        return exact_sigmoid(self.prediction(frames))
+
+    def output_biases(self) -> list[nn.Parameter]:
+        """That of the last convolution."""
+        return [self.outc[-1].bias]
+
+    def logits(self, outputs: Tensor) -> list[Tensor]:
+        """Logits (B, 1, H, W) of the map of probabilities."""
+        return [inverse_sigmoid(outputs)]
 
     def loss(self, outputs: Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
         """Soft IoU loss of probabilities (B, 1, H, W) over the whole batch."""

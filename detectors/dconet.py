@@ -6,6 +6,7 @@ never run included.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -348,13 +349,29 @@ class DCONet(Segmenter):
 
         Raises ValueError where `outputs` hold a rebuilt image and `frames` are not given.
         """
-        rebuilt, logits = (None, outputs) if isinstance(outputs, Tensor) else outputs
+        (logits,) = self.logits(outputs)
         loss = soft_iou_loss(torch.sigmoid(logits), target, per_image=True)
-        if rebuilt is None:
+        if isinstance(outputs, Tensor):
             return loss
         if frames is None:
             raise ValueError("the loss of DCONet needs the frames that it rebuilds; give frames")
-        return loss + RECONSTRUCTION * F.mse_loss(rebuilt.to(loss.dtype), frames.to(loss.dtype))
+        return loss + self.unmasked_loss(outputs, frames)
+
+    @torch.no_grad()
+    def set_prior(self, probability: float) -> None:
+        """As in other segmenters; here the last convolution is taken off the logits, not added to them."""
+        self.decos[-1].sparse.conv_out.bias.fill_(-math.log(probability / (1 - probability)))
+
+    def logits(self, outputs: tuple[Tensor, Tensor] | Tensor) -> list[Tensor]:
+        """Logits (B, 1, H, W) of the one map that masks supervise."""
+        return [outputs if isinstance(outputs, Tensor) else outputs[1]]
+
+    def unmasked_loss(self, outputs: tuple[Tensor, Tensor] | Tensor, frames: Tensor) -> Tensor | float:
+        """A tenth of the mean squared error of the rebuilt frames, where they are given."""
+        if isinstance(outputs, Tensor):
+            return 0.0
+        exact = torch.promote_types(outputs[0].dtype, torch.float32)
+        return RECONSTRUCTION * F.mse_loss(outputs[0].to(exact), frames.to(exact))
 
     @staticmethod
     def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -224,6 +224,7 @@ class DRTENet(DeeplySupervised):
     """
 
     multiple = 16
+    least_batch = 2  # some batch norms see one value of each picture
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     def __init__(self, *, ori_h: int = 256, dim: int = WIDTH, deep_supervision: bool = True):

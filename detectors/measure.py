@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import command
 from pipeline.config import DetectorConfig
 from pipeline.errors import UsageError
+from pipeline.mask_metrics import threshold as probability
 from pipeline.vid_map_coco import score
 
 if TYPE_CHECKING:
@@ -55,10 +57,13 @@ def annotated(record: VideoRecord, stride: int) -> list[int]:
     return sorted(record.image_ids)[::stride]
 
 
-def detect(model: nn.Module, sequence: Sequence, positions: list[int]) -> Iterator[tuple[int, Detections]]:
+def detect(
+    model: nn.Module, sequence: Sequence, positions: list[int], *, enlarge: float = 1.0
+) -> Iterator[tuple[int, Detections]]:
     """Detections of score `CONF` or more in some frames, ascending, in pixels of the sequence.
 
-    Where windows overlap the sequence is streamed, else each window is a clip: the same numbers either way.
+    The network sees frames enlarged by `enlarge`. Where windows overlap the sequence is streamed, else each
+    window is a clip: the same numbers either way.
     """
     import torch
 
@@ -66,7 +71,7 @@ def detect(model: nn.Module, sequence: Sequence, positions: list[int]) -> Iterat
     from pipeline.geometry import Geometry
     from pipeline.suppress import decode
 
-    geometry = Geometry.native(sequence.frames.shape[:0:-1])
+    geometry = Geometry.native(sequence.frames.shape[:0:-1], scale=enlarge)
     dense = len(positions) * (model.frames - 1) > len(sequence)
     raw_outputs = _streamed if dense else _clip_by_clip
     training = model.training
@@ -109,7 +114,13 @@ def _pixels(model, geometry, frames):
 
 
 def score_dataset(
-    model: nn.Module, dataset: Dataset, *, stride: int, workers: int = 1, by_class: bool = False
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    stride: int,
+    enlarge: float = 1.0,
+    workers: int = 1,
+    by_class: bool = False,
 ) -> tuple[Evaluator, list[dict]]:
     """Every `stride`-th frame of a dataset, scored, and the COCO results.
 
@@ -125,8 +136,10 @@ def score_dataset(
     ids = sorted(category["id"] for category in table["categories"])
     categories = dict(enumerate(ids)) if by_class else dict.fromkeys(range(model.num_classes), ids[0])
     evaluator, rows = Evaluator(table, classes=by_class), []
-    with Progress(sum(len(annotated(record, stride)) for record in dataset.records)) as progress:
-        for record, found in _of_sequences(model, dataset, stride=stride, workers=workers):
+    tasks = [(model, r, dataset.root, annotated(r, stride), enlarge) for r in dataset.records]
+    count = sum(len(positions) for *_, positions, _ in tasks)
+    with Progress(count) as progress, closing(_of_sequences(tasks, workers)) as of_sequences:
+        for record, found in of_sequences:
             for position, detections in found:
                 image = record.image_ids[position]
                 evaluator.add(image, detections)
@@ -135,40 +148,38 @@ def score_dataset(
     return evaluator, rows
 
 
-def _of_sequences(model, dataset, *, stride, workers):
+def _of_sequences(tasks, workers):
     """Each record with its detections, in the order of the dataset."""
-    tasks = [(model, record, dataset.root, annotated(record, stride)) for record in dataset.records]
     if workers == 1:
         for task in tasks:
             yield task[1], _of_sequence(*task)
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    from detectors.workers import shared
 
-    context = multiprocessing.get_context("spawn")  # forked processes inherit locks of torch's threads
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
-        try:
-            found = pool.map(_of_sequence_whole, tasks)
-            yield from zip(dataset.records, found, strict=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with closing(shared(_of_sequence_whole, tasks, workers=workers)) as found:
+        yield from zip((task[1] for task in tasks), found, strict=True)
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _of_sequence(model, record, root, positions) -> Iterator[tuple[int, Detections]]:
+def _of_sequence(model, record, root, positions, enlarge) -> Iterator[tuple[int, Detections]]:
     from datasets.clips import read_sequence
 
-    return detect(model, read_sequence(record, root), positions) if positions else iter(())
+    return detect(model, read_sequence(record, root), positions, enlarge=enlarge) if positions else iter(())
 
 
 def _of_sequence_whole(task) -> list[tuple[int, Detections]]:
+    """In a process that is one of several."""
+    import torch
+
+    torch.set_num_threads(1)
     return list(_of_sequence(*task))
+
+
+def scale(text: str) -> float:
+    """A factor that `detector.enlarge` allows, as an option's type."""
+    try:
+        return DetectorConfig(enlarge=float(text)).enlarge
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}': {error}") from error
 
 
 def parser() -> command.Parser:
@@ -182,38 +193,59 @@ def parser() -> command.Parser:
     parser.add_argument(
         "--stride", type=command.whole(1), default=5, metavar="N", help="measure each n-th frame (default: 5)"
     )
+    parser.add_argument(
+        "--enlarge", type=scale, metavar="N", help="enlarge frames (default: as the weights learned)"
+    )
     parser.add_argument("--by-class", action="store_true", help="score class by class, not all as one")
     parser.add_argument(
         "--conf", type=score, default=0.4, help="threshold where one is asked for (default: 0.4)"
+    )
+    parser.add_argument(
+        "--threshold", type=probability, default=0.5, help="of segmenters: found is above (default: 0.5)"
+    )
+    parser.add_argument(
+        "--flip-averaging", action="store_true", help="of segmenters: the mean of four mirrored views"
     )
     parser.add_argument("--workers", type=command.whole(1), default=1, help="processes (default: 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--output", type=Path, help="write all numbers as JSON, too")
     parser.add_argument("--detections", type=Path, help="write what was found as COCO results, too")
-    parser.add_argument("--plots", type=Path, help="folder for precision-recall and FROC curves")
+    parser.add_argument(
+        "--plots", type=Path, help="folder for curves: precision-recall and FROC, of segmenters ROC"
+    )
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
     """Measure, write and print. Raises MoteError."""
+    command.require_writable(options.output, options.detections, folder=options.plots)
     # torch takes seconds to load: not for --help
     import torch
 
     from datasets import layouts
     from detectors import weights
+    from detectors.segmenter import Segmenter
     from pipeline.device import pick_device, thread_count
     from pipeline.evaluation.tables import tables
 
     device = pick_device(options.device)
     ours = weights.ZOO_TABLE.get(options.weights)
-    model, _, _ = weights.network(ours.detector if ours else options.detector, options.weights)
+    model, path, _ = weights.network(ours.detector if ours else options.detector, options.weights)
     dataset = layouts.load(options.dataset, options.root, options.split)
+    if isinstance(model, Segmenter):
+        _segmenter(model.to(device), dataset, options, enlarge=options.enlarge or weights.enlargement(path))
+        return
     torch.set_num_threads(thread_count(model))
     workers = options.workers if device.type == "cpu" else 1
     if options.by_class and model.num_classes != len(dataset.classes):
         raise UsageError(f"the network has {model.num_classes} classes, the dataset {len(dataset.classes)}")
     evaluator, rows = score_dataset(
-        model.to(device), dataset, stride=options.stride, workers=workers, by_class=options.by_class
+        model.to(device),
+        dataset,
+        stride=options.stride,
+        enlarge=options.enlarge or weights.enlargement(path),
+        workers=workers,
+        by_class=options.by_class,
     )
     report = evaluator.report(options.conf)
     print(tables(report))
@@ -225,6 +257,15 @@ def work(options: argparse.Namespace) -> None:
         from pipeline.evaluation.plots import plot
 
         print("\nplots: " + ", ".join(map(str, plot(report, options.plots))))
+
+
+def _segmenter(model, dataset, options, *, enlarge) -> None:
+    from detectors.mask_measure import report
+
+    if options.by_class or options.detections:
+        name = "--by-class" if options.by_class else "--detections"
+        raise UsageError(f"{name} is for networks that find boxes, {type(model).__name__} marks pixels")
+    report(model, dataset, options, enlarge=enlarge)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
-"""What a detector is asked for in training: clips as tensors, and the loss of its raw output.
+"""What a network is asked for in training: clips as tensors, the loss of its output, and its scores.
 
-The trainer knows nothing of boxes; another task brings another class with these methods.
+The trainer knows nothing of boxes or masks: each task is a class with the methods of `Detection` here.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.clips import Clip
 from detectors.losses import detection_loss
+from detectors.mask_objective import Segmentation
+from detectors.measure import measure
 from detectors.parallel import World
+from detectors.recipe import Recipe
+from detectors.segmenter import Segmenter
+from detectors.training_data import Validation
 from pipeline.boxes import to_centres
+from pipeline.errors import UsageError
 from pipeline.normalise import to_network_input
 
 
@@ -28,12 +34,21 @@ class Batch(NamedTuple):
     labels: list[Tensor]
     """Per clip (N,) int64."""
 
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All that `forward` takes."""
+        return (self.frames,)
+
 
 class Detection:
     """Boxes, objectness and classes of the key frame, by the loss of Tridos."""
 
     terms = ("loss", "ciou", "objectness", "classes")
     """Names of the numbers that `loss` tells of a batch."""
+    headline = ("ap50", "AP50")
+    """Key and name of the score by which the best weights are chosen."""
+    scores = ("ap50", "ap", "recall50", "best_f1", "best_threshold")
+    """Keys of a measurement that a table of the run has columns for."""
 
     def collate(self, clips: list[Clip], device: torch.device) -> Batch:
         """Clips of one size as tensors on the device."""
@@ -53,3 +68,25 @@ class Detection:
         total = loss.share(cells)
         sums = (loss.ciou_sum, loss.objectness_sum, loss.class_sum)
         return total, [total.item(), *(value.item() / max(cells, 1) for value in sums)]
+
+    def measure(self, model: nn.Module, validation: Validation, *, stride: int) -> dict[str, float]:
+        """Class-agnostic scores on every `stride`-th validation frame; a signal ends it with Interrupted."""
+        scores = measure(model, validation.records, validation.coming(), validation.truth, stride=stride)
+        return scores.as_dict()
+
+    def told(self, scores: dict[str, float]) -> str:
+        """A measurement for people."""
+        return f"AP50 {scores['ap50']:.4f}, best F1 {scores['best_f1']:.4f}"
+
+
+def objective_for(model: nn.Module, recipe: Recipe) -> Detection | Segmentation:
+    """What the recipe's network learns. Raises UsageError for a recipe that does not fit the network."""
+    if isinstance(model, Segmenter):
+        return Segmentation(model, recipe)
+    for key, value, idle in (
+        ("objective.kind", recipe.objective.kind, "own"),
+        ("model.prior", recipe.model.prior, 0),
+    ):
+        if value != idle:
+            raise UsageError(f"{key} = {value!r} is for segmenters, '{recipe.model.name}' finds boxes")
+    return Detection()

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from detectors.recipe import Optimiser, Schedule
+import detectors
+from detectors.recipe import Optimiser, Recipe, Schedule
+from pipeline.errors import UsageError
 
 SPREAD = 0.02
 """Standard deviation of the normal initialisation."""
 
 
+def rate_rule(recipe: Recipe, *, frames: int) -> Callable[[int], float]:
+    """Step, counted from 0, → learning rate, where `frames` of the training split make an epoch.
+
+    Raises UsageError where the network has no rule and is to have one.
+    """
+    schedule = recipe.schedule
+    if schedule.rule != "network":
+        return lambda step: learning_rate(step, schedule)
+    published = detectors.published_rate(recipe.model.name)
+    if published is None:
+        raise UsageError(
+            f"'{recipe.model.name}' has no learning rate of its own; set schedule.rule = 'cosine'"
+        )
+    share = schedule.batch * recipe.optimiser.accumulate / frames  # of an epoch, in one step
+    epochs = schedule.steps * share
+    return lambda step: published(step * share, epochs=epochs, base=schedule.rate)
+
+
 def learning_rate(step: int, schedule: Schedule) -> float:
-    """The rate of a step, counted from 0, by the schedule's rule."""
+    """The rate of a step, counted from 0, by the schedule's rule, which is not the network's."""
     return (_yolox if schedule.rule == "yolox" else _cosine)(step, schedule)
 
 
@@ -43,13 +64,16 @@ def _half_cosine(done: float, schedule: Schedule) -> float:
 
 
 def make_optimiser(model: nn.Module, recipe: Optimiser, *, rate: float) -> torch.optim.Optimizer:
-    """The optimiser of all parameters that learn; weight decay is on kernels and matrices only."""
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.name]
+    """The optimiser of all parameters that learn; weight decay is where the recipe says."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    others = recipe.weight_decay if recipe.decay_all else 0.0
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": others},
     ]
+    if recipe.name == "adagrad":
+        return torch.optim.Adagrad(groups, lr=rate, eps=recipe.eps)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.name]
     return kind(groups, lr=rate, betas=recipe.betas, eps=recipe.eps)
 
 

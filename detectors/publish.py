@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from detectors import weights
 from pipeline import command
@@ -16,7 +17,10 @@ from pipeline.errors import WeightsError
 
 
 def publish(run: Path, name: str, *, zoo: Path = weights.ZOO) -> Path:
-    """Copy RUN/best.safetensors to the zoo with floats in 16 bits; its metadata goes along."""
+    """Copy RUN/best.safetensors to the zoo with floats in 16 bits; its metadata goes along.
+
+    Of absolute paths in it the last part alone: the others tell only whose machine it was.
+    """
     from safetensors import safe_open
 
     source = run / "best.safetensors"
@@ -27,9 +31,19 @@ def publish(run: Path, name: str, *, zoo: Path = weights.ZOO) -> Path:
         facts = {key: json.loads(value) for key, value in metadata.items()}
     except ValueError as error:
         raise WeightsError(f"{source} is not of a training run: its metadata is not JSON") from error
+    facts = {key: without_places(value) for key, value in facts.items()}
     target = zoo / f"{name}.safetensors"
     weights.save(state, target, metadata=facts, half=True)
     return target
+
+
+def without_places(value: Any) -> Any:
+    """JSON values with all absolute paths cut to their last part."""
+    if isinstance(value, dict):
+        return {key: without_places(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_places(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def parser() -> command.Parser:

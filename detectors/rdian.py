@@ -135,6 +135,10 @@ class RDIAN(Segmenter):
                 nn.init.normal_(module.weight, 1, 0.02)
                 nn.init.normal_(module.bias, 0, 1)  # the authors set the mean alone; 1 is torch's default
 
+    def output_biases(self) -> list[nn.Parameter]:
+        """That of the head."""
+        return [self.head.block[-1].bias]
+
     def direction_map(self, frames: Tensor) -> Tensor:
         """Where a pixel differs alike from opposite neighbours: (B, 1, H, W) → (B, 1, H, W) in 0 to 1."""
         # the stored kernels, in one convolution: a checkpoint may hold others than the constructor makes
@@ -144,17 +148,21 @@ class RDIAN(Segmenter):
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class; the same in training and evaluation."""
+        return self._logits(frames, torch.contiguous_format)
+
+    def prediction(self, frames: Tensor) -> Tensor:
+        """Logits (B, 1, H, W): what `forward` gives, but for the order of sums."""
+        # the channels of a pixel side by side: a fifth less time on a CPU
+        return self._logits(frames, torch.channels_last)
+
+    def _logits(self, frames: Tensor, layout: torch.memory_format) -> Tensor:
         self._check(frames)
-        fine = self.conv1(frames)
+        fine = self.conv1(frames).contiguous(memory_format=layout)
         coarse = self.conv2(fine + fine * self.direction_map(frames))
         chains = (self.residual_block0, self.residual_block1, self.residual_block2, self.residual_block3)
         gated = self.cbam(self.conv_cat(torch.cat([chain(coarse) for chain in chains], dim=1)))
         wide = F.interpolate(gated, frames.shape[-2:], mode="bilinear", align_corners=False)
-        return self.head(torch.relu(wide + self.conv_res(fine)))
-
-    def prediction(self, frames: Tensor) -> Tensor:
-        """Logits (B, 1, H, W): what `forward` gives."""
-        return self(frames)
+        return self.head(wide.add_(self.conv_res(fine)).relu_())
 
     def loss(self, outputs: Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
         """Soft IoU of each image of logits (B, 1, H, W) and masks, averaged."""

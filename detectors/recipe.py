@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datasets.augment import Augment
+from pipeline.config import GREATEST_SCALE, LEAST_SCALE
 
 EDGE = 32
 """Networks take pictures whose sides are multiples of this."""
@@ -31,8 +32,15 @@ class ModelRecipe:
     """Options of its builder, for example num_classes or width."""
     init: str = ""
     """Weights to start from; empty for a fresh network."""
-    initialisation: Literal["default", "normal"] = "default"
-    """Fresh weights: torch's defaults, or kernels from N(0, 0.02) and batch norm scales from N(1, 0.02)."""
+    initialisation: Literal["default", "normal", "published"] = "default"
+    """Fresh weights: as the network is built; kernels from N(0, 0.02) and batch norm scales from N(1, 0.02);
+    or those of the authors' training, for segmenters that have such."""
+    prior: float = 0.0
+    """Probability that a fresh segmenter gives every pixel, below 1; 0 to leave it as initialised."""
+
+    def __post_init__(self):
+        if not 0 <= self.prior < 1:
+            raise ValueError(f"prior = {self.prior}, expected 0 to less than 1")
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class DataRecipe:
     """Treat all categories as one class, 'target'."""
     letterbox: tuple[int, int] | None = None
     """Width and height that frames are fitted into, on grey; left out, they keep their size."""
+    enlarge: float = 1.0
+    """Frames are enlarged by this factor first, here and wherever the weights are used; for tiny targets."""
     videos: int = 0
     """Use only this many sequences of each split; 0 for all. For trying things out."""
     synthetic_videos: int = 60
@@ -68,20 +78,39 @@ class DataRecipe:
         require(self, 0, 1, "synthetic_share")
         if self.letterbox and any(side < EDGE or side % EDGE for side in self.letterbox):
             raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {EDGE}")
+        require(self, LEAST_SCALE, GREATEST_SCALE, "enlarge")
+        if self.letterbox and self.enlarge != 1:
+            raise ValueError("letterbox and enlarge are both given, expected one of them")
+
+
+@dataclass(frozen=True)
+class ObjectiveRecipe:
+    """What is to become small."""
+
+    kind: Literal["own", "soft-iou-focal"] = "own"
+    """The network's own loss, as published; or for segmenters, on each map that the network supervises, soft
+    IoU of each picture plus focal loss, and the mean over the maps."""
+    focal: float = 1.0
+    """Weight of the focal loss, which is a sum over the pixels of a picture for each pixel of its targets."""
+
+    def __post_init__(self):
+        require(self, 0, math.inf, "focal")
 
 
 @dataclass(frozen=True)
 class Optimiser:
     """How a gradient becomes a step."""
 
-    name: Literal["adamw", "adam"] = "adamw"
-    """adamw takes weight decay off the weights, adam adds it to the gradient."""
+    name: Literal["adamw", "adam", "adagrad"] = "adamw"
+    """adamw takes weight decay off the weights, the others add it to the gradient."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the averages of gradient and squared gradient."""
+    """Decay of the averages of gradient and squared gradient; adagrad has none."""
     eps: float = 1e-8
-    """Keeps the division by the root of the second average finite."""
+    """Keeps the division by the root of the second average, for adagrad the second sum, finite."""
     weight_decay: float = 0.01
     """On weights of two or more dimensions."""
+    decay_all: bool = False
+    """Weight decay on all that learns: also on biases and the scales of normalisations."""
     clip_norm: float = 10.0
     """Gradients are scaled down to this norm; inf for never."""
     accumulate: int = 1
@@ -108,14 +137,15 @@ class Schedule:
     """Width and height of the opening that clips are cut to, multiples of 32."""
     whole_share: float = 0.3
     """The last share of the steps sees whole frames instead of crops, 0 to 1."""
-    rule: Literal["cosine", "yolox"] = "cosine"
-    """Linear warm-up from nothing, then cosine; or yolox: quadratic warm-up, cosine, and a level end."""
+    rule: Literal["cosine", "yolox", "network"] = "cosine"
+    """Linear warm-up from nothing, then cosine; yolox: quadratic warm-up, cosine, and a level end; network:
+    that of the segmenter's authors, where an epoch has as many clips as the split has frames."""
     rate: float = 1e-3
     """Peak learning rate."""
     final_rate: float = 1e-5
-    """Learning rate at the last step."""
+    """Learning rate at the last step; not of network."""
     warmup: int = 150
-    """Steps of rise to the peak."""
+    """Steps of rise to the peak; not of network."""
     warmup_rate: float = 0.0
     """Learning rate at the first step; yolox alone."""
     level: int = 0
@@ -159,7 +189,7 @@ class Record:
     measure_every: int = 1000
     """Steps between two measurements on the validation set."""
     measure_stride: int = 25
-    """Each n-th validation frame is measured during training."""
+    """Each n-th frame of every validation sequence is measured during training."""
 
     def __post_init__(self):
         require(self, 1, math.inf, "log_every", "save_every", "measure_every", "measure_stride")
@@ -174,6 +204,11 @@ class Recipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     augment: Augment = field(default_factory=Augment)
+    objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     record: Record = field(default_factory=Record)
+
+    def __post_init__(self):
+        if self.augment.transpose and self.schedule.whole_share > 0:
+            raise ValueError("augment.transpose is for crops alone; set schedule.whole_share = 0")

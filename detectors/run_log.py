@@ -18,15 +18,17 @@ from detectors.curves import draw
 from detectors.events import EventFile
 
 EVENTS = "events.out.tfevents"
-VAL = ("ap50", "ap", "recall50", "best_f1", "best_threshold")
-"""Scores of a measurement that the table has columns for."""
 
 
 class RunLog:
-    """The open logs of one run. `terms` are the parts of the loss, the loss itself first."""
+    """The open logs of one run.
 
-    def __init__(self, folder: Path, *, step: int, terms: tuple[str, ...]):
-        self._folder, self._terms = folder, terms
+    `terms` are the parts of the loss, the loss itself first; `scores` are those of a measurement that the
+    table has columns for.
+    """
+
+    def __init__(self, folder: Path, *, step: int, terms: tuple[str, ...], scores: tuple[str, ...]):
+        self._folder, self._terms, self._scores = folder, terms, scores
         self._columns = (*terms, "norm", "rate")
         self.rows = cut(folder / "log.jsonl", step)
         for stale in folder.glob(f"{EVENTS}.*"):
@@ -34,7 +36,7 @@ class RunLog:
         self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
         self._table_file = (folder / "log.csv").open("w", encoding="utf-8", newline="")
         self._table = csv.writer(self._table_file)
-        self._table.writerow(["step", "time", *self._columns, *(f"val_{name}" for name in VAL)])
+        self._table.writerow(["step", "time", *self._columns, *(f"val_{name}" for name in scores)])
         start = self.rows[0].get("time", 0.0) if self.rows else 0.0
         self._events = EventFile(folder / f"{EVENTS}.{step:08}.mote", time=start)
         for row in self.rows:
@@ -53,7 +55,7 @@ class RunLog:
         """The row in the table and among the events."""
         val = row.get("val", {})
         cells = [row.get(name, "") for name in ("step", "time", *self._columns)]
-        self._table.writerow([*cells, *(val.get(name, "") for name in VAL)])
+        self._table.writerow([*cells, *(val.get(name, "") for name in self._scores)])
         scalars = {f"train/{name}": row[name] for name in self._columns if name in row}
         scalars |= {f"val/{name}": value for name, value in val.items() if type(value) in (int, float)}
         self._events.add(row["step"], scalars, time=row.get("time", 0.0))
@@ -73,9 +75,9 @@ class RunLog:
 
 
 @contextmanager
-def run_log(folder: Path, *, step: int, terms: tuple[str, ...]) -> Iterator[RunLog]:
+def run_log(folder: Path, *, step: int, terms: tuple[str, ...], scores: tuple[str, ...]) -> Iterator[RunLog]:
     """The logs of the run in `folder` that goes on after `step`; closed with the block. Raises OSError."""
-    log = RunLog(folder, step=step, terms=terms)
+    log = RunLog(folder, step=step, terms=terms, scores=scores)
     try:
         yield log
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,19 @@ from detectors.fitting import fit, undo
 from detectors.soft_iou import soft_iou_loss
 from pipeline.geometry import Geometry
 
+LEAST_PROBABILITY = 1e-7
+"""Where probabilities become logits again they are kept so far from 0 and 1."""
+
+
+def exact_sigmoid(logits: Tensor) -> Tensor:
+    """Probabilities of at least float32: half precision has none from 0.996 to 1, and no gradient there."""
+    return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+def inverse_sigmoid(probability: Tensor) -> Tensor:
+    """The logits of probabilities; beyond ±16 there is no gradient."""
+    return torch.logit(probability, eps=LEAST_PROBABILITY)
+
 
 class Segmenter(nn.Module):
     """A network that says for each pixel of one frame how likely it belongs to a target."""
@@ -23,6 +37,14 @@ class Segmenter(nn.Module):
     """Per input channel, subtracted from grey values in [0, 1]."""
     std: tuple[float, ...] = (1.0,)
     """Per input channel, divides what is left."""
+    frames: int = 1
+    """Frames that one map depends on."""
+    num_classes: int = 1
+    """Kinds of targets that are told apart."""
+    least_batch: int = 1
+    """Fewest pictures that a batch must have in training."""
+    fixed_size: int | None = None
+    """Rows and columns of every input, for networks that take one size alone."""
 
     def normalise(self, pictures: Tensor) -> Tensor:
         """Grey pictures (B, 1, H, W), floating point in [0, 1] → network input (B, channels, H, W)."""
@@ -53,7 +75,8 @@ class Segmenter(nn.Module):
         `geometry` says how they lie in the network input, where it is to be another than that of the method.
         """
         geometry = geometry or self.geometry((pictures.shape[-1], pictures.shape[-2]))
-        return undo(self.activation(*self.inputs(pictures, geometry)), geometry)
+        found = self.activation(*self.inputs(pictures, geometry))
+        return undo(found.to(pictures.dtype), geometry)  # a CPU cannot resize maps of half precision
 
     def loss(self, outputs: Any, target: Tensor, frames: Tensor | None = None) -> Tensor:
         """Training loss of what `forward` gave for `frames`; target (B, 1, H, W) in [0, 1].
@@ -61,6 +84,27 @@ class Segmenter(nn.Module):
         Only networks that also rebuild their input need `frames`.
         """
         raise NotImplementedError
+
+    def output_biases(self) -> list[nn.Parameter]:
+        """The biases (1,) that are added last to the logits of each map that masks supervise."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def set_prior(self, probability: float) -> None:
+        """Let fresh weights give about this probability everywhere, from 0 to 1 exclusive: targets are rare.
+
+        From the one half that networks start at, Adam takes hundreds of steps to learn no more than that.
+        """
+        for bias in self.output_biases():
+            bias.fill_(math.log(probability / (1 - probability)))
+
+    def logits(self, outputs: Any) -> list[Tensor]:
+        """Of what `forward` gave: logits (B, 1, H, W) of all maps that masks supervise."""
+        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+    def unmasked_loss(self, outputs: Any, frames: Tensor) -> Tensor | float:
+        """The part of `loss` that masks have no share in; 0 but for networks that rebuild their input."""
+        return 0.0
 
     @staticmethod
     def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -92,6 +136,10 @@ class DeeplySupervised(Segmenter):
         size = features[0].shape[-2:]
         resized = [F.interpolate(side, size, mode="bilinear", align_corners=False) for side in sides[1:]]
         return [sides[0], *resized, prediction]
+
+    def output_biases(self) -> list[nn.Parameter]:
+        """Those of the five heads, and of the prediction."""
+        return [head.bias for head in (self.Conv, self.conv1, self.conv2, self.conv3, self.conv4, self.conv5)]
 
     def loss(self, outputs: list[Tensor] | Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
         """Sum over all maps of logits of the soft IoU loss, each over the whole batch."""

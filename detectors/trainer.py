@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,14 +17,15 @@ import detectors
 from datasets.clips import Clip
 from detectors import checkpoint, weights
 from detectors.console import Console
-from detectors.measure import measure
-from detectors.objective import Batch, Detection
-from detectors.optimise import Average, initialise_normally, learning_rate, make_optimiser
+from detectors.mask_objective import MaskBatch
+from detectors.objective import Batch, objective_for
+from detectors.optimise import Average, initialise_normally, make_optimiser, rate_rule
 from detectors.parallel import World, join_batch_norms, require_parts, require_same_step
 from detectors.recipe import Recipe
 from detectors.run_log import RunLog, run_log
-from detectors.training_data import Validation, batch_clips, training_clips, unless_stopped
-from pipeline.errors import Interrupted, MoteError
+from detectors.segmenter import Segmenter
+from detectors.training_data import Validation, batch_clips, training_clips
+from pipeline.errors import Interrupted, MoteError, UsageError
 from pipeline.interrupt import Stop
 from pipeline.prefetch import prefetch
 from pipeline.settings import dump_toml
@@ -47,9 +49,9 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise checkpoint.cannot_write(self.folder, error) from error
-        self.model = fresh_network(recipe).to(device)
+        self.model = fresh_network(recipe, init=not self.checkpoint.exists()).to(device)
         join_batch_norms(self.model, self.world)
-        self.objective = Detection()
+        self.objective = objective_for(self.model, recipe)
         self.average = Average(self.model, decay=recipe.schedule.ema, ramp=recipe.schedule.ema_ramp)
         self.optimiser = make_optimiser(self.model, recipe.optimiser, rate=recipe.schedule.rate)
         self.step, self.best, self.best_step = 0, 0.0, 0
@@ -62,6 +64,7 @@ class Trainer:
             num_classes=self.model.num_classes,
             progress="auto" if self.world.first else "off",
         )
+        self.rate = rate_rule(recipe, frames=self.sampler.key_frames)
         if self.world.first:
             self.validation = Validation(recipe, self.stop)
 
@@ -105,7 +108,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, writing last.pt, best.safetensors and what `detectors.run_log` tells of."""
         first, record = self.world.first, self.recipe.record
-        log = run_log(self.folder, step=self.step, terms=self.objective.terms) if first else nullcontext()
+        names = {"terms": self.objective.terms, "scores": self.objective.scores}
+        log = run_log(self.folder, step=self.step, **names) if first else nullcontext()
         console = Console(
             self.recipe.schedule.steps, done=self.step, every=record.log_every, shown=self.world.first
         )
@@ -135,8 +139,9 @@ class Trainer:
                 self._end_if_asked(log)
                 if self.step % self.recipe.record.save_every == 0 or self.step == steps:
                     self._save()
-        best = f"AP50 {self.best:.4f} at step {self.best_step}, {self.folder / 'best.safetensors'}"
-        console.say(f"{self.step - started} steps in {console.elapsed}; best weights: {best}")
+        best = f"{self.objective.headline[1]} {self.best:.4f} at step {self.best_step}"
+        place = self.folder / "best.safetensors"
+        console.say(f"{self.step - started} steps in {console.elapsed}; best weights: {best}, {place}")
 
     def _coming_clips(self) -> Iterator[list[Clip]]:
         """This process's clips of all batches to come."""
@@ -148,7 +153,8 @@ class Trainer:
     def _train_step(self, coming: Iterator[list[Clip]]) -> dict[str, float]:
         """One step of the optimiser; returns the terms of the loss, the gradient's norm, and the rate."""
         recipe = self.recipe.optimiser
-        rate = learning_rate(self.step, self.recipe.schedule)
+        rate = self.rate(self.step)
+        self._seed_the_step()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -164,16 +170,24 @@ class Trainer:
         self.step += 1
         return {**dict(zip(self.objective.terms, terms, strict=True)), "norm": norm, "rate": rate}
 
-    def _backward(self, batch: Batch) -> list[float]:
+    def _seed_the_step(self) -> None:
+        """Let what the network draws, as dropout does, depend on seed, step and process alone.
+
+        So a run that goes on draws what it would have drawn, whatever was measured in between.
+        """
+        source = np.random.SeedSequence([self.recipe.schedule.seed, self.step, self.world.rank])
+        torch.manual_seed(int(source.generate_state(1, np.uint64)[0]))
+
+    def _backward(self, batch: Batch | MaskBatch) -> list[float]:
         """Add a batch's gradients to those of the step; returns this process's part of the terms."""
         half = self.recipe.schedule.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            raw = self.model(batch.frames)
-        loss, terms = self.objective.loss(raw, batch, self.world)
+            outputs = self.model(*batch.inputs)
+        loss, terms = self.objective.loss(outputs, batch, self.world)
         (loss / self.recipe.optimiser.accumulate).backward()
         return terms
 
-    def _not_finite(self, batches: list[Batch]) -> MoteError:
+    def _not_finite(self, batches: list[Batch] | list[MaskBatch]) -> MoteError:
         """Keep what led to numbers that are none: the batches of the step, and the weights before it."""
         name = f"bad_batch_{self.world.rank}.pt" if self.world.rank else "bad_batch.pt"
         state = {
@@ -204,29 +218,34 @@ class Trainer:
         self._save()  # a measurement that fails must not cost the steps before it
         model = detectors.build(self.recipe.model.name, **self.recipe.model.options).to(self.device)
         model.load_state_dict(self.average.state)
-        validation = self.validation
-        sequences = unless_stopped(validation.sequences, self.stop)
         try:
-            scores = measure(
-                model, validation.records, sequences, validation.truth, stride=record.measure_stride
-            )
+            scores = self.objective.measure(model, self.validation, stride=record.measure_stride)
         except Interrupted:  # all processes end together, and this one measures when it goes on
             return
-        if scores.ap50 >= self.best:
-            self.best, self.best_step = scores.ap50, self.step
-            facts = {"recipe": asdict(self.recipe), "step": self.step, "val": scores.as_dict()}
+        headline = scores[self.objective.headline[0]]
+        if headline >= self.best:
+            self.best, self.best_step = headline, self.step
+            facts = {"recipe": asdict(self.recipe), "step": self.step, "val": scores}
             weights.save(self.average.state, self.folder / "best.safetensors", metadata=facts)
-        log.write({"step": self.step, "time": round(time.time(), 2), "val": scores.as_dict()})
+        log.write({"step": self.step, "time": round(time.time(), 2), "val": scores})
         log.draw()
-        console.say(f"step {self.step}: validation AP50 {scores.ap50:.4f}, best F1 {scores.best_f1:.4f}")
+        console.say(f"step {self.step}: validation {self.objective.told(scores)}")
 
 
-def fresh_network(recipe: Recipe) -> nn.Module:
-    """The network as it is before the first step, alike in all processes."""
+def fresh_network(recipe: Recipe, *, init: bool = True) -> nn.Module:
+    """The network as it is before the first step, alike in all processes; without `init` no file is read."""
     torch.manual_seed(recipe.schedule.seed)
     model = detectors.build(recipe.model.name, **recipe.model.options)
     if recipe.model.initialisation == "normal":
         initialise_normally(model)
-    if recipe.model.init:
+    elif recipe.model.initialisation == "published":
+        if not hasattr(model, "initialise"):  # of the segmenters two have such
+            raise UsageError(
+                f"'{recipe.model.name}' has no published start values; leave model.initialisation"
+            )
+        model.initialise()
+    if recipe.model.prior and isinstance(model, Segmenter):
+        model.set_prior(recipe.model.prior)
+    if init and recipe.model.init:
         weights.load(model, weights.locate(recipe.model.init)[0])
     return model

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+import detectors
 from datasets import layouts
 from datasets.clips import Clip, Sequence, read_sequences, synthetic_sequences
 from datasets.layouts import Dataset
 from datasets.sampler import ClipSampler
 from datasets.store import FrameStore
-from detectors.letterbox import letterboxed, letterboxed_record
-from detectors.recipe import EDGE, Recipe
+from detectors.recipe import EDGE, DataRecipe, Recipe
+from detectors.resized import resized, resized_record
 from pipeline.errors import OutputError, UsageError
+from pipeline.geometry import Geometry
 from pipeline.interrupt import Stop
 from pipeline.progress import Mode
 
@@ -27,24 +30,44 @@ class Validation:
 
     def __init__(self, recipe: Recipe, stop: Stop):
         dataset, self.sequences = read_split(recipe, recipe.data.val, stop)
-        self.records, self.truth = dataset.records, dataset.coco()
+        self.records, self.truth, self._stop = dataset.records, dataset.coco(), stop
+
+    def coming(self) -> Iterator[Sequence]:
+        """The sequences, until a signal has come: then Interrupted is raised."""
+        return unless_stopped(self.sequences, self._stop)
 
 
 def read_split(
     recipe: Recipe, split: str, stop: Stop, *, progress: Mode = "auto"
 ) -> tuple[Dataset, list[Sequence]]:
-    """A split and its pixels, letterboxed where the recipe says so; a signal ends it with Interrupted."""
+    """A split and its pixels, resized where the recipe says so; a signal ends it with Interrupted.
+
+    Raises UsageError for a split without masks where the network learns from them.
+    """
     data = recipe.data
     dataset = layouts.load(data.layout, data.root, split)
     dataset = replace(dataset, records=dataset.records[: data.videos or None])
     store = FrameStore(data.store) if data.store else None
     found = read_sequences(dataset.records, dataset.root, store=store, mode=progress)
     sequences = list(unless_stopped(found, stop))
-    if data.letterbox:
-        sequences = [letterboxed(sequence, data.letterbox) for sequence in sequences]
-        records = [letterboxed_record(record, data.letterbox) for record in dataset.records]
+    if data.letterbox or data.enlarge != 1:
+        geometries = [_geometry(data, (r.width, r.height)) for r in dataset.records]
+        sequences = [resized(s, g) for s, g in zip(sequences, geometries, strict=True)]
+        records = [resized_record(r, g) for r, g in zip(dataset.records, geometries, strict=True)]
         dataset = replace(dataset, records=records, table=None)
+    bare = next((sequence.name for sequence in sequences if not sequence.masks), None)
+    if bare is not None and detectors.canonical(recipe.model.name) in detectors.SEGMENTERS:
+        raise UsageError(
+            f"{bare} of '{data.layout}' has no mask, which '{recipe.model.name}' needs; choose other data"
+        )
     return dataset, sequences
+
+
+def _geometry(data: DataRecipe, size: tuple[int, int]) -> Geometry:
+    """How frames of a size are resized before anything else."""
+    if data.letterbox:
+        return Geometry.letterbox(size, data.letterbox)
+    return Geometry.native(size, scale=data.enlarge, multiple=1)
 
 
 def unless_stopped(items: Iterable, stop: Stop) -> Iterator:
@@ -68,14 +91,7 @@ def training_clips(
         real = [replace(s, labels=tuple(np.zeros_like(labels) for labels in s.labels)) for s in real]
     _check_classes(real, num_classes)
     _check_sizes(real, recipe)
-    height, width = real[0].frames.shape[1:]
-    synthetic = synthetic_sequences(
-        data.synthetic_videos if data.synthetic_share > 0 else 0,
-        frames=data.synthetic_frames,
-        seed=SYNTHETIC_SEED + recipe.schedule.seed,
-        width=width,
-        height=height,
-    )
+    synthetic = _synthetic(recipe, real[0].frames.shape[:0:-1])
     return ClipSampler(
         real,
         unless_stopped(synthetic, stop),
@@ -84,6 +100,21 @@ def training_clips(
         seed=recipe.schedule.seed,
         augment=recipe.augment,
     )
+
+
+def _synthetic(recipe: Recipe, size: tuple[int, int]) -> Iterator[Sequence]:
+    """Rendered sequences; `size` is that of the real frames, which may have been enlarged."""
+    data = recipe.data
+    width, height = (round(side / data.enlarge) for side in size)
+    geometry = Geometry((width, height), size, size)
+    for sequence in synthetic_sequences(
+        data.synthetic_videos if data.synthetic_share > 0 else 0,
+        frames=data.synthetic_frames,
+        seed=SYNTHETIC_SEED + recipe.schedule.seed,
+        width=width,
+        height=height,
+    ):
+        yield sequence if data.enlarge == 1 else resized(sequence, geometry)
 
 
 def batch_clips(sampler: ClipSampler, recipe: Recipe, number: int, places: Iterable[int]) -> list[Clip]:
@@ -125,18 +156,20 @@ def show_batch(recipe: Recipe, path: Path, stop: Stop) -> None:
     """
     import cv2
 
-    import detectors
     from datasets.contact import sheet
+    from detectors.objective import objective_for
 
     model = detectors.build(recipe.model.name, **recipe.model.options)
+    objective_for(model, recipe)  # refuses what could not be trained
     sampler = training_clips(recipe, stop, frames=model.frames, num_classes=model.num_classes)
     first, last = 0, recipe.schedule.steps * recipe.optimiser.accumulate - 1
     kinds = [first, last] if 0 < recipe.schedule.whole_share < 1 else [first]
     places = range(recipe.schedule.batch)
     clips = [clip for number in kinds for clip in batch_clips(sampler, recipe, number, places)]
-    _, png = cv2.imencode(".png", sheet(clips))
+    columns = 1 if model.frames > 1 else math.ceil(math.sqrt(len(clips)))
+    _, png = cv2.imencode(".png", sheet(clips, columns=columns))
     try:
         path.write_bytes(png.tobytes())
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another --show-batch") from error
-    print(f"{len(clips)} clips of {model.frames} frames in {path}")
+    print(f"{len(clips)} clips of {model.frames} frame{'s' if model.frames > 1 else ''} in {path}")

@@ -1,7 +1,8 @@
 """Weights by name or path: verified, loaded safely, and never in part.
 
 Files of this project are safetensors with plain metadata. Published checkpoints are pickles: they are read
-with torch's `weights_only` guard, which executes no code.
+with torch's `weights_only` guard, which executes no code. Beside the weights they may hold scores as numbers
+of NumPy, which are passed over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config import GREATEST_SCALE, LEAST_SCALE
 from pipeline.errors import OutputError, UsageError, WeightsError, unknown_name
 
 if TYPE_CHECKING:
@@ -23,6 +25,29 @@ WRAPPERS = ("state_dict", "model", "ema", "net")
 """Keys under which programs of the field store a state dict inside their checkpoint."""
 PREFIXES = ("module.", "model.", "decode_head.")
 """What programs of the field put before all names: the attribute under which they keep the network."""
+
+
+class _PassedOver:
+    """Stands for a number or array of NumPy in a checkpoint: takes all that is stored and keeps nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, _):
+        pass
+
+
+# In place of NumPy's own constructors, which are not made for data from strangers.
+_NUMPY_NAMES = {
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("scalar", "_reconstruct"),
+    "numpy._core.multiarray": ("scalar", "_reconstruct"),  # since NumPy 2
+}
+_STAND_INS = [
+    type(name, (_PassedOver,), {"__module__": module})
+    for module, names in _NUMPY_NAMES.items()
+    for name in names
+]
 
 
 @dataclass(frozen=True)
@@ -98,7 +123,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_STAND_INS):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
     except Exception as error:  # both libraries raise many kinds for bad bytes
@@ -201,12 +227,40 @@ def _fits(value: Tensor, limit: float) -> bool:
     return value.dtype.itemsize == 4 and value.is_floating_point() and bool((value.abs() <= limit).all())
 
 
+def enlargement(path: Path) -> float:
+    """Network pixels per source pixel that weights were trained with, as their metadata tell; else 1."""
+    try:
+        scale = float(_recipe(path)["data"]["enlarge"])
+    except (ValueError, TypeError, KeyError):  # not of our trainer, or from before it could enlarge
+        return 1.0
+    return scale if LEAST_SCALE <= scale <= GREATEST_SCALE else 1.0
+
+
+def _recipe(path: Path) -> Any:
+    """The recipe in the metadata of a file of our trainer; empty for others."""
+    if path.suffix != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("recipe", "{}")
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
+
+
 def options_of(path: Path, detector: str) -> dict[str, Any]:
-    """Builder options that the shapes in a file tell; empty where they tell none."""
+    """Builder options that the shapes in a file tell, and those in its metadata; empty where neither does."""
     import detectors
 
     state, name = read_state_dict(path), detectors.canonical(detector)
-    if name in detectors.SEGMENTERS:
-        return detectors.segmenter_class(name).options_from(state)
     classes = state.get("head.cls_preds.0.bias")
-    return {} if classes is None else {"num_classes": len(classes)}
+    told = {} if classes is None else {"num_classes": len(classes)}
+    if name in detectors.SEGMENTERS:
+        told = detectors.segmenter_class(name).options_from(state)
+    try:
+        model = _recipe(path)["model"]
+        return {**told, **model["options"]} if detectors.canonical(model["name"]) == name else told
+    except (AttributeError, KeyError, TypeError, UsageError):  # not of our trainer
+        return told

@@ -57,6 +57,30 @@ def whole(least: int) -> Callable[[str], int]:
     return convert
 
 
+def require_writable(*files: Path | None, folder: Path | None = None) -> None:
+    """Raise OutputError for what cannot be written later, before anything is computed; None is not asked for.
+
+    Files need their folder; `folder` itself may be missing with those above it.
+    """
+    for path in filter(None, files):
+        if os.path.isdir(path):  # False, too, where it must not be looked at
+            raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
+        if not os.path.isdir(path.parent):
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+        _require_access(path, path if os.path.exists(path) else path.parent)
+    if folder:
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
+        if not there.is_dir():
+            raise OutputError(f"cannot write {folder}: {there} is no folder; choose another name")
+        _require_access(folder, there)
+
+
+def _require_access(path: Path, place: Path) -> None:
+    """Raise OutputError for `path` where the file or folder `place` must not be written."""
+    if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
+        raise OutputError(f"cannot write {path}: {place} may not be written; choose another place")
+
+
 def write_json(path: Path, table: dict | list) -> None:
     """Write what a command computed. Raises OutputError where that fails, ValueError for NaN."""
     try:

@@ -79,7 +79,8 @@ def work(options: argparse.Namespace) -> None:
         notes.append(f"maps without a mask, left out: {unused}")
     print("\n\n".join([tables(scorer, options.threshold), *(f"note: {note}" for note in notes)]))
     if options.output:
-        _write(options.output, scorer, {"threshold": options.threshold, "notes": notes, "per_image": rows})
+        facts = {"threshold": options.threshold, "notes": notes, "per_image": rows}
+        write_scores(options.output, scorer, facts)
     if options.plots:
         from pipeline.masks.plots import plot
 
@@ -100,8 +101,11 @@ def _scored(scorer: MaskScorer, image: Pair, *, logits: bool) -> dict:
     return {"name": image.name, **scorer.add(found, mask)._asdict()}
 
 
-def _write(path: Path, scorer: MaskScorer, sections: dict) -> None:
-    """Write the JSON: the default's numbers at the top, all under `definitions`. Raises OutputError."""
+def write_scores(path: Path, scorer: MaskScorer, sections: dict) -> None:
+    """Write the JSON: the default's numbers at the top, all under `definitions`, and what is in `sections`.
+
+    Raises OutputError.
+    """
     scores = {name: row.as_dict() for name, row in scorer.scores().items()}
     rules = {name: row.as_dict() for name, row in scorer.definitions.items()}
     counts = {"images": scorer.images, "empty_images": scorer.empty_images}

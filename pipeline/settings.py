@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from pipeline.errors import UsageError, unknown_name
+from pipeline.errors import UsageError
 
 T = TypeVar("T")
+
+CLOSE, FAINT = 0.7, 0.5
+"""Least likeness, 0 to 1, of a key that is suggested for another; faint is enough within its section."""
+
+UNIONS = (typing.Union, UnionType)
+
+
+class Words(NamedTuple):
+    """What values of a type are called."""
+
+    one: str
+    several: str
+    example: Any
+
+
+WORDS = {
+    int: Words("a whole number", "whole numbers", 64),
+    float: Words("a number", "numbers", 0.5),
+    bool: Words("true or false", "truth values", True),
+    str: Words("text", "texts", "a"),
+    dict: Words("a table, such as {key = 1}", "tables", {"key": 1}),
+}
+COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -91,28 +115,69 @@ def _toml(value: Any) -> str:
 def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
     """An instance of dataclass `kind` from nested tables; what the table leaves out keeps its default.
 
-    Raises UsageError for unknown keys, values of the wrong type, and values that `kind` itself refuses.
+    `where` is put before the names of keys. Raises UsageError for unknown keys, values of the wrong type, and
+    values that `kind` itself refuses.
     """
+    return _build(kind, table, where, _keys(kind, where))
+
+
+def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]) -> T:
+    """`build` of a section; `known` are the dotted paths of all keys there are."""
     hints = typing.get_type_hints(kind)
+    defaults = {item.name: item.default for item in dataclasses.fields(kind)}
     values = {}
     for key, value in table.items():
         name = f"{where}{key}"
         if key not in hints:
-            homes = [path for path in _keys(kind, where) if path.endswith(f".{key}")]
-            if homes:  # the key of a section, given without it
-                choices = " or ".join(f"'{path}'" for path in homes)
-                raise UsageError(f"unknown configuration key '{name}'; did you mean {choices}?")
-            raise unknown_name("configuration key", name, [f"{where}{known}" for known in hints])
+            raise _unknown_key(key, where, list(hints), known)
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
                 raise UsageError(f"configuration key '{name}' is a section, got {value!r}")
-            values[key] = build(hints[key], value, f"{name}.")
-        else:
-            values[key] = _convert(hints[key], value, name)
+            values[key] = _build(hints[key], value, f"{name}.", known)
+            continue
+        if row := _row(hints[key]):
+            if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
+                raise UsageError(f"configuration key '{name}' = {value!r}, expected a list of tables")
+            values[key] = tuple(build(row, item, f"{name}.") for item in value)
+            continue
+        try:
+            values[key] = _convert(hints[key], value)
+        except TypeError as error:
+            expected = _in_words(hints[key], defaults.get(key))
+            raise UsageError(f"configuration key '{name}' = {value!r}, expected {expected}") from error
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(f"configuration{f' section {where[:-1]!r}' if where else ''}: {error}") from error
+
+
+def _row(hint: Any) -> type | None:
+    """The dataclass of which a list is annotated; None for other types."""
+    kind = (typing.get_args(hint) or (None,))[0]
+    return kind if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(kind) else None
+
+
+def _unknown_key(key: str, where: str, section: list[str], known: list[str]) -> UsageError:
+    """The error for a key that the `section` at `where` does not have, with the nearest that there is.
+
+    The same key further in comes first, then the same in other sections, then what is spelt alike.
+    """
+    name, section = f"{where}{key}", [f"{where}{other}" for other in section]
+    same = _alike(key, known, least=1.0)
+    inside = [path for path in same if path.startswith(where)]
+    close = _alike(key, section, least=CLOSE) or _alike(key, known, least=CLOSE)
+    if meant := inside or same or close or _alike(key, section, least=FAINT):
+        hint = "; did you mean " + " or ".join(f"'{path}'" for path in meant) + "?"
+    else:
+        hint = f" (known: {', '.join(sorted(section))})"
+    return UsageError(f"unknown configuration key '{name}'{hint}")
+
+
+def _alike(key: str, paths: list[str], *, least: float) -> list[str]:
+    """Those of the dotted paths whose last part is most like the key; none where that is below `least`."""
+    leaves = [path.rpartition(".")[2] for path in paths]
+    close = difflib.get_close_matches(key, leaves, n=1, cutoff=least)
+    return [path for path, leaf in zip(paths, leaves, strict=True) if leaf in close]
 
 
 def _keys(kind: type, where: str) -> list[str]:
@@ -124,28 +189,44 @@ def _keys(kind: type, where: str) -> list[str]:
     return paths
 
 
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the annotated type, or UsageError naming what was expected."""
+def _convert(hint: Any, value: Any) -> Any:
+    """`value` as the annotated type. Raises TypeError where it is none."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, UnionType):
-        if value is None:
+    if origin in UNIONS:
+        if value is None or (value == "none" and NoneType in arguments):
             return None
-        inner = next(a for a in arguments if a is not NoneType)
-        return None if value == "none" and NoneType in arguments else _convert(inner, value, name)
+        return _convert(_but_none(arguments), value)
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
-        choices = ", ".join(map(str, arguments))
-        raise UsageError(f"configuration key '{name}' = {value!r}, expected one of {choices}")
-    if origin is tuple and isinstance(value, (list, tuple)):
+    elif origin is tuple and isinstance(value, (list, tuple)):
         kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
         if len(kinds) == len(value):
-            return tuple(_convert(k, v, name) for k, v in zip(kinds, value, strict=True))
+            return tuple(map(_convert, kinds, value))
     elif hint is float and type(value) in (int, float):
         return float(value)
     elif (origin or hint) is dict and isinstance(value, Mapping):
         return dict(value)
     elif hint in (int, bool, str) and type(value) is hint:
         return value
-    expected = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
-    raise UsageError(f"configuration key '{name}' = {value!r}, expected {expected}")
+    raise TypeError
+
+
+def _but_none(arguments: tuple[Any, ...]) -> Any:
+    """The type of which a value may be left out."""
+    return next(argument for argument in arguments if argument is not NoneType)
+
+
+def _in_words(hint: Any, default: Any = None) -> str:
+    """What a value of the annotated type looks like, a list with an example: its default, if that is one."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in UNIONS:
+        return ("none or " if NoneType in arguments else "") + _in_words(_but_none(arguments), default)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is not tuple:
+        return WORDS[origin or hint].one
+    kind, count = WORDS[arguments[0]], None if arguments[1:] == (...,) else len(arguments)
+    example = default or [kind.example] * (count or 2)
+    number = COUNTS.get(count, count) if count else "a list of"
+    return f"{number} {kind.several}, such as {_toml(example)}"

@@ -82,6 +82,7 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     """Score, write and print. Raises MoteError."""
+    command.require_writable(options.output, folder=options.plots)
     table = load_coco(options.annotations)
     images = images_of_videos(table, options.videos)
     evaluator = Evaluator(table, image_ids=images, classes=not options.class_agnostic)

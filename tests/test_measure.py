@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -150,9 +151,8 @@ def test_curves_are_drawn(root, nano_weights, tmp_path):
         (["--split", "none.json"], 2, "none.json"),
         (["--dataset", "dron-ir"], 2, "did you mean 'drone-ir'"),
         (["--conf", "2"], 2, "--conf"),
-        (["--output", "/no/such/folder/numbers.json"], 5, "cannot write"),
     ],
-    ids=["classes", "split", "dataset", "threshold", "output"],
+    ids=["classes", "split", "dataset", "threshold"],
 )
 def test_mistakes_are_told_in_one_line(root, nano_weights, capsys, arguments, code, message):
     table = json.loads((root / "both.json").read_text())
@@ -162,3 +162,29 @@ def test_mistakes_are_told_in_one_line(root, nano_weights, capsys, arguments, co
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "reason"),
+    [
+        ("--output", "missing/numbers.json", "there is no folder {}/missing; make it first"),
+        ("--detections", "missing/found.json", "there is no folder {}/missing; make it first"),
+        ("--detections", "", "it is a folder; name a file in it"),
+        ("--output", "file/numbers.json", "there is no folder {}/file; make it first"),
+        ("--plots", "file", "{}/file is no folder; choose another name"),
+        ("--plots", "file/curves", "{}/file is no folder; choose another name"),
+        ("--plots", "locked/curves", "{}/locked may not be written; choose another place"),
+        ("--output", "locked/numbers.json", "{}/locked may not be written; choose another place"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_measured(
+    root, nano_weights, tmp_path, capsys, monkeypatch, option, place, reason
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").mkdir()
+    access = os.access  # the superuser may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and access(path, mode))
+    monkeypatch.setattr(measure, "score_dataset", lambda *_, **__: pytest.fail("measured"))
+    path = tmp_path / place
+    assert run(root, nano_weights, option, str(path)) == 5
+    assert capsys.readouterr().err == f"error: cannot write {path}: {reason.format(tmp_path)}\n"

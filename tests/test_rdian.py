@@ -84,6 +84,15 @@ def test_a_batch_that_is_not_square_gives_the_published_probability(model, parit
         assert largest_error(model.activation(frames), whole["rect_out"]) < 1e-5
 
 
+@pytest.mark.real_data
+def test_the_faster_layout_of_the_prediction_changes_nothing_but_rounding(model, parity):
+    frames = parity.make_input("rdian-rect-64x96", (2, 1, 64, 96))
+    with torch.inference_mode():
+        plain, fast = model(frames), model.prediction(frames)
+    assert plain.std() > 0.1
+    assert torch.allclose(fast, plain, rtol=0, atol=1e-5)
+
+
 # Any size, fixed direction kernels
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from datasets.layouts import LAYOUTS
-from detectors import DETECTORS
-from detectors.optimise import Average, initialise_normally, learning_rate, make_optimiser
+from detectors import DETECTORS, SEGMENTERS
+from detectors.optimise import Average, initialise_normally, learning_rate, make_optimiser, rate_rule
 from detectors.recipe import Optimiser, Recipe, Schedule
 from pipeline.errors import UsageError
 from pipeline.settings import build, dump_toml, load_toml
@@ -154,3 +154,57 @@ def test_the_first_update_of_an_average_keeps_what_the_ramp_says(ramp, kept):
     model.weight.data.fill_(0.0)
     average.update(model)
     assert average.state["weight"].item() == pytest.approx(kept, rel=1e-3)
+
+
+# The recipes of the segmenters
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_each_segmenter_has_the_recipe_of_its_paper(name):
+    found = recipe(f"sirst_{name}_paper.toml")
+    assert (found.model.name, found.objective.kind, found.schedule.rule) == (name, "own", "network")
+    assert (found.augment.scale, found.augment.paste_share, found.augment.noise_share) == ((1, 1), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "rate"),
+    [
+        ("rdian", 0, 0.005),
+        ("rdian", 299, 1e-6 + 0.004999 * (2 / 301) ** 0.9),
+        ("madnet", 0, 3e-4 / 5),
+        ("madnet", 6, 3e-4 * (1 - 1 / 1500) ** 0.9),
+        ("drtenet", 3, 3e-4 * 3 / 5),
+        ("datransnet", 199, 5e-4),
+        ("datransnet", 200, 5e-5),
+        ("dconet", 100, 1e-4 * 0.75**0.9),
+        ("dstransnet", 0, 0),
+        ("dstransnet", 10, 1e-3),
+    ],
+)
+def test_a_segmenter_s_rate_is_that_of_its_paper_at_the_epoch(name, epoch, rate):
+    found = recipe(f"sirst_{name}_paper.toml")
+    rule = rate_rule(found, frames=256)
+    step = epoch * 256 // found.schedule.batch
+    assert rule(step) == pytest.approx(rate, rel=1e-9)
+
+
+def test_a_shorter_run_has_shorter_epochs_in_the_network_s_rule():
+    found = recipe("sirst_dconet_paper.toml")
+    half = replace(found, schedule=replace(found.schedule, steps=6400))
+    assert rate_rule(half, frames=256)(3200) == pytest.approx(rate_rule(found, frames=256)(6400))
+
+
+def test_other_rules_know_no_epochs():
+    found = recipe("sirst_shared.toml")
+    assert rate_rule(found, frames=1)(700) == learning_rate(700, found.schedule)
+
+
+def test_rdian_s_optimiser_is_adagrad_with_decay_on_everything():
+    found = make_optimiser(torch.nn.Linear(2, 2), recipe("sirst_rdian_paper.toml").optimiser, rate=0.005)
+    assert type(found) is torch.optim.Adagrad
+    assert [(g["lr"], g["weight_decay"], g["eps"]) for g in found.param_groups] == [(0.005, 1e-4, 1e-10)] * 2
+
+
+def test_crops_alone_are_transposed():
+    with pytest.raises(UsageError, match="transpose is for crops alone"):
+        build(Recipe, {"augment": {"transpose": True}})

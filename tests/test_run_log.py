@@ -16,7 +16,7 @@ from detectors.curves import draw, smoothed
 from detectors.events import event, masked_crc
 from detectors.run_log import run_log
 
-TERMS = ("loss", "ciou")
+TERMS, SCORES = ("loss", "ciou"), ("ap50", "best_f1")
 
 
 def step(number):
@@ -35,7 +35,7 @@ def measured(number):
 
 
 def write(folder, rows, *, after=0):
-    with run_log(folder, step=after, terms=TERMS) as log:
+    with run_log(folder, step=after, terms=TERMS, scores=SCORES) as log:
         for row in rows:
             log.write(row)
 
@@ -93,7 +93,7 @@ def test_what_is_lost_with_a_process_is_lost_in_every_form(tmp_path):
 
 def test_a_measurement_is_remembered_when_the_run_goes_on(tmp_path):
     write(tmp_path, [step(1), measured(1), step(2)])
-    with run_log(tmp_path, step=2, terms=TERMS) as log:
+    with run_log(tmp_path, step=2, terms=TERMS, scores=SCORES) as log:
         assert log.measured(1)
         assert not log.measured(2)
 

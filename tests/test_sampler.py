@@ -139,7 +139,84 @@ def test_a_share_of_nothing_is_refused():
         ClipSampler([sequence_of([[]])], [], length=LENGTH, synthetic_share=0.5, seed=0)
 
 
+def test_sequences_are_drawn_by_the_frames_that_clips_may_end_at():
+    """Six of a sequence of sixty, and all six of another: each gives about half of 300 clips."""
+    long = replace(sequence_of([[(4, 5, 8, 9)]] * 60), annotated=tuple(range(0, 60, 10)))
+    short = sequence_of([[(20, 21, 23, 24)]] * 6)
+    source = ClipSampler([long, short], [], length=LENGTH, synthetic_share=0, seed=0, augment=PLAIN)
+    boxes = [clip.boxes[0].tolist() for clip in source.batch(0, size=300, crop_size=None)]
+    assert boxes.count([4, 5, 8, 9]) == pytest.approx(150, abs=30)
+
+
 def test_clips_end_at_frames_whose_targets_are_known():
     sequence = replace(sequence_of([[(4, 5, 8, 9)], []] * 6), annotated=(0, 2, 8))
     source = ClipSampler([sequence], [], length=LENGTH, synthetic_share=0, seed=0, augment=PLAIN)
     assert all(len(clip.boxes) for clip in source.batch(0, size=40, crop_size=None))
+
+
+# Pictures of single frames
+
+
+def pictures(**change) -> ClipSampler:
+    """Pictures of 48x40 with one target."""
+    real = [replace(sequence_of([[(4, 5, 12, 9)]]), masks=(mask_of(4, 5, 12, 9),))]
+    augment = replace(PLAIN, **change)
+    return ClipSampler(real, [], length=1, synthetic_share=0, seed=1, augment=augment)
+
+
+def mask_of(left, top, right, bottom) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def extent(mask: np.ndarray) -> list[int]:
+    rows, columns = np.nonzero(mask)
+    return [int(n) for n in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+
+
+def test_half_of_the_crops_are_transposed_with_their_masks():
+    batch = pictures(transpose=True).batch(0, size=40, crop_size=(32, 32))
+    sizes = [tuple(clip.boxes[0, 2:] - clip.boxes[0, :2]) for clip in batch if len(clip.boxes)]
+    assert set(sizes) >= {(8, 4), (4, 8)}
+    for clip in batch:
+        assert np.array_equal(clip.mask, clip.frames[0] > 128)
+
+
+def test_the_longer_side_is_any_of_a_range_alike_often():
+    """The target is a sixth of the longer side wide."""
+    batch = pictures(long_side=(96, 192)).batch(0, size=200, crop_size=(224, 224))
+    widths = np.array([clip.boxes[0, 2] - clip.boxes[0, 0] for clip in batch]) * 6
+    assert 96 <= widths.min() < 102
+    assert 186 < widths.max() <= 192
+    assert widths.mean() == pytest.approx(144, abs=6)
+
+
+def test_a_stretched_picture_fills_the_crop():
+    (clip,) = pictures(stretch=True).batch(0, size=1, crop_size=(96, 160))
+    assert clip.frames.shape == (1, 160, 96)
+    assert clip.boxes.tolist() == [[8, 20, 24, 36]]
+    assert extent(clip.mask) == [8, 20, 24, 36]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_crops_round_a_target_is_the_one_asked_for(share):
+    """A window of 16x16 in 48x40 meets a target in the corner by chance one time in ten."""
+    batch = pictures(on_target=share).batch(0, size=300, crop_size=(16, 16))
+    found = np.mean([len(clip.boxes) > 0 for clip in batch])
+    assert found == pytest.approx(share + 0.1 * (1 - share), abs=0.1)
+
+
+def test_upright_pictures_are_mirrored_left_to_right_alone():
+    batch = pictures(flip=True, upright=True).batch(0, size=40, crop_size=None)
+    assert {tuple(clip.boxes[0]) for clip in batch} == {(4, 5, 12, 9), (36, 5, 44, 9)}
+
+
+def test_an_epoch_is_all_annotated_frames():
+    assert sampler().key_frames == 6 + 9
+
+
+@pytest.mark.parametrize("change", [{"stretch": True}, {"scale": (0.5, 1)}], ids=lambda c: next(iter(c)))
+def test_two_ways_of_scaling_exclude_each_other(change):
+    with pytest.raises(ValueError, match="exclude each other"):
+        replace(PLAIN, long_side=(64, 96), **change)

@@ -20,7 +20,9 @@ def test_a_picture_of_any_size_gives_a_map_of_the_same_size(name, size):
     with torch.inference_mode():
         found = model.probability(torch.rand(2, 1, *size))
     assert found.shape == (2, 1, *size)
-    assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1
+    assert found.isfinite().all()
+    assert found.min() >= 0
+    assert found.max() <= 1
 
 
 @pytest.mark.parametrize("name", ["rdian", "datransnet"])
@@ -56,4 +58,6 @@ def test_pictures_of_another_size_than_the_geometry_are_refused():
 
 def test_frames_may_be_enlarged_evenly():
     geometry = Geometry.native((321, 256), scale=1.5)
-    assert geometry.content == (482, 384) and geometry.network == (512, 384) and geometry.offset == (0, 0)
+    assert geometry.content == (482, 384)
+    assert geometry.network == (512, 384)
+    assert geometry.offset == (0, 0)

@@ -84,14 +84,14 @@ def test_whole_numbers_for_a_float_become_floats():
         ({"seed": "x"}, "seed", "'x'"),
         ({"fit": "crop"}, "fit", "stretch, letterbox"),
         ({"inner": 3}, "inner", "section"),
-        ({"inner": {"rate": "x"}}, "inner.rate", "expected float"),
-        ({"inner": {"rate": True}}, "inner.rate", "expected float"),
+        ({"inner": {"rate": "x"}}, "inner.rate", "'x'"),
+        ({"inner": {"rate": True}}, "inner.rate", "True"),
         ({"inner": {"window": [1, 2, 3]}}, "inner.window", "[1, 2, 3]"),
         ({"inner": {"window": [1, "2"]}}, "inner.window", "'2'"),
         ({"inner": {"window": 4}}, "inner.window", "4"),
         ({"inner": {"names": "x"}}, "inner.names", "'x'"),
-        ({"inner": {"extra": 3}}, "inner.extra", "expected dict"),
-        ({"steps": [1]}, "steps", "expected int"),
+        ({"inner": {"extra": 3}}, "inner.extra", "3"),
+        ({"steps": [1]}, "steps", "[1]"),
     ],
     ids=[
         *(
@@ -110,6 +110,51 @@ def test_a_wrong_value_is_refused_with_its_key(table, key, wrong):
     said = message(build, Outer, table)
     assert f"'{key}'" in said
     assert wrong in said
+
+
+@dataclass(frozen=True)
+class Kinds:
+    whole: int = 1
+    share: float = 0.5
+    on: bool = True
+    text: str = ""
+    table: dict = field(default_factory=dict)
+    limits: tuple[float, float] = (0.8, 1.25)
+    size: tuple[int, int] | None = None
+    corners: tuple[float, float, float, float] = (0, 0, 1, 1)
+    strides: tuple[int, ...] = (1, 2)
+    names: tuple[str, ...] = ()
+    fit: Literal["stretch", "letterbox"] = "stretch"
+    seed: int | None = None
+    rule: Literal["cosine", "level"] | None = None
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("whole", "a whole number"),
+        ("share", "a number"),
+        ("on", "true or false"),
+        ("text", "text"),
+        ("table", "a table, such as {key = 1}"),
+        ("limits", "two numbers, such as [0.8, 1.25]"),
+        ("size", "none or two whole numbers, such as [64, 64]"),
+        ("corners", "four numbers, such as [0, 0, 1, 1]"),
+        ("strides", "a list of whole numbers, such as [1, 2]"),
+        ("names", 'a list of texts, such as ["a", "a"]'),
+        ("fit", "one of stretch, letterbox"),
+        ("seed", "none or a whole number"),
+        ("rule", "none or one of cosine, level"),
+    ],
+)
+def test_what_is_expected_is_told_in_plain_words(key, expected):
+    """A set is of none of the kinds."""
+    assert message(build, Kinds, {key: {1}}) == f"configuration key '{key}' = {{1}}, expected {expected}"
+
+
+def test_a_list_is_refused_whole_with_what_it_should_be():
+    said = message(build, Kinds, {"limits": [0.8, "1.2"]})
+    assert said == "configuration key 'limits' = [0.8, '1.2'], expected two numbers, such as [0.8, 1.25]"
 
 
 @pytest.mark.parametrize(
@@ -141,8 +186,20 @@ class Twins:
         ({"steps": 3}, "unknown configuration key 'steps'; did you mean 'right.steps'?"),
         ({"rate": 3}, "unknown configuration key 'rate'; did you mean 'left.rate' or 'right.inner.rate'?"),
         ({"right": {"rate": 3}}, "unknown configuration key 'right.rate'; did you mean 'right.inner.rate'?"),
+        ({"left": {"steps": 3}}, "unknown configuration key 'left.steps'; did you mean 'right.steps'?"),
+        ({"step": 3}, "unknown configuration key 'step'; did you mean 'right.steps'?"),
+        ({"left": {"sede": 3}}, "unknown configuration key 'left.sede'; did you mean 'right.seed'?"),
+        ({"rat": 3}, "unknown configuration key 'rat'; did you mean 'left.rate' or 'right.inner.rate'?"),
+        ({"lef": {"rate": 3}}, "unknown configuration key 'lef'; did you mean 'left'?"),
+        (
+            {"left": {"zzz": 3}},
+            "unknown configuration key 'left.zzz' (known: left.extra, left.names, left.rate, left.window)",
+        ),
     ],
-    ids=["one section", "two sections", "inner section"],
+    ids=[
+        *("one section", "two sections", "inner section", "other section", "misspelt", "misspelt elsewhere"),
+        *("misspelt in two", "misspelt section", "like no other"),
+    ],
 )
 def test_a_key_without_its_section_is_refused_with_the_section(table, told):
     assert message(build, Twins, table) == told

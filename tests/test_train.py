@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from datasets.sampler import ClipSampler
-from detectors import train, trainer
+from detectors import objective, train, trainer
 from detectors.objective import Detection
 from detectors.recipe import Recipe
 from pipeline.settings import build, load_toml
@@ -101,13 +101,13 @@ def test_ctrl_c_ends_a_run_after_the_step_in_hand(root, tmp_path, monkeypatch, c
 def test_what_an_interruption_kept_from_being_measured_is_measured_when_the_run_goes_on(
     root, tmp_path, monkeypatch
 ):
-    measure_all = trainer.measure
+    measure_all = objective.measure
 
     def interrupted(model, records, sequences, truth, **how):
         os.kill(os.getpid(), signal.SIGTERM)
         return measure_all(model, records, sequences, truth, **how)
 
-    monkeypatch.setattr(trainer, "measure", interrupted)
+    monkeypatch.setattr(objective, "measure", interrupted)
     assert run(root, tmp_path, 2) == 143
     monkeypatch.undo()
     assert not any("val" in row for row in rows(tmp_path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +14,15 @@ import detectors
 from datasets.clips import read_sequence
 from datasets.records import load_coco, video_records
 from detectors import measure, train
+from detectors.objective import Detection
 from detectors.publish import main as publish_main
 from detectors.publish import publish
 from detectors.recipe import Recipe
+from detectors.training_data import batch_clips, training_clips
 from detectors.weights import read_state_dict
 from pipeline.errors import UsageError
-from pipeline.settings import build
+from pipeline.interrupt import Stop
+from pipeline.settings import build, load_toml
 from tests.training import complaint, run, steps, write_clip
 
 
@@ -86,9 +91,40 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(root, train
     assert {path: path.read_bytes() for path in trained.iterdir()} == before
 
 
-def test_what_a_run_leaves_behind_may_change_when_it_goes_on(root, trained):
-    assert run(root, trained, 2, **{"record.log_every": 1, "record.save_every": 1}) == 0
-    assert [row["step"] for row in steps(trained)] == [1, 2]
+@pytest.fixture
+def stopped(trained, tmp_path):
+    """A copy of the run's folder, to go on in."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_what_a_run_leaves_behind_may_change_when_it_goes_on(root, stopped):
+    assert run(root, stopped, 2, **{"record.log_every": 1, "record.save_every": 1}) == 0
+    assert [row["step"] for row in steps(stopped)] == [1, 2]
+
+
+def test_data_may_be_moved_before_a_run_goes_on(root, stopped, tmp_path, capsys):
+    moved = shutil.copytree(root, tmp_path / "elsewhere")
+    assert run(moved, stopped, 2, **{"data.store": str(tmp_path / "frames")}) == 0
+    assert f"going on from step 2 of {stopped / 'last.pt'}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_from_before_a_key_was_there_counts_as_its_default(root, stopped, capsys):
+    state = torch.load(stopped / "last.pt", weights_only=True)
+    del state["recipe"]["data"]["enlarge"], state["recipe"]["objective"]
+    torch.save(state, stopped / "last.pt")
+    assert run(root, stopped, 2) == 0
+    assert run(root, stopped, 2, **{"data.enlarge": 2.0}) == 2
+    assert "last.pt was made with data.enlarge = 1.0, not 2.0" in complaint(capsys)
+
+
+def test_weights_to_start_from_are_not_needed_to_go_on(root, trained, tmp_path, capsys):
+    start = {"model.init": str(shutil.copy(trained / "best.safetensors", tmp_path / "start.safetensors"))}
+    assert run(root, tmp_path / "run", 1, **start) == 0
+    (tmp_path / "start.safetensors").unlink()
+    assert run(root, tmp_path / "run", 1, **start) == 0
+    assert "going on from step 1" in capsys.readouterr().out
+    assert run(root, tmp_path / "other", 1, **start) == 4  # where there is nothing to go on with, they are
+    assert "start.safetensors" in complaint(capsys)
 
 
 def cut(path, whole):
@@ -118,6 +154,30 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(root, trained, tmp_path
     said = complaint(capsys)
     assert f"{tmp_path / 'last.pt'} is damaged or not a checkpoint" in said
     assert "record.output" in said
+
+
+# Numbers that are none
+
+
+def test_a_batch_whose_loss_is_no_number_ends_the_run_and_is_kept(root, tmp_path, capsys):
+    """A rate so large that the first step takes the weights beyond what the second can compute with."""
+    assert run(root, tmp_path, 4, **{"schedule.rate": 1e30, "schedule.warmup": 0}) == 1
+    kept_in = tmp_path / "bad_batch.pt"
+    assert complaint(capsys) == f"loss or gradient not finite at step 1; batch and weights kept in {kept_in}"
+    assert [row["step"] for row in steps(tmp_path)] == [1]
+    assert not (tmp_path / "last.pt").exists()
+
+    kept = torch.load(kept_in, weights_only=True)
+    recipe = build(Recipe, load_toml(tmp_path / "config.toml"))
+    clips = batch_clips(training_clips(recipe, Stop(), frames=5, num_classes=1), recipe, 1, range(2))
+    expected = Detection().collate(clips, torch.device("cpu"))
+    (batch,) = kept["batches"]
+    assert torch.equal(batch["frames"], expected.frames)
+    for name in ("boxes", "labels"):
+        assert all(map(torch.equal, batch[name], getattr(expected, name)))
+    network = detectors.build("tridos-nano").train()
+    network.load_state_dict(kept["model"])  # with what was kept the fault can be seen again
+    assert not network(batch["frames"]).isfinite().all()
 
 
 # Mistakes

@@ -108,6 +108,16 @@ def test_plots_that_cannot_be_written_are_an_output_error(evaluator, tmp_path):
     assert "cannot write" in err
 
 
+@pytest.mark.parametrize(("option", "place"), [("--output", "missing/scores.json"), ("--plots", "gt.json")])
+def test_what_cannot_be_written_is_told_before_anything_is_scored(
+    evaluator, tmp_path, monkeypatch, option, place
+):
+    monkeypatch.setattr(vid_map_coco, "Evaluator", lambda *_, **__: pytest.fail("scored"))
+    code, out, err = evaluator(option, str(tmp_path / place))
+    assert (code, out, err.count("\n")) == (5, "", 1)
+    assert f"cannot write {tmp_path / place}: " in err
+
+
 def test_tracks_are_scored_by_overlap_and_by_centres(evaluator, tmp_path):
     (tmp_path / "t.txt").write_text("1,1,2,2,4,4,0.9,-1,-1,-1\n")
     image = {"id": 1, "video_id": 1, "frame_id": 0}

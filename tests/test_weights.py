@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -109,6 +110,48 @@ def test_a_wrapped_checkpoint_is_opened(wrapper, model, tmp_path):
     path = tmp_path / "checkpoint.pth"
     torch.save({"epoch": 3, wrapper: model.state_dict(), "optimizer": {"state": {}}}, path)
     assert set(read_state_dict(path)) == set(model.state_dict())
+
+
+SCORES = {
+    "best_mIoU": np.float64(0.71),
+    "epoch": np.int64(400),
+    "losses": np.linspace(1, 0, 5, dtype=np.float32),
+    "random": np.random.RandomState(0).get_state(),
+}
+"""What programs of the field store beside the weights."""
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zipped", "old form"])
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "decode_head.", "module.decode_head."])
+def test_a_checkpoint_with_scores_as_numpy_numbers_is_opened(prefix, zipped, model, tmp_path):
+    path, other = tmp_path / "checkpoint.pth", Tiny()
+    state = {prefix + name: value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, **SCORES}, path, _use_new_zipfile_serialization=zipped)
+    load(other, path)
+    assert unchanged(other, model.state_dict())
+
+
+def test_numpy_numbers_of_its_first_version_are_passed_over(model, tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": model.state_dict(), **SCORES}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert b"cnumpy._core.multiarray\nscalar\n" in data
+    path.write_bytes(data.replace(b"cnumpy._core.", b"cnumpy.core."))
+    assert set(read_state_dict(path)) == set(model.state_dict())
+
+
+def test_numpy_arrays_in_place_of_tensors_are_refused(tmp_path):
+    torch.save({"state_dict": {"a": np.zeros(3)}}, tmp_path / "checkpoint.pth")
+    assert "a are not named tensors" in refusal(read_state_dict, tmp_path / "checkpoint.pth")
+
+
+def test_numpy_numbers_are_let_in_while_a_checkpoint_is_read_only(tmp_path):
+    before = torch.serialization.get_safe_globals()
+    torch.save({"a": torch.zeros(1), "score": np.float64(1)}, tmp_path / "checkpoint.pth")
+    refusal(read_state_dict, tmp_path / "checkpoint.pth")
+    assert torch.serialization.get_safe_globals() == before
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "checkpoint.pth", weights_only=True)
 
 
 def test_a_prefix_of_some_names_is_kept(tmp_path):
@@ -242,7 +285,11 @@ def as_checkpoint(path, payload):
     torch.save({"state_dict": {"a": torch.zeros(1)}, "extra": payload}, path)
 
 
-@pytest.mark.parametrize("write", [as_plain_pickle, as_old_checkpoint, as_checkpoint])
+def as_array(path, payload):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "best_mIoU": np.array([payload], object)}, path)
+
+
+@pytest.mark.parametrize("write", [as_plain_pickle, as_old_checkpoint, as_checkpoint, as_array])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_a_file_with_code_in_it_is_refused_and_the_code_does_not_run(write, suffix, tmp_path):
     path, made = tmp_path / f"malicious.{suffix}", tmp_path / "made"

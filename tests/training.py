@@ -1,12 +1,16 @@
-"""Training runs of few steps on one small clip, and what they leave."""
+"""Training runs of few steps on one small clip or a few small pictures, and what they leave."""
 
 from __future__ import annotations
 
 import json
 
+import cv2
+import numpy as np
+
 from datasets import synthetic
 from datasets.scene import Scene
 from detectors import train
+from tests import trees
 
 SMALL = {
     "model.name": "tridos-nano",
@@ -61,3 +65,34 @@ def complaint(capsys):
     *_, line = capsys.readouterr().err.splitlines()  # after the progress of reading
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
+
+
+# Segmenters
+
+SMALL_MASKS = {
+    "data.layout": "masks",
+    "data.train": "all.txt",
+    "data.val": "all.txt",
+    "data.synthetic_share": 0.0,
+    "schedule.crop": [32, 32],
+    "schedule.whole_share": 0.0,
+}
+
+
+def write_masks(folder, *, count=4, size=(40, 36)):
+    """A data set of pictures of noise, each with one bright target of 4x3 pixels; returns its folder."""
+    chance = np.random.default_rng(7)
+    for number in range(count):
+        left, top = (int(chance.integers(2, side - 8)) for side in size)
+        pixels = chance.integers(20, 60, size[::-1], np.uint8)
+        pixels[top : top + 3, left : left + 4] = 220
+        trees.mask(folder / "masks" / f"p{number}.png", (left, top, left + 4, top + 3), size=size)
+        (folder / "images").mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / "images" / f"p{number}.png"), pixels)
+    trees.text(folder / "all.txt", *(f"p{number}" for number in range(count)))
+    return folder
+
+
+def run_segmenter(name, root, output, steps, *, options=(), **more):
+    """Train a segmenter with the small recipe; returns the exit code."""
+    return run(root, output, steps, options=options, **{"model.name": name, **SMALL_MASKS, **more})

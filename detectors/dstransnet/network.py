@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from detectors.blocks import ConvUnit
 from detectors.dstransnet.encoder import EncoderBlock, ResidualBlock
 from detectors.dstransnet.selection import Selection
-from detectors.segmenter import Segmenter
+from detectors.segmenter import Segmenter, exact_sigmoid, inverse_sigmoid
 
 WIDTHS = (32, 64, 128, 256, 256)
 """Channels at strides 1, 2, 4, 8, 16."""
@@ -116,7 +116,7 @@ class DSTransNet(Segmenter):
     def forward(self, frames: Tensor) -> tuple[Tensor, ...] | Tensor:
         """See the class."""
         if self.mode == "test" or not self.deepsuper:
-            return torch.sigmoid(self.prediction(frames))
+            return exact_sigmoid(self.prediction(frames))
         features = self._features(frames)
         size, sides = frames.shape[-2:], []
         for number in range(4, 0, -1):
@@ -124,11 +124,20 @@ class DSTransNet(Segmenter):
             sides.append(F.interpolate(side, size, mode="bilinear", align_corners=True))
         prediction = self.output_head(features[0])
         fused = self.gt_conv0(torch.cat([*sides, prediction], dim=1))
-        return tuple(torch.sigmoid(logits) for logits in (*sides, fused, prediction))
+        return tuple(exact_sigmoid(logits) for logits in (*sides, fused, prediction))
 
     def prediction(self, frames: Tensor) -> Tensor:
         """Logits (B, 1, H, W) of the last map, without computing the others."""
         return self.output_head(self._features(frames)[0])
+
+    def output_biases(self) -> list[nn.Parameter]:
+        """Those of the prediction, its fusion with the side heads, and these."""
+        sides = [self.get_submodule(f"gt_conv{i}")[0].bias for i in range(5)] if self.deepsuper else []
+        return [self.output_head.bias, *sides]
+
+    def logits(self, outputs: tuple[Tensor, ...] | Tensor) -> list[Tensor]:
+        """Logits (B, 1, H, W) of all maps of probabilities."""
+        return [inverse_sigmoid(p) for p in super().logits(outputs)]
 
     def loss(
         self, outputs: tuple[Tensor, ...] | Tensor, target: Tensor, frames: Tensor | None = None

@@ -1,4 +1,4 @@
-"""Sequences fitted into frames of one size, as networks with a fixed input are trained.
+"""Sequences in frames of another size: letterboxed, or enlarged for targets of a few pixels.
 
 Boxes go along, also those of the ground truth that is measured against: intersection over union is the same
 in either picture.
@@ -18,8 +18,8 @@ BORDER = 128
 """Grey level round the picture in 8 bits; in a letterboxed mask only what is lighter is target."""
 
 
-class LetterboxedFrames:
-    """Frames (T, h, w) of a sequence, fitted into (T, H, W) when they are indexed, on grey."""
+class ResizedFrames:
+    """Frames (T, h, w) of a sequence, fitted into (T, H, W) when they are indexed."""
 
     def __init__(self, frames, geometry: Geometry):
         self._frames, self._geometry = frames, geometry
@@ -42,21 +42,20 @@ class LetterboxedFrames:
         return fitted.round().astype(self.dtype, copy=False)
 
 
-def letterboxed(sequence: Sequence, size: tuple[int, int]) -> Sequence:
-    """The sequence in frames of `size` (width, height)."""
-    geometry = Geometry.letterbox(sequence.frames.shape[:0:-1], size)
+def resized(sequence: Sequence, geometry: Geometry) -> Sequence:
+    """The sequence in the network pixels of a geometry whose source are its frames."""
     return replace(
         sequence,
-        frames=LetterboxedFrames(sequence.frames, geometry),
+        frames=ResizedFrames(sequence.frames, geometry),
         boxes=_moved(sequence.boxes, geometry),
         masks=tuple(geometry.apply(mask.astype(np.uint8) * 255) > BORDER for mask in sequence.masks),
     )
 
 
-def letterboxed_record(record: VideoRecord, size: tuple[int, int]) -> VideoRecord:
-    """The ground truth of a sequence whose frames are letterboxed to `size`."""
-    geometry = Geometry.letterbox((record.width, record.height), size)
-    return replace(record, width=size[0], height=size[1], boxes=_moved(record.boxes, geometry))
+def resized_record(record: VideoRecord, geometry: Geometry) -> VideoRecord:
+    """The ground truth of a sequence that is `resized`."""
+    width, height = geometry.network
+    return replace(record, width=width, height=height, boxes=_moved(record.boxes, geometry))
 
 
 def _moved(boxes: tuple[np.ndarray, ...], geometry: Geometry) -> tuple[np.ndarray, ...]:

@@ -1,0 +1,110 @@
+"""How good a segmenter is on single frames with masks, at their own size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.clips import Sequence, read_sequence
+from pipeline.errors import UsageError
+from pipeline.geometry import Geometry
+from pipeline.masks.definitions import Definition, definitions
+from pipeline.masks.scorer import MaskScorer
+from pipeline.masks.tables import tables
+
+if TYPE_CHECKING:
+    import argparse
+
+    from datasets.layouts import Dataset
+    from detectors.segmenter import Segmenter
+
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+"""Axes of (B, 1, H, W) that are mirrored, in each of the views that flip averaging joins."""
+
+
+def score_masks(
+    model: Segmenter,
+    sequences: Iterable[Sequence],
+    *,
+    stride: int = 1,
+    chosen: Iterable[Definition] | None = None,
+    flip_averaging: bool = False,
+    enlarge: float = 1.0,
+    advance: Callable[[], None] = lambda: None,
+) -> MaskScorer:
+    """Every `stride`-th annotated frame of sequences with masks, scored by the chosen definitions (all).
+
+    `advance` is called after each frame. The model is given back in the mode it came in. Raises UsageError
+    for a sequence without masks.
+    """
+    scorer, training = MaskScorer(chosen), model.training
+    model.eval()
+    try:
+        for sequence in sequences:
+            if not sequence.masks:
+                raise UsageError(f"{sequence.name} has no masks to measure a segmenter on; choose other data")
+            for position in sequence.key_frames[::stride]:
+                found = probability(
+                    model, sequence.frames[position], flip_averaging=flip_averaging, enlarge=enlarge
+                )
+                scorer.add(found, sequence.masks[position])
+                advance()
+    finally:
+        model.train(training)
+    return scorer
+
+
+@torch.inference_mode()
+def probability(
+    model: Segmenter, frame: np.ndarray, *, flip_averaging: bool = False, enlarge: float = 1.0
+) -> np.ndarray:
+    """Grey frame (H, W) uint8 or uint16 → probability (H, W) float32 in [0, 1], by a model that evaluates.
+
+    `flip_averaging` takes the mean of what four mirrored views give; `enlarge` is the number of network
+    pixels per pixel, for networks that take any size.
+    """
+    grey = torch.from_numpy(frame / np.float32(np.iinfo(frame.dtype).max))
+    pictures = grey[None, None].to(next(model.parameters()).device)
+    views = MIRRORS if flip_averaging else MIRRORS[:1]
+    maps = [_mapped(model, pictures.flip(axes), enlarge).flip(axes) for axes in views]
+    # resizing may overshoot by a rounding error
+    return torch.stack(maps).mean(dim=0)[0, 0].float().clamp(0, 1).cpu().numpy()
+
+
+def _mapped(model: Segmenter, pictures: Tensor, enlarge: float) -> Tensor:
+    size = (pictures.shape[-1], pictures.shape[-2])
+    if enlarge == 1 or model.fixed_size:
+        return model.probability(pictures)
+    return model.probability(pictures, Geometry.native(size, scale=enlarge, multiple=model.multiple))
+
+
+def report(model: Segmenter, dataset: Dataset, options: argparse.Namespace, *, enlarge: float) -> None:
+    """Measure on a dataset and print the table; write the numbers where `options` of `detectors.measure` say.
+
+    Raises SourceError for pictures that cannot be read, UsageError for data without masks, OutputError.
+    """
+    from pipeline.mask_metrics import write_scores
+    from pipeline.progress import Progress
+
+    with Progress(len(dataset.records)) as progress:
+        scorer = score_masks(
+            model,
+            (read_sequence(record, dataset.root) for record in dataset.records),
+            stride=options.stride,
+            chosen=definitions(options.threshold).values(),
+            flip_averaging=options.flip_averaging,
+            enlarge=enlarge,
+            advance=progress.advance,
+        )
+    print(tables(scorer, options.threshold))
+    if options.output:
+        facts = {"threshold": options.threshold, "flip_averaging": options.flip_averaging}
+        write_scores(options.output, scorer, facts)
+    if options.plots:
+        from pipeline.masks.plots import plot
+
+        print(f"\nplot: {plot(scorer, options.plots)}")

@@ -1,0 +1,76 @@
+"""Processes that share work answer in order, and are gone when it is over, however it ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from detectors.workers import shared
+from pipeline.errors import MoteError, SourceError
+from tests.conftest import PROJECT_ROOT
+
+
+def answer(task: tuple[str, int]) -> int:
+    """What the processes are asked to do: a deed and a number."""
+    deed, number = task
+    if deed == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+    elif deed == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif deed == "sleep":
+        time.sleep(number)
+    elif deed == "refuse":
+        raise SourceError("clip.mp4 cannot be read")
+    return number
+
+
+def test_answers_come_in_order_and_ctrl_c_does_not_reach_the_processes():
+    tasks = [("sleep", 1), ("interrupt", 2), ("return", 3), ("interrupt", 4)]
+    assert list(shared(answer, tasks, workers=2)) == [1, 2, 3, 4]
+    assert not multiprocessing.active_children()
+
+
+def test_processes_are_ended_when_nobody_waits_for_them():
+    found = shared(answer, [("return", 1), ("sleep", 600)], workers=2)
+    assert next(found) == 1
+    assert len(multiprocessing.active_children()) == 2
+    found.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("deed", "workers", "kind", "message"),
+    [
+        ("refuse", 2, SourceError, r"^clip\.mp4 cannot be read$"),
+        ("die", 1, MoteError, r"^a process of --workers has ended with exit code -9; "),
+    ],
+)
+def test_a_fault_of_one_ends_all(deed, workers, kind, message):
+    with pytest.raises(kind, match=message):
+        list(shared(answer, [(deed, 0), ("sleep", 600)], workers=workers))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are looked up in /proc")
+def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights):
+    command = [sys.executable, "-m", "detectors.measure", nano_weights, "--root", str(clip.parent)]
+    command += ["--dataset", "coco-video", "--split", "clip.json", "--device", "cpu", "--workers", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, start_new_session=True, **pipes) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 120
+        while len(children.read_text().split()) < 2:  # the first tracks what the others leave
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "error: interrupted by SIGINT"
+    assert "Traceback" not in err
