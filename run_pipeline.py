@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import __version__, command
@@ -20,9 +21,12 @@ FLAGS = {
     "conf": "detector.conf",
     "iou": "detector.iou",
     "size": "detector.size",
+    "enlarge": "detector.enlarge",
+    "fit": "detector.fit",
     "device": "detector.device",
     "precision": "detector.precision",
     "batch": "detector.batch",
+    "fuse": "segmentation.fuse",
     "tracker": "tracker.name",
     "start": "source.start",
     "max_frames": "source.max_frames",
@@ -52,10 +56,17 @@ def parser() -> command.Parser:
     add("--overwrite", action="store_true", help="replace an earlier run in that folder")
     add("--detector", metavar="NAME", help="network, see --list (default: tridos-nano)")
     add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
+    add("--segmenter", action="append", metavar="NAME", help="mark pixels beside the detector; repeatable")
+    add("--segmenter-weights", action="append", metavar="NAME=FILE", help="weights of one; repeatable")
+    add(
+        "--fuse", choices=("none", "confirm", "union"), help="use of its marks for detections (default: none)"
+    )
     add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
     add("--conf", type=float, metavar="SCORE", help="least score of a detection, 0 to 1 (default: 0.05)")
     add("--iou", type=float, metavar="IOU", help="overlap above which the better box is kept (default: 0.5)")
     add("--size", metavar="WxH", help="network input (default: native, every pixel as it is)")
+    add("--enlarge", type=float, metavar="N", help="enlarge a native input (default: as the weights learned)")
+    add("--fit", choices=("letterbox", "stretch"), help="how frames fill a size of WxH (default: letterbox)")
     add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
     add("--batch", type=int, metavar="N", help="frames computed together (default: 1 on a CPU, 8 on a GPU)")
@@ -78,7 +89,36 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     table = load_toml(Path(given["config"])) if "config" in given else {}
     settings = [parse_setting(text) for text in given.get("set", [])]
     settings += [(key.split("."), given[flag]) for flag, key in FLAGS.items() if flag in given]
-    return build(RunConfig, override(table, settings))
+    table = override(table, settings)
+    if "segmenter" in given or "segmenter_weights" in given:
+        rows = segmenter_rows(table, given.get("segmenter"), given.get("segmenter_weights", []))
+        table = override(table, [(["segmentation", "segmenters"], rows)])
+    return build(RunConfig, table)
+
+
+def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> list[dict]:
+    """The rows of `segmentation.segmenters` that the flags ask for.
+
+    Names, where there are any, replace those of the table; one that is in both keeps its options. Weights are
+    NAME=FILE of segmenters that run. Raises UsageError.
+    """
+    from detectors import canonical_segmenter
+
+    alone = override(table, [(["segmentation", "fuse"], "none")])  # which needs no segmenters yet
+    rows = [asdict(row) for row in build(RunConfig, alone).segmentation.segmenters]
+    if names:
+        known = {canonical_segmenter(row["name"]): row for row in rows}
+        rows = [known.get(canonical_segmenter(name), {"name": name}) for name in names]
+    for text in weights:
+        name, _, file = text.partition("=")
+        if not (name and file):
+            raise UsageError(f"--segmenter-weights '{text}' is not of the form NAME=FILE")
+        meant = [row for row in rows if canonical_segmenter(row["name"]) == canonical_segmenter(name)]
+        if not meant:
+            remedy = f"add --segmenter {name}, or use --weights for the detector"
+            raise UsageError(f"--segmenter-weights '{text}': no segmenter '{name}' is to run; {remedy}")
+        meant[0]["weights"] = file
+    return rows
 
 
 def location(options: argparse.Namespace) -> str:
@@ -96,11 +136,14 @@ def location(options: argparse.Namespace) -> str:
 
 def listing() -> str:
     """What `--list` prints."""
-    from detectors import DETECTORS
+    from detectors import DETECTORS, MMDET, SEGMENTERS
     from detectors.weights import ZOO_TABLE
     from trackers import TRACKERS
 
-    lines = ["detectors", *(f"  {name}" for name in DETECTORS), "weights"]
+    lines = ["detectors", *(f"  {name}" for name in DETECTORS)]
+    lines += [f"  {MMDET}CONFIG.py: any of mmdet 3 by its configuration, a Python program that is run"]
+    lines += ["segmenters, by themselves as a detector or beside one", *(f"  {name}" for name in SEGMENTERS)]
+    lines += ["weights"]
     lines += [f"  {name}: for {entry.detector}, {entry.note}" for name, entry in ZOO_TABLE.items()]
     return "\n".join([*lines, "trackers", *(f"  {name}" for name in TRACKERS)])
 

@@ -1,7 +1,8 @@
 """The picture for people: boxes around targets, never on them, with trails, names and enlarged views.
 
 A target of three pixels vanishes under an ordinary overlay. Here every line keeps its distance from the
-pixels that a track's box touches; text, trails and enlarged views make way for them.
+pixels that a track's box touches; text, trails and enlarged views make way for them. Contours of segmenters
+lie inside boxes, but on no pixel that a segmenter marked.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from pipeline.contours import contour_colour, draw_contours, spared
 from pipeline.frame import Detections, Result, Tracks, TrackState
 from pipeline.insets import Inset, InsetLayout, Mark
 from pipeline.strokes import Colour, Rectangle, Style, outline, path, room_beside, text_size, write
@@ -53,6 +55,8 @@ class AnnotatorOptions:
     """Class names by label, written after the track's number; empty where there is one class."""
     detections: bool = True
     """Mark detections that belong to no track."""
+    contours: bool = True
+    """Outline what segmenters marked, in a colour for each, and name them in a corner."""
     min_score: float = 0.4
     """Least score of a detection that is marked; tracks are drawn whatever their score."""
     margin: int = 2
@@ -120,6 +124,9 @@ class Annotator:
         for mark in marks:  # a trail leads to its target, not over it
             where = mark.box.slices()
             canvas[where] = picture[where] if picture.ndim == 3 else picture[where][..., None]
+        masks = [found.regions > 0 for found in result.segments.values()] if options.contours else []
+        if masks:
+            draw_contours(canvas, masks, spare=spared(masks), thickness=max(1, unit // 2))
         for box in loose:
             outline(canvas, box, margin=margin, thickness=max(1, unit // 2), colour=_LOOSE, style="corners")
         for mark in marks:
@@ -129,7 +136,7 @@ class Annotator:
             marks, loose=loose, width=width, height=height, clearance=2 * (reach + unit)
         )
         for inset in insets:
-            self._draw_inset(canvas, picture, inset, unit)
+            self._draw_inset(canvas, picture, inset, masks, unit)
         occupied = [mark.box.grown(reach) for mark in marks] + [inset.place for inset in insets]
         if options.labels:
             occupied += self._draw_labels(canvas, marks, occupied=occupied, reach=reach, unit=unit)
@@ -153,21 +160,26 @@ class Annotator:
             if mark.id in self._trails and mark.state != TrackState.TENTATIVE:
                 path(canvas, np.array(self._trails[mark.id]), colour=mark.colour, thickness=unit)
 
-    def _draw_inset(self, canvas: np.ndarray, picture: np.ndarray, inset: Inset, unit: int) -> None:
+    def _draw_inset(
+        self, canvas: np.ndarray, picture: np.ndarray, inset: Inset, masks: Sequence[np.ndarray], unit: int
+    ) -> None:
         left, top, right, bottom = inset.place
         side, zoom, (x, y) = right - left, inset.zoom, inset.mark.centre
         # sub-pixel: the target rests in the middle of its view while the background moves
         shift = zoom / 2 + side / 2 - 0.5
         matrix = np.array([[zoom, 0, shift - zoom * x], [0, zoom, shift - zoom * y]], np.float64)
+
+        def enlarged(image: np.ndarray, how: int, border: int) -> np.ndarray:
+            return cv2.warpAffine(image, matrix, (side, side), flags=how, borderMode=border)
+
         smooth = self.options.inset_interpolation == "cubic"
-        view = cv2.warpAffine(
-            picture,
-            matrix,
-            (side, side),
-            flags=cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        canvas[top:bottom, left:right] = view.reshape(side, side, -1)
+        how = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST
+        view = canvas[top:bottom, left:right]
+        view[:] = enlarged(picture, how, cv2.BORDER_REPLICATE).reshape(side, side, -1)
+        if masks:
+            planes = (mask.astype(np.uint8) for mask in (spared(masks), *masks))
+            spare, *near = (enlarged(p, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT) > 0 for p in planes)
+            draw_contours(view, near, spare=spare, thickness=max(1, unit // 2))
         inner = inset.place.grown(-unit)
         outline(canvas, inner, margin=0, thickness=unit, colour=_EDGE, style="solid")
         inner, colour = inner.grown(-unit), inset.mark.colour
@@ -220,6 +232,8 @@ class Annotator:
             words += [(str(result.frame.index), _TEXT), (f"{float(result.frame.pts):.2f}s", _TENTATIVE)]
         if result.warmup:
             words.append(("warm-up", _TENTATIVE))
+        if self.options.contours:
+            words += [(name, contour_colour(place)) for place, name in enumerate(result.segments)]
         if not words:
             return
         (height, width), (down, across) = canvas.shape[:2], text_size(words, scale=unit)

@@ -11,6 +11,8 @@ from typing import Literal
 
 LEAST_RATE, HIGHEST_RATE = 0.001, 100_000
 """Frames per second that a source may be given."""
+LEAST_SCALE, GREATEST_SCALE = 0.25, 8.0
+"""Network pixels per source pixel that may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,49 @@ class SourceConfig:
             raise ValueError(f"rate = {self.rate}, expected {LEAST_RATE} to {HIGHEST_RATE} frames per second")
 
 
+def parse_size(text: str, *, multiple: int = 1) -> tuple[int, int] | None:
+    """'512x384' → (width, height) of a network input; None for 'native'. Raises ValueError for others."""
+    if text == "native":
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ValueError(f"size = '{text}', expected native or WxH such as 512x512")
+    if int(width) % multiple or int(height) % multiple:
+        raise ValueError(f"size = '{text}', expected multiples of {multiple}")
+    return int(width), int(height)
+
+
+@dataclass(frozen=True)
+class ComponentsConfig:
+    """How the map of a segmenter becomes boxes: one for each group of marked pixels."""
+
+    threshold: float = 0.5
+    """A pixel is marked where its probability is above this, 0 to 1; marked pixels that touch, also at their
+    corners, make one group. Lower: faint targets are found, and all outlines grow."""
+    score: Literal["peak", "mean"] = "peak"
+    """Score of a group: the highest, or the mean, of its pixels' probabilities. Both are above the threshold,
+    so with 0.5 every group of a detector is reported, drawn and may start a track, whatever detector.conf,
+    annotate.min_score and the tracker's thresholds of less say; they count once the threshold is lower."""
+    min_area: int = 1
+    """Pixels; smaller groups are left out."""
+    max_count: int = 100
+    """Groups per frame; where there are more, the best are kept. It bounds what weights that do not fit the
+    scene can make of a frame."""
+
+    def __post_init__(self):
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold = {self.threshold}, expected 0 or more and less than 1")
+        for name in ("min_area", "max_count"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}, expected 1 or more")
+
+
 @dataclass(frozen=True)
 class DetectorConfig:
     """What finds the targets."""
 
     name: str = "tridos-nano"
-    """A name of `--list`."""
+    """A name of `--list`. A segmenter finds targets in each frame by itself: what it marks become boxes."""
     weights: str = ""
     """A name of `--list` or a file; empty for the detector's default."""
     conf: float = 0.05
@@ -46,9 +85,13 @@ class DetectorConfig:
     is drawn is decided by annotate.min_score. For COCO evaluation to the last tenth of a point use 0.001."""
     iou: float = 0.5
     """Of two boxes of one class that overlap more than this, only the better is kept. Chosen on drone-ir val:
-    AP50 0.746 with 0.5, 0.722 with 0.3; the best F1 is the same, and 0.3 leaves fewer double boxes."""
+    AP50 0.746 with 0.5, 0.722 with 0.3; the best F1 is the same, and 0.3 leaves fewer double boxes. Not used
+    by segmenters: their boxes come from separate groups of pixels."""
     size: str = "native"
-    """Network input: native keeps every pixel (padded to multiples of 32); WxH, multiples of 32, resizes."""
+    """Network input: native keeps every pixel (padded to what the network needs); WxH, multiples of 32,
+    resizes."""
+    enlarge: float = 0.0
+    """Network pixels per source pixel of a native size, 0.25 to 8; 0: as the weights were trained."""
     fit: Literal["letterbox", "stretch"] = "letterbox"
     """How the picture fills a size of WxH: keeping its aspect on grey, or stretched."""
     device: str = "auto"
@@ -58,8 +101,11 @@ class DetectorConfig:
     batch: int = 0
     """Frames computed together; 0 chooses 1 on a CPU (lowest latency), 8 on a GPU."""
     threads: int = 0
-    """CPU threads of the network; 0 chooses 1 for narrow networks such as tridos-nano and all cores for wide
-    ones. Too many: they wait for one another, and decoding, drawing and encoding wait for a core."""
+    """CPU threads of each network; 0 chooses 1 for narrow networks such as tridos-nano and all cores for wide
+    ones and segmenters. Too many: they wait for one another, and decoding, drawing and encoding wait for a
+    core."""
+    components: ComponentsConfig = field(default_factory=ComponentsConfig)
+    """How the map becomes boxes, where the detector is a segmenter."""
 
     def __post_init__(self):
         for name in ("conf", "iou"):
@@ -68,18 +114,71 @@ class DetectorConfig:
         for name in ("batch", "threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}, expected 0 or more")
-        self.network_size()
+        _check_enlargement(self)
 
     def network_size(self) -> tuple[int, int] | None:
         """(width, height) of the network input; None for native."""
-        if self.size == "native":
-            return None
-        width, _, height = self.size.partition("x")
-        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-            raise ValueError(f"size = '{self.size}', expected native or WxH such as 512x512")
-        if int(width) % 32 or int(height) % 32:
-            raise ValueError(f"size = '{self.size}', expected multiples of 32")
-        return int(width), int(height)
+        return parse_size(self.size, multiple=32)
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """A segmenter that runs beside the detector, with the device, precision, batch and threads set there."""
+
+    name: str = ""
+    """A segmenter of `--list`; must be given."""
+    weights: str = ""
+    """A name of `--list` or a file; empty for the segmenter's default."""
+    size: str = "native"
+    """Network input: native keeps every pixel, WxH resizes; which sizes there are, the network decides."""
+    enlarge: float = 0.0
+    """Network pixels per source pixel of a native size, 0.25 to 8; 0: as the weights were trained."""
+    fit: Literal["letterbox", "stretch"] = "letterbox"
+    """How the picture fills a size of WxH: keeping its aspect on grey, or stretched."""
+    components: ComponentsConfig = field(default_factory=ComponentsConfig)
+    """How the map becomes groups of pixels."""
+
+    def __post_init__(self):
+        if not self.name:
+            raise ValueError("a segmenter has no name; give one of --list")
+        _check_enlargement(self)
+
+    def network_size(self) -> tuple[int, int] | None:
+        """(width, height) of the network input; None for native."""
+        return parse_size(self.size)
+
+
+@dataclass(frozen=True)
+class SegmentationConfig:
+    """What marks the pixels of targets, frame by frame, beside the detector, and what becomes of it."""
+
+    segmenters: tuple[SegmenterConfig, ...] = ()
+    """They run in this order. What they mark is drawn and written, under their names."""
+    fuse: Literal["none", "confirm", "union"] = "none"
+    """none: detections stay as they are. confirm: a detection is dropped unless a segmenter, any of them,
+    marks a pixel in its box or within `margin` of it; fewer false alarms, and targets that no segmenter sees
+    are lost. union: a group with no pixel in or within `margin` of a detection's box becomes a detection of
+    class 0 with the score of the group, if that is detector.conf or more; where several segmenters mark the
+    same target the best score counts. More targets, and the false alarms of all."""
+    margin: int = 2
+    """Source pixels by which boxes are grown before they are compared with marked pixels: boxes of targets of
+    a few pixels are a pixel or two off. Too big: clutter beside a target confirms or hides it."""
+
+    def __post_init__(self):
+        if self.margin < 0:
+            raise ValueError(f"margin = {self.margin}, expected 0 or more")
+        if self.fuse != "none" and not self.segmenters:
+            raise ValueError(f"fuse = '{self.fuse}' needs a segmenter; give --segmenter NAME")
+
+
+def _check_enlargement(config: DetectorConfig | SegmenterConfig) -> None:
+    """Raise ValueError for an enlargement that is out of range or beside a size of WxH."""
+    scale, size = config.enlarge, config.network_size()
+    if scale and not LEAST_SCALE <= scale <= GREATEST_SCALE:
+        allowed = f"{LEAST_SCALE:g} to {GREATEST_SCALE:g}, or 0 for that of the weights"
+        raise ValueError(f"enlarge = {scale}, expected {allowed}")
+    if scale and size:
+        raise ValueError(f"enlarge = {scale} needs size = native, not '{config.size}'")
 
 
 @dataclass(frozen=True)
@@ -122,6 +221,7 @@ class RunConfig:
 
     source: SourceConfig = field(default_factory=SourceConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     annotate: dict = field(default_factory=dict)

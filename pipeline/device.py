@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,13 +27,24 @@ def pick_device(name: str) -> torch.device:
 
 
 def thread_count(model: torch.nn.Module) -> int:
-    """CPU threads that pay: all cores for wide networks, one for narrow ones.
+    """CPU threads that pay: all cores for wide networks and for segmenters, one for narrow ones.
 
     The operations of `tridos-nano` are too short to be shared: at 320x256 on two cores one frame takes 55 ms
     with one thread and 50 to 60 with two, which then fight for their cores with decoder and encoder (whole
     job: 17.5 against 11.9 frames/s). `tridos` gains a factor of 1.8 from the second. Measured 2026-11 on an
     EPYC, torch 2.13, with tests/benchmarks/whole_job.py --threads.
     """
-    if model.width < 0.5:
+    if getattr(model, "width", 1.0) < 0.5:  # segmenters have none: they work at full resolution
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute the block with so many CPU threads, and what comes after it with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,10 +7,11 @@ column c is the box (c, r, c + 1, r + 1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from fractions import Fraction
+from types import MappingProxyType
 
 import numpy as np
 
@@ -187,6 +188,34 @@ class Tracks(_Rows):
 
 
 @dataclass(frozen=True, eq=False)
+class Segments:
+    """The groups of pixels that a segmenter marked in one frame."""
+
+    regions: np.ndarray
+    """(H, W) int32 at source resolution: 0 where nothing is marked, k + 1 for the pixels of group k."""
+    components: Detections
+    """One row for each group, best first: the box that just holds its pixels, and its score."""
+
+    def __post_init__(self):
+        regions = np.array(self.regions, dtype=np.int32)
+        if regions.ndim != 2:
+            raise ValueError(f"{regions.shape = }, expected (H, W)")
+        count = len(self.components)
+        sizes = np.bincount(regions.ravel(), minlength=count + 1)  # ValueError for negative numbers
+        if len(sizes) != count + 1 or not sizes[1:].all():
+            raise ValueError(f"regions do not hold exactly the numbers 1 to {count}, one for each component")
+        regions.setflags(write=False)
+        object.__setattr__(self, "regions", regions)
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+    def masks(self) -> Iterator[np.ndarray]:
+        """(H, W) bool of one group after the other."""
+        return (self.regions == number for number in range(1, len(self) + 1))
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """All that is known about one frame when it reaches the sinks."""
 
@@ -197,3 +226,13 @@ class Result:
     """True while fewer real frames stood behind this one than the detector's window holds."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds spent on this frame by each stage; a batch's time is shared equally among its frames."""
+    segments: Mapping[str, Segments] = field(default_factory=dict)
+    """What was marked in this frame, by the name of the segmenter, in the order in which they ran."""
+
+    def __post_init__(self):
+        size = self.frame.image.shape[:2]
+        for name, segments in self.segments.items():
+            if segments.regions.shape != size:
+                shape = segments.regions.shape
+                raise ValueError(f"segments of '{name}' have shape {shape}, expected {size}")
+        object.__setattr__(self, "segments", MappingProxyType(dict(self.segments)))

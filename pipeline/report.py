@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from pipeline.evaluate import Report
 from pipeline.evaluation.tables import shown
 from pipeline.frame import Result, TrackState
 from pipeline.ground_truth import GroundTruth
+from pipeline.segmenting import STAGE
 from pipeline.sinks import output_error
 from pipeline.sources import Source, redact
 
@@ -34,6 +35,9 @@ RUN, METRICS = "run.json", "metrics.json"
 OUTPUTS = (VIDEO, COCO, MOT, JSONL, RUN, METRICS)
 UNFINISHED = (f"{COCO}.part", f"{RUN}.part", f"{METRICS}.part")
 """What a run that was killed may leave beside them."""
+
+BASE_STAGES = ("detect", "suppress", "track")
+"""What a frame goes through without segmenters; their overhead is a share of it."""
 
 PACKAGES = ("torch", "numpy", "av", "opencv-python", "scipy", "pycocotools")
 
@@ -78,8 +82,17 @@ class Latency:
 class Outcome:
     """The account of one run, kept as it goes and written to run.json at its start and its end."""
 
-    def __init__(self, folder: Path, source: Source, config: RunConfig, detector: dict):
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        config: RunConfig,
+        detector: dict,
+        segmenters: Sequence[dict] = (),
+    ):
         self.folder, self.source, self.config, self.detector = folder, source, config, detector
+        self.segmenters = list(segmenters)
+        """What is known of those that run beside the detector."""
         self.decoded = 0
         """Frames that left the source."""
         self.written = 0
@@ -186,6 +199,7 @@ class Outcome:
             "started": self._began.isoformat(timespec="seconds"),
             "source": {**asdict(info), "rate": str(info.rate)},
             "detector": self.detector,
+            "segmenters": self.segmenters,
             "config": asdict(self.config),
             "versions": {"python": platform.python_version(), **_versions()},
             "machine": {"cores": os.cpu_count(), "system": platform.system(), "cpu": platform.machine()},
@@ -206,11 +220,33 @@ class Outcome:
             "reason": self.reason,
             "seconds": round(self.seconds, 3),
             "frames": frames,
+            "segmenters": [{**segmenter, **self._cost(segmenter["name"])} for segmenter in self.segmenters],
             "detections": self.detections,
             "tracks": self.tracks,
             "stages_ms": {name: latency.summary() for name, latency in self._stages.items()},
             "metrics": self.report.scores.as_dict() if self.report else None,
         }
+
+    def _cost(self, segmenter: str) -> dict[str, float | None]:
+        """Mean milliseconds of a segmenter per frame, and their share of what detector and tracker take."""
+        stage = self._stages.get(STAGE.format(segmenter))
+        if stage is None:
+            return {"ms_per_frame": None, "overhead": None}
+        others = [latency.total for name, latency in self._stages.items() if name in BASE_STAGES]
+        share = stage.total / max(sum(others), 1e-9)
+        return {"ms_per_frame": stage.summary()["mean"], "overhead": round(share, 4)}
+
+    def _segmenter_rows(self) -> list[tuple[str, str]]:
+        """Of the closing summary: each segmenter, its weights, and what it adds to the time of a frame."""
+        rows = []
+        for segmenter in self.segmenters:
+            cost = self._cost(segmenter["name"])
+            text = f"{segmenter['name']} with {segmenter['weights']}"
+            if cost["overhead"] is not None:
+                more = f"{100 * cost['overhead']:+.0f} % on top of the rest"
+                text += f": {cost['ms_per_frame']:.1f} ms a frame, {more}"
+            rows.append(("segmenter", text))
+        return rows
 
     def table(self) -> str:
         """The closing summary for people: two aligned columns."""
@@ -220,6 +256,7 @@ class Outcome:
         rows = [
             ("source", f"{info.name}, {info.width}x{info.height}, {float(info.rate):g} frames/s"),
             ("detector", f"{self.detector['weights']} on {self.detector['device']}"),
+            *self._segmenter_rows(),
             ("frames", f"{self.decoded} decoded, {self.written} written, {self.source.corrupt} corrupt"),
             ("detections", f"{self.detections} of score {conf:g} or more, {each:.1f} a frame"),
             ("tracks", f"{self.tracks} confirmed"),

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 
-import torch
-
-import detectors
 import trackers
-from detectors import weights
 from pipeline.annotate import Annotator, AnnotatorOptions
 from pipeline.config import DetectorConfig, RunConfig
-from pipeline.device import pick_device, thread_count
-from pipeline.errors import MoteError, OutputError, UsageError, WeightsError, unknown_name
+from pipeline.errors import MoteError, OutputError
 from pipeline.frame import Frame, Result, SourceInfo
+from pipeline.fusion import fuse
 from pipeline.ground_truth import GroundTruth
 from pipeline.interrupt import Stop, stop_on_signals
+from pipeline.loading import load_detector, load_segmenters
 from pipeline.prefetch import prefetch
 from pipeline.progress import Mode, Progress
 from pipeline.report import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, Outcome
+from pipeline.segmenting import FrameSegmenter, segment
 from pipeline.settings import build
 from pipeline.sinks import CocoSink, JsonlSink, MotSink, Sink, Sinks, output_error
 from pipeline.sources import Source, open_source
-from pipeline.stages import StreamingDetector, batches, extract, suppress, track
+from pipeline.stages import Detector, batches, track
 from pipeline.video_sink import VideoSink
 from trackers import Tracker
 
@@ -52,17 +50,18 @@ def run(
     ):
         truth = GroundTruth(Path(annotations), source.info, start=limits.start) if annotations else None
         detector, facts = load_detector(config.detector)
+        segmenters, more = load_segmenters(config.segmentation, config.detector)
         if truth:
             truth.begin(len(facts["classes"]))
         tracker = trackers.build(config.tracker.name, **config.tracker.options)
         annotator = make_annotator(config, facts["classes"])
         folder = prepare_folder(config, location)
-        config = resolved(config, tracker, annotator, facts)
+        config = resolved(config, tracker, annotator, facts, more)
         sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, len(facts["classes"])))
-        outcome = Outcome(folder, source, config, facts)
+        outcome = Outcome(folder, source, config, facts, more)
         outcome.begin()
         try:
-            results = stages(source, detector, tracker, config.detector, outcome, stop)
+            results = stages(source, detector, segmenters, tracker, config, outcome, stop)
             bar = Progress(source.info.frame_count, mode=progress, remark=truth.live if truth else str)
             with sinks, ended(results), bar:
                 for result in results:
@@ -84,19 +83,25 @@ def run(
 
 def stages(
     source: Source,
-    detector: StreamingDetector,
+    detector: Detector,
+    segmenters: Sequence[FrameSegmenter],
     tracker: Tracker,
-    config: DetectorConfig,
+    config: RunConfig,
     outcome: Outcome,
     stop: Stop,
 ) -> Generator[Result]:
     """The whole way of a frame from the source to the result that the sinks receive."""
+    batch, names = config.detector.batch, [segmenter.name for segmenter in segmenters]
 
     def detected() -> Iterator[Result]:
         # closed here and not by the garbage collector: an error on its way keeps the generators alive
         with closing(prefetch(counted(source, outcome, stop), size=FRAMES_AHEAD, name="decode")) as frames:
-            features = extract(batches(frames, config.batch), detector)
-            for result in track(suppress(features, conf=config.conf, iou=config.iou), tracker):
+            found = detector.detect(batches(frames, batch))
+            for segmenter in segmenters:
+                found = segment(found, segmenter, batch=batch)
+            if config.segmentation.fuse != "none":
+                found = fuse(found, config.segmentation, names=names, conf=config.detector.conf)
+            for result in track(found, tracker):
                 yield result
                 if stop.signal is not None:  # what was decoded ahead is left; what was computed is written
                     return
@@ -131,15 +136,23 @@ def counted(source: Source, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
         yield frame
 
 
-def resolved(config: RunConfig, tracker: Tracker, annotator: Annotator, facts: dict) -> RunConfig:
+def resolved(
+    config: RunConfig, tracker: Tracker, annotator: Annotator, facts: dict, segmenters: Sequence[dict]
+) -> RunConfig:
     """The configuration with every default and every automatic choice replaced by what it came to."""
     batch = batch_size(config.detector, facts["device"])
-    chosen = {"weights": facts["weights"], "device": facts["device"], "batch": batch}
-    chosen["threads"] = facts["threads"]
-    options = asdict(tracker.options) if is_dataclass(getattr(tracker, "options", None)) else {}
+    chosen = {"name": facts["name"], "weights": facts["weights"], "device": facts["device"], "batch": batch}
+    chosen |= {"threads": facts["threads"], "enlarge": facts["enlarge"]}
+    rows = [
+        replace(row, **{key: known[key] for key in ("name", "weights", "enlarge")})
+        for row, known in zip(config.segmentation.segmenters, segmenters, strict=True)
+    ]
+    options = getattr(tracker, "options", None)
+    options = asdict(options) if is_dataclass(options) else config.tracker.options
     return replace(
         config,
         detector=replace(config.detector, **chosen),
+        segmentation=replace(config.segmentation, segmenters=tuple(rows)),
         tracker=replace(config.tracker, options=options),
         annotate=asdict(annotator.options),
     )
@@ -148,33 +161,6 @@ def resolved(config: RunConfig, tracker: Tracker, annotator: Annotator, facts: d
 def batch_size(config: DetectorConfig, device: str) -> int:
     """Frames computed together, where the configuration leaves it open: latency first on a CPU."""
     return config.batch or (8 if device.startswith("cuda") else 1)
-
-
-def load_detector(config: DetectorConfig) -> tuple[StreamingDetector, dict]:
-    """The network with its weights, and what run.json says of it."""
-    name = config.name
-    if name not in detectors.DETECTORS:
-        raise unknown_name("detector", name, detectors.DETECTORS)
-    chosen = config.weights or weights.default_weights(name)
-    if chosen is None:
-        raise WeightsError(f"no weights ship for detector '{name}'; give a file with --weights")
-    model, path, entry = weights.network(name, chosen)
-    device = pick_device(config.device)
-    if config.precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
-    torch.set_num_threads(config.threads or thread_count(model))
-    classes = list(entry.classes) if entry else [f"class {n}" for n in range(model.num_classes)]
-    facts = {
-        "name": name,
-        "weights": chosen,
-        "sha256": weights.sha256(path),
-        "classes": classes,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "device": str(device),
-        "precision": config.precision,
-        "threads": torch.get_num_threads(),
-    }
-    return StreamingDetector(model, config, device), facts
 
 
 def prepare_folder(config: RunConfig, location: str) -> Path:

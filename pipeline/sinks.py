@@ -19,7 +19,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from pipeline.errors import OutputError
-from pipeline.frame import Detections, Frame, Result, Tracks, TrackState
+from pipeline.frame import Detections, Frame, Result, Segments, Tracks, TrackState
 from pipeline.interrupt import signals_held
 
 _REMEDIES = {
@@ -151,6 +151,10 @@ class JsonlSink:
     "tracks": [{"id", "bbox", "score", "label", "state", "velocity": [x, y], "age"}], "warmup": bool,
     "timings_ms": {stage: milliseconds}}``
 
+    Where segmenters ran, also ``"masks": [{"segmenter", "score", "bbox", "rle": {"size": [H, W],
+    "counts"}}]``: each group of pixels that one marked, in COCO's compressed run lengths, which
+    `pycocotools.mask.decode` reads.
+
     Boxes keep 4 decimals; `state` is tentative, confirmed or coasting; a number that is not finite is null.
     """
 
@@ -180,6 +184,8 @@ class JsonlSink:
             "warmup": result.warmup,
             "timings_ms": {stage: _number(seconds * 1e3, 3) for stage, seconds in result.timings.items()},
         }
+        if result.segments:
+            line["masks"] = [r for name, found in result.segments.items() for r in _mask_records(name, found)]
         self._file.append(json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n")
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -189,9 +195,11 @@ class JsonlSink:
 class CocoSink:
     """`detections.json`: COCO results, ``[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, …]``.
 
+    Detections with masks have them under ``"segmentation"``, in COCO's compressed run lengths.
+
     Records go to a file beside the target, ending in ``.part``, which is a complete JSON array after
     every frame; leaving renames it to the target. No record stays in memory. Boxes keep 6 decimals, scores
-    all digits of their type, so that their order survives. Masks are not written.
+    all digits of their type, so that their order survives.
 
     Args:
         path: the target file.
@@ -248,10 +256,21 @@ def coco_results(
     detections: Detections, *, image_id: int, category_id: Mapping[int, int] | None = None
 ) -> Iterator[dict]:
     """The detections of one frame as COCO results; `category_id` as for `CocoSink`."""
-    labels = detections.labels.tolist()
-    for label, bbox, score in zip(labels, _bboxes(detections.boxes, 6), detections.scores, strict=True):
+    labels, boxes = detections.labels.tolist(), _bboxes(detections.boxes, 6)
+    for row, (label, bbox, score) in enumerate(zip(labels, boxes, detections.scores, strict=True)):
         category = label + 1 if category_id is None else category_id[label]
-        yield {"image_id": image_id, "category_id": category, "bbox": bbox, "score": float(str(score))}
+        record = {"image_id": image_id, "category_id": category, "bbox": bbox, "score": float(str(score))}
+        if detections.masks is not None:
+            record["segmentation"] = run_lengths(detections.masks[row])
+        yield record
+
+
+def run_lengths(mask: np.ndarray) -> dict:
+    """(H, W) bool → ``{"size": [H, W], "counts": text}``, COCO's compressed run lengths."""
+    from pycocotools import mask as coco
+
+    coded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": coded["counts"].decode()}
 
 
 class MotSink:
@@ -285,6 +304,15 @@ class MotSink:
 
     def __exit__(self, kind, error, traceback) -> None:
         _quietly(self._file.close, error)
+
+
+def _mask_records(segmenter: str, segments: Segments) -> Iterator[dict]:
+    """The groups that one segmenter marked."""
+    found = segments.components
+    for bbox, score, mask in zip(
+        _bboxes(found.boxes, 4), _scores(found.scores), segments.masks(), strict=True
+    ):
+        yield {"segmenter": segmenter, "score": score, "bbox": bbox, "rle": run_lengths(mask)}
 
 
 def _track_records(tracks: Tracks) -> list[dict]:

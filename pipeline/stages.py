@@ -7,8 +7,9 @@ throughput.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ from torch import Tensor
 from pipeline import suppress as suppression
 from pipeline.boxes import clip
 from pipeline.config import DetectorConfig
-from pipeline.frame import Detections, Frame, Result
+from pipeline.frame import Detections, Frame, Result, Segments
 from pipeline.geometry import Geometry
 from pipeline.normalise import to_network_input
 from trackers import Tracker
+
+T = TypeVar("T")
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,7 +45,19 @@ class Found(NamedTuple):
     frame: Frame
     detections: Detections
     warmup: bool
-    timings: dict[str, float]
+    timings: Mapping[str, float]
+    segments: Mapping[str, Segments] = MappingProxyType({})
+    """What segmenters marked, by their names."""
+
+
+class Detector(Protocol):
+    """What finds the targets, whatever network is behind it."""
+
+    def reset(self) -> None:
+        """Start a new sequence."""
+
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[Found]:
+        """The frames of a sequence, in order and in groups, with what is in each."""
 
 
 class StreamingDetector:
@@ -63,7 +78,7 @@ class StreamingDetector:
         """How frames of this size lie in the network input."""
         source, network = (frame.width, frame.height), self._config.network_size()
         if network is None:
-            return Geometry.native(source)
+            return Geometry.native(source, scale=self._config.enlarge or 1.0)
         return getattr(Geometry, self._config.fit)(source, network)
 
     def __call__(self, frames: tuple[Frame, ...]) -> Features:
@@ -83,13 +98,17 @@ class StreamingDetector:
         warmup = tuple(seen + number + 1 < self.model.frames for number in range(len(frames)))
         return Features(frames, raw, self._geometry, warmup, time.perf_counter() - started)
 
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[Found]:
+        """The frames with their boxes, of the score and overlap that the configuration asks for."""
+        return suppress(extract(groups, self), conf=self._config.conf, iou=self._config.iou)
 
-def batches(frames: Iterable[Frame], size: int) -> Iterator[tuple[Frame, ...]]:
+
+def batches(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     """Groups of `size` frames, the last one shorter. A source's error comes after the frames before it."""
-    waiting: list[Frame] = []
+    waiting: list[T] = []
     try:
-        for frame in frames:
-            waiting.append(frame)
+        for item in items:
+            waiting.append(item)
             if len(waiting) == size:
                 group, waiting = tuple(waiting), []
                 yield group
@@ -125,8 +144,8 @@ def suppress(features: Iterable[Features], *, conf: float, iou: float) -> Iterat
 
 def track(found: Iterable[Found], tracker: Tracker) -> Iterator[Result]:
     """Join the detections of successive frames to tracks."""
-    for frame, detections, warmup, timings in found:
+    for frame, detections, warmup, timings, segments in found:
         started = time.perf_counter()
         tracks = tracker.update(detections, frame)
         timings = {**timings, "track": time.perf_counter() - started}
-        yield Result(frame, detections, tracks, warmup, timings)
+        yield Result(frame, detections, tracks, warmup, timings, segments)

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipeline.frame import Detections, Frame, Tracks
+from pipeline.frame import Detections, Frame, Result, Segments, Tracks
 
 BOXES = [[0, 0, 2, 2], [1, 1, 4, 5], [3.5, 3, 9, 8]]
 
@@ -165,3 +165,53 @@ def test_rows_of_tracks_keep_their_ids():
 def test_scores_are_shares(score):
     with pytest.raises(ValueError, match="0 to 1"):
         Detections([[0, 0, 1, 1]], [score], [0])
+
+
+# Segments
+
+REGIONS = [[1, 1, 0, 0], [0, 0, 0, 2], [3, 0, 0, 2]]
+
+
+def segments(regions=REGIONS) -> Segments:
+    return Segments(regions, detections())
+
+
+def test_segments_give_one_mask_for_each_component():
+    masks = list(segments().masks())
+    assert [np.argwhere(mask).tolist() for mask in masks] == [[[0, 0], [0, 1]], [[1, 3], [2, 3]], [[2, 0]]]
+    assert len(segments()) == len(masks) == 3
+
+
+@pytest.mark.parametrize(
+    "regions",
+    [[[1, 2, 0]], [[1, 2, 3, 4]], [[1, 3, 4]], [[1, 2, 3, -1]], [1, 2, 3]],
+    ids=["one is missing", "one too many", "a gap", "negative", "a row alone"],
+)
+def test_regions_that_do_not_fit_their_components_are_refused(regions):
+    with pytest.raises(ValueError, match=r"exactly the numbers 1 to 3|negative|expected \(H, W\)"):
+        segments(regions)
+
+
+def test_segments_cannot_be_changed():
+    regions = np.array(REGIONS)
+    found = segments(regions)
+    regions[:] = 0
+    assert found.regions.any()
+    with pytest.raises(ValueError, match="read-only"):
+        found.regions[0, 0] = 0
+
+
+def result(size, known):
+    empty = Detections.empty(), Tracks.empty()
+    return Result(frame(np.zeros(size, np.uint8)), *empty, warmup=False, segments=known)
+
+
+def test_a_result_holds_segments_of_its_frame_and_they_cannot_be_exchanged():
+    known = {"rdian": segments()}
+    found = result((3, 4), known)
+    known["madnet"] = segments()
+    assert list(found.segments) == ["rdian"]
+    with pytest.raises(TypeError):
+        found.segments["rdian"] = segments()
+    with pytest.raises(ValueError, match=r"'rdian' have shape \(3, 4\), expected \(4, 3\)"):
+        result((4, 3), known)

@@ -1,0 +1,115 @@
+"""From the names in a configuration to networks that are ready to run, and what run.json says of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import detectors
+from detectors import weights
+from detectors.segmenter import Segmenter
+from pipeline.config import ComponentsConfig, DetectorConfig, SegmentationConfig, SegmenterConfig
+from pipeline.device import pick_device, thread_count
+from pipeline.errors import UsageError, WeightsError
+from pipeline.segmentation import ProbabilityMaps
+from pipeline.segmenting import FrameSegmenter, SegmentingDetector
+from pipeline.stages import Detector, StreamingDetector
+
+
+def load_detector(config: DetectorConfig) -> tuple[Detector, dict]:
+    """The network with its weights, and what run.json says of it."""
+    if config.name.startswith(detectors.MMDET):
+        from detectors.mmdet_adapter import stage  # loads mmdet
+
+        return stage.load(config)
+    name = detectors.canonical(config.name)
+    chosen = config.weights or weights.default_weights(name)
+    if chosen is None:
+        raise WeightsError(f"no weights ship for detector '{name}'; give a file with --weights")
+    model, path, entry = weights.network(name, chosen)
+    device = pick_device(config.device)
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    torch.set_num_threads(config.threads or thread_count(model))
+    classes = list(entry.classes) if entry else [f"class {n}" for n in range(model.num_classes)]
+    config = replace(config, enlarge=_enlargement(config, model, path))
+    facts = {
+        **_facts(name, chosen, path, model),
+        "classes": classes,
+        "device": str(device),
+        "precision": config.precision,
+        "threads": torch.get_num_threads(),
+        "enlarge": config.enlarge,
+    }
+    if name not in detectors.SEGMENTERS:
+        return StreamingDetector(model, config, device), facts
+    segmenter = _segmenter(name, model, config, config)
+    return SegmentingDetector(segmenter, conf=config.conf), {**facts, **_map_facts(config)}
+
+
+def load_segmenters(
+    config: SegmentationConfig, detector: DetectorConfig
+) -> tuple[list[FrameSegmenter], list[dict]]:
+    """The networks that run beside a detector, in their order, and what run.json says of each.
+
+    Raises UsageError for names that are unknown or given twice, WeightsError, and what the network raises.
+    """
+    mmdet = detector.name.startswith(detectors.MMDET)
+    segmenters, facts, names = [], [], [detector.name if mmdet else detectors.canonical(detector.name)]
+    for row in config.segmenters:
+        name = detectors.canonical_segmenter(row.name)
+        if name in names:
+            twice = "is the detector already" if name == names[0] else "is given twice"
+            raise UsageError(f"segmenter '{name}' {twice}; leave one out")
+        names.append(name)
+        chosen = row.weights or weights.default_weights(name)
+        if chosen is None:
+            remedy = f"give a file with --segmenter-weights {name}=FILE"
+            raise WeightsError(f"no weights ship for segmenter '{name}'; {remedy}")
+        model, path, _ = weights.network(name, chosen)
+        row = replace(row, enlarge=_enlargement(row, model, path))
+        segmenters.append(_segmenter(name, model, row, detector))
+        facts.append({**_facts(name, chosen, path, model), "enlarge": row.enlarge, **_map_facts(row)})
+    return segmenters, facts
+
+
+def _segmenter(
+    name: str, model: Segmenter, config: DetectorConfig | SegmenterConfig, detector: DetectorConfig
+) -> FrameSegmenter:
+    maps = ProbabilityMaps(
+        model,
+        size=config.network_size(),
+        fit=config.fit,
+        enlarge=config.enlarge or 1.0,
+        device=detector.device,
+        precision=detector.precision,
+    )
+    threads = detector.threads or thread_count(model)
+    return FrameSegmenter(name, maps, config.components, threads=threads)
+
+
+def _enlargement(config: DetectorConfig | SegmenterConfig, model: torch.nn.Module, path: Path) -> float:
+    """Network pixels per source pixel: what is asked for, else as the weights were trained; 0 for a size."""
+    fixed = getattr(model, "fixed_size", None)
+    if config.enlarge and fixed:
+        raise UsageError(f"enlarge = {config.enlarge}: {config.name} takes {fixed}x{fixed} alone")
+    if fixed or config.network_size():
+        return 0.0
+    return config.enlarge or weights.enlargement(path)
+
+
+def _facts(name: str, chosen: str, path: Path, model: torch.nn.Module) -> dict[str, Any]:
+    return {
+        "name": name,
+        "weights": chosen,
+        "sha256": weights.sha256(path),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _map_facts(config: DetectorConfig | SegmenterConfig) -> dict[str, Any]:
+    components: ComponentsConfig = config.components
+    return {"size": config.size, "fit": config.fit, "components": asdict(components)}

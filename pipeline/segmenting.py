@@ -1,0 +1,65 @@
+"""Segmenters as stages: as the only detector, or one after the other beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from pipeline.components import as_detections, components
+from pipeline.config import ComponentsConfig
+from pipeline.device import threads
+from pipeline.frame import Frame, Segments
+from pipeline.segmentation import ProbabilityMaps
+from pipeline.stages import Found, batches
+
+STAGE = "segment {}"
+"""Name of the stage of a segmenter that runs beside the detector, among the timings."""
+
+
+class FrameSegmenter:
+    """A segmenter on frames: marks groups of pixels in each by itself."""
+
+    def __init__(self, name: str, maps: ProbabilityMaps, config: ComponentsConfig, *, threads: int = 1):
+        """`threads` are those of the CPU that its network takes."""
+        self.name = name
+        """Under which its groups are drawn and written."""
+        self._maps, self._config, self._threads = maps, config, threads
+
+    def __call__(self, frames: Sequence[Frame]) -> list[Segments]:
+        """What is marked in each of the frames of one source."""
+        with threads(self._threads):
+            found = self._maps.batch([frame.image for frame in frames], bit_depth=frames[0].bit_depth)
+        return [components(probability, self._config) for probability in found]
+
+
+class SegmentingDetector:
+    """A segmenter as the only detector. It has no window: no frame is warm-up, nothing is remembered."""
+
+    def __init__(self, segmenter: FrameSegmenter, *, conf: float):
+        self._segmenter, self._conf = segmenter, conf
+
+    def reset(self) -> None:
+        """Start a new sequence."""
+
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[Found]:
+        """The frames with a box and a mask for each group of the least score or more."""
+        name = self._segmenter.name
+        for frames in groups:
+            started = time.perf_counter()
+            marked = self._segmenter(frames)
+            found = [as_detections(segments, conf=self._conf) for segments in marked]
+            spent = {"detect": (time.perf_counter() - started) / len(frames)}
+            for frame, detections, segments in zip(frames, found, marked, strict=True):
+                yield Found(frame, detections, False, spent, {name: segments})
+
+
+def segment(found: Iterable[Found], segmenter: FrameSegmenter, *, batch: int = 1) -> Iterator[Found]:
+    """Add what a segmenter marks in each frame; detections pass as they are. `batch` frames at once."""
+    name, stage = segmenter.name, STAGE.format(segmenter.name)
+    for group in batches(found, batch):
+        started = time.perf_counter()
+        marked = segmenter([item.frame for item in group])
+        seconds = (time.perf_counter() - started) / len(group)
+        for item, segments in zip(group, marked, strict=True):
+            timings, known = {**item.timings, stage: seconds}, {**item.segments, name: segments}
+            yield item._replace(timings=timings, segments=known)

@@ -1,0 +1,24 @@
+"""Networks take the threads that pay, and no longer than they compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import detectors
+from pipeline.device import thread_count, threads
+
+
+def test_narrow_networks_take_one_thread_and_segmenters_no_fewer_than_wide_ones():
+    narrow, wide, segmenter = (detectors.build(name) for name in ("tridos-nano", "tridos", "rdian"))
+    assert thread_count(narrow) == 1
+    assert thread_count(segmenter) == thread_count(wide) >= 1
+
+
+def test_threads_are_as_many_as_before_whatever_happens():
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    with pytest.raises(RuntimeError, match="a fault"), threads(before + 2):
+        raise RuntimeError("a fault")
+    assert torch.get_num_threads() == before
