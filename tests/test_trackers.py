@@ -145,6 +145,37 @@ def test_a_high_score_is_joined_before_a_nearer_low_one():
     assert tracks.scores.tolist() == pytest.approx([0.9])
 
 
+@pytest.mark.parametrize("offset", [(2, 0), (0, -2.5), (-1, 1)], ids=str)
+@pytest.mark.parametrize("second", [0.5, 0.89], ids="score {}".format)
+def test_two_boxes_of_one_target_make_one_track(offset, second):
+    """From the first frame on, and with the better box first or last; what lies beside has its own track."""
+    tracker = build("centre")
+    for index in range(12):
+        at = np.array([100 + 2 * index, 80 + index])
+        boxes = targets(at, at + offset, at + np.array([9, 0]), size=8, scores=[0.9, second, 0.7])
+        tracks = tracker.update(boxes[:: (-1) ** index], frame(index))
+        assert tracks.ids.tolist() == [1, 2]
+    assert tracks.state.tolist() == [CONFIRMED, CONFIRMED]
+
+
+def test_a_second_box_at_a_confirmed_target_starts_no_track():
+    tracker = confirmed_tracker()
+    for index in range(10, 14):
+        tracks = tracker.update(targets((100, 100), (102, 101), scores=[0.9, 0.8]), frame(index))
+        assert (tracks.ids.tolist(), tracks.state.tolist()) == ([1], [CONFIRMED])
+
+
+def test_a_target_that_leaves_the_box_of_another_gets_its_track():
+    """Two fly as one until they part by more than half a size."""
+    tracker = confirmed_tracker()
+    lengths = []
+    for index in range(10, 18):
+        tracks = tracker.update(targets((100, 100), (100, 100 + (index - 10))), frame(index))
+        lengths.append(len(tracks))
+    assert lengths == [1, 1, 1, 2, 2, 2, 2, 2]  # a box of 6 pixels ends 3 from its centre
+    assert tracks.state.tolist() == [CONFIRMED, CONFIRMED]
+
+
 def test_what_is_only_suspected_does_not_take_a_confirmed_tracks_detection():
     tracker = confirmed_tracker()
     tracker.update(targets((100, 100), (105, 100)), frame(10))  # a second one appears beside it
@@ -281,7 +312,7 @@ def test_options_reach_the_tracker():
     tracker = build("centre", coast=7, gate=3.0)
     assert isinstance(tracker, CentreTracker)
     assert tracker.options == CentreOptions(coast=7, gate=3.0)
-    assert sorted(TRACKERS) == ["centre", "none"]
+    assert sorted(TRACKERS) == ["centre", "mmdet:ByteTracker", "mmdet:OCSORTTracker", "none"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The default tracker, made for targets of a few pixels: joins detections to tracks by their centres alone.
 
-The life of a track: a detection of high score that fits no track starts one, TENTATIVE; hit in enough of its
-first frames it is CONFIRMED, else dropped. A confirmed track that finds no detection is COASTING along its
+The life of a track: a detection of high score that fits no track starts one, TENTATIVE, unless it lies on a
+target that has one: then it is a second box of the same. Hit in enough of its first frames a track is
+CONFIRMED, else dropped. A confirmed track that finds no detection is COASTING along its
 velocity until it is hit again, has gone unseen for too long, or has left the picture. Low scores may keep a
 confirmed track going but neither start nor confirm one (two passes as in Zhang et al., "ByteTrack", ECCV
 2022, section 3, with centre distances in place of overlaps). M-of-N birth is described by Blackman and
@@ -145,7 +146,7 @@ class CentreTracker:
         tracks = np.flatnonzero(joined >= 0)
         self._hit(tracks, detections, joined[tracks])
         self._bury(frame)
-        self._start(detections, np.flatnonzero((detections.scores >= self.options.high_score) & ~taken))
+        self._start(detections, self._seeds(detections, taken))
         return self._tracks()
 
     def _advance(self, index: int) -> None:
@@ -214,6 +215,23 @@ class CentreTracker:
         centres = self._filter.mean[:, :2]
         outside = ((centres < 0) | (centres > (frame.width, frame.height))).any(axis=1)
         self._keep(~(overdue | hopeless | (outside & (records["unseen"] > 0))))
+
+    def _seeds(self, detections: Detections, taken: np.ndarray) -> np.ndarray:
+        """The rows, ascending, of detections that start tracks; `taken` (M,) bool are those joined to one.
+
+        A box whose centre lies in one that was joined, or in one of higher score that starts a track itself,
+        is what suppression has left of the same target: it starts none.
+        """
+        high = np.flatnonzero((detections.scores >= self.options.high_score) & ~taken)
+        claimed, seeds = detections.boxes[taken], []
+        for row in high[np.argsort(-detections.scores[high], kind="stable")]:
+            left, top, right, bottom = detections.boxes[row]
+            x, y = (left + right) / 2, (top + bottom) / 2
+            inside = (claimed[:, 0] <= x) & (x < claimed[:, 2]) & (claimed[:, 1] <= y) & (y < claimed[:, 3])
+            if not inside.any():
+                claimed = np.concatenate([claimed, detections.boxes[row : row + 1]])
+                seeds.append(row)
+        return np.sort(np.array(seeds, dtype=np.int64))
 
     def _start(self, detections: Detections, seeds: np.ndarray) -> None:
         """Begin a track with each of the rows `seeds` (K,) of `detections`."""
