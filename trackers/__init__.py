@@ -52,7 +52,22 @@ def _none(**options) -> Tracker:
     return NoTracker()
 
 
-TRACKERS: dict[str, Callable[..., Tracker]] = {"centre": _centre, "none": _none}
+def _mmdet(name: str) -> Callable[..., Tracker]:
+    def build(**options) -> Tracker:
+        # imported here: mmdet takes seconds to load
+        from detectors.mmdet_adapter.tracking import MmdetTracker
+
+        return MmdetTracker(name, **options)
+
+    return build
+
+
+TRACKERS: dict[str, Callable[..., Tracker]] = {
+    "centre": _centre,
+    "none": _none,
+    "mmdet:ByteTracker": _mmdet("ByteTracker"),
+    "mmdet:OCSORTTracker": _mmdet("OCSORTTracker"),
+}
 """Name -> builder, which takes the options of the tracker as keyword arguments."""
 
 
