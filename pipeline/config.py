@@ -77,7 +77,8 @@ class DetectorConfig:
     """What finds the targets."""
 
     name: str = "tridos-nano"
-    """A name of `--list`. A segmenter finds targets in each frame by itself: what it marks become boxes."""
+    """A name of `--list`, or mmdet:CONFIG.py for a network of mmdet. A segmenter finds targets in each frame
+    by itself: what it marks become boxes."""
     weights: str = ""
     """A name of `--list` or a file; empty for the detector's default."""
     conf: float = 0.05

@@ -77,8 +77,9 @@ def main() -> int:
             rows = json.loads(options.detections.read_text(encoding="utf-8"))
         else:
             entry = weights.ZOO_TABLE[options.weights]
-            model = weights.network(entry.detector, options.weights)[0]
-            rows = measure.score_dataset(model, dataset, stride=1, workers=options.workers)[1]
+            model, path, _ = weights.network(entry.detector, options.weights)
+            scale, workers = weights.enlargement(path), options.workers
+            rows = measure.score_dataset(model, dataset, stride=1, enlarge=scale, workers=workers)[1]
         found = by_image(rows, DetectorConfig().conf)
         with tempfile.TemporaryDirectory() as folder:
             runs = [(record, tracked(record, found, Path(folder))) for record in dataset.records]
