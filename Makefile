@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 
 demo: $(VENV)/installed
 	$(RUN) run_pipeline.py --video datasets/samples/demo.mp4 --annotations datasets/samples/demo.json \
-		--output runs/demo --overwrite
+		--weights tridos-nano-drone-ir-fine --output runs/demo --overwrite
 
 test: $(VENV)/installed lint
 	$(RUN) -m pytest
