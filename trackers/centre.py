@@ -55,7 +55,7 @@ class CentreOptions:
     high_score: float = 0.45
     """Detections of this score or more start tracks and are joined first. Too small: clutter becomes tracks.
     Too big: faint targets never get a track although they are detected in every frame."""
-    low_score: float = 0.2
+    low_score: float = 0.3
     """Detections from here up to `high_score` keep confirmed tracks going; those below are not looked at. Too
     small: a track whose target is hidden wanders off along the clutter. Too big: tracks of fading targets
     coast and break."""
