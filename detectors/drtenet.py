@@ -293,7 +293,7 @@ class DRTENet(DeeplySupervised):
         """Normalised frames and edge images in [0, 1], both (B, 3, S, S) → probability (B, 1, S, S)."""
         return torch.sigmoid(self.prediction(frames, edges))
 
-    def geometry(self, size: tuple[int, int]) -> Geometry:
+    def geometry(self, size: tuple[int, int], *, enlarge: float = 1.0) -> Geometry:
         """Pictures of any (width, height) are stretched to the one size that the network takes."""
         return Geometry.stretch(size, (self.fixed_size, self.fixed_size))
 

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from datasets.clips import Sequence, read_sequence
 from pipeline.errors import UsageError
-from pipeline.geometry import Geometry
 from pipeline.masks.definitions import Definition, definitions
 from pipeline.masks.scorer import MaskScorer
 from pipeline.masks.tables import tables
@@ -70,16 +68,10 @@ def probability(
     grey = torch.from_numpy(frame / np.float32(np.iinfo(frame.dtype).max))
     pictures = grey[None, None].to(next(model.parameters()).device)
     views = MIRRORS if flip_averaging else MIRRORS[:1]
-    maps = [_mapped(model, pictures.flip(axes), enlarge).flip(axes) for axes in views]
+    geometry = model.geometry(frame.shape[::-1], enlarge=enlarge)
+    maps = [model.probability(pictures.flip(axes), geometry).flip(axes) for axes in views]
     # resizing may overshoot by a rounding error
     return torch.stack(maps).mean(dim=0)[0, 0].float().clamp(0, 1).cpu().numpy()
-
-
-def _mapped(model: Segmenter, pictures: Tensor, enlarge: float) -> Tensor:
-    size = (pictures.shape[-1], pictures.shape[-2])
-    if enlarge == 1 or model.fixed_size:
-        return model.probability(pictures)
-    return model.probability(pictures, Geometry.native(size, scale=enlarge, multiple=model.multiple))
 
 
 def report(model: Segmenter, dataset: Dataset, options: argparse.Namespace, *, enlarge: float) -> None:

@@ -61,9 +61,12 @@ class Segmenter(nn.Module):
         """Network input (B, channels, H, W) → probability (B, 1, H, W) in [0, 1]."""
         return torch.sigmoid(self.prediction(frames))
 
-    def geometry(self, size: tuple[int, int]) -> Geometry:
-        """How pictures of any (width, height) become input of the sizes that the network takes."""
-        return Geometry.native(size, multiple=self.multiple)
+    def geometry(self, size: tuple[int, int], *, enlarge: float = 1.0) -> Geometry:
+        """How pictures of any (width, height) become input of the sizes that the network takes.
+
+        `enlarge` is the number of network pixels per pixel; a network of one size has no use for it.
+        """
+        return Geometry.native(size, scale=enlarge, multiple=self.multiple)
 
     def inputs(self, pictures: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
         """Grey pictures (B, 1, h, w) in [0, 1] → all that `prediction` takes, in network pixels."""

@@ -89,6 +89,14 @@ def default_weights(detector: str) -> str | None:
     return next((name for name, entry in ZOO_TABLE.items() if entry.detector == detector), None)
 
 
+def chosen(detector: str, given: str | None, *, kind: str = "detector", flag: str = "--weights") -> str:
+    """The weights that are given, else those that ship. Raises WeightsError, naming `flag`, where none do."""
+    name = given or default_weights(detector)
+    if name is None:
+        raise WeightsError(f"no weights ship for {kind} '{detector}'; give a file with {flag}")
+    return name
+
+
 def locate(name_or_path: str) -> tuple[Path, ZooEntry | None]:
     """The file behind a zoo name or a path, verified against the table's checksum when it is ours."""
     if name_or_path in ZOO_TABLE:

@@ -26,6 +26,12 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def require_precision(precision: str, device: torch.device) -> None:
+    """Raise UsageError for a number format that the device does not compute in."""
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+
+
 def thread_count(model: torch.nn.Module) -> int:
     """CPU threads that pay: all cores for wide networks and for segmenters, one for narrow ones.
 

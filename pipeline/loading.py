@@ -12,8 +12,8 @@ import detectors
 from detectors import weights
 from detectors.segmenter import Segmenter
 from pipeline.config import ComponentsConfig, DetectorConfig, SegmentationConfig, SegmenterConfig
-from pipeline.device import pick_device, thread_count
-from pipeline.errors import UsageError, WeightsError
+from pipeline.device import pick_device, require_precision, thread_count
+from pipeline.errors import UsageError
 from pipeline.segmentation import ProbabilityMaps
 from pipeline.segmenting import FrameSegmenter, SegmentingDetector
 from pipeline.stages import Detector, StreamingDetector
@@ -26,13 +26,10 @@ def load_detector(config: DetectorConfig) -> tuple[Detector, dict]:
 
         return stage.load(config)
     name = detectors.canonical(config.name)
-    chosen = config.weights or weights.default_weights(name)
-    if chosen is None:
-        raise WeightsError(f"no weights ship for detector '{name}'; give a file with --weights")
+    chosen = weights.chosen(name, config.weights)
     model, path, entry = weights.network(name, chosen)
     device = pick_device(config.device)
-    if config.precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    require_precision(config.precision, device)
     torch.set_num_threads(config.threads or thread_count(model))
     classes = list(entry.classes) if entry else [f"class {n}" for n in range(model.num_classes)]
     config = replace(config, enlarge=_enlargement(config, model, path))
@@ -65,10 +62,8 @@ def load_segmenters(
             twice = "is the detector already" if name == names[0] else "is given twice"
             raise UsageError(f"segmenter '{name}' {twice}; leave one out")
         names.append(name)
-        chosen = row.weights or weights.default_weights(name)
-        if chosen is None:
-            remedy = f"give a file with --segmenter-weights {name}=FILE"
-            raise WeightsError(f"no weights ship for segmenter '{name}'; {remedy}")
+        flag = f"--segmenter-weights {name}=FILE"
+        chosen = weights.chosen(name, row.weights, kind="segmenter", flag=flag)
         model, path, _ = weights.network(name, chosen)
         row = replace(row, enlarge=_enlargement(row, model, path))
         segmenters.append(_segmenter(name, model, row, detector))

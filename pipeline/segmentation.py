@@ -12,7 +12,7 @@ import torch
 import detectors
 from detectors import weights
 from detectors.segmenter import Segmenter
-from pipeline.device import pick_device
+from pipeline.device import pick_device, require_precision
 from pipeline.errors import UsageError, WeightsError
 from pipeline.geometry import Geometry
 from pipeline.pictures import with_channels
@@ -28,10 +28,7 @@ def load_segmenter(name: str, name_or_path: str | None) -> tuple[Segmenter, Path
     if name not in detectors.SEGMENTERS:
         known = ", ".join(sorted(detectors.SEGMENTERS))
         raise UsageError(f"detector '{name}' finds boxes and gives no probability maps (those do: {known})")
-    chosen = name_or_path or weights.default_weights(name)
-    if chosen is None:
-        raise WeightsError(f"no weights ship for detector '{name}'; give a file with --weights")
-    return weights.network(name, chosen)[:2]
+    return weights.network(name, weights.chosen(name, name_or_path))[:2]
 
 
 class ProbabilityMaps:
@@ -53,20 +50,17 @@ class ProbabilityMaps:
         Raises UsageError for a size that the network does not take, and for a device that is not there.
         """
         self._device = pick_device(device)
-        if precision == "fp16" and self._device.type == "cpu":
-            raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+        require_precision(precision, self._device)
         if size is not None:
             _check_size(model, size)
         self._model = model.to(self._device).eval()
         self._size, self._fit, self._dtype = size, fit, PRECISIONS[precision]
-        self._enlarge = 1.0 if self._model.fixed_size else enlarge
+        self._enlarge = enlarge
 
     def geometry(self, source: tuple[int, int]) -> Geometry:
         """How pictures of this (width, height) lie in the network input."""
-        if self._size is None and self._enlarge != 1:
-            return Geometry.native(source, scale=self._enlarge, multiple=self._model.multiple)
         if self._size is None:
-            return self._model.geometry(source)
+            return self._model.geometry(source, enlarge=self._enlarge)
         return getattr(Geometry, self._fit)(source, self._size)
 
     def __call__(self, image: np.ndarray, *, bit_depth: int | None = None) -> np.ndarray:

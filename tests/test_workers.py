@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,10 @@ def test_a_fault_of_one_ends_all(deed, workers, kind, message):
 def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights):
     command = [sys.executable, "-m", "detectors.measure", nano_weights, "--root", str(clip.parent)]
     command += ["--dataset", "coco-video", "--split", "clip.json", "--device", "cpu", "--workers", "2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, start_new_session=True, **pipes) as process:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Python leaves Ctrl-C ignored where it was, as for a background job of a script that runs this test
+    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, start_new_session=True, **options) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         deadline = time.monotonic() + 120
         while len(children.read_text().split()) < 2:  # the first tracks what the others leave

@@ -16,7 +16,7 @@ from detectors.mmdet_adapter import checkpoints, configuration, installation
 from detectors.weights import sha256
 from pipeline.boxes import clip
 from pipeline.config import DetectorConfig
-from pipeline.device import pick_device
+from pipeline.device import pick_device, require_precision
 from pipeline.errors import UsageError, WeightsError
 from pipeline.frame import Detections, Frame
 from pipeline.stages import PRECISIONS, Found
@@ -112,8 +112,7 @@ def load(config: DetectorConfig) -> tuple[MmdetDetector, dict]:
     installation.prepare()
     path, weights = Path(config.name.removeprefix(MMDET)), Path(config.weights)
     device = pick_device(config.device)
-    if config.precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    require_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
     described = configuration.read(path)
