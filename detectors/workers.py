@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
+from threading import current_thread, main_thread
 from typing import NamedTuple, TypeVar
 
 from pipeline.errors import MoteError
@@ -34,7 +35,7 @@ def shared(function: Callable[[Task], Found], tasks: Sequence[Task], *, workers:
     """
     crew: list[Worker] = []
     try:
-        with _interrupts_blocked():
+        with _interrupts_held():
             crew += [_start(function) for _ in range(min(workers, len(tasks)))]
         yield from _in_order(crew, tasks)
     finally:
@@ -46,14 +47,26 @@ def shared(function: Callable[[Task], Found], tasks: Sequence[Task], *, workers:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes that are started within the block never receive SIGINT; this one does when it is left."""
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started within the block never receive SIGINT; this one does when it is left.
+
+    To block the signal keeps it from those, which inherit the mask of this thread, but not from here: other
+    threads of this process, of numerical libraries, take it, and Python raises it in the midst of a start.
+    """
     resource_tracker.ensure_running()  # comes with the first process, and its start would end the blocking
+    came: list[int] = []
+    handler = signal.getsignal(signal.SIGINT) if current_thread() is main_thread() else None
+    if handler is not None:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _start(function: Callable) -> Worker:

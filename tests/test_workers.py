@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +32,21 @@ def answer(task: tuple[str, int]) -> int:
     elif deed == "refuse":
         raise SourceError("clip.mp4 cannot be read")
     return number
+
+
+def save_copies(clip: Path, folder: Path, *, count: int) -> None:
+    """A dataset of one video under so many names."""
+    shutil.copy(clip, folder / "clip.mp4")
+    table = json.loads(clip.with_suffix(".json").read_text())
+    video, images, length = table["videos"][0], table["images"], len(table["images"])
+    table["videos"] = [{**video, "id": n + 1, "name": f"copy {n}"} for n in range(count)]
+    table["images"] = [
+        {**image, "id": n * length + place + 1, "video_id": n + 1}
+        for n in range(count)
+        for place, image in enumerate(images)
+    ]
+    table["annotations"] = []
+    (folder / "copies.json").write_text(json.dumps(table))
 
 
 def test_answers_come_in_order_and_ctrl_c_does_not_reach_the_processes():
@@ -60,9 +77,10 @@ def test_a_fault_of_one_ends_all(deed, workers, kind, message):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are looked up in /proc")
-def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights):
-    command = [sys.executable, "-m", "detectors.measure", nano_weights, "--root", str(clip.parent)]
-    command += ["--dataset", "coco-video", "--split", "clip.json", "--device", "cpu", "--workers", "2"]
+def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights, tmp_path):
+    save_copies(clip, tmp_path, count=200)  # work for minutes: what ends soon has been interrupted
+    command = [sys.executable, "-m", "detectors.measure", nano_weights, "--root", str(tmp_path)]
+    command += ["--dataset", "coco-video", "--split", "copies.json", "--device", "cpu", "--workers", "2"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # Python leaves Ctrl-C ignored where it was, as for a background job of a script that runs this test
     options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
