@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +38,14 @@ class Dataset:
     def coco(self) -> dict:
         """The COCO-video dictionary; that of the annotations, so that ids stay, where they are COCO."""
         return self.table if self.table is not None else coco_table(self.records, self.classes)
+
+    def only(self, names: Sequence[str]) -> Dataset:
+        """The split with the named sequences alone. Raises UsageError for a name that is not there."""
+        known = {record.name: record for record in self.records}
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None:
+            raise unknown_name("video", unknown, known)
+        return replace(self, records=[known[name] for name in names])
 
 
 class Layout(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets import transforms
 from datasets.augment import Augment
+from datasets.balance import by_classes, by_frames
 from datasets.clips import Clip, Sequence, clip_at
 from datasets.paste import Cutting, cut_out, paste
 from pipeline.buffer import window_indices
@@ -27,10 +28,11 @@ class ClipSampler:
         synthetic_share: float,
         seed: int,
         augment: Augment | None = None,
+        balanced: bool = False,
     ):
         pools = [list(real), list(synthetic)]
         self._pools = [[s for s in pool if s.key_frames] for pool in pools]
-        self._weights = [np.array([len(s.key_frames) for s in pool], dtype=float) for pool in self._pools]
+        self._weights = [(by_classes if balanced else by_frames)(pool) for pool in self._pools]
         self._shares = [1 - synthetic_share, synthetic_share]
         self._length, self._seed = length, seed
         self._augment = augment or Augment()

@@ -114,7 +114,8 @@ def assign(raw: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Assig
     """SimOTA for one image: each object takes as many cells as its ten best IoUs add up to.
 
     `raw` (5 + classes, h, w) logits, `boxes` (h·w, 4) decoded, `objects` (G, 4), all boxes as centre x,
-    centre y, width, height in network pixels; `labels` (G,) int64.
+    centre y, width, height in network pixels; `labels` (G,) int64, negative where the class is not known:
+    such an object takes its cells by their boxes alone.
     """
     channels, height, width = raw.shape
     cells = height * width
@@ -132,10 +133,11 @@ def assign(raw: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Assig
     iou = pairwise_iou(objects, boxes[near])  # (G, candidates)
     logits = raw[4:].flatten(1)[:, near].T  # (candidates, 1 + classes)
     joint = (logits[:, 1:].sigmoid() * logits[:, :1].sigmoid()).sqrt()
-    wanted = F.one_hot(labels, channels - 5).float()
+    wanted = F.one_hot(labels.clamp(min=0), channels - 5).float()
     class_cost = F.binary_cross_entropy(
         joint.expand(len(objects), -1, -1), wanted[:, None].expand(-1, len(near), -1), reduction="none"
     ).sum(dim=-1)
+    class_cost = class_cost * (labels >= 0)[:, None]
     cost = class_cost - 3 * torch.log(iou + 1e-8) + OUTSIDE_COST * ~inside[:, near]
 
     best = iou.topk(min(10, len(near)), dim=1).values.sum(dim=1)
@@ -159,6 +161,7 @@ def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> 
 
     `raw` (B, 5 + classes, h, w); per image `objects` (G, 4) as centre x, centre y, width, height in network
     pixels and `labels` (G,) int64, G may be 0. Without any foreground cell the box and class terms are 0.
+    A negative label is a class that is not known: the class term is without such objects.
     """
     raw = raw.float()
     boxes = decode_boxes(raw)
@@ -178,7 +181,8 @@ def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> 
     predicted = boxes[foreground]
     ciou = (1 - complete_iou(predicted, target).clamp(-1, 1)).sum()
     nwd = wasserstein_loss(predicted, target).mean()
-    soft = F.one_hot(label, raw.shape[1] - 5) * quality[:, None]
-    classes = focal_loss(logits[..., 1:][foreground], soft).sum()
+    known = label >= 0
+    soft = F.one_hot(label[known], raw.shape[1] - 5) * quality[known, None]
+    classes = focal_loss(logits[..., 1:][foreground][known], soft).sum()
     parts = DetectionLoss(zero, ciou, nwd, objectness, classes, count)
     return parts._replace(total=parts.share(count))

@@ -43,13 +43,29 @@ def measure(
 
     Frames that are not annotated are left out. The model is given back in the mode it came in.
     """
+    return evaluated(model, records, sequences, truth, stride=stride, classes=False).scores()
+
+
+def evaluated(
+    model: nn.Module,
+    records: Iterable[VideoRecord],
+    sequences: Iterable[Sequence],
+    truth: dict,
+    *,
+    stride: int,
+    classes: bool,
+) -> Evaluator:
+    """What `measure` takes its scores from.
+
+    With `classes` a target is found under its own class alone: label n is the n-th category by its id.
+    """
     from pipeline.evaluate import Evaluator
 
-    evaluator = Evaluator(truth, classes=False)
+    evaluator = Evaluator(truth, classes=classes)
     for record, sequence in zip(records, sequences, strict=True):
         for position, found in detect(model, sequence, annotated(record, stride)):
             evaluator.add(record.image_ids[position], found)
-    return evaluator.scores()
+    return evaluator
 
 
 def annotated(record: VideoRecord, stride: int) -> list[int]:
@@ -190,6 +206,7 @@ def parser() -> command.Parser:
     parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", default="val", help="a split of the dataset (default: val)")
+    parser.add_argument("--videos", nargs="+", metavar="NAME", help="measure these sequences (default: all)")
     parser.add_argument(
         "--stride", type=command.whole(1), default=5, metavar="N", help="measure each n-th frame (default: 5)"
     )
@@ -232,6 +249,8 @@ def work(options: argparse.Namespace) -> None:
     ours = weights.ZOO_TABLE.get(options.weights)
     model, path, _ = weights.network(ours.detector if ours else options.detector, options.weights)
     dataset = layouts.load(options.dataset, options.root, options.split)
+    if options.videos:
+        dataset = dataset.only(options.videos)
     if isinstance(model, Segmenter):
         _segmenter(model.to(device), dataset, options, enlarge=options.enlarge or weights.enlargement(path))
         return

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from datasets.clips import Clip
 from detectors.losses import detection_loss
 from detectors.mask_objective import Segmentation
-from detectors.measure import measure
+from detectors.measure import evaluated, measure
 from detectors.parallel import World
 from detectors.recipe import Recipe
 from detectors.segmenter import Segmenter
 from detectors.training_data import Validation
 from pipeline.boxes import to_centres
+from pipeline.config import DetectorConfig
 from pipeline.errors import UsageError
 from pipeline.normalise import to_network_input
 
@@ -41,7 +42,10 @@ class Batch(NamedTuple):
 
 
 class Detection:
-    """Boxes, objectness and classes of the key frame, by the loss of Tridos."""
+    """Boxes, objectness and classes of the key frame, by the loss of Tridos.
+
+    Measured as one class, or `by_class`: then AP50 is the mean over the classes.
+    """
 
     terms = ("loss", "ciou", "objectness", "classes")
     """Names of the numbers that `loss` tells of a batch."""
@@ -49,6 +53,9 @@ class Detection:
     """Key and name of the score by which the best weights are chosen."""
     scores = ("ap50", "ap", "recall50", "best_f1", "best_threshold")
     """Keys of a measurement that a table of the run has columns for."""
+
+    def __init__(self, *, by_class: bool = False):
+        self.by_class = by_class
 
     def collate(self, clips: list[Clip], device: torch.device) -> Batch:
         """Clips of one size as tensors on the device."""
@@ -70,13 +77,27 @@ class Detection:
         return total, [total.item(), *(value.item() / max(cells, 1) for value in sums)]
 
     def measure(self, model: nn.Module, validation: Validation, *, stride: int) -> dict[str, float]:
-        """Class-agnostic scores on every `stride`-th validation frame; a signal ends it with Interrupted."""
-        scores = measure(model, validation.records, validation.coming(), validation.truth, stride=stride)
-        return scores.as_dict()
+        """Scores on every `stride`-th validation frame; a signal ends it with Interrupted.
+
+        By class there are also `ap50_as_one`, which leaves classes aside, and `ap50_NAME` of each class.
+        """
+        material = validation.records, validation.coming(), validation.truth
+        if not self.by_class:
+            return measure(model, *material, stride=stride).as_dict()
+        report = evaluated(model, *material, stride=stride, classes=True).report(DetectorConfig.conf)
+        as_one = (report.class_agnostic or report.scores).ap50
+        classes = {f"ap50_{row.name}": row.ap50 for row in report.per_class if row.ap50 is not None}
+        return {**report.scores.as_dict(), "ap50_as_one": as_one, **classes}
 
     def told(self, scores: dict[str, float]) -> str:
         """A measurement for people."""
-        return f"AP50 {scores['ap50']:.4f}, best F1 {scores['best_f1']:.4f}"
+        told = f"AP50 {scores['ap50']:.4f}, best F1 {scores['best_f1']:.4f}"
+        single = {k.removeprefix("ap50_"): v for k, v in scores.items() if k.startswith("ap50_")}
+        if not single:
+            return told
+        as_one = single.pop("as_one")
+        classes = ", ".join(f"{name} {value:.4f}" for name, value in single.items())
+        return f"{told}, AP50 as one class {as_one:.4f}, of each class: {classes}"
 
 
 def objective_for(model: nn.Module, recipe: Recipe) -> Detection | Segmentation:
@@ -89,4 +110,4 @@ def objective_for(model: nn.Module, recipe: Recipe) -> Detection | Segmentation:
     ):
         if value != idle:
             raise UsageError(f"{key} = {value!r} is for segmenters, '{recipe.model.name}' finds boxes")
-    return Detection()
+    return Detection(by_class=not recipe.data.class_agnostic and model.num_classes > 1)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from datasets.augment import Augment
 from pipeline.config import GREATEST_SCALE, LEAST_SCALE
+from pipeline.scaling import parse_scaling
 
 EDGE = 32
 """Networks take pictures whose sides are multiples of this."""
@@ -58,11 +59,16 @@ class DataRecipe:
     store: str = "runs/frames"
     """Folder that decoded frames are kept in, for this run and later ones; empty to hold them in memory."""
     class_agnostic: bool = True
-    """Treat all categories as one class, 'target'."""
+    """Treat all categories as one class, 'target'. Else synthetic targets, where the network has several
+    classes, are of none: they count for boxes and objectness alone."""
+    balance: bool = False
+    """Draw clips of all classes alike often, not all frames."""
     letterbox: tuple[int, int] | None = None
     """Width and height that frames are fitted into, on grey; left out, they keep their size."""
     enlarge: float = 1.0
     """Frames are enlarged by this factor first, here and wherever the weights are used; for tiny targets."""
+    scaling: str = "full-range"
+    """Which grey levels the network takes for 0 and 1; `source.scaling` of a run has to say the same."""
     videos: int = 0
     """Use only this many sequences of each split; 0 for all. For trying things out."""
     synthetic_videos: int = 60
@@ -79,8 +85,11 @@ class DataRecipe:
         if self.letterbox and any(side < EDGE or side % EDGE for side in self.letterbox):
             raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {EDGE}")
         require(self, LEAST_SCALE, GREATEST_SCALE, "enlarge")
+        parse_scaling(self.scaling)
         if self.letterbox and self.enlarge != 1:
             raise ValueError("letterbox and enlarge are both given, expected one of them")
+        if self.balance and self.class_agnostic:
+            raise ValueError("balance needs classes; set class_agnostic = false")
 
 
 @dataclass(frozen=True)

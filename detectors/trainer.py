@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import nn
 
 import detectors
 from datasets.clips import Clip
-from detectors import checkpoint, weights
+from detectors import checkpoint, start, weights
 from detectors.console import Console
 from detectors.mask_objective import MaskBatch
 from detectors.objective import Batch, objective_for
@@ -49,7 +49,8 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise checkpoint.cannot_write(self.folder, error) from error
-        self.model = fresh_network(recipe, init=not self.checkpoint.exists()).to(device)
+        fresh = fresh_network(recipe, init=not self.checkpoint.exists(), say=self._say)
+        self.model = fresh.to(device)
         join_batch_norms(self.model, self.world)
         self.objective = objective_for(self.model, recipe)
         self.average = Average(self.model, decay=recipe.schedule.ema, ramp=recipe.schedule.ema_ramp)
@@ -232,8 +233,13 @@ class Trainer:
         console.say(f"step {self.step}: validation {self.objective.told(scores)}")
 
 
-def fresh_network(recipe: Recipe, *, init: bool = True) -> nn.Module:
-    """The network as it is before the first step, alike in all processes; without `init` no file is read."""
+def fresh_network(
+    recipe: Recipe, *, init: bool = True, say: Callable[[str], None] = lambda _: None
+) -> nn.Module:
+    """The network as it is before the first step, alike in all processes; without `init` no file is read.
+
+    `say` takes what a user should know of the weights that were read.
+    """
     torch.manual_seed(recipe.schedule.seed)
     model = detectors.build(recipe.model.name, **recipe.model.options)
     if recipe.model.initialisation == "normal":
@@ -247,5 +253,7 @@ def fresh_network(recipe: Recipe, *, init: bool = True) -> nn.Module:
     if recipe.model.prior and isinstance(model, Segmenter):
         model.set_prior(recipe.model.prior)
     if init and recipe.model.init:
-        weights.load(model, weights.locate(recipe.model.init)[0])
+        remark = start.start_from(model, weights.locate(recipe.model.init)[0])
+        if remark:
+            say(remark)
     return model

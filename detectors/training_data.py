@@ -14,6 +14,7 @@ from datasets import layouts
 from datasets.clips import Clip, Sequence, read_sequences, synthetic_sequences
 from datasets.layouts import Dataset
 from datasets.sampler import ClipSampler
+from datasets.scaled import scaled
 from datasets.store import FrameStore
 from detectors.recipe import EDGE, DataRecipe, Recipe
 from detectors.resized import resized, resized_record
@@ -22,6 +23,7 @@ from pipeline.geometry import Geometry
 from pipeline.interrupt import Stop
 from pipeline.progress import Mode
 
+UNKNOWN = -1  # label of a target whose class is not known
 SYNTHETIC_SEED = 1_000_003  # synthetic scenes must not share seeds with those of tests and demo
 
 
@@ -49,7 +51,7 @@ def read_split(
     dataset = replace(dataset, records=dataset.records[: data.videos or None])
     store = FrameStore(data.store) if data.store else None
     found = read_sequences(dataset.records, dataset.root, store=store, mode=progress)
-    sequences = list(unless_stopped(found, stop))
+    sequences = [scaled(sequence, data.scaling) for sequence in unless_stopped(found, stop)]
     if data.letterbox or data.enlarge != 1:
         geometries = [_geometry(data, (r.width, r.height)) for r in dataset.records]
         sequences = [resized(s, g) for s, g in zip(sequences, geometries, strict=True)]
@@ -88,10 +90,12 @@ def training_clips(
     data = recipe.data
     _, real = read_split(recipe, data.train, stop, progress=progress)
     if data.class_agnostic:
-        real = [replace(s, labels=tuple(np.zeros_like(labels) for labels in s.labels)) for s in real]
+        real = [_labelled(s, 0) for s in real]
     _check_classes(real, num_classes)
     _check_sizes(real, recipe)
     synthetic = _synthetic(recipe, real[0].frames.shape[:0:-1])
+    if num_classes > 1 and not data.class_agnostic:
+        synthetic = (_labelled(s, UNKNOWN) for s in synthetic)
     return ClipSampler(
         real,
         unless_stopped(synthetic, stop),
@@ -99,7 +103,13 @@ def training_clips(
         synthetic_share=data.synthetic_share,
         seed=recipe.schedule.seed,
         augment=recipe.augment,
+        balanced=data.balance,
     )
+
+
+def _labelled(sequence: Sequence, label: int) -> Sequence:
+    """The sequence with one label for all its targets."""
+    return replace(sequence, labels=tuple(np.full_like(labels, label) for labels in sequence.labels))
 
 
 def _synthetic(recipe: Recipe, size: tuple[int, int]) -> Iterator[Sequence]:
@@ -114,6 +124,8 @@ def _synthetic(recipe: Recipe, size: tuple[int, int]) -> Iterator[Sequence]:
         width=width,
         height=height,
     ):
+        if not data.scaling.startswith("fixed"):  # those are levels of a camera, and this is none
+            sequence = scaled(sequence, data.scaling)
         yield sequence if data.enlarge == 1 else resized(sequence, geometry)
 
 

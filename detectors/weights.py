@@ -27,14 +27,20 @@ PREFIXES = ("module.", "model.", "decode_head.")
 """What programs of the field put before all names: the attribute under which they keep the network."""
 
 
-class _PassedOver:
-    """Stands for a number or array of NumPy in a checkpoint: takes all that is stored and keeps nothing."""
+class PassedOver(dict):
+    """Stands for an object in a checkpoint that is no weight: takes all that is stored and keeps nothing."""
 
-    def __init__(self, *_):
-        pass
+    def __init__(self, *_, **__):
+        super().__init__()
 
     def __setstate__(self, _):
         pass
+
+    def __setitem__(self, *_):
+        pass
+
+    def update(self, *_, **__):
+        """Takes entries and keeps none."""
 
 
 # In place of NumPy's own constructors, which are not made for data from strangers.
@@ -44,7 +50,7 @@ _NUMPY_NAMES = {
     "numpy._core.multiarray": ("scalar", "_reconstruct"),  # since NumPy 2
 }
 _STAND_INS = [
-    type(name, (_PassedOver,), {"__module__": module})
+    type(name, (PassedOver,), {"__module__": module})
     for module, names in _NUMPY_NAMES.items()
     for name in names
 ]
@@ -79,6 +85,20 @@ ZOO_TABLE: dict[str, ZooEntry] = {
         sha256="6a519a46842b9387233bbda4a8a78649438a49a16085ddbd9dda4fbf43c9dc6d",
         detector="tridos-nano",
         note="the same on frames enlarged by 1.5: finds dimmer targets at less than half the speed",
+    ),
+    "tridos-nano-drone-ir-4c": ZooEntry(
+        file="tridos-nano-drone-ir-4c.safetensors",
+        sha256="bba72fe77c834ead2a0e2674c9da5a7d1e4c51f3d69dc83b9fd519dc5a62a48e",
+        detector="tridos-nano",
+        options={"num_classes": 4},
+        classes=("airplane", "bird", "drone", "helicopter"),
+        note="four classes, from the default's weights; classes are often wrong for far airplanes and birds",
+    ),
+    "datransnet-nuaa-sirst": ZooEntry(
+        file="datransnet-nuaa-sirst.safetensors",
+        sha256="e00f35e0badae8cb3135595235c4bb502c02a40f88249e24b7f6384651b20916",
+        detector="datransnet",
+        note="pixels of targets in single infrared pictures of many cameras",
     ),
 }
 """Name → weights. The first entry for a detector is its default."""
@@ -177,7 +197,12 @@ def load(model: nn.Module, path: Path) -> None:
     Half-precision files are widened. Raises WeightsError with the lists of missing, unexpected and misshapen
     entries when the file belongs to another network.
     """
-    found, wanted = read_state_dict(path), model.state_dict()
+    fill(model, read_state_dict(path), path)
+
+
+def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
+    """What `load` does, with the tensors that were read from `path`."""
+    wanted = model.state_dict()
     missing = sorted(set(wanted) - set(found))
     unexpected = sorted(set(found) - set(wanted))
     misshapen = sorted(
@@ -202,8 +227,9 @@ def network(detector: str, name_or_path: str) -> tuple[nn.Module, Path, ZooEntry
     import detectors
 
     path, entry = locate(name_or_path)
-    model = detectors.build(detector, **(dict(entry.options) if entry else options_of(path, detector)))
-    load(model, path)
+    state = read_state_dict(path)
+    model = detectors.build(detector, **(dict(entry.options) if entry else options_of(state, path, detector)))
+    fill(model, state, path)
     return model, path, entry
 
 
@@ -264,11 +290,11 @@ def _recipe(path: Path) -> Any:
         return {}
 
 
-def options_of(path: Path, detector: str) -> dict[str, Any]:
+def options_of(state: Mapping[str, Tensor], path: Path, detector: str) -> dict[str, Any]:
     """Builder options that the shapes in a file tell, and those in its metadata; empty where neither does."""
     import detectors
 
-    state, name = read_state_dict(path), detectors.canonical(detector)
+    name = detectors.canonical(detector)
     classes = state.get("head.cls_preds.0.bias")
     told = {} if classes is None else {"num_classes": len(classes)}
     if name in detectors.SEGMENTERS:

@@ -143,10 +143,21 @@ class Evaluator:
             *_measured(frames, len(self._truth.categories)),
             threshold=threshold,
             names=self._truth.names if self._classes else [],
-            videos=self._videos(),
+            videos=self.videos(),
             class_agnostic=together,
             notes=self._notes(),
         )
+
+    def image_ids(self) -> list[Hashable]:
+        """Of the frames that were added, as in `results`."""
+        return [self._truth.image_ids[place] for place in self._places()]
+
+    def results(self) -> list[tuple[FrameTruth, Found]]:
+        """What is annotated and what was found, its best part, in each frame that was added.
+
+        In the order in which pycocotools takes the frames. Raises UsageError where no frame was added.
+        """
+        return [self._frames[place][:2] for place in self._places()]
 
     def _places(self) -> list[int]:
         """Positions of the frames that were added, in the order in which pycocotools takes them."""
@@ -154,8 +165,8 @@ class Evaluator:
             raise UsageError("no frame of the ground truth was scored")
         return sorted(self._frames)
 
-    def _videos(self) -> list[tuple[str, np.ndarray]]:
-        """Name and frames, (F,) bool, of each video that has frames among those added."""
+    def videos(self) -> list[tuple[str, np.ndarray]]:
+        """Name and frames, (F,) bool as in `results`, of each video that has frames among those added."""
         places = self._places()
         row_of = np.full(len(self._truth.frames), -1)
         row_of[places] = np.arange(len(places))

@@ -35,22 +35,6 @@ LEFT_OVER = "ema_"
 """How names begin that older versions of mmdet stored beside the weights: running means of them."""
 
 
-class _PassedOver(dict):
-    """Stands for an object in a checkpoint: takes all that is stored and keeps nothing."""
-
-    def __init__(self, *_, **__):
-        super().__init__()
-
-    def __setstate__(self, _):
-        pass
-
-    def __setitem__(self, *_):
-        pass
-
-    def update(self, *_, **__):
-        """Takes entries and keeps none."""
-
-
 class Checkpoint(NamedTuple):
     """What is read of a file."""
 
@@ -87,7 +71,7 @@ def _load(path: Path) -> Any:
         names = get_unsafe_globals_in_checkpoint(path) if is_zipfile(path) else []
         strangers = [name for name in names if not (name == GETATTR or _package(name) in PASSED_OVER)]
         if not strangers:
-            with safe_globals([(_PassedOver, name) for name in names]):
+            with safe_globals([(weights.PassedOver, name) for name in names]):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error

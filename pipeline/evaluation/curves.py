@@ -117,3 +117,8 @@ class Curve:
         if not self.targets:
             return None
         return float(recalls[place - 1]) if place else 0.0
+
+    def threshold_at(self, false_alarms: float) -> float | None:
+        """The lowest score with at most so many false alarms per frame; None where even the best has more."""
+        place = int(np.searchsorted(self.froc[0], false_alarms, side="right"))
+        return float(self._scores[self._steps[place - 1]]) if place else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.evaluation.curves import Curve
 from pipeline.evaluation.found import Found
-from pipeline.evaluation.matching import Criterion, Pairs, joined, match
+from pipeline.evaluation.matching import Criterion, Pairs, joined, match, pairs_of
 from pipeline.evaluation.truth import FrameTruth
 
 
@@ -49,6 +49,12 @@ class Matches:
         self.target_areas = _joined([t.boxes[:, 2:].prod(axis=1) for t in truths], float)
         self.crowds = _joined([t.crowds for t in truths], bool)
         self._pairs = joined(pairs, found_counts, target_counts)
+
+    @classmethod
+    def of(cls, frames: Sequence[tuple[FrameTruth, Found]]) -> Matches:
+        """Those of frames whose pairs are not known yet; detections best first."""
+        truths, found = zip(*frames, strict=True)
+        return cls(truths, found, [pairs_of(f, t) for t, f in frames])
 
     def under(self, criterion: Criterion, sizes: Sizes | None = None) -> Hits:
         """Hits and false alarms; with `sizes` only of targets of that area, as pycocotools has it.

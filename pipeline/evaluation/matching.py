@@ -54,7 +54,7 @@ def pairs_of(found: Found, truth: FrameTruth) -> Pairs:
     if not len(found.scores) or not len(truth.boxes):
         nothing = np.zeros(0)
         return Pairs(nothing.astype(int), nothing.astype(int), nothing, nothing)
-    overlap, nearness = _overlap(found, truth), _nearness(found, truth)
+    overlap, nearness = overlaps(found, truth), nearnesses(found, truth)
     close = np.zeros(overlap.shape, dtype=bool)
     for criterion in CRITERIA:
         close |= (overlap if criterion.measure == "overlap" else nearness) >= criterion.least
@@ -63,7 +63,7 @@ def pairs_of(found: Found, truth: FrameTruth) -> Pairs:
     return Pairs(rows, columns, overlap[close], nearness[close])
 
 
-def _overlap(found: Found, truth: FrameTruth) -> np.ndarray:
+def overlaps(found: Found, truth: FrameTruth) -> np.ndarray:
     """(N, M) intersection over union, in pycocotools' order of operations: equal to the last bit."""
     first, second = found.boxes[:, None], truth.boxes[None]
     low = np.maximum(first[..., :2], second[..., :2])
@@ -74,7 +74,7 @@ def _overlap(found: Found, truth: FrameTruth) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def _nearness(found: Found, truth: FrameTruth) -> np.ndarray:
+def nearnesses(found: Found, truth: FrameTruth) -> np.ndarray:
     """(N, M) minus the distance of the centres; a crowd is near from its edge on, all over its inside."""
     centres = found.boxes[:, None, :2] + found.boxes[:, None, 2:] / 2
     offset = np.abs(centres - (truth.boxes[:, :2] + truth.boxes[:, 2:] / 2))

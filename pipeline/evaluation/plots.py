@@ -15,6 +15,7 @@ from pipeline.evaluation.tables import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PRECISION_RECALL, FROC = "precision_recall.png", "froc.png"
 COLOURS = ("#1f5fa8", "#d1682b", "#3c8d5a")
@@ -34,17 +35,27 @@ def plot(report: Report, folder: Path) -> list[Path]:
         axes = figure.add_subplot()
         draw(axes, report)
         _explain_marks(axes, report)
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
         axes.legend(frameon=False, fontsize=9)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / name, format="png")
-        except OSError as error:
-            raise OutputError(f"cannot write {folder / name}: {error.strerror}") from error
-        written.append(folder / name)
+        written.append(save(figure, folder / name))
     return written
+
+
+def plain(axes: Axes) -> None:
+    """A faint grid behind what is drawn, and no frame to the right and above."""
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG, the folder made where it is missing; returns the path. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def _precision_recall(axes: Axes, report: Report) -> None:

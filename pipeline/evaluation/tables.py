@@ -16,16 +16,16 @@ def tables(report: Report) -> str:
     """All sections, one below the other; a dash stands for what is undefined or not reached."""
     parts = [
         _counts(report.scores),
-        _section("COCO average precision and recall", _coco_rows(report)),
-        _section("By what counts as a hit", _criterion_rows(report)),
+        section("COCO average precision and recall", _coco_rows(report)),
+        section("By what counts as a hit", _criterion_rows(report)),
     ]
     if report.per_class:
-        parts.append(_section("By class", _class_rows(report)))
-    parts.append(_section("By size of the target, at IoU 0.5", _size_rows(report)))
+        parts.append(section("By class", _class_rows(report)))
+    parts.append(section("By size of the target, at IoU 0.5", _size_rows(report)))
     if report.per_video:
-        parts.append(_section(f"By video, at IoU 0.5 and score {report.threshold:g}", _video_rows(report)))
+        parts.append(section(f"By video, at IoU 0.5 and score {report.threshold:g}", _video_rows(report)))
     title = "As published with Tridos: numbers of no threshold, not to be compared with those above"
-    parts.append(_section(title, _published_rows(report)))
+    parts.append(section(title, _published_rows(report)))
     parts += [f"note: {note}" for note in report.notes]
     return "\n\n".join(parts)
 
@@ -38,7 +38,7 @@ def track_table(scores: Mapping[str, TrackScores]) -> str:
         title = f"{gate} {row.limit:g}"
         values = (row.mota, row.motp, row.idf1, *(getattr(row, name) for name in counts))
         rows.append([title, *map(shown, values)])
-    return _section("Tracks, by what counts as a match", rows)
+    return section("Tracks, by what counts as a match", rows)
 
 
 def shown(value: float | None, digits: int = 3) -> str:
@@ -119,7 +119,7 @@ def _published_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def _section(title: str, rows: Sequence[Sequence[str]]) -> str:
+def section(title: str, rows: Sequence[Sequence[str]]) -> str:
     """A title over aligned columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

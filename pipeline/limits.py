@@ -1,0 +1,215 @@
+"""What limits AP50: each kind of error is taken away from finished results, and what that gains is told.
+
+    python -m pipeline.limits --annotations gt.json --detections found.json
+
+With the pictures (`--root`) the sizes of labels and of found boxes are compared with what stands out in them,
+to tell whose sizes follow the targets. All categories count as one. `--stride` is that of
+`detectors.measure`, which wrote the detections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from datasets.records import load_coco, video_records
+from pipeline import command
+from pipeline.evaluate import Evaluator
+from pipeline.evaluation.extents import Extents, extents_of
+from pipeline.evaluation.limits import ErrorCounts, Limits, limits_of
+from pipeline.evaluation.tables import section, shown
+from pipeline.vid_map_coco import load_results, score
+
+PLOT = "limits.png"
+
+
+def evaluated(options: argparse.Namespace, table: dict) -> Evaluator:
+    """What `add_inputs` asks for, with the annotations read, all categories as one. Raises UsageError."""
+    images = images_of_stride(table, options.stride) if options.stride > 1 else None
+    evaluator = Evaluator(table, image_ids=images, classes=False)
+    evaluator.add_results(load_results(options.detections))
+    return evaluator
+
+
+def images_of_stride(table: dict, stride: int) -> list:
+    """Image ids of each `stride`-th annotated frame of every video of a COCO-video dictionary."""
+    records = video_records(table)
+    return [record.image_ids[frame] for record in records for frame in sorted(record.image_ids)[::stride]]
+
+
+def add_inputs(parser: command.Parser) -> None:
+    """The options that say what was found and in which frames."""
+    parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO ground truth")
+    parser.add_argument("--detections", type=Path, required=True, metavar="JSON", help="COCO results")
+    parser.add_argument(
+        "--stride",
+        type=command.whole(1),
+        default=1,
+        metavar="N",
+        help="only each n-th frame was measured (default: 1)",
+    )
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
+
+
+def tables(limits: Limits) -> str:
+    """All numbers, one table below the other; a dash stands for what is undefined."""
+    removals = [["without", "AP50", "gain", "with all above, too"]]
+    for row in limits.removals:
+        removals.append([row.title, *map(shown, (row.alone, row.alone - limits.ap50, row.together))])
+    factor = limits.ap50_resized
+    removals.append(["sizes: one factor for each video", *map(shown, (factor, factor - limits.ap50)), "-"])
+    spread = [["found width over the label's", "10 %", "50 %", "90 %"]]
+    spread.append(["all", *map(shown, limits.width_ratios)])
+    spread.append(["over the median of the video", *map(shown, limits.width_ratios_in_video)])
+    parts = [
+        f"AP50 {limits.ap50:.3f}, with centres within 5 pixels {limits.centre_ap:.3f}",
+        section("AP50 without one kind of error", removals),
+        section(f"Errors at score {limits.threshold:g}", _count_rows(limits.counts)),
+    ]
+    if limits.width_ratios and limits.width_ratios_in_video:
+        parts.append(section("Sizes, where centres are within 5 pixels", spread))
+    if limits.videos:
+        parts.append(section(f"By video, at score {limits.threshold:g}", _video_rows(limits)))
+    return "\n\n".join(parts)
+
+
+def extents(table: dict, root: Path, evaluator: Evaluator, threshold: float) -> Extents:
+    """Sizes in the frames that an evaluator was given, of a COCO-video dictionary and its files below `root`.
+
+    Raises UsageError, SourceError for files that cannot be read.
+    """
+    from datasets.clips import read_sequence
+
+    results = evaluator.results()
+    places = {name: np.flatnonzero(inside) for name, inside in evaluator.videos()}
+
+    def videos() -> Iterator[tuple]:
+        for record in video_records(table):
+            # an evaluator has the frames of a video in the order of their ids
+            numbers = sorted(record.image_ids, key=record.image_ids.get)
+            numbers = [number for number in numbers if record.image_ids[number] in chosen]
+            if numbers:
+                sequence = read_sequence(record, root)
+                own = (results[place] for place in places[record.name])
+                yield record.name, dict(zip(numbers, own, strict=True)), sequence.frames.__getitem__
+
+    chosen = set(evaluator.image_ids())
+    return extents_of(videos(), threshold)
+
+
+def extent_tables(found: Extents) -> str:
+    """Sizes by video, and how far they follow what stands out."""
+    rows = [["video", "frames", "stands out", "label", "found"]]
+    for video in found.videos:
+        sizes = (f"{width:.1f} x {height:.1f}" for width, height in (video.visible, video.label, video.found))
+        rows.append([video.name, str(video.frames), *sizes])
+    follow = [["over the videos", "labels", "found boxes"]]
+    for title, place in (("deviation of the width left free, pixels", 0), ("of the height", 1)):
+        follow.append([title, shown(found.label_spread[place], 1), shown(found.found_spread[place], 1)])
+    follow.append(["correlation of width with what stands out"])
+    follow[-1] += [shown(found.label_correlation, 2), shown(found.found_correlation, 2)]
+    return "\n\n".join([section("Sizes in pixels, medians", rows), section("Whose sizes follow", follow)])
+
+
+def _count_rows(counts: ErrorCounts) -> list[list[str]]:
+    return [
+        ["targets", str(counts.targets)],
+        ["hit", str(counts.hits)],
+        ["not hit, but a centre is near", str(counts.badly_boxed)],
+        ["nothing near", str(counts.missed)],
+        ["second boxes on targets that are hit", str(counts.duplicates)],
+        ["false alarms far from any label", str(counts.far)],
+        ["false alarms in frames without labels", str(counts.on_empty)],
+    ]
+
+
+def _video_rows(limits: Limits) -> list[list[str]]:
+    head = ["video", "targets", "AP50", "one factor", "centre AP", "width", "height"]
+    rows = [[*head, "badly boxed", "missed", "false alarms"]]
+    for video in limits.videos:
+        counts = video.counts
+        values = (video.ap50, video.ap50_resized, video.centre_ap, video.width_ratio, video.height_ratio)
+        wrong = (counts.badly_boxed, counts.missed, counts.far + counts.on_empty)
+        rows.append([video.name, str(counts.targets), *map(shown, values), *map(str, wrong)])
+    return rows
+
+
+def plot(limits: Limits, path: Path) -> Path:
+    """What each kind of error costs, and size against AP50 of each video, as PNG. Raises OutputError."""
+    from matplotlib.figure import Figure  # without pyplot there is no window and no state
+
+    from pipeline.evaluation.plots import COLOURS, plain, save
+
+    figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    bars, dots = figure.subplots(1, 2)
+    rows = [("one size factor for each video", limits.ap50_resized)]
+    rows += [(row.title, row.alone) for row in limits.removals]
+    names, values = zip(*reversed(rows), strict=True)
+    bars.barh(names, [value - limits.ap50 for value in values], left=limits.ap50, color=COLOURS[0])
+    bars.axvline(limits.ap50, color="black", linewidth=0.8)
+    for place, value in enumerate(values):
+        bars.text(value, place, f" {value:.3f}", va="center", fontsize=9)
+    right = max(*values, limits.ap50) + 0.03
+    bars.set(
+        xlim=(min(limits.ap50 - 0.02, 0.97), right), xlabel="AP50", title="AP50 without one kind of error"
+    )
+    videos = [v for v in limits.videos if v.width_ratio is not None and v.ap50 is not None]
+    for video in videos:
+        area = (video.width_ratio * video.height_ratio) ** 0.5
+        dots.plot([area, area], [video.ap50, video.ap50_resized], color="#bbbbbb", linewidth=1)
+        dots.plot(area, video.ap50, "o", color=COLOURS[0], markersize=4)
+        dots.plot(area, video.ap50_resized, "^", color=COLOURS[1], markersize=4)
+    dots.plot([], [], "o", color=COLOURS[0], label="as found")
+    dots.plot([], [], "^", color=COLOURS[1], label="with one factor for the video")
+    dots.axvline(1, color="black", linewidth=0.8)
+    dots.set(xlabel="found over annotated side, median of a video", ylabel="AP50", ylim=(0, 1.03))
+    dots.set_title("Size and AP50 by video")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower right", ncols=2)
+    for axes in (bars, dots):
+        plain(axes)
+    return save(figure, path)
+
+
+def parser() -> command.Parser:
+    """The command line."""
+    parser = command.Parser(prog="python -m pipeline.limits", description=__doc__.splitlines()[0])
+    add_inputs(parser)
+    parser.add_argument(
+        "--conf", type=score, default=0.4, help="score from which on a target is found (default: 0.4)"
+    )
+    parser.add_argument(
+        "--root", type=Path, help="folder of the videos: compare sizes with the pictures, too"
+    )
+    parser.add_argument("--plots", type=Path, metavar="DIR", help=f"draw {PLOT}")
+    return parser
+
+
+def work(options: argparse.Namespace) -> None:
+    """Compute, write and print. Raises MoteError."""
+    command.require_writable(options.output, folder=options.plots)
+    table = load_coco(options.annotations)
+    evaluator = evaluated(options, table)
+    limits = limits_of(evaluator, options.conf)
+    print(tables(limits))
+    numbers = limits.as_dict()
+    if options.root:
+        sizes = extents(table, options.root, evaluator, options.conf)
+        print(f"\n{extent_tables(sizes)}")
+        numbers["extents"] = sizes.as_dict()
+    if options.output:
+        command.write_json(options.output, numbers)
+    if options.plots:
+        print(f"\nplot: {plot(limits, options.plots / PLOT)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

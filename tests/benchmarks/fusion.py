@@ -1,0 +1,113 @@
+"""Does a segmenter beside the detector improve its detections?
+
+    python -m tests.benchmarks.fusion --root DATA [--segmenter datransnet] [--stride 50]
+
+Each frame's detections are measured as they are, confirmed by what the segmenter marks, and united with it,
+for several thresholds of its probability. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from datasets import layouts
+from datasets.clips import read_sequence
+from detectors import measure, weights
+from detectors.mask_measure import probability
+from pipeline.components import components
+from pipeline.config import ComponentsConfig, SegmentationConfig
+from pipeline.errors import MoteError
+from pipeline.evaluate import Evaluator
+from pipeline.evaluation.matching import CENTRE_5
+from pipeline.fusion import confirmed, united
+from pipeline.progress import Progress
+
+CONF = 0.4
+"""Score that precision and recall are told at: that from which detections are drawn."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fusion", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--dataset", default="drone-ir")
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--weights", default="tridos-nano-drone-ir")
+    parser.add_argument("--segmenter", default="datransnet")
+    parser.add_argument("--segmenter-weights", help="weights of it (default: those that ship)")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5, 0.1], metavar="P")
+    parser.add_argument("--stride", type=int, default=50, help="measure each n-th frame (default: 50)")
+    return parser
+
+
+def fused(detections, found, way: str, threshold: float):
+    """The detections after `way` with what a probability map marks."""
+    if way == "none":
+        return detections
+    segments = [components(found, replace(ComponentsConfig(), threshold=threshold))]
+    margin = SegmentationConfig().margin
+    if way == "confirm":
+        return confirmed(detections, segments, margin=margin)
+    return united(detections, segments, margin=margin, conf=measure.CONF)
+
+
+def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator]:
+    """(what is done, threshold) → all measured frames."""
+    torch.set_num_threads(1)
+    detector, path, _ = weights.network("tridos-nano", options.weights)
+    chosen = weights.chosen(options.segmenter, options.segmenter_weights)
+    segmenter = weights.network(options.segmenter, chosen)[0].eval()
+    dataset = layouts.load(options.dataset, options.root, options.split)
+    ways = [("none", 0.0), *((way, t) for way in ("confirm", "union") for t in options.thresholds)]
+    measured = {way: Evaluator(dataset.coco(), classes=False) for way in ways}
+    enlarge = weights.enlargement(path)
+    with Progress(len(dataset.records)) as progress:
+        for record in dataset.records:
+            sequence, positions = (
+                read_sequence(record, dataset.root),
+                measure.annotated(record, options.stride),
+            )
+            for position, detections in measure.detect(detector, sequence, positions, enlarge=enlarge):
+                found = probability(segmenter, sequence.frames[position])
+                for (way, threshold), evaluator in measured.items():
+                    evaluator.add(record.image_ids[position], fused(detections, found, way, threshold))
+            progress.advance()
+    return measured
+
+
+def table(measured: dict[tuple[str, float], Evaluator]) -> str:
+    """A row for each way: IoU 0.5, and with centres within 5 pixels."""
+    lines = [
+        "| `--fuse` | marked above | AP50 | best F1 | centre AP | best centre F1 | precision | recall |",
+        "|" + "---|" * 8,
+    ]
+    for (way, threshold), evaluator in measured.items():
+        report = evaluator.report(CONF)
+        centre = report.criteria[CENTRE_5.name]
+        numbers = (report.scores.ap50, report.scores.best_f1, centre.ap, centre.best_f1)
+        numbers += (centre.at_threshold.precision, centre.at_threshold.recall)
+        marked = "" if way == "none" else f"{threshold:g}"
+        lines.append(f"| {way} | {marked} | " + " | ".join(f"{number:.3f}" for number in numbers) + " |")
+    lines.append(f"\nPrecision and recall: centres within 5 pixels, at score {CONF:g}.")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        print(table(evaluators(options)))
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
