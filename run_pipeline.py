@@ -16,6 +16,7 @@ from pipeline.settings import build, load_toml, override, parse_setting
 FLAGS = {
     "output": "output.folder",
     "overwrite": "output.overwrite",
+    "resume": "output.resume",
     "detector": "detector.name",
     "weights": "detector.weights",
     "conf": "detector.conf",
@@ -25,11 +26,24 @@ FLAGS = {
     "fit": "detector.fit",
     "device": "detector.device",
     "precision": "detector.precision",
+    "backend": "detector.backend",
     "batch": "detector.batch",
     "fuse": "segmentation.fuse",
     "tracker": "tracker.name",
     "start": "source.start",
     "max_frames": "source.max_frames",
+    "source_format": "source.format",
+    "source_size": "source.size",
+    "source_dtype": "source.dtype",
+    "source_rate": "source.rate",
+    "source_bits": "source.bits",
+    "scaling": "source.scaling",
+    "bad_pixels": "source.bad_pixels",
+    "offset": "source.offset",
+    "timeout": "source.timeout",
+    "on_full": "live.on_full",
+    "reconnect": "live.reconnect",
+    "on_gap": "live.on_gap",
     "save_video": "output.video",
     "save_coco": "output.coco",
     "save_mot": "output.mot",
@@ -49,11 +63,17 @@ def parser() -> command.Parser:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("source", metavar="SOURCE", nargs="?", help="video file, folder of images, or pattern of images")
-    add("--video", metavar="SOURCE", help="the source, as an option")
+    kinds = "video file, folder or pattern of images, *.zarr, address (rtsp, http, …), camera number, -"
+    add("source", metavar="SOURCE", nargs="?", help=kinds)
+    add("--video", action="append", metavar="SOURCE", help="the same; repeatable: sources run together")
     add("--annotations", metavar="JSON", help="COCO-video ground truth of the source: adds metrics")
-    add("--output", metavar="DIR", help="folder for the outputs (default: runs/NAME)")
+    add(
+        "--output",
+        metavar="DIR",
+        help="folder for the outputs (default: runs/NAME); of several sources: DIR/NAME",
+    )
     add("--overwrite", action="store_true", help="replace an earlier run in that folder")
+    add("--resume", action="store_true", help="go on where the run in that folder stopped, if one did")
     add("--detector", metavar="NAME", help="network, see --list (default: tridos-nano)")
     add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
     add("--segmenter", action="append", metavar="NAME", help="mark pixels beside the detector; repeatable")
@@ -69,9 +89,23 @@ def parser() -> command.Parser:
     add("--fit", choices=("letterbox", "stretch"), help="how frames fill a size of WxH (default: letterbox)")
     add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
+    add("--backend", choices=("auto", "torch", "onnxruntime", "openvino"), help="what computes the network")
     add("--batch", type=int, metavar="N", help="frames computed together (default: 1 on a CPU, 8 on a GPU)")
     add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
     add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
+    add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs the next two")
+    add("--source-size", metavar="WxH", help="pixels of raw frames")
+    add("--source-dtype", metavar="TYPE", help="samples of raw frames: uint8, uint16le or uint16be")
+    add("--source-rate", type=float, metavar="N", help="frames/s of images, raw and zarr (default: 30)")
+    add("--source-bits", type=int, metavar="N", help="bits that count where fewer than stored (default: all)")
+    add("--scaling", metavar="HOW", help="levels for the networks (default: full-range)")
+    add("--bad-pixels", metavar="MASK|auto", help="replace the light pixels of a mask, or single ones found")
+    add("--offset", metavar="IMAGE", help="take off the unevenness that a picture of an even surface shows")
+    add("--timeout", type=float, metavar="S", help="seconds until a silent stream is lost (default: 10)")
+    full = ("auto", "wait", "drop-oldest", "drop-newest")
+    add("--on-full", choices=full, help="frames without room (default: files wait, live drops the oldest)")
+    add("--reconnect", metavar="N", help="attempts to open a lost stream again, none, forever (default: 10)")
+    add("--on-gap", choices=("repeat", "flush"), help="a window with missing frames (default: repeat)")
     for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
         add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
     add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
@@ -121,17 +155,18 @@ def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> 
     return rows
 
 
-def location(options: argparse.Namespace) -> str:
-    """The source that is named, once, with or without `--video`. Raises UsageError."""
-    given = [vars(options)[name] for name in ("source", "video") if name in options]
+def locations(options: argparse.Namespace) -> list[str]:
+    """The sources that are named: one alone, or each with `--video`. Raises UsageError."""
+    alone, given = vars(options).get("source"), vars(options).get("video", [])
     kinds = "a video file, a folder of images, or a pattern of images"
-    if len(given) > 1:
-        raise UsageError(f"two sources are given, '{given[0]}' and --video '{given[1]}'; leave one out")
+    if alone is not None and given:
+        raise UsageError(f"two sources are given, '{alone}' and --video '{given[0]}'; leave one out")
+    given = given if alone is None else [alone]
     if not given:
         raise UsageError(f"a source is required: {kinds}; see --help")
-    if not given[0]:
+    if not all(given):
         raise UsageError(f"the source is an empty text, expected {kinds}")
-    return given[0]
+    return given
 
 
 def listing() -> str:
@@ -153,12 +188,19 @@ def work(options: argparse.Namespace) -> int:
     if "list" in options:
         print(listing())
         return 0
-    source, config = location(options), configuration(options)
+    sources, config = locations(options), configuration(options)
+    truth, progress = vars(options).get("annotations"), vars(options).get("progress", "auto")
+    if len(sources) > 1:
+        from pipeline.many import run_many
+
+        summary = run_many(sources, config, annotations=truth, progress=progress)
+        print(summary.table())
+        for line in summary.complaints():
+            print(f"error: {line}", file=sys.stderr)
+        return summary.exit_code
     from pipeline.runner import run
 
-    given = vars(options)
-    progress = given.get("progress", "auto")
-    outcome = run(source, config, annotations=given.get("annotations"), progress=progress)
+    outcome = run(sources[0], config, annotations=truth, progress=progress)
     print(outcome.table())
     if outcome.failure:
         raise outcome.failure

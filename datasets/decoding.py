@@ -10,7 +10,8 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.pictures import with_channels
 from pipeline.progress import Progress
-from pipeline.readers import ImageReader, Request
+from pipeline.reading.images import ImageReader
+from pipeline.reading.request import Request
 from pipeline.sources import Source, open_source
 
 Location = Path | Sequence[Path]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline.addresses import redact
 from pipeline.errors import Interrupted, MoteError, OutputError, UsageError, describe
 
 
@@ -128,7 +129,7 @@ def _done(
 
 def _complain(error: MoteError) -> int:
     """Tell what ended the command; returns the exit code."""
-    print(f"error: {describe(error)}", file=sys.stderr)
+    print(f"error: {redact(describe(error))}", file=sys.stderr)
     return error.exit_code
 
 

@@ -6,8 +6,11 @@ are written into the run's `run.json`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
+
+from pipeline.scaling import parse_scaling
 
 LEAST_RATE, HIGHEST_RATE = 0.001, 100_000
 """Frames per second that a source may be given."""
@@ -17,14 +20,41 @@ LEAST_SCALE, GREATEST_SCALE = 0.25, 8.0
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """What is read."""
+    """What is read, and what is declared about it where it does not say."""
 
     start: int = 0
     """Index of the first frame to process."""
     max_frames: int = 0
     """Number of frames to process; 0 for all. More than there are means all."""
     rate: float = 30.0
-    """Frames per second of a folder of images, 0.001 to 100000; videos know their own."""
+    """Frames per second of pictures, raw frames and zarr arrays, 0.001 to 100000; videos know their own."""
+    format: Literal["auto", "raw", "mpegts", "y4m"] = "auto"
+    """auto finds out by itself. raw is frames of bare samples, rows from the top, one after the other, in a
+    file, standard input or a stream; it needs `size` and `dtype`."""
+    size: str = ""
+    """WxH in pixels of raw frames; of a camera, the size to ask it for."""
+    dtype: Literal["", "uint8", "uint16le", "uint16be"] = ""
+    """Grey samples of raw frames; of a camera, the samples to ask it for."""
+    header: int = 0
+    """Bytes before the first raw frame of a file or of standard input."""
+    bits: int = 0
+    """Significant bits of a sample, 8 to 16, where fewer count than are stored: 14 for a 14-bit camera in
+    16-bit pictures. 0: all that are stored."""
+    array: str = ""
+    """Path of the array within a zarr store that holds several."""
+    scaling: str = "full-range"
+    """Which grey levels the networks take for 0 and 1: full-range (0 and the greatest of the bit depth),
+    fixed LO HI, percentile [LO HI] of each frame, running [LO HI] (the same, smoothed over time; for live
+    sources). Use what the weights were trained with. What is drawn is not touched by it."""
+    bad_pixels: str = ""
+    """Replaced by what surrounds them: the light pixels of a mask picture, or auto, which finds single pixels
+    that stand far out in frame after frame. Empty for none."""
+    offset: str = ""
+    """Picture of an even surface, whose unevenness is taken off every frame. Empty for none."""
+    timeout: float = 10.0
+    """Seconds that a stream may stay silent, while it is opened and later, before it counts as lost."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """What carries the pictures of an RTSP source; tcp loses none on the way."""
 
     def __post_init__(self):
         if self.start < 0:
@@ -33,6 +63,63 @@ class SourceConfig:
             raise ValueError(f"max_frames = {self.max_frames}, expected 0 (all) or more")
         if not LEAST_RATE <= self.rate <= HIGHEST_RATE:
             raise ValueError(f"rate = {self.rate}, expected {LEAST_RATE} to {HIGHEST_RATE} frames per second")
+        if self.bits and not 8 <= self.bits <= 16:
+            raise ValueError(f"bits = {self.bits}, expected 8 to 16, or 0 for all that are stored")
+        if self.header < 0:
+            raise ValueError(f"header = {self.header}, expected 0 bytes or more")
+        if not 0 < self.timeout <= 86400:
+            raise ValueError(f"timeout = {self.timeout}, expected seconds, more than 0 and at most 86400")
+        if self.size and parse_size(self.size) is None:
+            raise ValueError(f"size = '{self.size}' of the source, expected WxH such as 320x256")
+        if self.format == "raw" and not (self.size and self.dtype):
+            raise ValueError(
+                "format = raw needs the size and dtype of its frames, such as 320x256 and uint16le"
+            )
+        parse_scaling(self.scaling)
+
+    def frame_size(self) -> tuple[int, int] | None:
+        """(width, height) of raw frames; None where none is declared."""
+        return parse_size(self.size) if self.size else None
+
+
+@dataclass(frozen=True)
+class LiveConfig:
+    """What happens where frames come faster than they are processed, or do not come at all."""
+
+    on_full: Literal["auto", "wait", "drop-oldest", "drop-newest"] = "auto"
+    """What becomes of a frame for which there is no room in the queue before the network: wait holds up the
+    source, drop-oldest keeps up with it, drop-newest keeps what is there already. auto: wait for what can
+    wait, such as files, and drop-oldest for live sources. What is dropped is counted."""
+    queue: int = 0
+    """Frames that may wait in that queue; 0: 8 where the source waits, 2 where frames are dropped. More:
+    fewer drops where the load varies, and older results."""
+    reconnect: str = "10"
+    """How often in a row a live source that was lost is opened again before it is given up: a number, none or
+    forever. With none the end of a live stream is the end of the run; else it is a loss like others."""
+    backoff: float = 0.5
+    """Seconds before the first attempt, doubled for each one after it."""
+    backoff_cap: float = 30.0
+    """Seconds between attempts at most. Each wait is shortened by a random part, up to half of it, so that
+    many readers do not come back to a server in the same moment."""
+    on_gap: Literal["repeat", "flush"] = "repeat"
+    """What a detector that looks at several frames does where some are missing. repeat: the frame before them
+    stands in, where they are fewer than a window holds. flush: its window starts anew. Longer gaps, new
+    connections and changes of size start it anew in any case."""
+
+    def __post_init__(self):
+        if self.queue < 0:
+            raise ValueError(f"queue = {self.queue}, expected 0 or more frames")
+        if self.reconnect not in ("none", "forever") and not self.reconnect.isdecimal():
+            raise ValueError(f"reconnect = '{self.reconnect}', expected none, forever or a number")
+        if not 0 < self.backoff <= self.backoff_cap <= 86400:
+            values = f"backoff = {self.backoff}, backoff_cap = {self.backoff_cap}"
+            raise ValueError(f"{values}, expected seconds, more than 0 and backoff not above backoff_cap")
+
+    @property
+    def attempts(self) -> float:
+        """How often in a row a lost source is opened again; infinite for ever."""
+        words = {"none": 0.0, "forever": math.inf}
+        return words[self.reconnect] if self.reconnect in words else float(self.reconnect)
 
 
 def parse_size(text: str, *, multiple: int = 1) -> tuple[int, int] | None:
@@ -99,6 +186,11 @@ class DetectorConfig:
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of the network; bf16 and fp16 are faster where the hardware has them."""
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    """Who computes a network of the Tridos family: torch, or another runtime, on the CPU, by graphs that are
+    exported for it when the first frame has told the size. auto takes the fastest that is installed."""
+    cache: str = ""
+    """Folder in which such graphs are kept; empty for ~/.cache/mote/exported."""
     batch: int = 0
     """Frames computed together; 0 chooses 1 on a CPU (lowest latency), 8 on a GPU."""
     threads: int = 0
@@ -200,6 +292,8 @@ class OutputConfig:
     """Where the outputs go; empty for runs/NAME-OF-THE-SOURCE."""
     overwrite: bool = False
     """Replace the outputs of an earlier run in the same folder."""
+    resume: bool = False
+    """Go on where the run in the folder stopped, if one was begun there and is not complete."""
     video: bool = True
     """annotated.mp4"""
     coco: bool = True
@@ -214,6 +308,8 @@ class OutputConfig:
     def __post_init__(self):
         if not 0 <= self.quality <= 51:
             raise ValueError(f"quality = {self.quality}, expected 0 to 51")
+        if self.overwrite and self.resume:
+            raise ValueError("overwrite and resume exclude each other; leave one out")
 
 
 @dataclass(frozen=True)
@@ -221,6 +317,7 @@ class RunConfig:
     """One run of the pipeline."""
 
     source: SourceConfig = field(default_factory=SourceConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)

@@ -42,6 +42,11 @@ def thread_count(model: torch.nn.Module) -> int:
     """
     if getattr(model, "width", 1.0) < 0.5:  # segmenters have none: they work at full resolution
         return 1
+    return core_count()
+
+
+def core_count() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

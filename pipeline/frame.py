@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -38,6 +39,24 @@ class SourceInfo:
     """True for sources that cannot wait for their reader."""
 
 
+Event = Literal["lost", "dropped", "reconnect", "jump", "resize"]
+"""What lies between two frames: frames that never came, or were damaged; frames left out since the queue was
+full; a new connection to the source; a leap of its clock; pictures of another size."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What lies between a frame and the one before it, other than one frame interval."""
+
+    event: Event
+    missing: int
+    """Frames that are believed to be missing; 0 where their number is not known."""
+    bridged: bool
+    """Whether the frame before shall stand in for those missing; else windows over frames start anew."""
+    known: bool
+    """Whether the time that passed is known, so that what moved can be followed."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One picture as the source gave it."""
@@ -52,6 +71,18 @@ class Frame:
     """Name of the source."""
     bit_depth: int = 8
     """Significant bits per sample: the full scale is 2**bit_depth - 1."""
+    levels: tuple[float, float] | None = None
+    """Grey levels that the networks take for 0 and 1; None for 0 and the full scale."""
+    arrival: float | None = None
+    """When its last bytes came in, in seconds of `time.monotonic`; None where the source is not live."""
+    connection: int = 0
+    """Number of the connection to the source by which it came: it grows where that was lost and made anew."""
+    gap: Gap | None = None
+    """What lies between it and the frame before; None where that is one frame interval."""
+    at: float | None = None
+    """Frame intervals, by the times of the source; of its first frame the index. None: `index` tells."""
+    behind: int | None = None
+    """Real frames, itself included, in the window of the detector that ends with it; None if not known."""
 
     def __post_init__(self):
         if self.image.ndim not in (2, 3) or (self.image.ndim == 3 and self.image.shape[2] != 3):

@@ -26,6 +26,7 @@ class GroundTruth:
     """
 
     def __init__(self, path: Path, info: SourceInfo, *, start: int = 0):
+        self.path = path
         table = load_coco(path)
         self._record = match_video(video_records(table), info.name, (info.width, info.height))
         self._table = _of_video(table, self._record)

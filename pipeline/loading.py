@@ -10,10 +10,12 @@ import torch
 
 import detectors
 from detectors import weights
+from detectors.exported import folder as exported
 from detectors.segmenter import Segmenter
+from pipeline import backends
 from pipeline.config import ComponentsConfig, DetectorConfig, SegmentationConfig, SegmenterConfig
 from pipeline.device import pick_device, require_precision, thread_count
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, WeightsError
 from pipeline.segmentation import ProbabilityMaps
 from pipeline.segmenting import FrameSegmenter, SegmentingDetector
 from pipeline.stages import Detector, StreamingDetector
@@ -22,15 +24,22 @@ from pipeline.stages import Detector, StreamingDetector
 def load_detector(config: DetectorConfig) -> tuple[Detector, dict]:
     """The network with its weights, and what run.json says of it."""
     if config.name.startswith(detectors.MMDET):
+        backends.choose(config.name, config, pick_device(config.device))
         from detectors.mmdet_adapter import stage  # loads mmdet
 
         return stage.load(config)
     name = detectors.canonical(config.name)
-    chosen = weights.chosen(name, config.weights)
-    model, path, entry = weights.network(name, chosen)
     device = pick_device(config.device)
     require_precision(config.precision, device)
-    torch.set_num_threads(config.threads or thread_count(model))
+    backend = backends.choose(name, config, device)
+    chosen = weights.chosen(name, config.weights)
+    if Path(chosen).is_dir():
+        return _load_exported(name, Path(chosen), config)
+    if backend != "torch":
+        device = torch.device("cpu")
+    model, path, entry = weights.network(name, chosen)
+    threads = config.threads or thread_count(model)
+    torch.set_num_threads(threads)
     classes = list(entry.classes) if entry else [f"class {n}" for n in range(model.num_classes)]
     config = replace(config, enlarge=_enlargement(config, model, path))
     facts = {
@@ -40,11 +49,39 @@ def load_detector(config: DetectorConfig) -> tuple[Detector, dict]:
         "precision": config.precision,
         "threads": torch.get_num_threads(),
         "enlarge": config.enlarge,
+        "backend": backend,
     }
+    if backend != "torch":
+        origin = exported.origin_of(name, chosen, path, model, tuple(classes))
+        model = backends.from_model(model, origin, backend, threads=threads, cache=config.cache)
     if name not in detectors.SEGMENTERS:
         return StreamingDetector(model, config, device), facts
     segmenter = _segmenter(name, model, config, config)
     return SegmentingDetector(segmenter, conf=config.conf), {**facts, **_map_facts(config)}
+
+
+def _load_exported(name: str, folder: Path, config: DetectorConfig) -> tuple[Detector, dict]:
+    """A detector from graphs that were exported before, in a folder, and what run.json says of it."""
+    export = exported.read(folder)
+    if name != export.origin.detector:
+        raise WeightsError(f"{folder} is for --detector {export.origin.detector}, not for '{name}'")
+    backends.require_plain(config, f"exported network {folder}")
+    backend = backends.of_format(export.format) if config.backend == "auto" else config.backend
+    device = torch.device("cpu")
+    backends.choose(name, replace(config, backend=backend), device)
+    threads = config.threads or thread_count(export.origin)
+    torch.set_num_threads(threads)
+    scale = 0.0 if config.network_size() else config.enlarge or export.origin.enlarge
+    model = backends.from_folder(export, backend, threads=threads)
+    facts = {
+        **exported.facts(export),
+        "device": str(device),
+        "precision": config.precision,
+        "threads": threads,
+        "enlarge": scale,
+        "backend": backend,
+    }
+    return StreamingDetector(model, replace(config, enlarge=scale), device), facts
 
 
 def load_segmenters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,6 +26,17 @@ def to_network_input(
         stacked = stacked[..., None]
     if stacked.dtype == np.uint16:  # torch cannot compute with uint16
         stacked = stacked.astype(np.int32)
-    pixels = torch.from_numpy(stacked).to(device).movedim(-1, 1).float()  # (B, 1 or 3, H, W)
-    mean, deviation = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
+    pixels = torch.from_numpy(stacked)
+    if torch.device(device).type == "cuda":
+        pixels = pixels.pin_memory()  # so that the copy need not be waited for
+    pixels = pixels.to(device, non_blocking=True).movedim(-1, 1).float()  # (B, 1 or 3, H, W)
+    mean, deviation = _statistics(pixels.device, pixels.dtype)
     return (pixels / full_scale - mean) / deviation
+
+
+@cache
+def _statistics(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`MEAN` and `DEVIATION`, (1, 3, 1, 1) each; kept, since a copy to a GPU would be waited for."""
+    return tuple(
+        torch.tensor(values, dtype=dtype, device=device).view(1, 3, 1, 1) for values in (MEAN, DEVIATION)
+    )

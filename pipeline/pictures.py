@@ -14,20 +14,30 @@ import cv2
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.reading.headers import picture_size
+from pipeline.reading.request import check_size
 
 NEUTRAL_SHARE = 0.999
 NEUTRAL_LEVELS = 2  # of 256: H.264 leaves chroma of real grey clips up to 2 levels off
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+MAX_FILE = 1 << 30  # bytes of one picture
 
 
 def read_image(path: Path) -> np.ndarray:
     """Image file as (H, W) grey or (H, W, 3) R, G, B; uint8 or uint16 as stored, turned as EXIF data asks.
 
-    Alpha is dropped, palettes are looked up. Raises SourceError for a file that cannot be read.
+    Alpha is dropped, palettes are looked up. Raises SourceError for a file that cannot be read, and for one
+    that is too large, or says that its picture is.
     """
     try:
-        coded = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(coded, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR) if coded.size else None
+        if (size := path.stat().st_size) > MAX_FILE:
+            raise SourceError(f"{path} has {size} bytes; a picture of up to {MAX_FILE} is read")
+        coded = path.read_bytes()
+        claimed = picture_size(coded)
+        if claimed is not None:
+            check_size(str(path), *claimed)
+        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+        image = None if claimed is None else cv2.imdecode(np.frombuffer(coded, np.uint8), flags)
     except (OSError, cv2.error) as error:
         raise SourceError(f"{path} cannot be read: {_one_line(error)}") from error
     if image is None:

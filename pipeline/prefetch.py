@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Generator, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -15,11 +15,38 @@ JOIN_SECONDS = 5.0  # how long the end waits for a worker that is busy inside it
 
 _END = object()
 
+OnFull = Literal["wait", "drop-oldest", "drop-newest"]
+"""What becomes of an item for which there is no room: it waits, the one that waits longest makes room for it,
+or it is let go itself."""
+
+
+def _forget(item: Any) -> None:
+    """Nobody asks what was dropped."""
+
+
+class Queueing(NamedTuple):
+    """How items wait for whoever takes them."""
+
+    size: int
+    """Items that may wait."""
+    on_full: OnFull = "wait"
+    dropped: Callable[[Any], None] = _forget
+    """Told each item that is dropped, in the thread that reads them."""
+
 
 def prefetch(
-    items: Iterable[T], *, size: int, name: str = "prefetch", patience: float | None = JOIN_SECONDS
+    items: Iterable[T],
+    *,
+    size: int,
+    name: str = "prefetch",
+    patience: float | None = JOIN_SECONDS,
+    on_full: OnFull = "wait",
+    dropped: Callable[[T], None] = _forget,
 ) -> Generator[T]:
     """The same items in the same order, taken from `items` by a worker thread up to `size` + 1 ahead.
+
+    Where the consumer is slower than the worker, `on_full` says whether the worker waits; `dropped` is told
+    each item that is left out, in the worker's thread.
 
     The worker starts with the first `next`. An exception of `items` is raised here, with its traceback, after
     the items before it. When the returned generator is closed or dropped, the worker stops at once, or when
@@ -32,14 +59,15 @@ def prefetch(
     """
     if size < 1:
         raise ValueError(f"{size = }, expected 1 or more")
-    return _consume(items, size, name, patience)
+    return _consume(items, Queueing(size, on_full, dropped), name, patience)
 
 
-def _consume(items: Iterable[T], size: int, name: str, patience: float | None) -> Generator[T]:
-    ahead: queue.Queue = queue.Queue(size)
+def _consume(items: Iterable[T], queueing: Queueing, name: str, patience: float | None) -> Generator[T]:
+    ahead: queue.Queue = queue.Queue(queueing.size)
     stop = threading.Event()
     failures: list[BaseException] = []
-    worker = threading.Thread(target=_produce, args=(items, ahead, stop, failures), name=name, daemon=True)
+    arguments = (items, ahead, queueing, stop, failures)
+    worker = threading.Thread(target=_produce, args=arguments, name=name, daemon=True)
     worker.start()
     try:
         while (item := _take(ahead, worker)) is not _END:
@@ -58,13 +86,19 @@ def _consume(items: Iterable[T], size: int, name: str, patience: float | None) -
         raise failures.pop()
 
 
-def _produce(items: Iterable[T], ahead: queue.Queue, stop: threading.Event, failures: list) -> None:
+def _produce(
+    items: Iterable[T], ahead: queue.Queue, queueing: Queueing, stop: threading.Event, failures: list
+) -> None:
     """The worker: fill the queue until `items` end or `stop` is set; always leave a sentinel."""
     try:
         iterator = iter(items)
         try:
             for item in iterator:
-                if not _offer(ahead, item, stop):
+                if queueing.on_full != "wait":
+                    _squeeze(ahead, item, queueing)
+                    if stop.is_set():
+                        break
+                elif not _offer(ahead, item, stop):
                     break
         finally:
             if hasattr(iterator, "close"):
@@ -84,6 +118,20 @@ def _offer(ahead: queue.Queue, item: object, stop: threading.Event) -> bool:
             continue
         return True
     return False
+
+
+def _squeeze(ahead: queue.Queue, item: T, queueing: Queueing) -> None:
+    """Put `item` at once, where need be in place of the one that waits longest, or drop it."""
+    while True:
+        try:
+            return ahead.put_nowait(item)
+        except queue.Full:
+            if queueing.on_full == "drop-newest":
+                return queueing.dropped(item)
+        try:
+            queueing.dropped(ahead.get_nowait())
+        except queue.Empty:  # it was taken meanwhile
+            continue
 
 
 def _take(ahead: queue.Queue, worker: threading.Thread) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Literal, TextIO
@@ -31,6 +32,7 @@ class Progress:
         elif mode == "auto":
             mode = "bar" if self._stream.isatty() else "plain"
         self._mode, self._total, self._remark = mode, total, remark
+        self._lock = threading.Lock()
         self._done = 0
         self._told = 0  # frames done when they were shown last
         self._started = self._shown = time.monotonic()
@@ -47,11 +49,12 @@ class Progress:
             self._write("\n")
 
     def advance(self) -> None:
-        """One more frame is done."""
-        self._done += 1
+        """One more frame is done; may be called from any thread."""
         wait = BAR_SECONDS if self._mode == "bar" else PLAIN_SECONDS
-        if self._mode != "off" and time.monotonic() - self._shown >= wait:
-            self._show()
+        with self._lock:
+            self._done += 1
+            if self._mode != "off" and time.monotonic() - self._shown >= wait:
+                self._show()
 
     def _show(self) -> None:
         self._shown, self._told = time.monotonic(), self._done

@@ -21,8 +21,11 @@ from pipeline.config import RunConfig
 from pipeline.errors import MoteError, UsageError, describe
 from pipeline.evaluate import Report
 from pipeline.evaluation.tables import shown
+from pipeline.fingerprint import fingerprint
 from pipeline.frame import Result, TrackState
+from pipeline.gaps import Dropped, Timeline
 from pipeline.ground_truth import GroundTruth
+from pipeline.live import LiveSource, RecentLatency
 from pipeline.segmenting import STAGE
 from pipeline.sinks import output_error
 from pipeline.sources import Source, redact
@@ -33,13 +36,17 @@ if TYPE_CHECKING:
 VIDEO, COCO, MOT, JSONL = "annotated.mp4", "detections.json", "tracks.txt", "results.jsonl"
 RUN, METRICS = "run.json", "metrics.json"
 OUTPUTS = (VIDEO, COCO, MOT, JSONL, RUN, METRICS)
-UNFINISHED = (f"{COCO}.part", f"{RUN}.part", f"{METRICS}.part")
+UNFINISHED = tuple(f"{name}.part" for name in (COCO, RUN, METRICS, MOT, VIDEO))
 """What a run that was killed may leave beside them."""
 
 BASE_STAGES = ("detect", "suppress", "track")
 """What a frame goes through without segmenters; their overhead is a share of it."""
 
 PACKAGES = ("torch", "numpy", "av", "opencv-python", "scipy", "pycocotools")
+
+
+class Killed(MoteError):
+    """The process ended without a word: what the outputs tell was rebuilt from results.jsonl."""
 
 
 class Latency:
@@ -74,6 +81,7 @@ class Latency:
             "mean": self.total / max(self.count, 1),
             "p50": self.quantile(0.5),
             "p95": self.quantile(0.95),
+            "p99": self.quantile(0.99),
             "max": self.maximum,
         }
         return {name: round(1e3 * value, 3) for name, value in values.items()}
@@ -85,7 +93,7 @@ class Outcome:
     def __init__(
         self,
         folder: Path,
-        source: Source,
+        source: Source | LiveSource,
         config: RunConfig,
         detector: dict,
         segmenters: Sequence[dict] = (),
@@ -104,18 +112,32 @@ class Outcome:
         """What ended the run early."""
         self.not_annotated = 0
         """Frames without an entry in the ground truth: they are in results.jsonl, not in detections.json."""
+        self.dropped = Dropped()
+        """Frames that found no room before the network."""
+        self.timeline: Timeline | None = None
+        """What knows the gaps of the source, once it is read."""
+        self.latency, self.recent_latency = Latency(), RecentLatency()
+        """Of live sources, from the arrival of a frame until all sinks have taken its result."""
         self.report: Report | None = None
         """Of the detections, where ground truth was given."""
         self.track_scores: dict[str, TrackScores] = {}
         """Of the tracks, by the name of the gate, where ground truth was given and tracks were written."""
+        self.resumed_after = 0
+        """Frames that an earlier process had done; they count as written again."""
+        self.facts: dict | None = None
+        """What was known at the start, for run.json; None until then."""
         self._stages: dict[str, Latency] = {}
         self._confirmed: set[int] = set()
         self._began, self._started = datetime.now(UTC), time.monotonic()
         self.seconds = 0.0
+        self.ended = False
+        """Whether the run is over, and `seconds` its duration."""
 
     @property
     def state(self) -> str:
-        """'complete', or 'partial' when something ended the run early."""
+        """'complete', 'partial' when something ended the run early, 'recovered' when nobody could say so."""
+        if isinstance(self.failure, Killed):
+            return "recovered"
         return "partial" if self.failure else "complete"
 
     @property
@@ -141,6 +163,10 @@ class Outcome:
     def add(self, result: Result) -> None:
         """Take in a frame that was written."""
         self.written += 1
+        if result.frame.arrival is not None:
+            seconds = time.monotonic() - result.frame.arrival
+            self.latency.add(seconds)
+            self.recent_latency.add(seconds)
         self.detections += len(result.detections)
         for stage, seconds in result.timings.items():
             self._add_time(stage, seconds)
@@ -150,13 +176,19 @@ class Outcome:
         # ids are never used twice, so those of dead tracks need not be remembered
         self._confirmed = (self._confirmed | confirmed) & set(tracks.ids.tolist())
 
-    def begin(self) -> None:
+    def remark(self) -> str:
+        """For the progress line: of live sources the latency, and what was dropped."""
+        dropped = self.dropped.count
+        return ", ".join(filter(None, [str(self.recent_latency), f"{dropped} dropped" if dropped else ""]))
+
+    def begin(self, truth: GroundTruth | None = None) -> None:
         """Write run.json with the state 'running'. Raises OutputError."""
+        self.facts = {**self.described(), "annotations": truth and str(truth.path)}
         self._write("running", {})
 
     def finish(self, truth: GroundTruth | None) -> None:
         """Measure what was written against the ground truth and write run.json for good."""
-        self.seconds = time.monotonic() - self._started
+        self.seconds, self.ended = time.monotonic() - self._started, True
         self.not_annotated = truth.not_annotated if truth else 0
         try:
             if truth and truth.frames:
@@ -190,36 +222,42 @@ class Outcome:
         else:
             self.failure.add_note(f"then: {error}")
 
-    def _write(self, state: str, more: dict) -> None:
+    def described(self) -> dict:
+        """What is known before the first frame: source, networks, configuration, and where all this runs."""
         info = self.source.info
-        facts = {
-            "state": state,
+        return {
             "mote": __version__,
             "command": [Path(sys.argv[0]).name, *map(redact, sys.argv[1:])],
             "started": self._began.isoformat(timespec="seconds"),
-            "source": {**asdict(info), "rate": str(info.rate)},
+            "source": {**asdict(info), "rate": str(info.rate), "fingerprint": fingerprint(info.name)},
             "detector": self.detector,
             "segmenters": self.segmenters,
             "config": asdict(self.config),
             "versions": {"python": platform.python_version(), **_versions()},
             "machine": {"cores": os.cpu_count(), "system": platform.system(), "cpu": platform.machine()},
         }
-        _write_json(self.folder / RUN, {**facts, **more})
+
+    def _write(self, state: str, more: dict) -> None:
+        _write_json(self.folder / RUN, {"state": state, **(self.facts or self.described()), **more})
 
     def _account(self) -> dict:
         frames = {
             "announced": self.source.info.frame_count,
             "decoded": self.decoded,
             "written": self.written,
-            "unprocessed": self.decoded - self.written,
+            "dropped": {"queue full": self.dropped.count} if self.dropped.count else {},
+            "unprocessed": self.decoded - self.written - self.dropped.count,
             "not_annotated": self.not_annotated,
             "corrupt": self.source.corrupt,
             "times_derived": self.source.derived_times,
         }
         return {
             "reason": self.reason,
-            "seconds": round(self.seconds, 3),
+            "seconds": None if self.state == "recovered" else round(self.seconds, 3),
+            "resumed_after": self.resumed_after,
             "frames": frames,
+            "gaps": dict(self.timeline.events) if self.timeline else {},
+            "latency_ms": self.latency.summary() if self.latency.count else None,
             "segmenters": [{**segmenter, **self._cost(segmenter["name"])} for segmenter in self.segmenters],
             "detections": self.detections,
             "tracks": self.tracks,
@@ -248,20 +286,36 @@ class Outcome:
             rows.append(("segmenter", text))
         return rows
 
+    def _live_rows(self) -> list[tuple[str, str]]:
+        """Of the closing summary: what was dropped, what else was missing, and how late results were."""
+        rows = []
+        if self.dropped.count:
+            rows.append(("dropped", f"{self.dropped.count} frames, since the queue was full"))
+        if self.timeline and self.timeline.events:
+            rows.append(("gaps", ", ".join(f"{n} {event}" for event, n in self.timeline.events.items())))
+        if self.latency.count:
+            times = self.latency.summary()
+            rows.append(("latency", f"{times['p50']:.1f} ms, 95 % below {times['p95']:.1f} ms"))
+        return rows
+
     def table(self) -> str:
         """The closing summary for people: two aligned columns."""
         info, conf = self.source.info, self.config.detector.conf
         written = [name for name in OUTPUTS if (self.folder / name).exists()]
         each = self.detections / max(self.written, 1)
+        computed = max(self.written - self.resumed_after, 0)
         rows = [
             ("source", f"{info.name}, {info.width}x{info.height}, {float(info.rate):g} frames/s"),
             ("detector", f"{self.detector['weights']} on {self.detector['device']}"),
             *self._segmenter_rows(),
             ("frames", f"{self.decoded} decoded, {self.written} written, {self.source.corrupt} corrupt"),
+            *self._live_rows(),
             ("detections", f"{self.detections} of score {conf:g} or more, {each:.1f} a frame"),
             ("tracks", f"{self.tracks} confirmed"),
-            ("speed", f"{self.written / max(self.seconds, 1e-9):.1f} frames/s in {self.seconds:.1f} s"),
+            ("speed", f"{computed / max(self.seconds, 1e-9):.1f} frames/s in {self.seconds:.1f} s"),
         ]
+        if self.resumed_after:
+            rows.append(("resumed", f"after {self.resumed_after} frames, which were not computed again"))
         for name in ("detect", "write"):
             if name in self._stages:
                 times = self._stages[name].summary()
@@ -281,6 +335,20 @@ class Outcome:
         rows += [("outputs", f"{self.folder}: {', '.join(written)}"), ("state", self.state)]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def read_record(folder: Path) -> dict:
+    """The run.json of a folder. Raises UsageError where there is none that can be read."""
+    path = folder / RUN
+    try:
+        table = json.loads(path.read_bytes())
+        if not all(isinstance(table[key], dict) for key in ("source", "config", "detector")):
+            raise ValueError("its sections are missing")
+        return {"state": table["state"], "segmenters": table["segmenters"], "mote": table["mote"], **table}
+    except OSError as error:
+        raise UsageError(f"{folder} holds no run: cannot read {RUN}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path} is not the record of a run: {error}") from error
 
 
 def _write_json(path: Path, table: dict) -> None:

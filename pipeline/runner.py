@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 
 import trackers
+from pipeline.addresses import stream_name
 from pipeline.annotate import Annotator, AnnotatorOptions
 from pipeline.config import DetectorConfig, RunConfig
 from pipeline.errors import MoteError, OutputError
 from pipeline.frame import Frame, Result, SourceInfo
 from pipeline.fusion import fuse
+from pipeline.gaps import Timeline, split_at_gaps
 from pipeline.ground_truth import GroundTruth
 from pipeline.interrupt import Stop, stop_on_signals
+from pipeline.lines import NOTHING, Written
+from pipeline.live import LiveSource, open_watched, queueing
 from pipeline.loading import load_detector, load_segmenters
 from pipeline.prefetch import prefetch
 from pipeline.progress import Mode, Progress
 from pipeline.report import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, Outcome
+from pipeline.resume import Past, find
 from pipeline.segmenting import FrameSegmenter, segment
 from pipeline.settings import build
 from pipeline.sinks import CocoSink, JsonlSink, MotSink, Sink, Sinks, output_error
-from pipeline.sources import Source, open_source
-from pipeline.stages import Detector, batches, track
+from pipeline.sources import Source
+from pipeline.stages import Detector, Found, batches, track
 from pipeline.video_sink import VideoSink
 from trackers import Tracker
 
-FRAMES_AHEAD, RESULTS_AHEAD = 8, 8
-"""Bounds of the queues before the network and before the sinks: enough to even out, little to hold."""
+RESULTS_AHEAD = 8
+"""Bound of the queue before the sinks: enough to even out, little to hold."""
 
 
 def run(
@@ -41,28 +46,33 @@ def run(
     Whatever ends the run, each file is valid and `run.json` tells how far it came. Raises MoteError for what
     is wrong before the first frame; what goes wrong after it is in the outcome.
     """
-    limits = config.source
     with (
         stop_on_signals() as stop,
-        open_source(
-            location, start=limits.start, max_frames=limits.max_frames or None, rate=limits.rate
-        ) as source,
+        open_watched(location, config, stop) as source,
     ):
-        truth = GroundTruth(Path(annotations), source.info, start=limits.start) if annotations else None
+        start = config.source.start
+        truth = GroundTruth(Path(annotations), source.info, start=start) if annotations else None
         detector, facts = load_detector(config.detector)
         segmenters, more = load_segmenters(config.segmentation, config.detector)
         if truth:
             truth.begin(len(facts["classes"]))
+        config = prompt(config) if source.info.live else config
         tracker = trackers.build(config.tracker.name, **config.tracker.options)
         annotator = make_annotator(config, facts["classes"])
-        folder = prepare_folder(config, location)
+        folder = Path(config.output.folder or Path("runs", run_name(location)))
+        past = find(folder, config.output)
+        if not past.begun:
+            prepare_folders([folder], overwrite=config.output.overwrite, sources=[location])
         config = resolved(config, tracker, annotator, facts, more)
-        sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, len(facts["classes"])))
         outcome = Outcome(folder, source, config, facts, more)
-        outcome.begin()
+        past.require_same(outcome.described())
+        outcome.resumed_after, classes = past.written.count, len(facts["classes"])
+        sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, classes, kept=past.written))
+        outcome.begin(truth)
         try:
-            results = stages(source, detector, segmenters, tracker, config, outcome, stop)
-            bar = Progress(source.info.frame_count, mode=progress, remark=truth.live if truth else str)
+            results = stages(source, detector, segmenters, tracker, config, outcome, stop, past)
+            remark = truth.live if truth else outcome.remark
+            bar = Progress(source.info.frame_count, mode=progress, remark=remark)
             with sinks, ended(results), bar:
                 for result in results:
                     with outcome.timed("write"):
@@ -72,6 +82,7 @@ def run(
                         truth.add(result)
                     bar.advance()
                 stop.check()
+                past.require_all(outcome.written)
         except BaseException as error:
             outcome.failure = error
             if not isinstance(error, MoteError):  # a fault of ours: the files are kept, and it is not hidden
@@ -82,32 +93,43 @@ def run(
 
 
 def stages(
-    source: Source,
+    source: Source | LiveSource,
     detector: Detector,
     segmenters: Sequence[FrameSegmenter],
     tracker: Tracker,
     config: RunConfig,
     outcome: Outcome,
     stop: Stop,
+    past: Past,
 ) -> Generator[Result]:
     """The whole way of a frame from the source to the result that the sinks receive."""
     batch, names = config.detector.batch, [segmenter.name for segmenter in segmenters]
+    waiting = queueing(source.info, config.live, outcome.dropped)
+    outcome.timeline = timeline = make_timeline(source.info, detector.window, config, outcome)
 
-    def detected() -> Iterator[Result]:
-        # closed here and not by the garbage collector: an error on its way keeps the generators alive
-        with closing(prefetch(counted(source, outcome, stop), size=FRAMES_AHEAD, name="decode")) as frames:
-            found = detector.detect(batches(frames, batch))
+    def computed(frames: Iterable[Frame]) -> Generator[Found]:
+        with closing(detector.detect(split_at_gaps(batches(frames, batch)))) as found:
             for segmenter in segmenters:
                 found = segment(found, segmenter, batch=batch)
             if config.segmentation.fuse != "none":
                 found = fuse(found, config.segmentation, names=names, conf=config.detector.conf)
-            for result in track(found, tracker):
+            yield from found
+
+    def detected() -> Iterator[Result]:
+        # closed here and not by the garbage collector: an error on its way keeps the generators alive
+        with ExitStack() as ending:  # last in, first closed: the detector may have a thread that takes frames
+            frames = prefetch(counted(source, outcome, stop), **waiting._asdict(), name="decode")
+            ending.enter_context(closing(frames))
+            found = past.then(computed, map(timeline, frames), config, window=detector.window)
+            ending.enter_context(closing(found))
+            for result in past.checked(track(found, tracker)):
                 yield result
                 if stop.signal is not None:  # what was decoded ahead is left; what was computed is written
                     return
 
     # No limit to the wait for this worker: it ends by itself, and the interpreter must not go before it.
-    with closing(prefetch(detected(), size=RESULTS_AHEAD, name="detect", patience=None)) as results:
+    ahead = RESULTS_AHEAD if waiting.on_full == "wait" else 1
+    with closing(prefetch(detected(), size=ahead, name="detect", patience=None)) as results:
         yield from results
 
 
@@ -125,7 +147,12 @@ def ended(results: Generator[Result]) -> Iterator[None]:
     results.close()
 
 
-def counted(source: Source, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
+def make_timeline(info: SourceInfo, window: int, config: RunConfig, outcome: Outcome) -> Timeline:
+    """What marks the gaps between the frames of a source that reach the detector."""
+    return Timeline(info, window=window, policy=config.live.on_gap, dropped=outcome.dropped)
+
+
+def counted(source: Source | LiveSource, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
     """The frames, each counted and its decoding timed, until a signal asks to stop."""
     while stop.signal is None:
         with outcome.timed("decode"):
@@ -143,6 +170,7 @@ def resolved(
     batch = batch_size(config.detector, facts["device"])
     chosen = {"name": facts["name"], "weights": facts["weights"], "device": facts["device"], "batch": batch}
     chosen |= {"threads": facts["threads"], "enlarge": facts["enlarge"]}
+    chosen |= {"backend": facts.get("backend", "torch")}
     rows = [
         replace(row, **{key: known[key] for key in ("name", "weights", "enlarge")})
         for row, known in zip(config.segmentation.segmenters, segmenters, strict=True)
@@ -163,28 +191,51 @@ def batch_size(config: DetectorConfig, device: str) -> int:
     return config.batch or (8 if device.startswith("cuda") else 1)
 
 
-def prepare_folder(config: RunConfig, location: str) -> Path:
-    """The output folder, there and free of an earlier run's files; OutputError where it cannot be."""
+def prompt(config: RunConfig) -> RunConfig:
+    """Of a live source, a batch that is left open is one frame: it would have to wait for others."""
+    return replace(config, detector=replace(config.detector, batch=config.detector.batch or 1))
+
+
+def run_name(location: str) -> str:
+    """What the outputs of a source are named after: its file or folder, or that of a pattern of images."""
+    if not os.path.exists(location) and (name := stream_name(location)):
+        return name
     place = Path(os.path.abspath(location))
-    if glob.has_magic(place.name):  # a pattern of images is named by its folder
+    if glob.has_magic(place.name):
         place = place.parent
-    folder = Path(config.output.folder or Path("runs", place.stem or "run"))
+    return place.stem or "run"
+
+
+def prepare_folders(folders: Sequence[Path], *, overwrite: bool, sources: Sequence[str]) -> None:
+    """Make the output folders, free of earlier runs' files; OutputError where one cannot be.
+
+    None of the `sources`, which are to be read, is removed, and nothing before all folders are found good.
+    """
+    for folder in folders:
+        _require_free(folder, overwrite, sources)
+    for path in (folder / output for folder in folders for output in (*OUTPUTS, *UNFINISHED)):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(path.parent, error) from error
+
+
+def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
+    """Make the folder; OutputError where it holds what must not be removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [folder / output for output in OUTPUTS if (folder / output).exists()]
-        if present and not config.output.overwrite:
+        if present and not overwrite:
             found = f"{folder} holds an earlier run ({present[0].name})"
             raise OutputError(f"{found}; use --overwrite or another --output")
         strange = next((path for path in present if path.is_dir()), None)
         if strange:
             raise OutputError(f"{strange} is a folder where a file is to be written; use another --output")
-        if any(path.samefile(location) for path in present if Path(location).exists()):
-            raise OutputError(f"{location} is to be read and would be overwritten; use another --output")
-        for output in (*OUTPUTS, *UNFINISHED):
-            (folder / output).unlink(missing_ok=True)
+        for location in filter(os.path.exists, sources):
+            if any(path.samefile(location) for path in present):
+                raise OutputError(f"{location} is to be read and would be overwritten; use another --output")
     except OSError as error:
         raise output_error(folder, error) from error
-    return folder
 
 
 def make_annotator(config: RunConfig, classes: list[str]) -> Annotator:
@@ -202,11 +253,16 @@ def open_sinks(
     annotator: Annotator,
     truth: GroundTruth | None,
     classes: int,
+    *,
+    kept: Written = NOTHING,
 ) -> list[Sink]:
-    """The sinks that the configuration asks for; each file opens when they are entered."""
+    """The sinks that the configuration asks for; each file opens when they are entered.
+
+    `kept` is what stays of results.jsonl where a run is resumed.
+    """
     wanted, sinks = config.output, []
     if wanted.jsonl:
-        sinks.append(JsonlSink(folder / JSONL))
+        sinks.append(JsonlSink(folder / JSONL, kept=kept))
     if wanted.coco:
         names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
         sinks.append(CocoSink(folder / COCO, **names))

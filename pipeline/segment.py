@@ -168,7 +168,7 @@ def write(path: Path, data: bytes) -> None:
 def segment(job: Job, maps: ProbabilityMaps) -> float:
     """Write the map of one image; returns seconds in the network. Raises SourceError, OutputError."""
     from pipeline.pictures import read_image
-    from pipeline.readers import check_size
+    from pipeline.reading.request import check_size
 
     image = read_image(job.image)
     check_size(str(job.image), image.shape[1], image.shape[0])

@@ -9,6 +9,7 @@ from pipeline.components import as_detections, components
 from pipeline.config import ComponentsConfig
 from pipeline.device import threads
 from pipeline.frame import Frame, Segments
+from pipeline.scaling import network_pictures
 from pipeline.segmentation import ProbabilityMaps
 from pipeline.stages import Found, batches
 
@@ -28,12 +29,15 @@ class FrameSegmenter:
     def __call__(self, frames: Sequence[Frame]) -> list[Segments]:
         """What is marked in each of the frames of one source."""
         with threads(self._threads):
-            found = self._maps.batch([frame.image for frame in frames], bit_depth=frames[0].bit_depth)
+            pictures, full_scale = network_pictures(frames)
+            found = self._maps.batch(pictures, bit_depth=full_scale.bit_length())
         return [components(probability, self._config) for probability in found]
 
 
 class SegmentingDetector:
     """A segmenter as the only detector. It has no window: no frame is warm-up, nothing is remembered."""
+
+    window = 1
 
     def __init__(self, segmenter: FrameSegmenter, *, conf: float):
         self._segmenter, self._conf = segmenter, conf

@@ -8,22 +8,24 @@ system as a whole, and one that does not fit on the disk is taken back. Boxes ar
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, Self
+from typing import IO, Protocol, Self
 
 import numpy as np
 
-from pipeline.errors import OutputError
-from pipeline.frame import Detections, Frame, Result, Segments, Tracks, TrackState
+from pipeline.errors import OutputError, UsageError
+from pipeline.frame import Detections, Frame, Result, TrackState
 from pipeline.interrupt import signals_held
+from pipeline.lines import NOTHING, Written, line_of, run_lengths
 
 _REMEDIES = {
     errno.ENOENT: "create the folder first",
+    errno.ESTALE: "leave the folder of a run where it is until the run has ended",
     errno.ENOTDIR: "choose a folder for the outputs",
     errno.EEXIST: "choose a folder for the outputs",
     errno.EISDIR: "it is a folder; remove it or choose another output",
@@ -104,17 +106,31 @@ class Sinks:
 
 
 class _RecordFile:
-    """A file of records that ends with a fixed `tail` at every moment; every fault is an `OutputError`."""
+    """A file of records that ends with a fixed `tail` at every moment; every fault is an `OutputError`.
 
-    def __init__(self, path: Path, *, head: bytes = b"", tail: bytes = b""):
+    The first `kept` bytes of a file that is there stay. Where `alone`, no other process may write to it: the
+    system keeps a lock for as long as this process lives, see `claimed`.
+    """
+
+    def __init__(
+        self, path: Path, *, head: bytes = b"", tail: bytes = b"", kept: int = 0, alone: bool = False
+    ):
         self._path, self._tail = path, tail
-        self._end = 0  # where the next record goes: before the tail
+        self._end = kept  # where the next record goes: before the tail
         try:
-            self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by the sink that opened it
+            mode = "r+b" if kept else "wb"
+            self._file = open(path, mode, buffering=0)  # noqa: SIM115 - closed by the sink that opened it
         except OSError as error:
             raise output_error(path, error) from error
+        if alone and not _lock(self._file):
+            self._file.close()
+            raise OutputError(f"cannot write {path}: another run writes to it; use another --output")
         try:
+            self._file.truncate(kept)
             self.append(head)
+        except OSError as error:
+            self._file.close()
+            raise output_error(path, error) from error
         except OutputError:
             self.close()
             raise
@@ -122,6 +138,7 @@ class _RecordFile:
     def append(self, record: bytes) -> None:
         """Write `record` and the tail; after a failure the file is what it was before."""
         try:
+            require_present(self._file)
             self._put(record + self._tail)
         except OSError as error:
             with suppress(OSError):  # the space that the tail takes was there before
@@ -144,49 +161,82 @@ class _RecordFile:
             raise output_error(self._path, error) from error
 
 
+def require_present(file: IO[bytes]) -> None:
+    """Raise OSError for an open file that was deleted: what is written to it goes nowhere."""
+    if os.fstat(file.fileno()).st_nlink == 0:
+        raise OSError(errno.ESTALE, "it was deleted while it was written")
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """A block in which no run writes to its results.jsonl, which may be missing.
+
+    Raises UsageError where one does, and OutputError for a file that cannot be opened.
+    """
+    if not path.exists():
+        yield
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise output_error(path, error) from error
+    with file:
+        if not _lock(file):
+            raise UsageError(f"the run in {path.parent} is still going: wait for its end, or stop it first")
+        yield
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed, by a death of the process, too; False if another one has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks
+        pass
+    return True
+
+
 class JsonlSink:
     """`results.jsonl`: one JSON object a line, one line a frame, there as soon as the frame is done.
 
     ``{"frame": index, "pts": seconds, "detections": [{"bbox": [x, y, w, h], "score", "label"}],
     "tracks": [{"id", "bbox", "score", "label", "state", "velocity": [x, y], "age"}], "warmup": bool,
-    "timings_ms": {stage: milliseconds}}``
+    "behind": frames, "timings_ms": {stage: milliseconds}}``
+
+    `behind` counts the real frames, this one included, in the window of the detector. After a gap there is
+    also ``"gap": {"event": "lost" | "dropped" | "reconnect" | "jump" | "resize", "missing": frames or null,
+    "window": "repeated" | "restarted"}``.
 
     Where segmenters ran, also ``"masks": [{"segmenter", "score", "bbox", "rle": {"size": [H, W],
     "counts"}}]``: each group of pixels that one marked, in COCO's compressed run lengths, which
     `pycocotools.mask.decode` reads.
 
-    Boxes keep 4 decimals; `state` is tentative, confirmed or coasting; a number that is not finite is null.
+    Detections with masks have them under "rle". Boxes and scores keep all digits of their type (see
+    `pipeline.lines`); `state` is tentative, confirmed or coasting; a number that is not finite is null.
+
+    Args:
+        path: the target file.
+        kept: of a run that is resumed: what of the file stays. The results that its lines are of come first,
+            and are not written again.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, kept: Written = NOTHING):
         self.path = Path(path)
+        self._kept = kept
 
     def __enter__(self) -> Self:
-        self._file = _RecordFile(self.path)
+        self._file = _RecordFile(self.path, kept=self._kept.end, alone=True)
+        self._known = self._kept.count
         return self
 
     def write(self, result: Result) -> None:
         """Append one line; `OutputError` if it cannot be written."""
-        detections = result.detections
-        line = {
-            "frame": result.frame.index,
-            "pts": _number(float(result.frame.pts), 6),
-            "detections": [
-                {"bbox": bbox, "score": score, "label": label}
-                for bbox, score, label in zip(
-                    _bboxes(detections.boxes, 4),
-                    _scores(detections.scores),
-                    detections.labels.tolist(),
-                    strict=True,
-                )
-            ],
-            "tracks": _track_records(result.tracks),
-            "warmup": result.warmup,
-            "timings_ms": {stage: _number(seconds * 1e3, 3) for stage, seconds in result.timings.items()},
-        }
-        if result.segments:
-            line["masks"] = [r for name, found in result.segments.items() for r in _mask_records(name, found)]
-        self._file.append(json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+        if self._known:
+            self._known -= 1
+            return
+        line = json.dumps(line_of(result), allow_nan=False, separators=(",", ":"))
+        self._file.append(line.encode() + b"\n")
 
     def __exit__(self, kind, error, traceback) -> None:
         _quietly(self._file.close, error)
@@ -256,21 +306,13 @@ def coco_results(
     detections: Detections, *, image_id: int, category_id: Mapping[int, int] | None = None
 ) -> Iterator[dict]:
     """The detections of one frame as COCO results; `category_id` as for `CocoSink`."""
-    labels, boxes = detections.labels.tolist(), _bboxes(detections.boxes, 6)
+    labels, boxes = detections.labels.tolist(), _bboxes(detections.boxes)
     for row, (label, bbox, score) in enumerate(zip(labels, boxes, detections.scores, strict=True)):
         category = label + 1 if category_id is None else category_id[label]
         record = {"image_id": image_id, "category_id": category, "bbox": bbox, "score": float(str(score))}
         if detections.masks is not None:
             record["segmentation"] = run_lengths(detections.masks[row])
         yield record
-
-
-def run_lengths(mask: np.ndarray) -> dict:
-    """(H, W) bool → ``{"size": [H, W], "counts": text}``, COCO's compressed run lengths."""
-    from pycocotools import mask as coco
-
-    coded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(mask.shape), "counts": coded["counts"].decode()}
 
 
 class MotSink:
@@ -306,51 +348,10 @@ class MotSink:
         _quietly(self._file.close, error)
 
 
-def _mask_records(segmenter: str, segments: Segments) -> Iterator[dict]:
-    """The groups that one segmenter marked."""
-    found = segments.components
-    for bbox, score, mask in zip(
-        _bboxes(found.boxes, 4), _scores(found.scores), segments.masks(), strict=True
-    ):
-        yield {"segmenter": segmenter, "score": score, "bbox": bbox, "rle": run_lengths(mask)}
-
-
-def _track_records(tracks: Tracks) -> list[dict]:
-    columns = (
-        tracks.ids.tolist(),
-        _bboxes(tracks.boxes, 4),
-        _scores(tracks.scores),
-        tracks.labels.tolist(),
-        tracks.state.tolist(),
-        tracks.velocity.tolist(),
-        tracks.age.tolist(),
-    )
-    return [
-        {
-            "id": track_id,
-            "bbox": bbox,
-            "score": score,
-            "label": label,
-            "state": TrackState(state).name.lower(),
-            "velocity": [_number(component, 4) for component in velocity],
-            "age": age,
-        }
-        for track_id, bbox, score, label, state, velocity, age in zip(*columns, strict=True)
-    ]
-
-
-def _bboxes(boxes: np.ndarray, decimals: int) -> list[list[float]]:
+def _bboxes(boxes: np.ndarray) -> list[list[float]]:
     """(N, 4) x1 y1 x2 y2 -> N lists x, y, w, h."""
     corners = boxes.astype(np.float64)
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(decimals).tolist()
-
-
-def _scores(scores: np.ndarray) -> list[float | None]:
-    return [_number(score, 6) for score in scores.tolist()]
-
-
-def _number(value: float, decimals: int) -> float | None:
-    return round(value, decimals) if math.isfinite(value) else None
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(6).tolist()
 
 
 def _quietly(close: Callable[[], None], error: BaseException | None) -> None:

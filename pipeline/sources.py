@@ -10,14 +10,18 @@ import glob
 import re
 import threading
 from collections.abc import Callable, Iterator
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pipeline.config import HIGHEST_RATE, LEAST_RATE
+from pipeline.addresses import redact
+from pipeline.config import SourceConfig
+from pipeline.correction import Preparation
 from pipeline.errors import SourceError, UsageError
 from pipeline.frame import Frame, SourceInfo
-from pipeline.readers import ImageReader, Request, SourceLost, VideoReader
+from pipeline.reading import raw, streams, video, zarr_array
+from pipeline.reading.images import ImageReader
+from pipeline.reading.request import Reader, Request, SourceLost
 
 __all__ = ["IMAGE_SUFFIXES", "Source", "SourceLost", "natural_order", "open_source", "redact"]
 
@@ -31,9 +35,16 @@ class Source:
     from any thread, also while another one waits for the next frame.
     """
 
-    def __init__(self, reader: ImageReader | VideoReader):
+    def __init__(self, reader: Reader, config: SourceConfig | None = None):
+        """Takes over the reader. Raises SourceError or UsageError where `config` does not fit its frames."""
         self._reader = reader
+        try:
+            self._prepare = Preparation(config or SourceConfig(), reader.info)
+        except BaseException:
+            reader.close()
+            raise
         self._frames = reader.frames()
+        self._closed = False
         # Who closes the source may not be the thread that decodes, which must not find its container gone.
         self._lock = threading.Lock()
 
@@ -63,55 +74,49 @@ class Source:
 
     def __next__(self) -> Frame:
         with self._lock:
-            return next(self._frames)
+            try:
+                return self._prepare(next(self._frames))
+            except SourceLost:
+                if self._closed:  # no loss, if it was asked for
+                    raise StopIteration from None
+                raise
+
+    def stop(self) -> None:
+        """Called from any thread: the frames shall end soon, also for a thread that waits for the next."""
+        self._closed = True
+        self._reader.stop()
 
     def close(self) -> None:
         """End the frames and close the files; later calls do nothing."""
+        self.stop()
         with self._lock:
             self._frames.close()
             self._reader.close()
 
 
-def open_source(
-    location: str | Path,
-    *,
-    start: int = 0,
-    max_frames: int | None = None,
-    rate: Fraction | float = 30,
-) -> Source:
-    """Open a video file, a folder of images, a pattern that matches images, or a single image.
+def open_source(location: str | Path, config: SourceConfig | None = None, **changes: Any) -> Source:
+    """Open whatever gives frames: see the table at the end of this module.
 
-    Frames from index `start` on are given, at most `max_frames`; they keep their index and presentation time
-    in the source. Images come in natural order (2.png before 10.png), `rate` of them per second; videos know
-    their own times. Grey video and images, also when stored as colour, give (H, W), others (H, W, 3); see
+    `changes` are fields of `config` with other values, such as `start=100`; None leaves one as it is. Frames
+    from index `start` on are given, at most `max_frames`; they keep their index and presentation time in the
+    source. Images come in natural order (2.png before 10.png), `rate` of them per second; videos know their
+    own times. Grey video and images, also when stored as colour, give (H, W), others (H, W, 3); see
     `pipeline.pictures` for how this is settled. Rotation that the file asks for is applied.
 
     Raises SourceError for a location that is missing, of a kind that is not supported, or without a frame
-    that can be decoded; UsageError for a wrong `start`, `max_frames` or `rate`.
+    that can be decoded; UsageError for values that the configuration refuses or that do not fit the frames.
     """
-    if start < 0:
-        raise UsageError(f"start is {start}, expected a frame index from 0")
-    if max_frames is not None and max_frames < 1:
-        raise UsageError(f"max_frames is {max_frames}, expected 1 or more")
-    if not LEAST_RATE <= rate <= HIGHEST_RATE:
-        raise UsageError(f"rate is {rate}, expected {LEAST_RATE} to {HIGHEST_RATE} frames per second")
+    try:
+        given = {key: value for key, value in changes.items() if value is not None}
+        config = replace(config or SourceConfig(), **given)
+    except ValueError as error:
+        raise UsageError(f"source: {error}") from error
     location = str(location)
-    request = Request(redact(location), start, max_frames, Fraction(rate).limit_denominator(100_000))
-    kind = next((kind for kind in _KINDS if kind.matches(location)), None)
+    request = Request(redact(location), config)
+    kind = next((kind for kind in _KINDS if kind.matches(location, config)), None)
     if kind is None:
         raise SourceError(f"{request.name}: no such file or folder")
-    if kind.open is None:
-        supported = ", ".join(kind.name for kind in _KINDS if kind.open)
-        raise SourceError(f"{request.name} is {kind.name}, which is not supported; give {supported}")
-    return Source(kind.open(location, request))
-
-
-def redact(location: str) -> str:
-    """`location` without the `user:password@` of an address.
-
-    Where a password holds characters that should have been escaped, rather too much is taken than too little.
-    """
-    return re.sub(r"(?<=://)(?:[^\s/@]*:\S*@|[^\s/@]*@)", "", location)
+    return Source(kind.open(location, request), config)
 
 
 def natural_order(path: Path) -> tuple:
@@ -142,10 +147,6 @@ def _open_image(location: str, request: Request) -> ImageReader:
     return ImageReader([Path(location)], request)
 
 
-def _open_video(location: str, request: Request) -> VideoReader:
-    return VideoReader(Path(location), request)
-
-
 def _is_image(location: str) -> bool:
     path = Path(location)
     # names with a leading dot are what file systems leave beside the pictures
@@ -155,22 +156,48 @@ def _is_image(location: str) -> bool:
 class _Kind(NamedTuple):
     """A kind of source."""
 
-    name: str
-    """As it reads in messages."""
-    matches: Callable[[str], bool]
+    matches: Callable[[str, SourceConfig], Any]
     """Whether a location is of this kind."""
-    open: Callable[[str, Request], ImageReader | VideoReader] | None
-    """Makes the reader; None where the kind is known but not supported."""
+    open: Callable[[str, Request], Reader]
+    """Makes the reader."""
 
 
-# The first row that matches decides.
+def _by_place(matches: Callable[[str], Any]) -> Callable[[str, SourceConfig], Any]:
+    return lambda location, config: matches(location)
+
+
+def _is_raw(location: str, config: SourceConfig) -> bool:
+    return config.format == "raw" and Path(location).is_file()
+
+
+def _open_input(location: str, request: Request) -> Reader:
+    return (raw if request.config.format == "raw" else streams).open_input(request)
+
+
+# What is read, and by what; the first row that matches decides.
 _KINDS = (
-    _Kind("a live address", re.compile(r"[a-zA-Z][\w+.-]*://").match, None),
-    _Kind("standard input", lambda location: location == "-", None),
-    _Kind("a zarr store", lambda location: location.rstrip("/").endswith(".zarr"), None),
-    _Kind("a folder of images", lambda location: Path(location).is_dir(), _open_folder),
-    _Kind("an image", _is_image, _open_image),
-    _Kind("a video file", lambda location: Path(location).exists(), _open_video),
-    _Kind("a pattern of images", glob.has_magic, _open_pattern),
-    _Kind("a camera", str.isdecimal, None),
+    # an address, such as rtsp://camera/1
+    _Kind(_by_place(re.compile(r"[a-zA-Z][\w+.-]*://").match), streams.open_address),
+    # standard input
+    _Kind(_by_place(lambda location: location == "-"), _open_input),
+    # a zarr store
+    _Kind(
+        _by_place(lambda location: location.rstrip("/").endswith(".zarr")),
+        lambda location, request: zarr_array.ZarrReader(Path(location), request),
+    ),
+    # a file of raw frames
+    _Kind(_is_raw, lambda location, request: raw.open_file(Path(location), request)),
+    # a folder of images
+    _Kind(_by_place(lambda location: Path(location).is_dir()), _open_folder),
+    # an image
+    _Kind(_by_place(_is_image), _open_image),
+    # a video file
+    _Kind(
+        _by_place(lambda location: Path(location).exists()),
+        lambda location, request: video.open_file(Path(location), request),
+    ),
+    # a pattern of images
+    _Kind(_by_place(glob.has_magic), _open_pattern),
+    # the number of a camera
+    _Kind(_by_place(str.isdecimal), streams.open_camera),
 )

@@ -7,19 +7,24 @@ throughput.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from detectors.tridos import Tridos, fused
 from pipeline import suppress as suppression
 from pipeline.boxes import clip
 from pipeline.config import DetectorConfig
+from pipeline.device import core_count
 from pipeline.frame import Detections, Frame, Result, Segments
 from pipeline.geometry import Geometry
 from pipeline.normalise import to_network_input
+from pipeline.prefetch import prefetch
+from pipeline.scaling import network_pictures
 from trackers import Tracker
 
 T = TypeVar("T")
@@ -37,6 +42,27 @@ class Features(NamedTuple):
     warmup: tuple[bool, ...]
     seconds: float
     """Spent on the whole batch."""
+    ready: torch.cuda.Event | None = None
+    """Passed when an output that comes from a GPU is there; None for one that is there already."""
+
+    def arrived(self) -> Features:
+        """The same, with the output there."""
+        if self.ready is None:
+            return self
+        started = time.perf_counter()
+        self.ready.synchronize()
+        return self._replace(ready=None, seconds=self.seconds + time.perf_counter() - started)
+
+
+class Begun(NamedTuple):
+    """A batch of frames that the network is half through with."""
+
+    frames: tuple[Frame, ...]
+    parts: tuple
+    """What its stream's `finish` asks for."""
+    warmup: tuple[bool, ...]
+    seconds: float
+    """Spent on the whole batch so far."""
 
 
 class Found(NamedTuple):
@@ -53,6 +79,9 @@ class Found(NamedTuple):
 class Detector(Protocol):
     """What finds the targets, whatever network is behind it."""
 
+    window: int
+    """Frames that it looks at together."""
+
     def reset(self) -> None:
         """Start a new sequence."""
 
@@ -64,14 +93,21 @@ class StreamingDetector:
     """A network on a running sequence: pictures in, raw outputs out, its ring of features in between."""
 
     def __init__(self, model: torch.nn.Module, config: DetectorConfig, device: torch.device):
-        self.model = model.to(device).eval()
         self._config, self._device = config, device
-        self._stream = self.model.stream()
+        self.model = self._fastest(model.to(device).eval())
+        self.stream = self.model.stream()
+        """The state of the sequence."""
         self._geometry: Geometry | None = None
+
+    def _fastest(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The network in the form and the number format that it is computed in."""
+        if type(model) is not Tridos:  # arranged already, or computed by another runtime
+            return model
+        return fused(model, dtype=PRECISIONS[self._config.precision] or torch.float32)
 
     def reset(self) -> None:
         """Start a new sequence."""
-        self._stream.reset()
+        self.stream.reset()
         self._geometry = None
 
     def geometry(self, frame: Frame) -> Geometry:
@@ -81,26 +117,93 @@ class StreamingDetector:
             return Geometry.native(source, scale=self._config.enlarge or 1.0)
         return getattr(Geometry, self._config.fit)(source, network)
 
+    def sibling(self) -> StreamingDetector:
+        """A detector with the same network for another sequence."""
+        return StreamingDetector(self.model, self._config, self._device)
+
     def __call__(self, frames: tuple[Frame, ...]) -> Features:
         """The next frames of the sequence, in order."""
+        return self.finish(self.begin(frames))
+
+    def begin(self, frames: tuple[Frame, ...]) -> Begun:
+        """The first half of the work on the next frames, in order."""
         started = time.perf_counter()
+        begun = self.stream.begin(self.pixels(frames))
+        return Begun(frames, begun, self._warmup(frames), time.perf_counter() - started)
+
+    def finish(self, begun: Begun) -> Features:
+        """The second half; other frames may begin meanwhile, in another thread.
+
+        From a GPU the output is still on its way: it is there after `Features.arrived`.
+        """
+        started, ready = time.perf_counter(), None
+        raw = self.stream.finish(begun.parts)
+        if self._device.type == "cuda":
+            raw, ready = raw.to("cpu", non_blocking=True), torch.cuda.Event()
+            ready.record()
+        spent = begun.seconds + time.perf_counter() - started
+        return Features(begun.frames, raw, self._geometry, begun.warmup, spent, ready)
+
+    @property
+    def window(self) -> int:
+        """Frames that the network looks at together."""
+        return self.model.frames
+
+    @property
+    def halves(self) -> Literal["one", "threads", "late"]:
+        """How the halves of the work are best arranged.
+
+        A GPU works through what it was told while the CPU looks at the output before. A narrow network, which
+        gains nothing from a second thread in each operation, has one for each half.
+        """
+        if self._device.type == "cuda":
+            return "late"
+        return "threads" if torch.get_num_threads() == 1 and core_count() > 1 else "one"
+
+    def pixels(self, frames: tuple[Frame, ...]) -> Tensor:
+        """The next frames of the sequence as network input, (B, 3, H, W) float32; what follows is `push`.
+
+        None but the first may follow a gap, which is made known to the state of the sequence.
+        """
+        if (gap := frames[0].gap) is not None:
+            if gap.bridged:
+                self.stream.repeat(gap.missing)
+            else:
+                self.stream.reset()
         if self._geometry is None:
             self._geometry = self.geometry(frames[0])
-        full_scale = 2 ** frames[0].bit_depth - 1
-        pictures = [self._geometry.apply(frame.image, full_scale=full_scale) for frame in frames]
-        pixels = to_network_input(pictures, full_scale=full_scale, device=self._device)
-        dtype = PRECISIONS[self._config.precision]
-        seen = self._stream.frames_seen
-        with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
-            raw = self._stream.push(pixels)
-        if self._device.type == "cuda":  # or the time below would be that of giving the order
+        pictures, full_scale = network_pictures(frames)
+        pictures = [self._geometry.apply(picture, full_scale=full_scale) for picture in pictures]
+        return to_network_input(pictures, full_scale=full_scale, device=self._device)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """A block in which the network computes, and after which it has done."""
+        yield
+        if self._device.type == "cuda":  # or the time of the block would be that of giving the order
             torch.cuda.synchronize(self._device)
-        warmup = tuple(seen + number + 1 < self.model.frames for number in range(len(frames)))
-        return Features(frames, raw, self._geometry, warmup, time.perf_counter() - started)
+
+    def features(self, frames: tuple[Frame, ...], raw: Tensor, seconds: float) -> Features:
+        """What the network made, in so many seconds, of the frames that were pushed last."""
+        return Features(frames, raw, self._geometry, self._warmup(frames), seconds)
+
+    def _warmup(self, frames: tuple[Frame, ...]) -> tuple[bool, ...]:
+        """For each of the frames pushed last, whether fewer than a whole window stood behind it."""
+        first = self.stream.frames_seen - len(frames) + 1
+        behind = (
+            first + number if frame.behind is None else frame.behind for number, frame in enumerate(frames)
+        )
+        return tuple(count < self.window for count in behind)
 
     def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[Found]:
-        """The frames with their boxes, of the score and overlap that the configuration asks for."""
-        return suppress(extract(groups, self), conf=self._config.conf, iou=self._config.iou)
+        """The frames with their boxes."""
+        # closed here and not by the garbage collector: a thread of its own may be taking from `groups`
+        with closing(extract(groups, self)) as features:
+            yield from self.found(features)
+
+    def found(self, features: Iterable[Features]) -> Iterator[Found]:
+        """The boxes of the score and overlap that the configuration asks for."""
+        return suppress(features, conf=self._config.conf, iou=self._config.iou)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
@@ -120,10 +223,30 @@ def batches(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
         yield tuple(waiting)
 
 
-def extract(groups: Iterable[tuple[Frame, ...]], detector: StreamingDetector) -> Iterator[Features]:
-    """Run the network over the sequence."""
-    for group in groups:
-        yield detector(group)
+def extract(groups: Iterable[tuple[Frame, ...]], detector: StreamingDetector) -> Generator[Features]:
+    """Run the network over the sequence. While this is not closed, `groups` may be in use by a thread."""
+    if detector.halves == "threads":
+        begun = prefetch(map(detector.begin, groups), size=1, name="features", patience=None)
+        with closing(begun):
+            yield from map(detector.finish, begun)
+    elif detector.halves == "late":
+        yield from (features.arrived() for features in one_late(map(detector, groups)))
+    else:
+        yield from map(detector, groups)
+
+
+def one_late(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each given when the one after it is there; an error comes after the items before it."""
+    waiting: list[T] = []
+    try:
+        for item in items:
+            waiting.append(item)
+            if len(waiting) == 2:
+                yield waiting.pop(0)
+    except Exception:
+        yield from waiting
+        raise
+    yield from waiting
 
 
 def suppress(features: Iterable[Features], *, conf: float, iou: float) -> Iterator[Found]:

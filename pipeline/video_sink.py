@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from pipeline.errors import OutputError
 from pipeline.frame import Result, SourceInfo
 from pipeline.interrupt import signals_held
-from pipeline.sinks import output_error
+from pipeline.sinks import output_error, require_present
 
 _TICKS = 5_760_000
 """Ticks per second: a multiple of 90000, 15360, 12800, 120000, 24000 and 1000, so that the time stamps of
@@ -215,6 +216,43 @@ class VideoSink:
         self._file.checkpoint()
 
 
+def as_ordinary(path: Path) -> int:
+    """Turn the fragments that a killed process has left into an ordinary mp4; returns the number of frames.
+
+    Nothing is coded anew, times stay, and half a fragment is left out. Before the first whole one the file
+    stays as it is, and the number is 0. Raises OutputError where the file cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        with av.open(f"file:{path}") as given, av.open(f"file:{partial}", "w", format="mp4") as made:
+            stream = given.streams.video[0]
+            copy = made.add_stream_from_template(stream)
+            copy.time_base = stream.time_base
+            count = 0
+            for packet in _whole_packets(given, stream):
+                packet.stream = copy
+                made.mux(packet)
+                count += 1
+        if count:
+            partial.replace(path)
+        return count
+    except (av.error.InvalidDataError, av.error.EOFError, IndexError):  # there is not even a header
+        return 0
+    except (av.error.FFmpegError, OSError) as error:
+        raise output_error(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _whole_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    with suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            if packet.is_corrupt:  # the file ends within it
+                return
+            if packet.size:
+                yield packet
+
+
 def _ticks(rate: Fraction) -> int:
     """Ticks per second: a whole number of them in the nominal interval, and in others if possible."""
     exact = (math.lcm(_TICKS, rate.numerator), math.lcm(_COARSE_TICKS, rate.numerator))
@@ -265,6 +303,10 @@ class _SealingFile:
             raise output_error(self._path, self._fault) from self._fault
         if self._fault is not None:
             raise self._fault
+        try:
+            require_present(self._file)
+        except OSError as error:
+            raise output_error(self._path, error) from error
         self._good = os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:

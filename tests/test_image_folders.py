@@ -9,10 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.errors import SourceError
+from pipeline.reading.headers import tiff_pages
 from pipeline.sources import natural_order, open_source
-from tests.media import grey_frames, read_until_lost
+from tests.media import grey_frames, open_files, read_until_lost
 
 
 def write_images(folder: Path, images: dict[str, np.ndarray]) -> Path:
@@ -110,6 +112,62 @@ def test_float_images_are_refused(tmp_path):
     folder = write_images(tmp_path / "images", {"a.tiff": np.zeros((8, 8), np.float32)})
     with pytest.raises(SourceError, match="float32 pixels; only 8 and 16 bit"):
         open_source(folder)
+
+
+def write_pages(path: Path, images: list[np.ndarray], **options) -> Path:
+    first, *others = map(Image.fromarray, images)
+    first.save(path, save_all=True, append_images=others, **options)
+    return path
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_the_pages_of_a_tiff_file_are_its_frames(tmp_path, depth, compression):
+    images = [image.astype(f"uint{depth}") * (1 if depth == 8 else 251) for image in grey_frames(7)]
+    path = write_pages(tmp_path / "a.tif", images, compression=compression)
+    with open_source(path, start=2, max_frames=4, rate=5) as source:
+        info, frames = source.info, list(source)
+    assert (info.width, info.height, info.bit_depth, info.frame_count) == (96, 64, depth, 4)
+    assert [(frame.index, frame.pts) for frame in frames] == [(n, Fraction(n, 5)) for n in (2, 3, 4, 5)]
+    np.testing.assert_array_equal([frame.image for frame in frames], images[2:6])
+
+
+def test_pages_of_several_files_and_single_pictures_make_one_sequence(tmp_path):
+    images = grey_frames(9)
+    write_pages(tmp_path / "1.tif", images[:3])
+    write_images(tmp_path, {"2.png": images[3], "3.tiff": images[4]})
+    write_pages(tmp_path / "10.tiff", images[5:], big_tiff=True)
+    before = open_files()
+    with open_source(tmp_path) as source:
+        np.testing.assert_array_equal([frame.image for frame in source], images)
+    assert open_files() == before
+
+
+def test_a_damaged_page_ends_the_sequence(tmp_path):
+    path = write_pages(tmp_path / "a.tif", grey_frames(4), compression="tiff_lzw")
+    with Image.open(path) as stack:
+        stack.seek(2)
+        offset, size = stack.tag_v2[273][0], stack.tag_v2[279][0]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + size] = b"\xff" * size
+    path.write_bytes(data)
+    frames, lost = read_until_lost(path)
+    assert len(frames) == 2
+    assert "lost at frame 2: a.tif, page 3 cannot be decoded" in lost
+
+
+def test_a_chain_of_pages_that_bites_its_tail_ends(tmp_path):
+    path = write_pages(tmp_path / "a.tif", grey_frames(3))
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as file:
+        assert len(tiff_pages(file)) == 3
+    first = int.from_bytes(data[4:8], "little")
+    entries = int.from_bytes(data[first : first + 2], "little")
+    link = first + 2 + 12 * entries
+    data[link : link + 4] = data[4:8]
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert source.info.frame_count == 1
 
 
 def test_natural_order_reads_numbers_as_numbers():

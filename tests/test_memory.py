@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import runner
+from pipeline import live, runner
 from pipeline.config import RunConfig
 from pipeline.frame import Frame
 from pipeline.settings import build
@@ -93,7 +93,7 @@ def test_a_run_takes_no_more_memory_as_it_goes_on(measured):
 
 
 def test_no_more_frames_are_alive_than_the_queues_hold(measured):
-    most = runner.FRAMES_AHEAD + runner.RESULTS_AHEAD + 6  # one in each hand on the way
+    most = live.WAITING + runner.RESULTS_AHEAD + 6  # one in each hand on the way
     assert len(measured.frames_alive) == FRAMES // SETTLED
     assert min(measured.frames_alive) >= 1
     assert max(measured.frames_alive) <= most

@@ -58,7 +58,7 @@ def test_no_quantile_exceeds_the_maximum(name):
 
 
 def test_without_durations_all_is_zero():
-    assert Latency().summary() == {"mean": 0.0, "p50": 0.0, "p95": 0.0, "max": 0.0}
+    assert Latency().summary() == {"mean": 0.0, "p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
 
 
 def test_latencies_take_no_more_memory_as_they_come_in():

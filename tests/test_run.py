@@ -49,7 +49,7 @@ def test_the_run_is_accounted_for(whole):
     account = report(whole)
     assert (account["state"], account["reason"]) == ("complete", None)
     expected = {"announced": 16, "decoded": 16, "written": 16, "unprocessed": 0}
-    expected |= {"not_annotated": 0, "corrupt": 0, "times_derived": 0}
+    expected |= {"dropped": {}, "not_annotated": 0, "corrupt": 0, "times_derived": 0}
     assert account["frames"] == expected
     assert account["detections"] == len(detections(whole))
     assert account["source"]["rate"] == "30"

@@ -261,6 +261,7 @@ def test_union_adds_what_the_detector_does_not_see(run, tmp_path):
     _, out = run("--segmenter", "second", *weights, "--fuse", "union")
     assert [len(boxes) for boxes in boxes_of(out)] == [2, 0, 1, 1, 1]
     added = lines(out)[4]["detections"]
+    assert [row.pop("rle")["size"] for row in added] == [[64, 64]]
     assert added == [{"bbox": BOXES[FAINT], "score": pytest.approx(0.7, abs=3e-3), "label": 0}]
     assert all("segmentation" in row for row in detections(out))
 

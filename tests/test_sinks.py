@@ -155,7 +155,7 @@ def test_jsonl_lines_hold_the_whole_result(tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
     assert [line["warmup"] for line in lines] == [True, True, False, False]
-    assert lines[0]["detections"][0] == {"bbox": [1.2346, 2.0, 3.2654, 4.25], "score": 0.9, "label": 0}
+    assert lines[0]["detections"][0] == {"bbox": [1.23456, 2.0, 3.26544, 4.25], "score": 0.9, "label": 0}
     assert lines[2]["tracks"][1] == {
         "id": 2,
         "bbox": [0.0, 0.0, 1.0, 1.0],

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import struct
 import wave
+import zlib
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 
-from pipeline import readers
+from pipeline import pictures
 from pipeline.errors import SourceError
+from pipeline.reading import request
 from pipeline.sources import SourceLost, open_source
 from tests.media import cut, grey_frames, open_files, read_until_lost, write_video
 
@@ -70,10 +74,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, fault):
     [
         ("nowhere.mp4", "nowhere.mp4: no such file or folder"),
         ("/dev/null", "not a regular file"),
-        ("rtsp://user:secret@camera/1", "rtsp://camera/1 is a live address, which is not supported"),
-        ("0", "0 is a camera, which is not supported; give a folder of images, an image, a video file"),
-        ("-", "standard input, which is not supported"),
-        ("store.zarr", "a zarr store, which is not supported"),
+        ("rtsp://user:secret@127.0.0.1:9/1", "rtsp://127.0.0.1:9/1 cannot be opened: Connection refused"),
+        ("97", "camera 97: there is no /dev/video97"),
+        ("store.zarr", "store.zarr: no such folder"),
         ("nowhere/*.png", "holds no images"),
     ],
 )
@@ -83,10 +86,66 @@ def test_locations_that_cannot_be_opened_say_why(location, message):
 
 
 def test_frames_too_large_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(request, "MAX_PIXELS", 1000)
     path = write_video(tmp_path / "a.mp4", grey_frames(1))
     with pytest.raises(SourceError, match="frames of 96x64 are refused"):
         open_source(path)
+
+
+def test_a_video_that_claims_a_size_out_of_all_proportion_is_refused_before_memory_is_taken(tmp_path):
+    path = write_video(tmp_path / "a.mkv", grey_frames(2, 256, 400), codec="ffv1", pixel_format="gray")
+    data = path.read_bytes()
+    claimed = data.replace(b"\xb0\x82\x01\x90", b"\xb0\x82\x2e\xe0").replace(
+        b"\xba\x82\x01\x00", b"\xba\x82\x2e\xe0"
+    )
+    assert claimed != data
+    path.write_bytes(claimed)
+    with pytest.raises(SourceError, match="frames of 12000x12000 are refused; 1 pixel to 100 megapixels"):
+        open_source(path)
+
+
+def claim_png(path):
+    cv2.imwrite(str(path), grey_frames(1)[0])
+    data = path.read_bytes()
+    head = b"IHDR" + struct.pack(">II", 100_000, 100_000) + data[24:29]
+    path.write_bytes(data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:])
+
+
+def claim_bmp(path):
+    cv2.imwrite(str(path), grey_frames(1)[0])
+    data = path.read_bytes()
+    path.write_bytes(data[:18] + struct.pack("<ii", 100_000, -100_000) + data[26:])
+
+
+def claim_tiff(path):
+    width, height = ((tag, 4, 1, 100_000) for tag in (256, 257))
+    fields = b"".join(struct.pack("<HHII", *field) for field in (width, height))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 2) + fields + struct.pack("<I", 0))
+
+
+def claim_jpeg(path):
+    cv2.imwrite(str(path), grey_frames(1)[0])
+    data = path.read_bytes()
+    at = data.index(b"\xff\xc0") + 5
+    path.write_bytes(data[:at] + struct.pack(">HH", 65_000, 65_000) + data[at + 4 :])
+
+
+@pytest.mark.parametrize("claim", [claim_png, claim_bmp, claim_tiff, claim_jpeg])
+def test_a_picture_that_claims_a_size_out_of_all_proportion_is_refused_before_it_is_decoded(
+    tmp_path, monkeypatch, claim
+):
+    path = tmp_path / f"a.{claim.__name__.removeprefix('claim_')}"
+    claim(path.with_suffix({".jpeg": ".jpg"}.get(path.suffix, path.suffix)))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(SourceError, match=r"frames of (100000x100000|65000x65000) are refused"):
+        open_source(tmp_path)
+
+
+def test_a_picture_file_too_large_is_not_even_read(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), grey_frames(1)[0])
+    monkeypatch.setattr(pictures, "MAX_FILE", 100)
+    with pytest.raises(SourceError, match=r"a.png has \d+ bytes; a picture of up to 100 is read"):
+        open_source(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,10 @@ class Tracker(Protocol):
     """What the pipeline asks of a tracker."""
 
     def update(self, detections: Detections, frame: Frame) -> Tracks:
-        """The tracks alive in `frame`, given what was detected in it; frames come in order of their index."""
+        """The tracks alive in `frame`, given what was detected in it; frames come in order of their index.
+
+        `frame.at` tells how much time went by, and `frame.gap` whether that is known.
+        """
 
     def reset(self) -> None:
         """Forget everything: the next frame starts a new sequence, with ids from 1 again."""

@@ -34,8 +34,8 @@ _RECORD = np.dtype(
         ("confirmed", np.bool_),
         ("hits", np.int64),  # frames in which it was detected
         ("looks", np.int64),  # frames in which it could have been, the first included
-        ("age", np.int64),  # frame intervals since the first detection
-        ("unseen", np.int64),  # frame intervals since the last one
+        ("age", np.float64),  # frame intervals since the first detection
+        ("unseen", np.float64),  # frame intervals since the last one
         ("score", np.float64),
         ("label", np.int64),
         ("standing", np.float64),  # how firmly the label is held, see _vote
@@ -131,16 +131,21 @@ class CentreTracker:
         )
         self._records = np.zeros(0, dtype=_RECORD)
         self._index: int | None = None
+        self._at = 0.0  # time of that frame, in frame intervals
         self._next_id = 1
 
     def update(self, detections: Detections, frame: Frame) -> Tracks:
         """All tracks alive in `frame`, in the order of their ids, given what was detected in it.
 
-        Only the frame's index and size are looked at. Indices may skip: everything is predicted over as many
-        frame intervals. Tentative tracks are among the output with their state, and a track not hit in this
-        frame has its predicted box. Raises ValueError where the index does not exceed the one before.
+        Only the frame's place in time and its size are looked at. Frames may be missing: everything is
+        predicted over the frame intervals that went by, which need not be whole ones. Where nobody knows how
+        many did, what was followed is lost, and all tracks end. Tentative tracks are among the output with
+        their state, and a track not hit in this frame has its predicted box. Raises ValueError where the
+        index does not exceed the one before.
         """
-        self._advance(frame.index)
+        if frame.gap is not None and not frame.gap.known:
+            self._keep(np.zeros(len(self._records), dtype=bool))
+        self._advance(frame.index, frame.index if frame.at is None else frame.at)
         centres, _ = centres_and_sizes(detections.boxes)
         joined, taken = self._associate(centres, detections.scores, math.hypot(frame.width, frame.height))
         tracks = np.flatnonzero(joined >= 0)
@@ -149,12 +154,15 @@ class CentreTracker:
         self._start(detections, self._seeds(detections, taken))
         return self._tracks()
 
-    def _advance(self, index: int) -> None:
-        """Predict all tracks to the frame of this `index`, dropping those whose time ran out on the way."""
+    def _advance(self, index: int, at: float) -> None:
+        """Predict all tracks to the frame of this `index`, dropping those whose time ran out on the way.
+
+        `at` is its time in frame intervals.
+        """
         if self._index is not None and index <= self._index:
             raise ValueError(f"frame index {index} after {self._index}: call reset() before a new sequence")
-        elapsed = 0 if self._index is None else index - self._index
-        self._index = index
+        elapsed = 0.0 if self._index is None else at - self._at
+        self._index, self._at = index, at
         records = self._records
         records["age"] += elapsed
         records["unseen"] += elapsed
@@ -267,7 +275,7 @@ class CentreTracker:
             ids=records["id"],
             state=np.where(records["confirmed"], believed, TrackState.TENTATIVE),
             velocity=self._filter.mean[:, 2:4],
-            age=records["age"],
+            age=np.rint(records["age"]),
         )
 
 

@@ -19,6 +19,7 @@ from pipeline.config import DetectorConfig
 from pipeline.device import pick_device, require_precision
 from pipeline.errors import UsageError, WeightsError
 from pipeline.frame import Detections, Frame
+from pipeline.scaling import network_pictures
 from pipeline.stages import PRECISIONS, Found
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def picture(frame: Frame) -> np.ndarray:
     More than 8 bits are scaled down to 8, so that the full scale of the frame becomes 255: the normalisation
     in mmdet's configurations is made for that.
     """
-    image = frame.image
-    if frame.bit_depth != 8:
-        scale = np.float32(255 / (2**frame.bit_depth - 1))
+    (image,), full_scale = network_pictures([frame])
+    if full_scale != 255:
+        scale = np.float32(255 / full_scale)
         image = np.rint(image * scale).clip(0, 255).astype(np.uint8)
     planes = (image,) * 3 if image.ndim == 2 else tuple(image[..., channel] for channel in (2, 1, 0))
     return np.stack(planes, axis=-1)
@@ -60,6 +61,8 @@ class MmdetDetector:
     Resizing, padding and normalisation, the score threshold and the suppression of double boxes are those of
     the configuration; of ours `conf`, `batch`, `device` and `precision` count, the others do not.
     """
+
+    window = 1
 
     def __init__(self, model: torch.nn.Module, config: Config, ours: DetectorConfig, device: torch.device):
         from mmcv.transforms import Compose

@@ -4,7 +4,8 @@ Duan, Ji, Chen, Zhu, Ye, "Triple-domain Feature Learning with Frequency-aware Me
 Moving Infrared Small Target Detection", IEEE TGRS 2024, doi 10.1109/TGRS.2024.3452175.
 """
 
+from detectors.tridos.fused import FusedTridos, fused
 from detectors.tridos.network import Tridos
 from detectors.tridos.stream import TridosStream
 
-__all__ = ["Tridos", "TridosStream"]
+__all__ = ["FusedTridos", "Tridos", "TridosStream", "fused"]

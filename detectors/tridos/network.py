@@ -63,9 +63,8 @@ class Neck(nn.Module):
         self.resblock1 = ResidualCompensation(c)
         self.resblock2 = ResidualCompensation(c)
 
-    def spatial_relation(self, spatial: Tensor) -> Tensor:
-        """MSRM: backbone features (B, T, C, h, w) → (B, C, h, w)."""
-        past, key = spatial[:, :-1].flatten(1, 2), spatial[:, -1]
+    def spatial_relation(self, past: Tensor, key: Tensor) -> Tensor:
+        """MSRM: older frames (B, (T − 1)·C, h, w), oldest first, and key frame (B, C, h, w) → as key."""
         current = self.conv_cur(self.conv_ref(past) * key)
         mixed = self.conv_cr_mix(torch.cat([current, key], dim=1))
         if not self.nolocal.is_identity():
@@ -74,8 +73,9 @@ class Neck(nn.Module):
 
     def forward(self, window: FrameFeatures, pairs: Tensor) -> Tensor:
         """Features of a window, (B, T, …) each, and pairs (B, T − 1, C / 2, h / 2, w / 2) → (B, C, h, w)."""
-        motion = self.tdms(pairs, window.spatial[:, -1])
-        joined = self.conv_fin_mix(torch.cat([self.spatial_relation(window.spatial), motion], dim=1))
+        past, key = window.spatial[:, :-1].flatten(1, 2), window.spatial[:, -1]
+        motion = self.tdms(pairs, key)
+        joined = self.conv_fin_mix(torch.cat([self.spatial_relation(past, key), motion], dim=1))
         local = self.conv_fre(window.frequency.flatten(1, 2))
         wide = self.conv_t(self.swin(window.frequency, window.qkv).flatten(1, 2))
         return self.resblock2(self.resblock1(local, joined), self.resblock0(wide, joined))
@@ -89,6 +89,8 @@ class Tridos(nn.Module):
     """
 
     frames = FRAMES
+    features = FrameFeatures
+    """What is kept of each frame."""
 
     def __init__(self, *, num_classes: int = 1, width: float = 1.0):
         super().__init__()
@@ -108,7 +110,7 @@ class Tridos(nn.Module):
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
             raise ValueError(f"network input is {width}x{height}, expected multiples of 32")
-        return FrameFeatures(*self._in_parts(self._features, images))
+        return self.features(*self._in_parts(self._features, images))
 
     def pair_features(self, older: Tensor, newer: Tensor) -> Tensor:
         """What two neighbouring frames decide: two spatial (B, C, h, w) → (B, C / 2, h / 2, w / 2)."""
@@ -151,7 +153,7 @@ class Tridos(nn.Module):
             raise ValueError(f"{tuple(clip.shape) = }, expected (B, 3, {FRAMES}, H, W)")
         batch = clip.shape[0]
         flat = self.frame_features(clip.transpose(1, 2).flatten(0, 1))  # frames of one clip side by side
-        window = FrameFeatures(*(x.unflatten(0, (batch, FRAMES)) for x in flat))
+        window = self.features(*(x.unflatten(0, (batch, FRAMES)) for x in flat))
         older, newer = window.spatial[:, :-1], window.spatial[:, 1:]
         pairs = self.pair_features(older.flatten(0, 1), newer.flatten(0, 1))
         return self.join(window, pairs.unflatten(0, (batch, FRAMES - 1)))

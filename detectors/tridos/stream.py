@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.buffer import Ring
 
 if TYPE_CHECKING:
-    from detectors.tridos.network import Tridos
+    from detectors.tridos.network import FrameFeatures, Tridos
 
 
 class TridosStream:
@@ -21,7 +21,7 @@ class TridosStream:
 
     def __init__(self, model: Tridos):
         self.model = model
-        self._features = [Ring(model.frames) for _ in range(3)]  # spatial, frequency, qkv
+        self._features = [Ring(model.frames) for _ in model.features._fields]
         self._pairs = Ring(model.frames - 1)
         self.frames_seen = 0
         """Frames pushed since the start of the sequence."""
@@ -37,19 +37,47 @@ class TridosStream:
             ring.reset()
         self.frames_seen = 0
 
-    @torch.inference_mode()
     def push(self, frames: Tensor) -> Tensor:
         """The next B frames (B, 3, H, W) → raw (B, 5 + classes, H / 8, W / 8), each as newest of its window.
 
         Raises RuntimeError when the model is in training mode.
         """
+        return self.finish(self.begin(frames))
+
+    @torch.inference_mode()
+    def begin(self, frames: Tensor) -> tuple:
+        """The first half of `push`: what changes the state. The next may begin while this one is finished."""
         if self.model.training:
             raise RuntimeError("a stream needs the model in evaluation mode: call model.eval() first")
         features = self.model.frame_features(frames)
+        pairs = self.model.pair_features(self.older(features.spatial), features.spatial)
+        return self.windows(features, pairs)
+
+    @torch.inference_mode()
+    def finish(self, begun: tuple) -> Tensor:
+        """The second half of `push`, of what `begin` gave."""
+        return self.model.join(*begun)
+
+    @torch.inference_mode()
+    def repeat(self, count: int) -> None:
+        """Let the newest frame stand in for `count` that are missing, as if it were pushed so often again.
+
+        At the start of a sequence there is none, and nothing changes.
+        """
+        if self._features[0].newest is None or not count:
+            return
+        features = self.model.features(*(ring.newest[None] for ring in self._features))
+        pairs = self.model.pair_features(features.spatial, features.spatial)
+        for _ in range(count):
+            self.windows(features, pairs)
+
+    def older(self, spatial: Tensor) -> Tensor:
+        """Of the next B frames' spatial features (B, C, h, w), those of the frame before each, alike."""
         before = self._features[0].newest
-        first = features.spatial[:1] if before is None else before[None]
-        older = torch.cat([first, features.spatial[:-1]])
-        pairs = self._pairs.windows(self.model.pair_features(older, features.spatial))
+        return torch.cat([spatial[:1] if before is None else before[None], spatial[:-1]])
+
+    def windows(self, features: FrameFeatures, pairs: Tensor) -> tuple[FrameFeatures, Tensor]:
+        """Take in what the next B frames and their pairs decided; returns what `Tridos.join` asks for."""
         window = type(features)(*(r.windows(x) for r, x in zip(self._features, features, strict=True)))
-        self.frames_seen += len(frames)
-        return self.model.join(window, pairs)
+        self.frames_seen += len(pairs)
+        return window, self._pairs.windows(pairs)

@@ -1,14 +1,10 @@
-"""What reads each kind of source: image files as one sequence, the first video stream of a container.
-
-A reader knows its `info` from construction, gives its frames once through `frames()`, and holds files open
-until `close()`. All that can be known to be wrong raises SourceError on construction; what goes wrong later
-raises `SourceLost` after the last good frame.
-"""
+"""The first video stream of a container, from a file or from whatever else FFmpeg opens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,116 +12,55 @@ import av
 
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, SourceInfo
-from pipeline.pictures import PictureConverter, image_is_grey, read_image, with_channels
+from pipeline.pictures import PictureConverter
+from pipeline.reading import request as limits
+from pipeline.reading.request import Reader, Request, SourceLost, check_size
 
-MAX_PIXELS = 100_000_000
-
-
-class SourceLost(SourceError):
-    """The source ended before its end; all frames before the loss have been given."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a source."""
-
-    name: str
-    """The location without credentials, for messages and records."""
-    start: int = 0
-    """Index of the first frame to give."""
-    max_frames: int | None = None
-    """Number of frames to give at most."""
-    rate: Fraction = Fraction(30)
-    """Frames per second of image sequences."""
-
-    def count(self, announced: int | None) -> int | None:
-        """Number of frames that will be given out of the `announced`; SourceError if `start` leaves none."""
-        if announced is None:
-            return None
-        if self.start >= announced:
-            raise self.nothing_left(announced)
-        left = announced - self.start
-        return left if self.max_frames is None else min(left, self.max_frames)
-
-    def nothing_left(self, count: int) -> SourceError:
-        """The error for a `start` beyond the last of `count` frames."""
-        return SourceError(f"{self.name} has {count} frames, none from index {self.start} on; start earlier")
+FORMATS = {"auto": None, "mpegts": "mpegts", "y4m": "yuv4mpegpipe"}
+"""Formats of the configuration → FFmpeg's names; None for what it finds."""
 
 
-def check_size(name: str, width: int, height: int) -> None:
-    """Raise SourceError for frames too large to be meant."""
-    if width * height > MAX_PIXELS:
-        limit = f"{MAX_PIXELS // 10**6} megapixels"
-        raise SourceError(f"{name}: frames of {width}x{height} are refused; {limit} are allowed")
-
-
-class ImageReader:
-    """Image files as one sequence, in the order given; the first sets size, bit depth, and grey or colour."""
-
-    corrupt = 0
-    derived_times = 0
-
-    def __init__(self, paths: list[Path], request: Request):
-        count = request.count(len(paths))
-        self._numbered = list(enumerate(paths))[request.start : request.start + count]
-        first = read_image(paths[0])
-        height, width = first.shape[:2]
-        check_size(request.name, width, height)
-        self.info = SourceInfo(
-            name=request.name,
-            width=width,
-            height=height,
-            rate=request.rate,
-            frame_count=count,
-            bit_depth=8 * first.itemsize,
-            channels=1 if image_is_grey(first) else 3,
-        )
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames; raises SourceLost at an image that cannot be read or differs in size or bit depth."""
-        info = self.info
-        for index, path in self._numbered:
-            try:
-                picture = read_image(path)
-            except SourceError as error:
-                raise SourceLost(f"{info.name}: lost at frame {index}: {error}") from error
-            height, width = picture.shape[:2]
-            depth = 8 * picture.itemsize
-            if (width, height, depth) != (info.width, info.height, info.bit_depth):
-                before = f"{info.width}x{info.height} at {info.bit_depth} bits"
-                raise SourceLost(
-                    f"{info.name}: frame size changes from {before} to {width}x{height} at {depth} bits "
-                    f"at frame {index} ({path.name}); the frames before it were given"
-                )
-            image = with_channels(picture, grey=info.channels == 1)
-            yield Frame(image, index, index / info.rate, info.name, info.bit_depth)
-
-    def close(self) -> None:
-        """Nothing is held open between two frames."""
-
-
-class VideoReader:
+class VideoReader(Reader):
     """The first video stream of a container; cover pictures do not count."""
 
-    corrupt = 0
-    derived_times = 0
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        request: Request,
+        *,
+        path: Path | None = None,
+        live: bool = False,
+        stop: Callable[[], None] | None = None,
+    ):
+        """Takes over the container, of the file at `path` if it is one.
 
-    def __init__(self, path: Path, request: Request):
-        self._request = request
+        `live` says that the source does not wait for its reader; `stop` ends a wait for its data.
+        """
+        self._container, self._request, self._path = container, request, path
+        self._stop = stop
         self._failure: str | None = None
         self._packets = 0
         self._index = 0
         self._clock = 0, Fraction(0)  # index and time of the last frame
-        self._container = _open_container(path, request.name)
         try:
-            self._stream = _video_stream(self._container, request.name)
+            self._stream = _video_stream(container, request.name)
+            live = live and not container.duration  # a recording behind an address waits
+            # Opening a stream may take its time, too; what never becomes a picture must not take for ever.
+            self._deadline = time.monotonic() + request.config.timeout if live else None
             self._pictures = self._decode()
             self._first = self._decode_first()
+            self._deadline = None
             self._convert = PictureConverter(self._first)
-            self.info = self._describe()
+            self.info = self._describe(live)
         except BaseException:
             self.close()
             raise
+
+    def stop(self) -> None:
+        """End a wait for data, where the source can do that; others end with what comes next, or time out."""
+        self._deadline = -math.inf
+        if self._stop is not None:
+            self._stop()
 
     def close(self) -> None:
         """Close the container."""
@@ -141,10 +76,12 @@ class VideoReader:
             if change:
                 where = f"at frame {index}; the frames before it were given"
                 raise SourceLost(f"{request.name}: {change} {where}")
-            time = self._time(picture, index)
+            shown = self._time(picture, index)
             if index < request.start:
                 continue
-            yield Frame(self._convert(picture), index, time, request.name, self._convert.bit_depth)
+            image, depth = self._convert(picture), self.info.bit_depth
+            arrival = picture.opaque if self.info.live else None
+            yield Frame(image, index, shown, request.name, depth, arrival=arrival)
             given += 1
             if given == request.max_frames:
                 return
@@ -157,7 +94,7 @@ class VideoReader:
             raise SourceError(f"{self._request.name}: no frame can be decoded: {reason}")
         return first
 
-    def _describe(self) -> SourceInfo:
+    def _describe(self, live: bool) -> SourceInfo:
         convert, stream = self._convert, self._stream
         return SourceInfo(
             name=self._request.name,
@@ -165,8 +102,9 @@ class VideoReader:
             height=convert.height,
             rate=stream.average_rate or stream.guessed_rate or self._request.rate,
             frame_count=self._request.count(_announced_frames(stream)),
-            bit_depth=convert.bit_depth,
+            bit_depth=self._request.depth(convert.bit_depth),
             channels=1 if convert.grey else 3,
+            live=live,
         )
 
     def _demux(self) -> Iterator[av.Packet]:
@@ -179,17 +117,25 @@ class VideoReader:
                 if packet.size == 0 and packet.dts is None:  # marks the end
                     break
                 self._packets += 1
+                packet.opaque = time.monotonic()  # goes with its picture through the decoder
+                if self._deadline is not None and packet.opaque > self._deadline:
+                    self._failure = f"none in {self._request.config.timeout:g} s; see source.timeout"
+                    break
                 if doubtful is not None:
                     yield doubtful
                 doubtful = packet if packet.is_corrupt else None
                 if doubtful is None:
                     yield packet
+        except av.error.ExitError:
+            self._failure = f"nothing came for {self._request.config.timeout:g} s"
         except av.error.FFmpegError as error:
             self._failure = error.strerror or "the container cannot be read"
         self.corrupt += doubtful is not None
         expected = _announced_packets(self._stream)
         too_few = expected is not None and self._packets < expected
-        if self._failure is None and (doubtful is not None or too_few or _is_cut(self._container)):
+        if self._failure is None and (
+            doubtful is not None or too_few or _is_cut(self._container, self._path)
+        ):
             self._failure = "the file is cut off"
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -231,13 +177,13 @@ class VideoReader:
         """Presentation time in seconds, counted on from the last one where the stream has none."""
         # AVI has no presentation times; those that FFmpeg makes up run back and forth with reordered pictures
         if picture.pts is not None and self._container.format.name != "avi":
-            time = picture.pts * self._stream.time_base
+            shown = picture.pts * self._stream.time_base
         else:
             self.derived_times += 1
             last_index, last_time = self._clock
-            time = last_time + (index - last_index) / self.info.rate
-        self._clock = index, time
-        return time
+            shown = last_time + (index - last_index) / self.info.rate
+        self._clock = index, shown
+        return shown
 
     def _check_end(self, given: int) -> None:
         if self._failure:
@@ -248,17 +194,20 @@ class VideoReader:
             raise self._request.nothing_left(self._index)
 
 
-def _open_container(path: Path, name: str) -> av.container.InputContainer:
+def open_file(path: Path, request: Request) -> VideoReader:
+    """The video in a file. Raises SourceError where there is none that can be decoded."""
+    name = request.name
     if not path.is_file():
         raise SourceError(f"{name} is not a regular file")
     try:
         if path.stat().st_size == 0:
             raise SourceError(f"{name} is empty")
-        container = av.open(str(path), metadata_errors="replace")
+        # with the protocol, or a file called concat:… would be taken for one
+        container = av.open(f"file:{path}", metadata_errors="replace", format=FORMATS[request.config.format])
     except (av.error.FFmpegError, OSError) as error:
         reason = f"{error.strerror}; is it a video, and was its recording finished?"
         raise SourceError(f"{name} cannot be opened as video: {reason}") from error
-    return container
+    return VideoReader(container, request, path=path)
 
 
 def _video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
@@ -274,6 +223,8 @@ def _video_stream(container: av.container.InputContainer, name: str) -> av.Video
     if context is None:
         raise SourceError(f"{name}: there is no decoder for its video")
     check_size(name, context.width, context.height)
+    context.options = {"max_pixels": str(limits.MAX_PIXELS)}  # for what it may turn to later
+    context.flags |= av.codec.context.Flags.copy_opaque
     # Threads within a picture, never across pictures: with those, damage among the last pictures swallows
     # good ones beside it, the more the more threads there are (PyAV 18.1, H.264: 4 with 8 threads).
     stream.thread_type = "SLICE"
@@ -295,15 +246,16 @@ def _announced_frames(stream: av.VideoStream) -> int | None:
     return sum(not entry.is_discard for entry in stream.index_entries)
 
 
-def _is_cut(container: av.container.InputContainer) -> bool:
+def _is_cut(container: av.container.InputContainer, path: Path | None) -> bool:
     """Whether the file is shorter than its structure asks for, in containers that do not list pictures."""
-    path, size = Path(container.name), container.size
+    if path is None:
+        return False
     if container.format.name == "mpegts":
         # packets of 188 bytes, plain, with a time stamp, or with error correction
-        return all(size % length for length in (188, 192, 204))
+        return all(container.size % length for length in (188, 192, 204))
     if container.format.name.startswith("matroska"):
         with path.open("rb") as file:
-            return size < _matroska_end(file.read(4096))
+            return container.size < _matroska_end(file.read(4096))
     return False
 
 

@@ -1,0 +1,160 @@
+"""Where frames are missing between those that came: found, named, and told to all who look at several frames.
+
+A `Timeline` stands behind the last place where frames can be left out. It measures time in frame intervals:
+by the presentation times where those go on, by the arrival where they leap.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from pipeline.frame import Event, Frame, Gap, SourceInfo
+
+Policy = Literal["repeat", "flush"]
+
+LEARNED = 31
+"""Frame intervals whose median is what frames are usually apart."""
+LEAST_LEARNED = 5
+"""Before so many are known, frames are taken for one interval apart: the nominal rate of streams may be far
+off, and each frame would pass for one after a gap."""
+JITTER = 0.3
+"""Frame intervals that a time may be off and still mean a whole number of them."""
+LONGEST_STEP = 1.0
+"""Seconds between frames that follow each other above which the clock may have leapt …"""
+LONGEST_STEP_FRAMES = 5
+"""… or as many frame intervals, where those are longer."""
+
+
+class Dropped:
+    """Which frames a queue has left out; it is told in one thread and asked in another."""
+
+    def __init__(self):
+        self.count = 0
+        self._indices: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def __call__(self, frame: Frame) -> None:
+        """One more."""
+        with self._lock:
+            self.count += 1
+            self._indices.append(frame.index)
+
+    def before(self, index: int) -> int:
+        """How many were left out before the frame of this index, and not told yet."""
+        count = 0
+        with self._lock:
+            while self._indices and self._indices[0] < index:
+                self._indices.popleft()
+                count += 1
+        return count
+
+
+class Timeline:
+    """Marks the frames of one source, in their order, with what lies between them (`Frame.gap`).
+
+    Frames of another size than the source was opened with are fitted to it, so that all coordinates stay
+    those of one picture: scaled with their aspect kept, and centred, with their edges drawn out to the sides.
+
+    Args:
+        info: of the source.
+        window: frames that the detector looks at together; 1 for one that looks at each by itself.
+        policy: `repeat` bridges gaps of fewer frames than a window, `flush` none.
+        dropped: what the queue before has left out.
+    """
+
+    def __init__(self, info: SourceInfo, *, window: int, policy: Policy, dropped: Dropped | None = None):
+        self._size, self._nominal = (info.width, info.height), 1 / float(info.rate)
+        self._window, self._policy = window, policy
+        self._dropped = Dropped() if dropped is None else dropped
+        self._steps: deque[float] = deque(maxlen=LEARNED)  # seconds between successive frames
+        self._real: deque[bool] = deque(maxlen=window)  # of the window, which are frames that came
+        self._last: Frame | None = None
+        self._at = 0.0
+        self.events: Counter[Event] = Counter()
+        """How often each has happened so far."""
+
+    def __call__(self, frame: Frame) -> Frame:
+        """The frame with its marks, of the size that was announced."""
+        if self._last is None:
+            gap, self._at = None, float(frame.index)
+            self._dropped.before(frame.index)  # between no two frames
+        else:
+            gap = self._pass(self._last, frame)
+        self._last = frame
+        if gap is not None:
+            self.events[gap.event] += 1
+            if not gap.bridged:
+                self._real.clear()
+            self._real.extend([False] * min(gap.missing * gap.bridged, self._window))
+        self._real.append(True)
+        same = (frame.width, frame.height) == self._size
+        image = frame.image if same else fitted(frame.image, self._size)
+        return replace(frame, image=image, gap=gap, at=self._at, behind=sum(self._real))
+
+    def _pass(self, last: Frame, frame: Frame) -> Gap | None:
+        """Let the time between two frames pass, and say what lies between them."""
+        step, count = float(frame.pts - last.pts), frame.index - last.index
+        waited = None
+        if frame.arrival is not None and last.arrival is not None:
+            waited = frame.arrival - last.arrival
+        usual = median(self._steps) if len(self._steps) >= LEAST_LEARNED else self._nominal
+        dropped = self._dropped.before(frame.index)
+        longest = max(LONGEST_STEP, LONGEST_STEP_FRAMES * usual) + count * usual
+        if (frame.width, frame.height) != (last.width, last.height):
+            self._advance(max(step, usual), usual, count)
+            return self._gap("resize", 0, known=False)
+        if frame.connection != last.connection:
+            self._steps.clear()
+            return self._gap("reconnect", self._advance(max(step, usual), usual, count))
+        if step < 0 or (step > longest and (waited is None or waited < step / 2)):
+            # the clock leapt; how much time went by, only the arrival can tell
+            missing = self._advance(waited or usual * count, usual, count)
+            return self._gap("jump", missing if waited else 0, known=waited is not None)
+        missing = self._advance(step, usual, count)
+        if 0 < step <= longest:
+            self._steps.append(step / count)
+        if missing or dropped:
+            return self._gap("dropped" if dropped else "lost", max(missing, dropped))
+        return None
+
+    def _advance(self, seconds: float, usual: float, count: int) -> int:
+        """Move on, for a frame whose index is `count` higher; returns how many frames are missing."""
+        learning = len(self._steps) < LEAST_LEARNED and seconds <= LONGEST_STEP
+        intervals = float(count) if learning or seconds <= 0 else seconds / usual
+        whole = max(round(intervals), 1)
+        self._at += whole if abs(intervals - whole) <= JITTER else intervals
+        return whole - 1
+
+    def _gap(self, event: Event, missing: int, *, known: bool = True) -> Gap:
+        short = event in ("lost", "dropped") and missing < self._window - 1
+        return Gap(event, missing, bridged=short and self._policy == "repeat", known=known)
+
+
+def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture (h, w) or (h, w, 3) as one of `size` (width, height), its aspect kept, its edges spread."""
+    (width, height), (rows, columns) = size, image.shape[:2]
+    scale = min(width / columns, height / rows)
+    inner = max(1, round(columns * scale)), max(1, round(rows * scale))
+    scaled = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    right, bottom = width - inner[0] - left, height - inner[1] - top
+    return cv2.copyMakeBorder(scaled, top, bottom, left, right, cv2.BORDER_REPLICATE)
+
+
+def split_at_gaps(groups: Iterable[Sequence[Frame]]) -> Iterator[tuple[Frame, ...]]:
+    """The same frames in groups in which none but the first follows a gap."""
+    for group in groups:
+        start = 0
+        for place in range(1, len(group)):
+            if group[place].gap is not None:
+                yield tuple(group[start:place])
+                start = place
+        yield tuple(group[start:])

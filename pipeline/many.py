@@ -1,0 +1,311 @@
+"""Several sources at once through one network, each with its own state, tracker, outputs and account.
+
+Three kinds of threads: one for each source, which decodes (`gather`); this one, which runs the networks on
+whatever frames are there; one for each source, which tracks, draws and writes. A source that is slow, lost or
+whose outputs cannot be written does not hold up the others.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import trackers
+from pipeline.config import RunConfig
+from pipeline.errors import MoteError, SourceError, UsageError
+from pipeline.frame import Frame
+from pipeline.fusion import fuse
+from pipeline.gather import Gather
+from pipeline.ground_truth import GroundTruth
+from pipeline.interrupt import Stop, stop_on_signals
+from pipeline.live import LiveSource, open_watched, queueing
+from pipeline.loading import load_detector, load_segmenters
+from pipeline.progress import Mode, Progress
+from pipeline.report import Outcome
+from pipeline.runner import (
+    RESULTS_AHEAD,
+    batch_size,
+    counted,
+    make_annotator,
+    make_timeline,
+    open_sinks,
+    prepare_folders,
+    resolved,
+    run_name,
+)
+from pipeline.segmenting import FrameSegmenter, segment
+from pipeline.shared import SharedDetector
+from pipeline.sinks import Sinks
+from pipeline.sources import Source
+from pipeline.stages import Found, track
+from pipeline.summary import Summary
+from trackers import Tracker
+
+RUNS = "runs"
+"""Where the folders of the sources go, unless the configuration names another place."""
+
+_scoring = threading.Lock()
+"""Scoring silences pycocotools by redirecting the standard output of the whole process."""
+
+
+def run_many(
+    locations: Sequence[str], config: RunConfig, *, annotations: str | None = None, progress: Mode = "auto"
+) -> Summary:
+    """Process the sources together; the outputs of each lie in a folder of its name in `output.folder`.
+
+    A source that cannot be opened, or is lost, ends alone, and so does one whose outputs cannot be written:
+    the summary tells of it. What goes wrong in the networks ends all. Raises MoteError for what else is wrong
+    before the first frame.
+    """
+    if config.output.resume:
+        raise UsageError("one run is resumed at a time: give --resume one source, and its own folder")
+    summary = Summary()
+    with stop_on_signals() as stop, ExitStack() as closing:
+        sources = _open(locations, config, summary, stop, closing)
+        if not sources:
+            return summary
+        truths = [_truth(annotations, source, config) for source in sources.values()]
+        detector, facts = load_detector(config.detector)
+        segmenters, more = load_segmenters(config.segmentation, config.detector)
+        config = _with_batch(config, facts["device"], len(sources))
+        streams = [
+            make_stream(name, source, config, truth, facts, more, stop)
+            for (name, source), truth in zip(sources.items(), truths, strict=True)
+        ]
+        summary.outcomes = {stream.name: stream.outcome for stream in streams}
+        folders = [stream.outcome.folder for stream in streams]
+        prepare_folders(folders, overwrite=config.output.overwrite, sources=locations)
+        shared = SharedDetector(detector, len(streams))
+        bar = Progress(summary.announced, mode=progress, remark=summary.remark)
+        with summary.timed(), bar:
+            process(streams, shared, segmenters, batch=config.detector.batch, stop=stop, advance=bar.advance)
+    return summary
+
+
+class _End(NamedTuple):
+    """Follows the last frame of a source."""
+
+    failure: BaseException | None
+
+
+class Stream:
+    """One source from what the networks found to its files, in a thread of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        outcome: Outcome,
+        tracker: Tracker,
+        sinks: Sinks,
+        truth: GroundTruth | None,
+        stop: Stop,
+    ):
+        self.name, self.outcome = name, outcome
+        self._tracker, self._sinks, self._truth, self._stop = tracker, sinks, truth, stop
+        # without a bound of its own: what is in hand of each feed is bounded where it is handed out
+        self._waiting: queue.SimpleQueue[Found | _End] = queue.SimpleQueue()
+        self._failure: BaseException | None = None
+
+    def start(self, *, written: Callable[[], None], ended: Callable[[], None]) -> None:
+        """Begin to take frames; `written` is called after each, and `ended` when no more are wanted."""
+        self._written, self._ended = written, ended
+        self._thread = threading.Thread(target=self._work, name=f"write {self.name}")
+        self._thread.start()
+
+    def give(self, found: Found) -> None:
+        """The next frame."""
+        self._waiting.put(found)
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """No more frames come, and what broke them off; of several calls the first one counts."""
+        self._waiting.put(_End(failure))
+
+    def join(self) -> None:
+        """Wait until all that was given is written and the files are closed."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        outcome = self.outcome
+        try:
+            outcome.begin(self._truth)
+            with self._sinks:
+                for result in track(self._fused(), self._tracker):
+                    with outcome.timed("write"):
+                        self._sinks.write(result)
+                    outcome.add(result)
+                    if self._truth:
+                        self._truth.add(result)
+                    self._written()
+                if self._failure:
+                    raise self._failure
+                self._stop.check()
+        except BaseException as error:  # told by the summary; faults of ours are raised when all have ended
+            outcome.failure = error
+        finally:
+            self._ended()
+            with _scoring, suppress(Exception):  # what fails in there is in the outcome
+                outcome.finish(self._truth)
+
+    def _fused(self) -> Iterator[Found]:
+        config, found = self.outcome.config, self._found()
+        if config.segmentation.fuse == "none":
+            return found
+        names = [row.name for row in config.segmentation.segmenters]
+        return fuse(found, config.segmentation, names=names, conf=config.detector.conf)
+
+    def _found(self) -> Iterator[Found]:
+        while not isinstance(item := self._waiting.get(), _End):
+            yield item
+        self._failure = item.failure
+
+
+def make_stream(
+    name: str,
+    source: Source | LiveSource,
+    config: RunConfig,
+    truth: GroundTruth | None,
+    facts: dict,
+    segmenters: Sequence[dict],
+    stop: Stop,
+) -> Stream:
+    """One source with all that is its own; nothing is written yet.
+
+    `facts` and those of the `segmenters` say what is known of the networks.
+    """
+    classes, folder = facts["classes"], Path(config.output.folder or RUNS, name)
+    config = replace(config, output=replace(config.output, folder=str(folder)))
+    tracker = trackers.build(config.tracker.name, **config.tracker.options)
+    annotator = make_annotator(config, classes)
+    config = resolved(config, tracker, annotator, facts, segmenters)
+    if truth:
+        truth.begin(len(classes))
+    sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, len(classes)))
+    return Stream(name, Outcome(folder, source, config, facts, segmenters), tracker, sinks, truth, stop)
+
+
+def process(
+    streams: Sequence[Stream],
+    detector: SharedDetector,
+    segmenters: Sequence[FrameSegmenter],
+    *,
+    batch: int,
+    stop: Stop,
+    advance: Callable[[], None],
+) -> None:
+    """Take the frames of all sources through the networks, up to `batch` at once, to where they are written.
+
+    Returns when all files are closed. `advance` is called, from any thread, for each frame that is written.
+    Raises what is no MoteError, and only then.
+    """
+    frames = [counted(stream.outcome.source, stream.outcome, stop) for stream in streams]
+    names = [f"decode {stream.name}" for stream in streams]
+    failure: BaseException | None = None
+    queues = []
+    for outcome in (stream.outcome for stream in streams):
+        info, config = outcome.source.info, outcome.config
+        queues.append(queueing(info, config.live, outcome.dropped))
+        outcome.timeline = make_timeline(info, detector.window, config, outcome)
+    with Gather(frames, names=names, queues=queues, in_hand=RESULTS_AHEAD + batch) as gather:
+        for number, stream in enumerate(streams):
+            written = partial(_written, gather, number, advance)
+            stream.start(written=written, ended=partial(gather.drop, number))
+        try:
+            for turn in gather.turns(batch):
+                for items in whole_groups(turn.items, streams):
+                    for number, found in marked(detector.detect(items), segmenters, batch=batch):
+                        streams[number].give(found)
+                for number, lost in turn.ended:
+                    detector.end(number)
+                    streams[number].end(lost)
+                if stop.signal is not None:  # what was decoded ahead is left; what was computed is written
+                    break
+        except BaseException as error:
+            failure = error
+        for stream in streams:
+            stream.end(failure)
+        for stream in streams:
+            stream.join()
+    failures = [failure, *(stream.outcome.failure for stream in streams)]
+    for fault in failures:
+        if fault is not None and not isinstance(fault, MoteError):
+            raise fault
+
+
+def whole_groups(
+    items: Sequence[tuple[int, Frame]], streams: Sequence[Stream]
+) -> Iterator[list[tuple[int, Frame]]]:
+    """The frames of a turn, marked with their gaps, parted where one follows a gap and others before it."""
+    group: list[tuple[int, Frame]] = []
+    for number, item in items:
+        frame = streams[number].outcome.timeline(item)
+        if frame.gap and any(number == other for other, _ in group):
+            yield group
+            group = []
+        group.append((number, frame))
+    if group:
+        yield group
+
+
+def marked(
+    found: Iterable[tuple[int, Found]], segmenters: Sequence[FrameSegmenter], *, batch: int
+) -> Iterator[tuple[int, Found]]:
+    """Add what segmenters mark in each frame; frames of one source, which come together, are one batch."""
+    for number, rows in groupby(found, key=itemgetter(0)):
+        items: Iterable[Found] = map(itemgetter(1), rows)
+        for segmenter in segmenters:
+            items = segment(items, segmenter, batch=batch)
+        yield from ((number, item) for item in items)
+
+
+def distinct_names(locations: Sequence[str]) -> list[str]:
+    """A folder name for each source: its own, with _2, _3, … where an earlier one has it, in any case."""
+    names, taken = [], set()
+    wanted = [run_name(location) for location in locations]
+    for name in wanted:
+        distinct, number = name, 1
+        while distinct.casefold() in taken or (number > 1 and distinct in wanted):
+            number += 1
+            distinct = f"{name}_{number}"
+        names.append(distinct)
+        taken.add(distinct.casefold())
+    return names
+
+
+def _open(
+    locations: Sequence[str], config: RunConfig, summary: Summary, stop: Stop, closing: ExitStack
+) -> dict[str, Source | LiveSource]:
+    """The sources that can be opened, by their names; of the others the summary knows why."""
+    sources = {}
+    for name, location in zip(distinct_names(locations), locations, strict=True):
+        try:
+            sources[name] = closing.enter_context(open_watched(location, config, stop))
+        except SourceError as error:
+            summary.unopened[name] = error
+    return sources
+
+
+def _truth(annotations: str | None, source: Source | LiveSource, config: RunConfig) -> GroundTruth | None:
+    if annotations is None:
+        return None
+    return GroundTruth(Path(annotations), source.info, start=config.source.start)
+
+
+def _with_batch(config: RunConfig, device: str, count: int) -> RunConfig:
+    """A batch that is left open takes a frame of each source on a GPU; a CPU computes one after another."""
+    size = batch_size(config.detector, device)
+    if not config.detector.batch and device.startswith("cuda"):
+        size = max(size, count)
+    return replace(config, detector=replace(config.detector, batch=size))
+
+
+def _written(gather: Gather, number: int, advance: Callable[[], None]) -> None:
+    gather.done(number)
+    advance()

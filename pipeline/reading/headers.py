@@ -1,0 +1,91 @@
+"""The size that a coded picture claims, read before it is decoded, and the pages of TIFF files."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+_PNG, _BMP, _JPEG, _TIFF = b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8", (b"II", b"MM")
+_MAX_PAGES = 10_000_000
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of JPEG: start of frame, but its tables
+_SUBFILE, _WIDTH, _HEIGHT = 254, 256, 257
+_VALUES = {3: "H", 4: "I", 13: "I", 16: "Q"}  # types of TIFF fields that can hold a size
+
+
+class Page(NamedTuple):
+    """A picture of a TIFF file."""
+
+    number: int
+    """Its place in the file, from 0; smaller copies of other pages are counted and not listed."""
+    width: int
+    height: int
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a coded PNG, BMP, JPEG or TIFF picture claims; None for anything else."""
+    try:
+        if data.startswith(_PNG):
+            return struct.unpack_from(">II", data, 16)
+        if data.startswith(_BMP):
+            old = struct.unpack_from("<I", data, 14)[0] == 12
+            width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
+            return abs(width), abs(height)  # negative where the rows run from top to bottom
+        if data.startswith(_JPEG):
+            return _jpeg_size(data)
+        if data.startswith(_TIFF):
+            page = next(_pages(io.BytesIO(data)), None)
+            return (page.width, page.height) if page else None
+    except struct.error:
+        return None
+    return None
+
+
+def tiff_pages(file: BinaryIO) -> list[Page]:
+    """The pages of a TIFF file at full resolution; none where it is damaged or something else."""
+    try:
+        return list(_pages(file))
+    except struct.error:
+        return []
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    place = 2
+    while data[place : place + 1] == b"\xff":
+        marker, length = struct.unpack_from(">BH", data, place + 1)
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        if marker in _FRAME_MARKERS:
+            height, width = struct.unpack_from(">HH", data, place + 5)
+            return width, height
+        place += 2 + length
+    return None
+
+
+def _pages(file: BinaryIO) -> Iterator[Page]:
+    order = ">" if file.read(2) == b"MM" else "<"
+    big = _read(file, f"{order}H")[0] == 43  # BigTIFF: all offsets have 8 bytes
+    if big:
+        file.seek(8)
+    count_format, entry_format, offset_format = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
+    (offset,) = _read(file, order + offset_format)
+    seen = set()
+    while offset and offset not in seen and len(seen) < _MAX_PAGES:  # a chain may bite its own tail
+        number = len(seen)
+        seen.add(offset)
+        file.seek(offset)
+        (count,) = _read(file, order + count_format)
+        fields = {}
+        for _ in range(min(count, 0xFFFF)):
+            tag, kind, _, value = _read(file, order + entry_format)
+            if kind in _VALUES and tag in (_SUBFILE, _WIDTH, _HEIGHT):
+                (fields[tag],) = struct.unpack_from(order + _VALUES[kind], value.ljust(8, b"\0"))
+        if not fields.get(_SUBFILE, 0) & 1:
+            yield Page(number, fields.get(_WIDTH, 0), fields.get(_HEIGHT, 0))
+        (offset,) = _read(file, order + offset_format)
+
+
+def _read(file: BinaryIO, layout: str) -> tuple:
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))

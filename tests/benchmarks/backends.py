@@ -1,0 +1,120 @@
+"""What other runtimes gain over torch for the streaming step of a network: a table in Markdown.
+
+    python -m tests.benchmarks.backends [--detector tridos --size 512x512] [--threads 2] [--clock cpu]
+
+A step takes one frame: its own features, the pair with the frame before, and the join of the window. The
+runtimes take turns, a step each, so that whatever else the machine does meets all of them; medians are
+compared. `--clock cpu` counts the time of the process on all cores instead of that on the wall, for one
+thread on a machine that has other work. Networks without weights get random ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import detectors
+from detectors import weights
+from detectors.exported import folder
+from pipeline import backends
+from pipeline.config import parse_size
+from pipeline.errors import MoteError
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+WARM = 6
+"""Steps that do not count: they fill the window and set things up."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.backends", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--detector", choices=folder.NETWORKS, default="tridos-nano")
+    parser.add_argument("--size", default="320x256")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--backends", nargs="+", choices=("onnxruntime", "openvino"))
+    return parser
+
+
+def network(name: str, place: Path) -> tuple[torch.nn.Module, folder.Origin]:
+    """A network in evaluation mode, with the weights that ship or, where there are none, random ones."""
+    chosen = weights.default_weights(name)
+    if chosen is None:
+        torch.manual_seed(0)
+        chosen = str(place / "random.safetensors")
+        weights.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
+    model, path, _ = weights.network(name, chosen)
+    return model.eval(), folder.origin_of(name, chosen, path, model, ("target",))
+
+
+def alternate(
+    steps: dict[str, Callable[[Tensor], Tensor]], frames: Tensor, clock: Callable[[], float]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of each counted step, and the largest difference from the first, as a share of its output."""
+    spent: dict[str, list[float]] = {name: [] for name in steps}
+    apart = dict.fromkeys(steps, 0.0)
+    for number, frame in enumerate(frames):
+        outputs = {}
+        for name, step in steps.items():
+            started = clock()
+            outputs[name] = step(frame[None])
+            if number >= WARM:
+                spent[name].append(clock() - started)
+        first = next(iter(outputs.values()))
+        for name, output in outputs.items():
+            share = float((output - first).abs().max() / first.abs().max())
+            apart[name] = max(apart[name], share)
+    return spent, apart
+
+
+def measure(options: argparse.Namespace) -> str:
+    """The table."""
+    size = parse_size(options.size, multiple=32)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as place:
+        model, origin = network(options.detector, Path(place))
+        steps = {"torch": model.stream().push}
+        for name in options.backends or ("onnxruntime", "openvino"):
+            other = backends.from_model(model, origin, name, threads=options.threads, cache=place)
+            steps[name] = other.stream().push
+        chance = torch.Generator().manual_seed(0)
+        frames = torch.randn(WARM + options.rounds, 3, size[1], size[0], generator=chance)
+        spent, apart = alternate(steps, frames, CLOCKS[options.clock])
+    lines = [
+        f"{options.detector} at {options.size}, {options.threads} threads, {options.rounds} rounds, "
+        f"{options.clock} time; " + ", ".join(f"{name} {metadata.version(name)}" for name in steps),
+        "",
+        "| runtime | ms a frame | times torch's rate | largest difference |",
+        "|---|---|---|---|",
+    ]
+    medians = {name: statistics.median(seconds) for name, seconds in spent.items()}
+    for name, median in medians.items():
+        ratio = medians["torch"] / median
+        lines.append(f"| {name} | {1000 * median:.1f} | {ratio:.2f} | {apart[name]:.1e} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        print(measure(options))
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""How late results are behind a live source, in frame intervals.
+
+    python -m tests.benchmarks.latency
+
+A server on the loopback interface sends raw frames of a synthetic scene. First it sends as fast as they are
+taken, which gives the rate that the run sustains with all that is asked for; then at shares of that rate,
+with the policy for live sources. Latency runs from the arrival of a frame's bytes until the result is in all
+files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from datasets.scene import Scene, Target
+from datasets.synthetic import render
+from pipeline.command import whole
+from pipeline.config import RunConfig
+from pipeline.errors import MoteError
+from pipeline.report import Outcome
+from pipeline.runner import run
+from pipeline.settings import build
+
+TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.2, scr=30))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.latency", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--detector", default="tridos-nano")
+    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--width", type=whole(32), default=320)
+    parser.add_argument("--height", type=whole(32), default=256)
+    parser.add_argument("--frames", type=whole(20), default=300, help="in each run (default: 300)")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.8, 0.95], help="of the rate")
+    parser.add_argument("--no-video", action="store_true", help="do not draw and encode")
+    return parser
+
+
+@contextmanager
+def camera(pictures: list[bytes], count: int, rate: float | None) -> Iterator[int]:
+    """Sends so many frames, over and over the pictures, to the one who connects to the port that it gives.
+
+    `rate` frames per second, each whole and at its time; None for as fast as they are taken.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    begin = time.monotonic()
+                    for number in range(count):
+                        if rate:
+                            time.sleep(max(0.0, begin + number / rate - time.monotonic()))
+                        connection.sendall(pictures[number % len(pictures)])
+
+        threading.Thread(target=send, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None) -> Outcome:
+    """One run over the camera; with a rate it drops what it cannot keep up with."""
+    source = {"format": "raw", "size": f"{options.width}x{options.height}", "dtype": "uint8"}
+    table = {
+        "source": {**source, "rate": rate or 30.0, "max_frames": options.frames},
+        "detector": {"name": options.detector, "weights": options.weights, "device": options.device},
+        "live": {"on_full": "auto" if rate else "wait", "reconnect": "none"},
+    }
+    with tempfile.TemporaryDirectory() as folder, camera(pictures, options.frames, rate) as port:
+        table["output"] = {"folder": folder, "video": not options.no_video}
+        outcome = run(f"tcp://127.0.0.1:{port}", build(RunConfig, table), progress="off")
+    if outcome.failure:
+        raise outcome.failure
+    return outcome
+
+
+def measure(options: argparse.Namespace) -> str:
+    """The table of all shares."""
+    scene = Scene(width=options.width, height=options.height, frames=60, targets=TARGETS)
+    pictures = [picture.tobytes() for picture, _ in render(scene)]
+    outcome = live(options, pictures, None)
+    sustained = outcome.written / outcome.seconds
+    lines = [f"{options.detector}, {options.width}x{options.height}: {sustained:.1f} frames/s sustained", ""]
+    lines += ["share of it  frames/s  p50 (intervals)  p95 (intervals)  dropped"]
+    for share in options.shares:
+        rate = share * sustained
+        outcome = live(options, pictures, rate)
+        p50, p95 = (outcome.latency.quantile(q) * rate for q in (0.5, 0.95))
+        dropped = f"{outcome.dropped.count} of {outcome.decoded}"
+        lines.append(f"{share:11.2f}  {rate:8.1f}  {p50:15.2f}  {p95:15.2f}  {dropped}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the table; returns the exit code."""
+    try:
+        print(measure(parser().parse_args()))
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

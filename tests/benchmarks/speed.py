@@ -1,0 +1,255 @@
+"""How much faster the network is than the plain way, and what the whole job reaches.
+
+    python -m tests.benchmarks.speed [--quick] [--plot speed.png]
+
+The plain way computes every window from its five frames: float32, eager, one window at a time, norms by
+themselves, and attention with stored scores, as published programs do; only the non-local block that changes
+nothing is left out, as in ours. All ways take turns in one process, each on the same frames; medians count.
+Operations are convolutions and matrix products, 2 for a multiply-add; the rate of the machine is that of one
+large convolution. The whole job goes from a video file to all outputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import detectors
+from detectors.tridos import Tridos, fused
+from pipeline.config import RunConfig
+from pipeline.device import core_count, pick_device, thread_count
+from pipeline.runner import run
+from pipeline.settings import build
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "datasets" / "samples" / "demo.mp4"
+NETWORKS, SIZES = ("tridos", "tridos-nano"), ("512x512", "320x256")
+PLAIN = "plain"
+Step = Callable[[Tensor], Tensor]
+
+
+def stored_scores(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """What `scaled_dot_product_attention` computes, with the whole matrix of scores in memory."""
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    return (scores if attn_mask is None else scores + attn_mask).softmax(dim=-1) @ value
+
+
+@contextmanager
+def unfused_attention() -> Iterator[None]:
+    """A block in which attention stores its scores."""
+    kept, F.scaled_dot_product_attention = F.scaled_dot_product_attention, stored_scores
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = kept
+
+
+def plain_way(model: Tridos) -> Step:
+    """Each new frame (1, 3, H, W) with the four before it as a clip of its own."""
+    window: list[Tensor] = []
+
+    def step(frame: Tensor) -> Tensor:
+        window[:] = [*(window or [frame] * model.frames)[1:], frame]
+        with torch.inference_mode(), unfused_attention():
+            return model(torch.stack(window, dim=2))
+
+    return step
+
+
+def ways(model: Tridos) -> dict[str, Step]:
+    """The ways to compute a sequence by name; "stream" is ours before it is arranged for speed."""
+    half = {"fp16": torch.float16} if next(model.parameters()).is_cuda else {}
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, **half}
+    steps = {PLAIN: plain_way(model), "stream": model.stream().push}
+    return steps | {name: fused(model, dtype=dtype).stream().push for name, dtype in dtypes.items()}
+
+
+def seconds(step: Step, frames: Tensor) -> float:
+    """For one call, all of it done."""
+    started = time.perf_counter()
+    step(frames)
+    if frames.is_cuda:
+        torch.cuda.synchronize(frames.device)
+    return time.perf_counter() - started
+
+
+def alternated(steps: dict[str, Step], frames: Tensor, rounds: int) -> dict[str, float]:
+    """Median seconds of each for one frame, taking turns, after two rounds that set things up."""
+    spent: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 2):
+        for name, step in steps.items():
+            taken = seconds(step, frames)
+            if turn >= 2:
+                spent[name].append(taken)
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+def operations(step: Step, frame: Tensor) -> int:
+    """Floating-point operations of one call as torch counts them: direct convolutions, matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        step(frame)
+    return counter.get_total_flops()
+
+
+def machine_rate(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
+    """Floating-point operations a second of a 3×3 convolution of 256 channels on 64×64 positions."""
+    x, weight = torch.randn(1, 256, 64, 64), torch.randn(256, 256, 3, 3)
+    x, weight = (t.to(device, dtype, memory_format=torch.channels_last) for t in (x, weight))
+    count = 2 * x.numel() * weight[0].numel()
+    with torch.inference_mode():
+        return count / min(seconds(lambda x: F.conv2d(x, weight, padding=1), x) for _ in range(rounds))
+
+
+def network_rows(name: str, size: str, options: argparse.Namespace) -> tuple[list[str], dict[str, float]]:
+    """Table rows and seconds a frame of each way, for one network at one size."""
+    device = pick_device(options.device)
+    torch.manual_seed(0)
+    model = detectors.build(name).eval().to(device)
+    torch.set_num_threads(options.threads or thread_count(model))
+    width, height = map(int, size.split("x"))
+    frame = torch.randn(1, 3, height, width, device=device)
+    spent = alternated(ways(model), frame, options.rounds)
+    with torch.inference_mode():
+        count = operations(model.stream().push, frame)
+    rows = []
+    for way, taken in spent.items():
+        share = ""
+        if way != PLAIN:
+            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(way, torch.float32)
+            share = f"{count / taken / machine_rate(device, dtype):.2f}"
+        ratio = spent[PLAIN] / taken
+        cells = (f"`{name}`", size, way, f"{1000 * taken:.1f}", f"{1 / taken:.1f}", f"{ratio:.2f}", share)
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows, spent
+
+
+def batch_rows(name: str, size: str, options: argparse.Namespace) -> list[str]:
+    """Frames a second of the fused network against the frames in a batch."""
+    device = pick_device(options.device)
+    model = fused(detectors.build(name).eval().to(device))
+    torch.set_num_threads(options.threads or thread_count(model))
+    width, height = map(int, size.split("x"))
+    rows = []
+    for batch in options.batches:
+        frames = torch.randn(batch, 3, height, width, device=device)
+        taken = alternated({"fp32": model.stream().push}, frames, options.rounds)["fp32"]
+        rows.append(f"| `{name}` | {size} | {batch} | {batch / taken:.1f} |")
+    return rows
+
+
+def whole_job(options: argparse.Namespace) -> str:
+    """Frames a second from the video file to all outputs; loading the network is not counted."""
+    rates = []
+    for _ in range(options.jobs):
+        with tempfile.TemporaryDirectory() as folder:
+            output = {"folder": folder, "overwrite": True}
+            settings = {"detector": {"device": options.device, "backend": "torch"}, "output": output}
+            outcome = run(options.video, build(RunConfig, settings), progress="off")
+            rates.append(outcome.decoded / outcome.seconds)
+    return f"whole job, `tridos-nano`, {Path(options.video).name}: {statistics.median(rates):.1f} frames/s"
+
+
+def start_up(video: str) -> str:
+    """Seconds of the command until its help, and until one frame has passed and all files are closed."""
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        for arguments in (["--help"], [video, "--max-frames", "1", "--output", folder, "--overwrite"]):
+            started = time.perf_counter()
+            command = [sys.executable, "run_pipeline.py", *arguments]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+            taken.append(time.perf_counter() - started)
+    return f"start-up: help after {taken[0]:.2f} s, one frame and the end after {taken[1]:.2f} s"
+
+
+def hardware(device: torch.device) -> str:
+    """What it was measured on."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        info = Path("/proc/cpuinfo")
+        lines = info.read_text().splitlines() if info.exists() else []
+        names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = f"{next(names, platform.processor())}, {core_count()} cores"
+    return f"{name}; torch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
+
+
+def plot(path: Path, results: dict[str, dict[str, float]]) -> None:
+    """How many times faster than the plain way each way is, as bars."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    names = list(next(iter(results.values())))
+    for number, name in enumerate(names):
+        places = [place + (number - len(names) / 2 + 0.5) / (len(names) + 1) for place in range(len(results))]
+        axes.bar(places, [s[PLAIN] / s[name] for s in results.values()], 1 / (len(names) + 1), label=name)
+    axes.set_xticks(range(len(results)), list(results))
+    axes.set_ylabel("times the plain way")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="WxH")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4, 16])
+    parser.add_argument("--jobs", type=int, default=3, help="whole jobs (default: 3; 0: none)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds, 1 job, no batches")
+    parser.add_argument("--video", default=str(DEMO))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="of the network (default: as in a run)")
+    parser.add_argument("--plot", type=Path, help="write bars of the ratios to this picture")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables; returns the exit code."""
+    options = parser().parse_args(arguments)
+    if options.quick:
+        options.rounds, options.batches, options.jobs = 3, [], min(options.jobs, 1)
+    print(hardware(pick_device(options.device)) + "\n")
+    print("| network | size | way | ms a frame | frames/s | times plain | share of the machine's rate |")
+    print("|---|---|---|---|---|---|---|")
+    results = {}
+    for name in options.networks:
+        for size in options.sizes:
+            rows, results[f"{name} {size}"] = network_rows(name, size, options)
+            print("\n".join(rows), flush=True)
+    if options.batches:
+        print("\n| network | size | batch | frames/s |\n|---|---|---|---|")
+        for name in options.networks:
+            print("\n".join(batch_rows(name, options.sizes[-1], options)), flush=True)
+    if options.jobs:
+        print("\n" + whole_job(options) + "\n\n" + start_up(options.video))
+    print(f"\npeak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    if options.plot:
+        plot(options.plot, results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

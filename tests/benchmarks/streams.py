@@ -1,0 +1,102 @@
+"""Frames per second against the number of streams in one run.
+
+    python -m tests.benchmarks.streams [VIDEO]
+
+The same video is taken once, twice, …; each stream is decoded, tracked, drawn and written by itself, as a
+whole job with all outputs to a temporary folder. The numbers of streams take turns, so that whatever else the
+machine does meets all of them; the medians of the repeats are compared. Loading the network is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from pipeline.command import whole
+from pipeline.config import RunConfig
+from pipeline.device import pick_device
+from pipeline.errors import MoteError
+from pipeline.many import run_many
+from pipeline.runner import run
+from pipeline.settings import build
+
+DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.streams", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
+    parser.add_argument("--streams", type=whole(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
+    parser.add_argument("--detector", default="tridos-nano")
+    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=whole(0), default=0, help="of all streams (default: the run's)")
+    parser.add_argument("--threads", type=whole(0), default=0, help="of the network (default: the run's)")
+    parser.add_argument("--max-frames", type=whole(0), default=0, help="of each stream (default: all)")
+    parser.add_argument("--repeats", type=whole(1), default=3)
+    return parser
+
+
+def rate(video: str, count: int, settings: dict) -> float:
+    """Frames per second of all streams together, from the first frame to the last file closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = build(RunConfig, {**settings, "output": {"folder": folder}})
+        if count == 1:
+            outcome = run(video, config, progress="off")
+            failures, written, seconds = [outcome.failure], outcome.written, outcome.seconds
+        else:
+            summary = run_many([video] * count, config, progress="off")
+            failures, seconds = summary.failures, summary.seconds
+            written = sum(outcome.written for outcome in summary.outcomes.values())
+    for failure in filter(None, failures):
+        raise failure
+    return written / seconds
+
+
+def measure(options: argparse.Namespace) -> str:
+    """The table of all numbers of streams."""
+    detector = {key: getattr(options, key) for key in ("weights", "device", "batch", "threads")}
+    detector["name"] = options.detector
+    settings = {"detector": detector, "source": {"max_frames": options.max_frames}}
+    rate(options.video, 1, {**settings, "source": {"max_frames": 8}})  # the first calls set things up
+    rates = {count: [] for count in options.streams}
+    for _ in range(options.repeats):
+        for count in options.streams:
+            rates[count].append(rate(options.video, count, settings))
+    medians = {count: statistics.median(values) for count, values in rates.items()}
+    least = min(medians)
+    device = pick_device(options.device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return "\n".join(
+        [
+            f"{options.video}: {options.detector} on {where}, "
+            f"{torch.get_num_threads()} threads, {options.repeats} repeats",
+            f"{'streams':<9}{'frames/s':>10}{'of each':>10}{f'over {least}':>10}",
+            *(
+                f"{count:<9}{value:>10.1f}{value / count:>10.1f}{value / medians[least]:>10.2f}"
+                for count, value in medians.items()
+            ),
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        print(measure(options))
+    except MoteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

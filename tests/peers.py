@@ -1,0 +1,211 @@
+"""What sends video to the tests: small servers on the loopback interface, each in a thread of its own."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+DATAGRAM = 7 * 188
+"""Bytes of transport stream that are usually sent at once."""
+SESSION = "".join(
+    f"{line}\r\n"
+    for line in (
+        "v=0",
+        "o=- 0 0 IN IP4 127.0.0.1",
+        "s=camera",
+        "t=0 0",
+        "m=video 0 RTP/AVP 33",
+        "a=control:track",
+    )
+)
+"""What an RTSP camera says of itself: one track, an MPEG transport stream."""
+
+
+@contextmanager
+def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A TCP server that calls `serve` with each connection, until the block ends; gives its port."""
+    server = socket.create_server(("127.0.0.1", 0))
+    connections: list[socket.socket] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connections.append(connection)
+                threading.Thread(target=quietly, args=(connection,), daemon=True).start()
+
+    def quietly(connection: socket.socket) -> None:
+        with suppress(OSError):
+            serve(connection)
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        for item in (server, *connections):
+            item.close()
+
+
+def silence(connection: socket.socket) -> None:
+    """Accepts whatever comes and says nothing."""
+    while connection.recv(4096):
+        pass
+
+
+def sending(data: bytes, *, then_silent: bool = False) -> Callable[[socket.socket], None]:
+    """Serves the data to whoever connects, and then closes the connection or says no more."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(data)
+        if then_silent:
+            silence(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    return serve
+
+
+@contextmanager
+def datagrams(data: bytes, *, pause: float = 0.002) -> Iterator[int]:
+    """Sends the data over and over, as UDP to a port that it gives."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stop = threading.Event()
+
+    def send() -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            while not stop.is_set():
+                for start in range(0, len(data), DATAGRAM):
+                    with suppress(OSError):
+                        sender.sendto(data[start : start + DATAGRAM], ("127.0.0.1", port))
+                    if stop.wait(pause):
+                        return
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def web_server(folder: Path, *, login: str | None = None) -> Iterator[int]:
+    """Serves the files of a folder over HTTP, to those with the `user:password` alone if one is given."""
+    expected = login and "Basic " + base64.b64encode(login.encode()).decode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if expected and self.headers.get("Authorization") != expected:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            data = (folder / self.path.partition("?")[0].strip("/")).read_bytes()
+            begin = int(self.headers.get("Range", "bytes=0-").partition("=")[2].partition("-")[0])
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(data) - begin))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(data[begin:])
+
+        def log_message(self, *_) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01), daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def rtsp(stream: bytes, *, then_silent: bool = False) -> Callable[[socket.socket], None]:
+    """Serves an MPEG transport stream as an RTSP camera does, its pictures on the same connection."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection.makefile("rb") as incoming:
+            while request := _rtsp_request(incoming):
+                method, address, number = request
+                more, body = "", ""
+                if method == "DESCRIBE":
+                    body = SESSION
+                    more = f"Content-Base: {address}/\r\nContent-Type: application/sdp\r\n"
+                elif method == "SETUP":
+                    more = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
+                elif method == "OPTIONS":
+                    more = "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
+                head = f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\nSession: 1\r\n{more}"
+                connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                if method == "PLAY":
+                    _send_rtp(connection, stream)
+                    if not then_silent:
+                        return connection.shutdown(socket.SHUT_RDWR)
+
+    return serve
+
+
+def _rtsp_request(incoming) -> tuple[str, str, str] | None:
+    """Method, address and sequence number of the next request; None at the end."""
+    first = incoming.readline().decode()
+    if not first:
+        return None
+    headers = dict(line.split(": ", 1) for line in iter(lambda: incoming.readline().decode().strip(), ""))
+    method, address, _ = first.split()
+    return method, address, headers["CSeq"]
+
+
+def _send_rtp(connection: socket.socket, stream: bytes) -> None:
+    for number, start in enumerate(range(0, len(stream), DATAGRAM)):
+        clock = int(time.monotonic() * 90_000) & 0xFFFFFFFF
+        packet = struct.pack(">BBHII", 0x80, 33, number & 0xFFFF, clock, 1) + stream[start : start + DATAGRAM]
+        connection.sendall(struct.pack(">cBH", b"$", 0, len(packet)) + packet)
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Write the data, or as much as is wanted."""
+    with suppress(OSError):
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+
+@contextmanager
+def standard_input(data: bytes | None) -> Iterator[int]:
+    """Puts the data, and then the end, into standard input; None for a writer that says nothing.
+
+    Gives the writing end.
+    """
+    kept = os.dup(0)
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+
+    def write_all() -> None:
+        write(writing, data)
+        os.close(writing)
+
+    if data is not None:
+        threading.Thread(target=write_all, daemon=True).start()
+    try:
+        yield writing
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        if data is None:
+            os.close(writing)

@@ -1,0 +1,114 @@
+"""Sequences that share a network see it as if each were the only one, to the bit on a CPU."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import detectors
+from detectors.tridos import together
+from detectors.tridos.together import push_together
+from pipeline.config import DetectorConfig
+from pipeline.frame import Frame
+from pipeline.loading import load_detector
+from pipeline.shared import SharedDetector
+
+LENGTHS = (9, 4, 7)
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = detectors.build("tridos-nano")
+    chance = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            scale = (2 / parameter[0].numel()) ** 0.5
+            parameter.data = scale * torch.randn(parameter.shape, generator=chance)
+    return model.eval()
+
+
+@pytest.fixture
+def sequences():
+    chance = torch.Generator().manual_seed(1)
+    return [torch.randn(length, 3, 32, 64, generator=chance) for length in LENGTHS]
+
+
+def test_streams_that_are_pushed_together_give_what_each_gives_alone(network, sequences):
+    alone = [network.stream().push(sequence) for sequence in sequences]
+    streams, found = [network.stream() for _ in sequences], [[] for _ in sequences]
+    for start in range(0, max(LENGTHS), 2):
+        # of the first two frames each, of the second one alone
+        parts = [s[start : start + (1 if n == 1 else 2)] for n, s in enumerate(sequences)]
+        rows = [n for n, part in enumerate(parts) if len(part)]
+        raw = push_together([streams[n] for n in rows], [parts[n] for n in rows])
+        for row, part in zip(rows, raw, strict=True):
+            found[row].append(part)
+    first, second = torch.cat(found[0]), torch.cat(found[2])
+    assert torch.equal(first, alone[0])
+    assert torch.equal(second, alone[2])
+    assert not torch.equal(first[: LENGTHS[2]], second)
+    assert [stream.frames_seen for stream in streams] == [9, 2, 7]
+
+
+def frames(count, *, size, bits=8, seed=0):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 2**bits, (count, *size), np.uint8 if bits == 8 else np.uint16)
+    return [Frame(image, index, Fraction(index, 30), "test", bits) for index, image in enumerate(images)]
+
+
+@pytest.fixture
+def mixed():
+    """Sequences of which the first two have a network input of one size, at other depths."""
+    sizes = ((64, 96), 8), ((60, 90), 16), ((32, 64), 8)
+    return [frames(6, size=size, bits=bits, seed=seed) for seed, (size, bits) in enumerate(sizes)]
+
+
+@pytest.fixture
+def load(nano_weights):
+    return lambda: load_detector(DetectorConfig(weights=nano_weights, conf=0.2, device="cpu"))[0]
+
+
+def same(found, expected):
+    assert found.frame is expected.frame
+    assert found.warmup == expected.warmup
+    for name in ("boxes", "scores", "labels"):
+        first, second = (getattr(item.detections, name) for item in (found, expected))
+        assert np.array_equal(first, second)
+
+
+def test_frames_of_other_sizes_and_depths_share_the_network(load, mixed, monkeypatch):
+    expected = [list(load().detect([(frame,) for frame in sequence])) for sequence in mixed]
+    batches = []
+    step = together.push_together
+
+    def counting(streams, pixels):
+        batches.append(len(streams))
+        return step(streams, pixels)
+
+    monkeypatch.setattr("pipeline.shared.push_together", counting)
+    shared, found = SharedDetector(load(), 3), [[], [], []]
+    for group in zip(*mixed, strict=True):
+        for number, item in shared.detect(enumerate(group)):
+            found[number].append(item)
+    assert batches == [2, 1] * 6
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == len(other) == 6
+        list(map(same, one, other))
+    assert sum(len(item.detections) for item in found[0])
+
+
+def test_no_frames_give_nothing(load):
+    assert list(SharedDetector(load(), 2).detect([])) == []
+
+
+def test_a_sequence_that_has_ended_leaves_no_state_and_the_others_theirs(load, mixed):
+    shared = SharedDetector(load(), 2)
+    for group in zip(*mixed[:2], strict=True):
+        list(shared.detect(enumerate(group)))
+    shared.end(0)
+    ((_, first),) = shared.detect([(0, mixed[0][0])])
+    ((_, second),) = shared.detect([(1, mixed[1][0])])
+    assert (first.warmup, second.warmup) == (True, False)
