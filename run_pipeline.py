@@ -93,6 +93,21 @@ def parser() -> command.Parser:
     add("--batch", type=int, metavar="N", help="frames computed together (default: 1 on a CPU, 8 on a GPU)")
     add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
     add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
+    _source_flags(parser)
+    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
+        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
+    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
+    add("--config", metavar="TOML", help="configuration file, see configs/default.toml")
+    add("--set", action="append", metavar="A.B=VALUE", help="override one configuration key; repeatable")
+    add("--progress", choices=MODES, help="how progress is shown (default: auto)")
+    add("--list", action="store_true", help="list detectors, weights and trackers, and stop")
+    add("--version", action="version", version=f"mote {__version__}")
+    return parser
+
+
+def _source_flags(parser: command.Parser) -> None:
+    """What frames are and how they are read."""
+    add = parser.add_argument
     add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs the next two")
     add("--source-size", metavar="WxH", help="pixels of raw frames")
     add("--source-dtype", metavar="TYPE", help="samples of raw frames: uint8, uint16le or uint16be")
@@ -106,15 +121,6 @@ def parser() -> command.Parser:
     add("--on-full", choices=full, help="frames without room (default: files wait, live drops the oldest)")
     add("--reconnect", metavar="N", help="attempts to open a lost stream again, none, forever (default: 10)")
     add("--on-gap", choices=("repeat", "flush"), help="a window with missing frames (default: repeat)")
-    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
-        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
-    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
-    add("--config", metavar="TOML", help="configuration file, see configs/default.toml")
-    add("--set", action="append", metavar="A.B=VALUE", help="override one configuration key; repeatable")
-    add("--progress", choices=MODES, help="how progress is shown (default: auto)")
-    add("--list", action="store_true", help="list detectors, weights and trackers, and stop")
-    add("--version", action="version", version=f"mote {__version__}")
-    return parser
 
 
 def configuration(options: argparse.Namespace) -> RunConfig:
