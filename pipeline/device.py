@@ -35,10 +35,9 @@ def require_precision(precision: str, device: torch.device) -> None:
 def thread_count(model: torch.nn.Module) -> int:
     """CPU threads that pay: all cores for wide networks and for segmenters, one for narrow ones.
 
-    The operations of `tridos-nano` are too short to be shared: at 320x256 on two cores one frame takes 55 ms
-    with one thread and 50 to 60 with two, which then fight for their cores with decoder and encoder (whole
-    job: 17.5 against 11.9 frames/s). `tridos` gains a factor of 1.8 from the second. Measured 2026-11 on an
-    EPYC, torch 2.13, with tests/benchmarks/whole_job.py --threads.
+    The operations of `tridos-nano` are too short to be shared by threads, which then fight for their cores
+    with decoder and encoder; its halves have a thread each (`StreamingDetector.halves`). `tridos` gains from
+    every core. To measure: tests/benchmarks/whole_job.py --threads.
     """
     if getattr(model, "width", 1.0) < 0.5:  # segmenters have none: they work at full resolution
         return 1

@@ -32,16 +32,21 @@ def scene(*, width: int = 64, height: int = 64, frames: int = 16, **settings) ->
     return Scene(width=width, height=height, frames=frames, targets=TARGETS, **settings)
 
 
+def enliven(network: torch.nn.Module, *, seed: int) -> None:
+    """Random weights for which signals neither die out nor blow up."""
+    chance = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        if parameter.ndim >= 2:
+            scale = (2 / parameter[0].numel()) ** 0.5
+            parameter.data = scale * torch.randn(parameter.shape, generator=chance)
+
+
 def save_nano(path: Path, *, num_classes: int = 1) -> str:
     """Write weights of a small network that finds some boxes in every frame; returns the path."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = detectors.build("tridos-nano", num_classes=num_classes)
-    chance = torch.Generator().manual_seed(5)
-    for parameter in network.parameters():
-        if parameter.ndim >= 2:
-            scale = (2 / parameter[0].numel()) ** 0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=chance)
+    enliven(network, seed=5)
     head = network.head
     head.reg_preds[0].weight.data *= 0.1
     head.obj_preds[0].bias.data.fill_(-2.0)

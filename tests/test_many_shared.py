@@ -15,6 +15,7 @@ from pipeline.config import DetectorConfig
 from pipeline.frame import Frame
 from pipeline.loading import load_detector
 from pipeline.shared import SharedDetector
+from tests.outputs import enliven
 
 LENGTHS = (9, 4, 7)
 
@@ -22,11 +23,7 @@ LENGTHS = (9, 4, 7)
 @pytest.fixture(scope="module")
 def network():
     model = detectors.build("tridos-nano")
-    chance = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if parameter.ndim >= 2:
-            scale = (2 / parameter[0].numel()) ** 0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=chance)
+    enliven(model, seed=0)
     return model.eval()
 
 

@@ -14,6 +14,7 @@ from detectors.weights import ZOO_TABLE
 from pipeline.buffer import window_indices
 from pipeline.normalise import DEVIATION, MEAN, to_network_input
 from pipeline.sources import open_source
+from tests.outputs import enliven
 
 FRAMES = 40
 TOLERANCE = 1e-4
@@ -59,11 +60,7 @@ def small_unit(unit):
 def nano():
     """A small network with lively random weights; gamma is 0, as in published checkpoints."""
     network = detectors.build("tridos-nano")
-    chance = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        if parameter.ndim >= 2:
-            scale = (2 / parameter[0].numel()) ** 0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=chance)
+    enliven(network, seed=0)
     return network.eval()
 
 

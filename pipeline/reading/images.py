@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.frame import Frame, SourceInfo
+from pipeline.frame import Frame
 from pipeline.pictures import image_is_grey, read_image, with_channels
 from pipeline.reading.headers import tiff_pages
 from pipeline.reading.request import Reader, Request, SourceLost, check_size
@@ -41,14 +41,9 @@ class ImageReader(Reader):
         first = self._picture(places[0])
         height, width = first.shape[:2]
         self._stored = 8 * first.itemsize
-        self.info = SourceInfo(
-            name=request.name,
-            width=width,
-            height=height,
-            rate=request.rate,
-            frame_count=count,
-            bit_depth=request.depth(self._stored),
-            channels=1 if image_is_grey(first) else 3,
+        channels = 1 if image_is_grey(first) else 3
+        self.info = request.info(
+            width=width, height=height, announced=len(places), stored=self._stored, channels=channels
         )
 
     def frames(self) -> Iterator[Frame]:

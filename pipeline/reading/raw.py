@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.frame import Frame, SourceInfo
+from pipeline.frame import Frame
 from pipeline.reading.request import Reader, Request, SourceLost, check_size
 from pipeline.reading.streams import StandardInput
 
@@ -33,15 +33,8 @@ class RawReader(Reader):
             whole = None if total is None else (total - config.header) // self._bytes
             if whole is not None and whole < 1:
                 raise SourceError(f"{request.name} has {total} bytes, too few for {self._declared()}")
-            self.info = SourceInfo(
-                name=request.name,
-                width=width,
-                height=height,
-                rate=request.rate,
-                frame_count=request.count(whole),
-                bit_depth=request.depth(8 * self._dtype.itemsize),
-                channels=1,
-            )
+            stored = 8 * self._dtype.itemsize
+            self.info = request.info(width=width, height=height, announced=whole, stored=stored)
         except BaseException:
             source.close()
             raise

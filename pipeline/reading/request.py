@@ -59,6 +59,23 @@ class Request:
             raise SourceError(f"{self.name} holds {stored}-bit samples, source.bits = {declared} do not fit")
         return declared or stored
 
+    def info(
+        self, *, width: int, height: int, announced: int | None, stored: int, channels: int = 1
+    ) -> SourceInfo:
+        """What is known of `announced` frames, in samples of `stored` bits, that have no rate of their own.
+
+        Raises SourceError as `count` and `depth` do.
+        """
+        return SourceInfo(
+            name=self.name,
+            width=width,
+            height=height,
+            rate=self.rate,
+            frame_count=self.count(announced),
+            bit_depth=self.depth(stored),
+            channels=channels,
+        )
+
     def nothing_left(self, count: int) -> SourceError:
         """The error for a `start` beyond the last of `count` frames."""
         return SourceError(f"{self.name} has {count} frames, none from index {self.start} on; start earlier")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.frame import Frame, SourceInfo
+from pipeline.frame import Frame
 from pipeline.reading.request import Reader, Request, SourceLost, check_size
 
 MAX_SLAB = 1 << 30
@@ -54,15 +54,8 @@ class ZarrReader(Reader):
         count, height, width = array.shape
         if not count:
             raise SourceError(f"{request.name} holds no frames")
-        self.info = SourceInfo(
-            name=request.name,
-            width=width,
-            height=height,
-            rate=request.rate,
-            frame_count=request.count(count),
-            bit_depth=request.depth(8 * array.dtype.itemsize),
-            channels=1,
-        )
+        stored = 8 * array.dtype.itemsize
+        self.info = request.info(width=width, height=height, announced=count, stored=stored)
 
     def frames(self) -> Iterator[Frame]:
         """The frames; raises SourceLost at a damaged chunk, and where all chunks of a frame are missing."""

@@ -25,18 +25,17 @@ from torch import Tensor
 import detectors
 from detectors import weights
 from detectors.exported import folder
-from pipeline import backends
+from pipeline import backends, command
 from pipeline.config import parse_size
-from pipeline.errors import MoteError
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM = 6
 """Steps that do not count: they fill the window and set things up."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command.Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.backends", description=__doc__)
+    parser = command.Parser(prog="python -m tests.benchmarks.backends", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--detector", choices=folder.NETWORKS, default="tridos-nano")
     parser.add_argument("--size", default="320x256")
@@ -105,15 +104,14 @@ def measure(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def work(options: argparse.Namespace) -> None:
+    """Measure and print. Raises MoteError."""
+    print(measure(options))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    options = parser().parse_args(arguments)
-    try:
-        print(measure(options))
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

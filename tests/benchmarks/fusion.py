@@ -19,9 +19,9 @@ from datasets import layouts
 from datasets.clips import read_sequence
 from detectors import measure, weights
 from detectors.mask_measure import probability
+from pipeline import command
 from pipeline.components import components
 from pipeline.config import ComponentsConfig, SegmentationConfig
-from pipeline.errors import MoteError
 from pipeline.evaluate import Evaluator
 from pipeline.evaluation.matching import CENTRE_5
 from pipeline.fusion import confirmed, united
@@ -31,9 +31,9 @@ CONF = 0.4
 """Score that precision and recall are told at: that from which detections are drawn."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command.Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fusion", description=__doc__)
+    parser = command.Parser(prog="python -m tests.benchmarks.fusion", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--dataset", default="drone-ir")
     parser.add_argument("--root", type=Path, required=True)
@@ -98,15 +98,14 @@ def table(measured: dict[tuple[str, float], Evaluator]) -> str:
     return "\n".join(lines)
 
 
+def work(options: argparse.Namespace) -> None:
+    """Measure and print. Raises MoteError."""
+    print(table(evaluators(options)))
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print; returns the exit code."""
-    options = parser().parse_args(arguments)
-    try:
-        print(table(evaluators(options)))
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    """Run the benchmark; returns the exit code."""
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from contextlib import contextmanager, suppress
 
 from datasets.scene import Scene, Target
 from datasets.synthetic import render
+from pipeline import command
 from pipeline.command import whole
 from pipeline.config import RunConfig
-from pipeline.errors import MoteError
 from pipeline.report import Outcome
 from pipeline.runner import run
 from pipeline.settings import build
@@ -31,9 +31,9 @@ from pipeline.settings import build
 TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.2, scr=30))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command.Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.latency", description=__doc__)
+    parser = command.Parser(prog="python -m tests.benchmarks.latency", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--detector", default="tridos-nano")
     parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
@@ -102,14 +102,14 @@ def measure(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Print the table; returns the exit code."""
-    try:
-        print(measure(parser().parse_args()))
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+def work(options: argparse.Namespace) -> None:
+    """Measure and print. Raises MoteError."""
+    print(measure(options))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; returns the exit code."""
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

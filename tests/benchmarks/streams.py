@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
+from pipeline import command
 from pipeline.command import whole
 from pipeline.config import RunConfig
 from pipeline.device import pick_device
-from pipeline.errors import MoteError
 from pipeline.many import run_many
 from pipeline.runner import run
 from pipeline.settings import build
@@ -28,9 +28,9 @@ from pipeline.settings import build
 DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command.Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.streams", description=__doc__)
+    parser = command.Parser(prog="python -m tests.benchmarks.streams", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
     parser.add_argument("--streams", type=whole(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
@@ -87,15 +87,14 @@ def measure(options: argparse.Namespace) -> str:
     )
 
 
+def work(options: argparse.Namespace) -> None:
+    """Measure and print. Raises MoteError."""
+    print(measure(options))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    options = parser().parse_args(arguments)
-    try:
-        print(measure(options))
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from pipeline import command
 from pipeline.config import RunConfig
-from pipeline.errors import MoteError
 from pipeline.frame import Frame
 from pipeline.runner import batch_size, load_detector, run
 from pipeline.settings import build
@@ -29,9 +29,9 @@ from pipeline.stages import StreamingDetector, batches
 DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> command.Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.whole_job", description=__doc__)
+    parser = command.Parser(prog="python -m tests.benchmarks.whole_job", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
     parser.add_argument("--detector", default="tridos-nano")
@@ -93,15 +93,14 @@ def measure(options: argparse.Namespace) -> str:
     )
 
 
+def work(options: argparse.Namespace) -> None:
+    """Measure and print. Raises MoteError."""
+    print(measure(options))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    options = parser().parse_args(arguments)
-    try:
-        print(measure(options))
-    except MoteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":
