@@ -62,6 +62,10 @@ def tables(limits: Limits) -> str:
         removals.append([row.title, *map(shown, (row.alone, row.alone - limits.ap50, row.together))])
     factor = limits.ap50_resized
     removals.append(["sizes: one factor for each video", *map(shown, (factor, factor - limits.ap50)), "-"])
+    mapped = limits.ap50_mapped
+    removals.append(
+        ["sizes: one map, fitted on other videos", *map(shown, (mapped, mapped - limits.ap50)), "-"]
+    )
     spread = [["found width over the label's", "10 %", "50 %", "90 %"]]
     spread.append(["all", *map(shown, limits.width_ratios)])
     spread.append(["over the median of the video", *map(shown, limits.width_ratios_in_video)])
@@ -146,7 +150,10 @@ def plot(limits: Limits, path: Path) -> Path:
 
     figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
     bars, dots = figure.subplots(1, 2)
-    rows = [("one size factor for each video", limits.ap50_resized)]
+    rows = [
+        ("one size factor for each video", limits.ap50_resized),
+        ("one size map, fitted on other videos", limits.ap50_mapped),
+    ]
     rows += [(row.title, row.alone) for row in limits.removals]
     names, values = zip(*reversed(rows), strict=True)
     bars.barh(names, [value - limits.ap50 for value in values], left=limits.ap50, color=COLOURS[0])

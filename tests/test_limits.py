@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.evaluate import Evaluator
 from pipeline.evaluation.limits import limits_of
+from pipeline.evaluation.size_map import SizeMap
 from pipeline.limits import main
 from tests.coco_cases import TARGET, crowded_case, found, random_case, truth_of
 
@@ -105,6 +106,38 @@ def test_one_factor_for_a_video_mends_a_size_that_is_wrong_throughout_it():
     assert loose.counts.badly_boxed == 4
     assert result.width_ratios == pytest.approx([0.5, 0.75, 1])
     assert result.width_ratios_in_video == [1, 1, 1]
+
+
+def test_a_size_that_is_wrong_alike_in_all_videos_is_mended_by_what_other_videos_tell():
+    truth, detections = two_videos()
+    doubled = [{**row, "bbox": [*row["bbox"][:2], 6, 6]} for row in detections[:4]] + detections[4:]
+    for row, image in zip(doubled[:4], range(1, 5), strict=True):
+        row["bbox"][:2] = [13 + image, 13]
+    result = limits(doubled, truth)
+    assert (result.ap50, result.ap50_mapped) == (0, 1)
+
+
+def test_what_the_labels_of_one_video_alone_could_tell_is_not_mended():
+    truth, detections = two_videos()
+    result = limits(detections, truth)
+    assert result.ap50_mapped < 0.6 < result.ap50_resized
+
+
+def test_a_map_of_sizes_finds_the_law_between_them():
+    rng = np.random.default_rng(0)
+    found = rng.uniform(4, 40, (200, 2))
+    labels = np.column_stack([0.8 * found[:, 1] ** 0.9, 3 * found[:, 0] ** 0.5])
+    labels[:20] *= 5  # a tenth of the labels is wrong
+    known, size_map = found[20:], SizeMap.fit(found, labels)
+    np.testing.assert_allclose(known * size_map.factors(known), labels[20:], rtol=0.03)
+    beyond = np.array([[0.0, 0.0], [1e4, 1e4]])
+    edge = np.clip(beyond, found.min(axis=0), found.max(axis=0))
+    np.testing.assert_allclose(size_map.factors(beyond), size_map.factors(edge))
+
+
+def test_sizes_that_do_not_differ_give_a_factor():
+    size_map = SizeMap.fit(np.full((5, 2), 8.0), np.full((5, 2), 12.0))
+    np.testing.assert_allclose(size_map.factors(np.array([[8.0, 8.0], [3.0, 30.0]])), 1.5)
 
 
 @pytest.mark.parametrize("seed", range(4))

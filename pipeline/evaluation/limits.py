@@ -16,6 +16,7 @@ from pipeline.evaluate import Evaluator
 from pipeline.evaluation.found import Found
 from pipeline.evaluation.matches import Matches
 from pipeline.evaluation.matching import CENTRE_5, IOU, Criterion, match, nearnesses, overlaps, pairs_of
+from pipeline.evaluation.size_map import maps_for
 from pipeline.evaluation.truth import FrameTruth
 
 TOUCHING = 0.1
@@ -92,6 +93,8 @@ class Limits:
     centre_ap: float
     ap50_resized: float
     """AP50 with one factor of width and one of height for each video."""
+    ap50_mapped: float
+    """AP50 with all sizes changed by one map that was fitted on other videos; see `size_map`."""
     removals: list[Removal]
     counts: ErrorCounts
     width_ratios: list[float]
@@ -111,25 +114,33 @@ def limits_of(evaluator: Evaluator, threshold: float) -> Limits:
     Raises UsageError where no frame was added.
     """
     frames, videos = evaluator.results(), evaluator.videos()
-    resized, rows, ratios, relative = list(frames), [], [np.zeros((0, 2))], [np.zeros((0, 2))]
-    for name, inside in videos:
+    resized, mapped = list(frames), list(frames)
+    rows, ratios, relative = [], [np.zeros((0, 2))], [np.zeros((0, 2))]
+    pairs = [
+        size_pairs([frames[place] for place in np.flatnonzero(inside)], threshold) for _, inside in videos
+    ]
+    for (name, inside), sizes, size_map in zip(videos, pairs, maps_for(pairs), strict=True):
         places = np.flatnonzero(inside)
         own = [frames[place] for place in places]
-        found = size_ratios(own, threshold)
+        found = sizes[0] / sizes[1]
         median = np.median(found, axis=0) if len(found) else np.ones(2)
         mended = [resize(frame, 1 / median) for frame in own]
         for place, frame in zip(places, mended, strict=True):
             resized[place] = frame
+            if size_map:
+                mapped[place] = resize(frames[place], size_map.factors(frames[place][1].boxes[:, 2:]))
         ratios.append(found)
         relative.append(found / median)
         rows.append(_video(name, own, mended, median if len(found) else None, threshold))
     if not videos:
-        ratios.append(size_ratios(frames, threshold))
+        found, labels = size_pairs(frames, threshold)
+        ratios.append(found / labels)
     return Limits(
         threshold=threshold,
         ap50=_precision(frames, IOU) or 0.0,
         centre_ap=_precision(frames, CENTRE_5) or 0.0,
         ap50_resized=_precision(resized, IOU) or 0.0,
+        ap50_mapped=_precision(mapped, IOU) or 0.0,
         removals=removals(frames, threshold),
         counts=count_errors(frames, threshold),
         width_ratios=_percentiles(np.concatenate(ratios)[:, 0]),
@@ -199,22 +210,22 @@ def without_missed(truth: FrameTruth, found: Found, threshold: float) -> Frame:
 
 
 def resize(frame: Frame, factors: np.ndarray) -> Frame:
-    """All detections of a frame with width and height times `factors`, (2,), round their centres."""
+    """All detections of a frame with width and height times `factors`, (2,) or (N, 2), round their centre."""
     truth, found = frame
     boxes = _box(found.boxes[:, :2] + found.boxes[:, 2:] / 2, found.boxes[:, 2:] * factors)
     return truth, found._replace(boxes=boxes)
 
 
-def size_ratios(frames: Sequence[Frame], threshold: float) -> np.ndarray:
-    """(P, 2) found over annotated width and height of detections from a score on that are near targets."""
-    rows = [np.zeros((0, 2))]
+def size_pairs(frames: Sequence[Frame], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Found and annotated width and height, (P, 2) each, of detections from a score on near targets."""
+    rows = [np.zeros((0, 2, 2))]
     for truth, found in frames:
         target = near(truth, found)
         pairs = (target >= 0) & (found.scores >= threshold)
-        label = truth.boxes[target[pairs], 2:]
-        known = (label > 0).all(axis=1) & (found.boxes[pairs, 2:] > 0).all(axis=1)
-        rows.append(found.boxes[pairs][known, 2:] / label[known])
-    return np.concatenate(rows)
+        both = np.stack([found.boxes[pairs, 2:], truth.boxes[target[pairs], 2:]], axis=1)
+        rows.append(both[(both > 0).all(axis=(1, 2))])
+    both = np.concatenate(rows)
+    return both[:, 0], both[:, 1]
 
 
 def count_errors(frames: Sequence[Frame], threshold: float) -> ErrorCounts:
