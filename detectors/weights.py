@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ WRAPPERS = ("state_dict", "model", "ema", "net")
 """Keys under which programs of the field store a state dict inside their checkpoint."""
 PREFIXES = ("module.", "model.", "decode_head.")
 """What programs of the field put before all names: the attribute under which they keep the network."""
+MOST_UNPACKED = 20
+"""Times its own size that an archive may unpack to: torch packs without compressing, others by a little."""
 
 
 class PassedOver(dict):
@@ -100,6 +103,12 @@ ZOO_TABLE: dict[str, ZooEntry] = {
         detector="datransnet",
         note="pixels of targets in single infrared pictures of many cameras",
     ),
+    "rdian-nuaa-sirst": ZooEntry(
+        file="rdian-nuaa-sirst.safetensors",
+        sha256="791029cf317de409d5bf73421efbd2a1b4c0ef0584a737b2d31ce347b1e0529b",
+        detector="rdian",
+        note="the same, of a thirteenth of the size; now and then a large false area",
+    ),
 }
 """Name → weights. The first entry for a detector is its default."""
 
@@ -157,6 +166,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        require_plain_archive(path)
         with torch.serialization.safe_globals(_STAND_INS):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -184,6 +194,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return bare(loaded)
 
 
+def require_plain_archive(path: Path) -> None:
+    """Raise ValueError for an archive that unpacks to more than it can mean, or that holds a program."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    unpacked, size = sum(part.file_size for part in parts), path.stat().st_size
+    if unpacked > MOST_UNPACKED * size:
+        raise ValueError(f"{size} bytes unpack to {unpacked}")
+    if any(part.filename.endswith("/constants.pkl") for part in parts):
+        raise ValueError("it is a program of TorchScript")
+
+
 def bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict without prefixes common to all its names, as wrappers of networks add them."""
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
@@ -202,6 +225,12 @@ def load(model: nn.Module, path: Path) -> None:
 
 def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
     """What `load` does, with the tensors that were read from `path`."""
+    require_fit(model, found, path)
+    model.load_state_dict(found)
+
+
+def require_fit(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError, as `load` does, where the tensors read from `path` are not those of the model."""
     wanted = model.state_dict()
     missing = sorted(set(wanted) - set(found))
     unexpected = sorted(set(found) - set(wanted))
@@ -215,7 +244,6 @@ def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
     if faults:
         name, lists = type(model).__name__, "; ".join(faults)
         raise WeightsError(f"{path} is not for this {name}: {lists}; choose the fitting --detector")
-    model.load_state_dict(found)
 
 
 def network(detector: str, name_or_path: str) -> tuple[nn.Module, Path, ZooEntry | None]:
@@ -224,11 +252,17 @@ def network(detector: str, name_or_path: str) -> tuple[nn.Module, Path, ZooEntry
     Options come from the table, else from what the file's shapes tell. Raises what `locate`, `load` and
     `detectors.build` raise.
     """
+    import torch
+
     import detectors
 
     path, entry = locate(name_or_path)
     state = read_state_dict(path)
-    model = detectors.build(detector, **(dict(entry.options) if entry else options_of(state, path, detector)))
+    options = dict(entry.options) if entry else options_of(state, path, detector)
+    if not entry:  # what a file tells of its network may take any amount of memory: nothing is made of it yet
+        with torch.device("meta"):
+            require_fit(detectors.build(detector, **options), state, path)
+    model = detectors.build(detector, **options)
     fill(model, state, path)
     return model, path, entry
 
@@ -295,6 +329,7 @@ def options_of(state: Mapping[str, Tensor], path: Path, detector: str) -> dict[s
     import detectors
 
     name = detectors.canonical(detector)
+    state = {key: tensor for key, tensor in state.items() if tensor.ndim}  # single numbers have no length
     classes = state.get("head.cls_preds.0.bias")
     told = {} if classes is None else {"num_classes": len(classes)}
     if name in detectors.SEGMENTERS:
