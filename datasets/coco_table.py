@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -71,7 +72,8 @@ def with_videos(table: dict, root: Path, faults: Faults) -> dict:
 
 def _finder(root: Path, path: str, number: int) -> Callable[[int], bool]:
     """Whether the picture of another number lies beside the one at `path`."""
-    return lambda other: (root / neighbour(path, other - number)).is_file()
+    # os.path: names that no file can have, too long for one, say, are none that it raises an error for
+    return lambda other: os.path.isfile(root / neighbour(path, other - number))
 
 
 def _size(root: Path, image: dict, faults: Faults) -> tuple[int, int]:

@@ -13,8 +13,9 @@ Conventions of pixels and frames, each kept by what reads and writes it:
 So the box of the single pixel at the top left is `[0, 0, 1, 1]` in COCO, `1,1,1,1` in MOT, one pixel of a
 mask, and 0 0 1 1 in memory. Decimals are kept, to a millionth of a pixel, by all but masks.
 
-Frames are not copied: COCO-video and MOT name videos by relative paths, MOT and masks hold relative links to
-pictures. What cannot be carried is told on standard error.
+Frames are not copied: MOT and masks hold relative links to pictures and videos. COCO-video names files below
+its own folder; to those elsewhere it has links, in a folder NAME_files beside it. What cannot be carried is
+told on standard error.
 """
 
 from __future__ import annotations
@@ -44,17 +45,24 @@ def convert(dataset: Dataset, to: str, output: Path) -> list[str]:
     OutputError for an `output` that exists or cannot be written, UsageError for what the format cannot hold,
     SourceError for masks that cannot be read.
     """
-    if output.exists():
-        raise OutputError(f"{output} exists; choose another place, or remove it")
-    writers: dict[str, Callable[[Dataset, Path], list[str]]]
+    links = output.with_name(f"{output.stem}_files")
+    for place in (output, *([links] if to == "coco-video" else [])):
+        if place.exists():
+            raise OutputError(f"{place} exists; choose another place, or remove it")
+    writers: dict[str, Callable[[Dataset, Path, Path], list[str]]]
     writers = {"coco-video": _write_coco, "mot": _write_mot, "masks": _write_masks}
     # Beside the output, since relative paths must hold in both places.
     unfinished = output.with_name(f".{output.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)  # of a conversion that was killed
         unfinished.mkdir(parents=True)
-        remarks = writers[to](dataset, unfinished)
-        (unfinished / TABLE if to == "coco-video" else unfinished).rename(output)
+        remarks = writers[to](dataset, unfinished, output)
+        if to == "coco-video":
+            (unfinished / TABLE).rename(output)
+            if any(unfinished.iterdir()):
+                unfinished.rename(links)
+        else:
+            unfinished.rename(output)
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror}; choose another place") from error
     finally:
@@ -62,12 +70,18 @@ def convert(dataset: Dataset, to: str, output: Path) -> list[str]:
     return [*dataset.remarks, *remarks]
 
 
-def _write_coco(dataset: Dataset, folder: Path) -> list[str]:
+def _write_coco(dataset: Dataset, folder: Path, output: Path) -> list[str]:
     from datasets.coco_table import moved
-    from datasets.frame_files import listed_path
+    from datasets.frame_files import link, listed_path
 
     def move(path: str) -> str:
-        return listed_path((dataset.root / path).resolve(), folder.parent.resolve())
+        place = listed_path((dataset.root / path).absolute(), output.parent.absolute())
+        if not place.startswith("../"):
+            return place
+        if not (folder / path).is_symlink():  # several sequences may be in one video
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            link(dataset.root / path, folder / path)
+        return f"{output.stem}_files/{path}"
 
     text = json.dumps(moved(dataset.coco(), move), separators=(",", ":"))
     (folder / TABLE).write_text(text + "\n", encoding="utf-8")
@@ -78,13 +92,13 @@ def _write_coco(dataset: Dataset, folder: Path) -> list[str]:
     ]
 
 
-def _write_mot(dataset: Dataset, folder: Path) -> list[str]:
+def _write_mot(dataset: Dataset, folder: Path, output: Path) -> list[str]:
     from datasets.mot import write_sequences
 
     return [*_shapes(dataset), *write_sequences(dataset.records, dataset.classes, dataset.root, folder)]
 
 
-def _write_masks(dataset: Dataset, folder: Path) -> list[str]:
+def _write_masks(dataset: Dataset, folder: Path, output: Path) -> list[str]:
     from datasets.masks import write_folder
 
     lost = write_folder(dataset.records, dataset.root, folder, split=_split_name(dataset))

@@ -10,13 +10,17 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.errors import OutputError, SourceError, UsageError
 
+MOST_DIGITS = 18
 _NUMBER = re.compile(r"\d+(?=\D*$)")
 
 
 def frame_number(path: str) -> int | None:
-    """The last number in the name of a file, its suffix aside: 12 for `a/frame_012.png`; None without one."""
+    """The last number in the name of a file, its suffix aside: 12 for `a/frame_012.png`; None without one.
+
+    What has more digits than 64 bits hold counts no frames.
+    """
     match = _NUMBER.search(PurePosixPath(path).stem)
-    return int(match[0]) if match else None
+    return int(match[0]) if match and len(match[0]) <= MOST_DIGITS else None
 
 
 def neighbour(path: str, step: int) -> str:
@@ -44,15 +48,30 @@ def relative(path: str) -> str:
     """A listed path relative to the root: of absolute ones, as other machines wrote them, the part from
     the last `images/` on.
 
-    Raises UsageError for an absolute path without such a part.
+    Raises UsageError for an absolute path without such a part, and for one that leads out of the root.
     """
     path = path.replace("\\", "/")
-    if not path.startswith("/") and not re.match(r"[A-Za-z]:/", path):
-        return path
-    _, images, rest = path.rpartition("/images/")
-    if not images:
-        raise UsageError(f"'{path}' is absolute and has no 'images/' in it, from which it would be taken")
-    return f"images/{rest}"
+    if _is_absolute(path):
+        _, images, rest = path.rpartition("/images/")
+        if not images:
+            raise UsageError(f"'{path}' is absolute and has no 'images/' in it, from which it would be taken")
+        path = f"images/{rest}"
+    return inside(path)
+
+
+def inside(path: str) -> str:
+    """A listed path as it is. Raises UsageError for one that leads out of the root.
+
+    Only what is written counts: links on the disk are followed, for whoever made them may read there.
+    """
+    plain = path.replace("\\", "/")
+    if _is_absolute(plain) or os.path.normpath(plain).split("/")[0] == ".." or "\0" in plain:
+        raise UsageError(f"'{path}' is not below the root of the dataset, where all its files must be")
+    return path
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") or re.match(r"[A-Za-z]:", path) is not None
 
 
 def listed_path(path: Path, root: Path) -> str:
@@ -61,8 +80,11 @@ def listed_path(path: Path, root: Path) -> str:
 
 
 def flat_names(names: Iterable[str]) -> list[str]:
-    """Names of sequences as names of files. Raises UsageError where two would be the same."""
+    """Names of sequences as names of files. Raises UsageError where two would be the same, or one is none."""
     flat = [name.replace("/", "_") for name in names]
+    wrong = next((name for name in flat if name in ("", ".", "..") or "\0" in name), None)
+    if wrong is not None:
+        raise UsageError(f"a sequence is called '{wrong}', which no file can be; give it another name")
     twice = next((name for name, count in Counter(flat).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"two sequences would be called '{twice}'; convert them one by one")
@@ -78,7 +100,7 @@ def picture_size(path: Path) -> tuple[int, int]:
             return image.size
     except FileNotFoundError as error:
         raise SourceError(f"{path} is missing") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, LookupError, Image.DecompressionBombError) as error:
         raise SourceError(f"{path} cannot be read as an image") from error
 
 

@@ -4,13 +4,14 @@ A row of gt.txt is `frame,id,left,top,width,height,counts,class,visibility`. Fra
 pixels: a box at the picture's left edge has left 1. Here both count from 0, and right and bottom are
 exclusive: x1 = left − 1, x2 = left − 1 + width. Decimals are kept. Rows that do not count (0) are left out.
 Classes count from 1; their names are the lines of gt/labels.txt where there is one. A sequence whose frames
-are in a video names it in seqinfo.ini as `video`, relative to the sequence's folder; other programs pass over
-that key.
+are in a video names it in seqinfo.ini as `video`, relative to the sequence's folder and below the root; other
+programs pass over that key.
 """
 
 from __future__ import annotations
 
 import configparser
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +19,26 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.faults import Faults
-from datasets.frame_files import every_frame, flat_names, frame_number, link, listed_path, picture_size
-from datasets.records import Annotations, VideoRecord
+from datasets.frame_files import (
+    every_frame,
+    flat_names,
+    frame_number,
+    inside,
+    link,
+    listed_path,
+    picture_size,
+)
+from datasets.records import Annotations, VideoRecord, require_length
 from datasets.text_lists import read_text
 from pipeline.boxes import from_xywh, to_xywh
 from pipeline.errors import SourceError, UsageError
 from pipeline.sources import IMAGE_SUFFIXES, natural_order
 
 BEYOND = "boxes after the last frame"
+MOST = 2**53
+"""Largest number of a row: up to there whole ones are exact."""
+MAX_CLASSES = 10_000
+"""Each used or not is given a name, and a single wrong number can claim any count."""
 USUAL_RATE = 30
 
 
@@ -55,6 +68,8 @@ def read_sequences(root: Path, place: str, classes: tuple[str, ...], faults: Fau
         skipped += left_out
         names = _class_names(folder, names)
     highest = max((row.label for _, rows, _ in read for row in rows), default=0) + 1
+    if highest > MAX_CLASSES:
+        raise UsageError(f"{root / place}: class {highest} is used; up to {MAX_CLASSES} classes are read")
     if not names:
         names = classes if highest <= len(classes) else tuple(f"class {n}" for n in range(1, highest + 1))
     if highest > len(names):
@@ -82,7 +97,7 @@ def _read_rows(path: Path) -> tuple[list[_Row], int]:
         try:
             values = [float(part) for part in line.split(",") if part.strip()]
             frame, instance, left, top, width, height = values[:6]
-            usable = np.isfinite(values).all() and frame >= 1 and frame.is_integer()
+            usable = np.abs(values).max() <= MOST and frame >= 1 and frame.is_integer()
         except ValueError:
             usable = False
         if not usable:
@@ -110,9 +125,10 @@ def _class_names(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _record(folder: Path, root: Path, rows: list[_Row], faults: Faults, *, first_id: int) -> VideoRecord:
     info = _seqinfo(folder / "seqinfo.ini")
-    pictures = {} if "video" in info else _pictures(folder / info.get("imdir", "img1"), root)
+    pictures = {} if "video" in info else _pictures(_below(folder, info.get("imdir", "img1"), root), root)
     annotated = max((row.frame for row in rows), default=-1) + 1
     length = int(_fact(info, "seqlength", folder)) or max([annotated, *(number + 1 for number in pictures)])
+    require_length(length, str(folder))
     for row in rows:
         if row.frame >= length:
             faults.add(BEYOND, f"{folder.name} frame {row.frame}, after {length} frames")
@@ -125,7 +141,7 @@ def _record(folder: Path, root: Path, rows: list[_Row], faults: Faults, *, first
             frames[row.frame].append(row)
     return VideoRecord(
         name=info.get("name") or folder.resolve().name,
-        file_name=listed_path(folder / info["video"], root) if "video" in info else "",
+        file_name=listed_path(_below(folder, info["video"], root), root) if "video" in info else "",
         width=width,
         height=height,
         image_ids={frame: first_id + frame for frame in range(length)},
@@ -135,6 +151,15 @@ def _record(folder: Path, root: Path, rows: list[_Row], faults: Faults, *, first
         instances=tuple(np.array([row.instance for row in part], dtype=np.int64) for part in frames),
         fps=_fact(info, "framerate", folder),
     )
+
+
+def _below(folder: Path, path: str, root: Path) -> Path:
+    """What seqinfo.ini names, from its folder on. Raises UsageError where it is not below the root."""
+    try:
+        inside(listed_path(folder / path, root))
+    except UsageError as error:
+        raise UsageError(f"{folder / 'seqinfo.ini'}: {error}") from error
+    return folder / path
 
 
 def _seqinfo(path: Path) -> dict[str, str]:
@@ -162,7 +187,7 @@ def _fact(info: dict[str, str], key: str, folder: Path) -> float:
 
 def _pictures(folder: Path, root: Path) -> dict[int, str]:
     """Frame from 0 → path, by the numbers in the names (from 1, or from 0 if there is a 0), else in order."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False, too, for a name too long for a folder
         raise SourceError(f"{folder} is missing; the pictures of the sequence are expected there")
     names = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     paths = [listed_path(path, root) for path in sorted(names, key=natural_order)]
@@ -189,7 +214,7 @@ def _first_size(folder: Path, root: Path, pictures: dict[int, str], faults: Faul
 def write_sequences(
     records: Sequence[VideoRecord], classes: tuple[str, ...], root: Path, folder: Path
 ) -> list[str]:
-    """Write records into a folder, a sequence each; pictures become links to those below the root.
+    """Write records into a folder, a sequence each, with links to pictures and videos below the root.
 
     Boxes without identity get numbers of their own. Returns what could not be carried, a line each; raises
     OutputError where a link, OSError where a file cannot be made, UsageError where two sequences would have
@@ -202,8 +227,10 @@ def write_sequences(
         (sequence / "gt" / "labels.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
         lines, without = _gt_lines(record)
         (sequence / "gt" / "gt.txt").write_text("".join(lines), encoding="utf-8")
-        (sequence / "seqinfo.ini").write_text(_seqinfo_text(record, root, sequence), encoding="utf-8")
+        (sequence / "seqinfo.ini").write_text(_seqinfo_text(record), encoding="utf-8")
         _link_pictures(record, root, sequence / "img1")
+        if record.file_name:
+            link(root / record.file_name, sequence / _video_name(record))
         unknown += without
         not_annotated += len(record) - len(record.image_ids)
         no_rate += not record.fps
@@ -237,7 +264,12 @@ def _decimal(value: float) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
-def _seqinfo_text(record: VideoRecord, root: Path, sequence: Path) -> str:
+def _video_name(record: VideoRecord) -> str:
+    """What the video of a sequence is called in its folder."""
+    return f"video{Path(record.file_name).suffix}"
+
+
+def _seqinfo_text(record: VideoRecord) -> str:
     facts = {
         "name": record.name,
         "imDir": "img1",
@@ -246,9 +278,7 @@ def _seqinfo_text(record: VideoRecord, root: Path, sequence: Path) -> str:
         "imWidth": record.width,
         "imHeight": record.height,
         "imExt": Path(record.files[0]).suffix if record.files else "",
-        "video": listed_path((root / record.file_name).resolve(), sequence.resolve())
-        if record.file_name
-        else "",
+        "video": _video_name(record) if record.file_name else "",
     }
     return "[Sequence]\n" + "".join(f"{key}={value}\n" for key, value in facts.items() if value != "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.frame_files import every_frame
+from datasets.frame_files import every_frame, inside
 from pipeline.boxes import from_xywh
 from pipeline.errors import UsageError
 
@@ -22,6 +23,20 @@ KEYS = {
     "videos": ("id", "name"),
 }
 """What each row of a list is known by; all are numbers or text."""
+TYPES = {
+    "images": {
+        "video_id": (int, float, str),
+        "frame_id": int,
+        "file_name": str,
+        "width": int,
+        "height": int,
+    },
+    "videos": {"name": str, "file_name": str, "fps": (int, float), "width": int, "height": int},
+}
+"""What else is used of a row, where it is there; no number is negative."""
+
+MAX_FRAMES = 1_000_000
+"""Of one sequence: each takes memory, annotated or not, and a single wrong number can claim any count."""
 
 
 class Annotations(NamedTuple):
@@ -72,7 +87,7 @@ def load_json(path: Path, *, kind: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {kind} {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also for numbers of thousands of digits
         raise UsageError(f"{kind} {path} are not JSON: {error}") from error
 
 
@@ -94,6 +109,7 @@ def _fault(table: dict) -> str | None:
             return f"'{name}' is not a list of objects"
         for number, row in enumerate(rows):
             wrong = [key for key in keys if type(row.get(key)) not in (int, float, str)]
+            wrong += [key for key, kind in TYPES.get(name, {}).items() if not _is_of(kind, row.get(key))]
             if wrong:
                 return f"{name}[{number}] has no valid '{wrong[0]}'"
     if not table["categories"]:
@@ -103,11 +119,24 @@ def _fault(table: dict) -> str | None:
     return None if number is None else f"annotations[{number}] has no valid 'bbox'"
 
 
+def _is_of(kind: type | tuple[type, ...], value: Any) -> bool:
+    """Whether JSON holds a value of a kind, no negative and no infinite number, or nothing."""
+    if value is None:
+        return True
+    return isinstance(value, kind) and (isinstance(value, str) or 0 <= value < math.inf)
+
+
 def _is_box(box: Any) -> bool:
     """Whether JSON holds four finite numbers, width and height not negative."""
     if not isinstance(box, list) or len(box) != 4:
         return False
     return all(type(side) in (int, float) and abs(side) < 1e9 for side in box) and min(box[2:]) >= 0
+
+
+def require_length(count: int, name: str) -> None:
+    """Raise UsageError for a sequence that claims more frames than are meant."""
+    if count > MAX_FRAMES:
+        raise UsageError(f"{name} has frames up to number {count}; sequences of up to {MAX_FRAMES} are read")
 
 
 def video_records(table: dict) -> list[VideoRecord]:
@@ -119,7 +148,7 @@ def video_records(table: dict) -> list[VideoRecord]:
         raise UsageError("annotations have no 'videos': COCO-video ground truth is needed")
     try:
         return _grouped(table)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"annotations are not COCO-video ground truth: {error!r}") from error
 
 
@@ -147,14 +176,16 @@ def _instance(annotation: dict) -> int:
 
 def _record(video: dict, images: dict[int, dict], boxes: dict[int, list]) -> VideoRecord:
     ids = {frame: image["id"] for frame, image in images.items()}
-    found = [boxes.get(ids.get(frame), []) for frame in range(max(ids, default=-1) + 1)]
+    count = max(ids, default=-1) + 1
+    require_length(count, f"video {video['name']}")
+    found = [boxes.get(ids.get(frame), []) for frame in range(count)]
     sized = video if "width" in video else next(iter(images.values()), video)
-    names = {frame: image["file_name"] for frame, image in images.items() if image.get("file_name")}
+    names = {frame: inside(image["file_name"]) for frame, image in images.items() if image.get("file_name")}
     pictures = names and not video.get("file_name")
     instances = tuple(np.array([number for _, _, number in rows], dtype=np.int64) for rows in found)
     return VideoRecord(
         name=video["name"],
-        file_name="" if pictures else video.get("file_name", ""),
+        file_name="" if pictures else inside(video.get("file_name") or ""),
         width=sized["width"],
         height=sized["height"],
         image_ids=ids,

@@ -91,5 +91,10 @@ def build(name: str, **options) -> nn.Module:
     name = canonical(name)
     try:
         return DETECTORS[name](**options)
-    except (TypeError, ValueError) as error:
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:  # of torch, for sizes beyond its own
         raise UsageError(f"cannot build detector '{name}': {error}") from error

@@ -15,6 +15,10 @@ class MoteError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line, whatever the values in it hold."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(MoteError):
     """A wrong option, name, configuration key or ground-truth file; exit code 2."""

@@ -47,7 +47,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"cannot read configuration {path}: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits, deep nesting
         raise UsageError(f"configuration {path} is not valid TOML: {error}") from error
 
 
@@ -59,7 +59,7 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
         raise UsageError(f"setting '{text}' is not of the form section.key=value")
     try:
         return path, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return path, value.strip()
 
 

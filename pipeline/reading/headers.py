@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 _PNG, _BMP, _JPEG, _TIFF = b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8", (b"II", b"MM")
 _MAX_PAGES = 10_000_000
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of JPEG: start of frame, but its tables
+_DAMAGED = (struct.error, ValueError, OverflowError)  # the latter for places beyond what a file can have
 _SUBFILE, _WIDTH, _HEIGHT = 254, 256, 257
 _VALUES = {3: "H", 4: "I", 13: "I", 16: "Q"}  # types of TIFF fields that can hold a size
 
@@ -37,7 +38,7 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(_TIFF):
             page = next(_pages(io.BytesIO(data)), None)
             return (page.width, page.height) if page else None
-    except struct.error:
+    except _DAMAGED:
         return None
     return None
 
@@ -46,7 +47,7 @@ def tiff_pages(file: BinaryIO) -> list[Page]:
     """The pages of a TIFF file at full resolution; none where it is damaged or something else."""
     try:
         return list(_pages(file))
-    except struct.error:
+    except _DAMAGED:
         return []
 
 

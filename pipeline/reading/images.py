@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -99,6 +100,9 @@ class _Stack:
             pixels = np.asarray(self._file) if mode in _PAGE_TYPES else None
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise SourceError(f"{place} cannot be decoded: {' '.join(str(error).split())}") from error
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, struct.error) as error:
+            # Pillow does not look at all that a damaged page may say
+            raise SourceError(f"{place} cannot be decoded: it is damaged ({type(error).__name__})") from error
         if pixels is None:
             raise SourceError(f"{place} holds pixels of kind {mode}; give 8 or 16 bit grey, or 8 bit colour")
         return np.ascontiguousarray(pixels, dtype=_PAGE_TYPES[mode])

@@ -76,6 +76,8 @@ class ZarrReader(Reader):
         check_size(name, array.shape[2], array.shape[1])
         if getattr(array, "shards", None):
             raise SourceError(f"{name} is stored in shards; write it again without, one chunk a file")
+        if min(array.chunks) < 1:
+            raise SourceError(f"{name} has chunks of {'x'.join(map(str, array.chunks))}, which hold nothing")
         chunk = prod(map(int, array.chunks)) * array.dtype.itemsize
         frame_chunks = prod(
             -(-size // part) for size, part in zip(array.shape[1:], array.chunks[1:], strict=True)

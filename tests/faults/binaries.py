@@ -1,0 +1,216 @@
+"""What is fuzzed of what programs write: zarr, weights, pictures, video; the files, and what reads them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.sources import SourceLost, open_source
+from tests.faults.mutants import COUNT, SIZE, Seed, made, whole
+from tests.media import LOSSLESS, grey_frames, write_video
+
+
+def frames_of(path: Path) -> str:
+    """Reads all frames of a source."""
+    given = 0
+    with open_source(path) as source:
+        try:
+            for _ in source:
+                given += 1
+        except SourceLost:
+            return "some frames, then a loss"
+    return "all frames" if given == COUNT else "fewer or more frames"
+
+
+# Zarr
+
+
+def in_store(files: dict[str, bytes], folder: Path) -> Path:
+    """Lays a store down under a name that is taken for one."""
+    whole(files, folder / "a.zarr")
+    return folder / "a.zarr"
+
+
+def zarr() -> list[Seed]:
+    """Stores of both versions of the format, by all ways to compress."""
+    import zarr
+    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+    data = np.stack(grey_frames(COUNT, *SIZE[::-1]))
+    options = [
+        {"zarr_format": 2, "compressors": None},
+        {"zarr_format": 2},
+        {"zarr_format": 3, "compressors": [BloscCodec()]},
+        {"zarr_format": 3, "compressors": [GzipCodec()]},
+        {"zarr_format": 3, "compressors": [ZstdCodec()]},
+    ]
+    return [
+        Seed(
+            made(lambda folder, more=more: zarr.create_array(folder, data=data, chunks=(2, 12, 32), **more)),
+            in_store,
+            frames_of,
+        )
+        for more in options
+    ]
+
+
+# Weights
+
+
+def zipped(files: dict[str, bytes], folder: Path) -> Path:
+    """Lays files down as a checkpoint of torch, whose checksums are right whatever is in it."""
+    path = folder / "a.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            archive.writestr(f"a/{name}", data)
+    return path
+
+
+def members(path: Path) -> dict[str, bytes]:
+    """What a checkpoint of torch is made of."""
+    with zipfile.ZipFile(path) as archive:
+        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+
+
+def read_weights(detector: str) -> Callable[[Path], str]:
+    """What `--weights` does with a file."""
+
+    def read(path: Path) -> str:
+        from detectors import weights
+
+        weights.network(detector, str(path))
+        weights.enlargement(path)
+        return "loaded"
+
+    return read
+
+
+def read_checkpoint(path: Path) -> str:
+    """What a training run does with the state it goes on from."""
+    import torch
+
+    from detectors import checkpoint
+    from detectors.recipe import Recipe
+
+    checkpoint.load(path, asdict(Recipe()), device=torch.device("cpu"))
+    return "loaded"
+
+
+def weights() -> list[Seed]:
+    """Weights with metadata, in either format, and the state of a training run."""
+    import torch
+
+    import detectors
+    from detectors import weights
+    from detectors.recipe import Recipe
+
+    recipe = {"model": {"name": "rdian", "options": {}}, "data": {"enlarge": 1.5}}
+    nano = {**recipe, "model": {"name": "tridos-nano", "options": {"num_classes": 1}}}
+    few = {"head.cls_preds.0.bias": torch.zeros(1), "head.cls_preds.0.weight": torch.zeros(1, 8, 1, 1)}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = detectors.build("rdian").state_dict()
+
+    def checkpoint(value: object) -> dict[str, bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(value, Path(folder, "a.pt"))
+            return members(Path(folder, "a.pt"))
+
+    def tensors(value: dict, told: dict) -> dict[str, bytes]:
+        return made(lambda folder: weights.save(value, folder / "a.safetensors", metadata={"recipe": told}))
+
+    training = {"step": 3, "model": few, "recipe": asdict(Recipe()), "best": {"ap50": 0.5}}
+    return [
+        Seed(tensors(state, recipe), whole, read_weights("rdian")),
+        Seed(tensors(few, nano), whole, read_weights("tridos-nano")),
+        Seed(
+            checkpoint({"state_dict": {f"module.{k}": v for k, v in few.items()}}),
+            zipped,
+            read_weights("rdian"),
+        ),
+        Seed(checkpoint(training), zipped, read_checkpoint),
+    ]
+
+
+# Pictures
+
+
+def as_png(files: dict[str, bytes], folder: Path) -> Path:
+    """Lays chunks down as a PNG picture, whose checksums are right whatever is in them."""
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, part in files.items():
+        kind = name.partition(" ")[2].encode()
+        data += struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+    (folder / "a.png").write_bytes(data)
+    return folder
+
+
+def png_chunks(data: bytes) -> dict[str, bytes]:
+    """Number and kind → content of the chunks of a PNG picture."""
+    found, place = {}, 8
+    while place < len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind = data[place + 4 : place + 8].decode()
+        found[f"{len(found)} {kind}"] = data[place + 8 : place + 8 + length]
+        place += 12 + length
+    return found
+
+
+def folder_of(files: dict[str, bytes], folder: Path) -> Path:
+    """Lays pictures down; the folder is read."""
+    whole(files, folder)
+    return folder
+
+
+def image() -> list[Seed]:
+    """Pictures of all kinds that are read, grey and in colour, 8 and 16 bit, and a stack of pages."""
+    from PIL import Image
+
+    grey = grey_frames(1, *SIZE[::-1])[0]
+    kinds = [(".png", grey), (".png", grey * np.uint16(257)), (".tiff", grey * np.uint16(257))]
+    kinds += [(suffix, cv2.merge([grey, grey[::-1], grey])) for suffix in (".png", ".bmp", ".jpg", ".tif")]
+    seeds = [
+        Seed({f"a{suffix}": cv2.imencode(suffix, pixels)[1].tobytes()}, folder_of, frames_of)
+        for suffix, pixels in kinds
+    ]
+    pages = [Image.fromarray(picture) for picture in grey_frames(COUNT, *SIZE[::-1])]
+    stack = io.BytesIO()
+    pages[0].save(stack, "TIFF", save_all=True, append_images=pages[1:])
+    chunks = png_chunks(cv2.imencode(".png", kinds[1][1])[1].tobytes())
+    return [
+        *seeds,
+        Seed({"a.tif": stack.getvalue()}, folder_of, frames_of),
+        Seed(chunks, as_png, frames_of),
+    ]
+
+
+def video() -> list[Seed]:
+    """Recordings in the usual containers."""
+    pictures = grey_frames(COUNT, *SIZE[::-1])
+    fragmented = {"container_options": {"movflags": "frag_keyframe+empty_moov"}}
+    ways = [
+        ("a.mp4", LOSSLESS),
+        ("a.mp4", {**LOSSLESS, **fragmented}),
+        ("a.ts", LOSSLESS),
+        ("a.mkv", {"codec": "ffv1", "pixel_format": "gray"}),
+        ("a.avi", {"codec": "mjpeg", "pixel_format": "yuvj420p"}),
+        ("a.y4m", {"codec": "wrapped_avframe", "pixel_format": "gray"}),
+        ("a.h264", LOSSLESS),
+    ]
+    return [
+        Seed(
+            made(lambda folder, name=name, how=how: write_video(folder / name, pictures, **how)),
+            whole,
+            frames_of,
+        )
+        for name, how in ways
+    ]

@@ -1,0 +1,280 @@
+"""Spoilt files of every kind that is read: only the documented errors may come of them.
+
+    python -m tests.faults.fuzz coco --minutes 10
+
+Small files that are right are built in code and spoilt in their bytes and in what they say, by hypothesis,
+the same way for the same seed. What fails is an exception that is no MoteError, an execution that takes
+longer than `--limit`, one that wants gigabytes, and the end of the process. Then the files are made as little
+different from the right ones as still fails, kept in a folder, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import multiprocessing
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, given, settings
+
+from datasets import records
+from pipeline import command
+from pipeline.command import whole
+from pipeline.errors import MoteError
+from pipeline.reading import request, zarr_array
+from tests.faults.binaries import image, video, weights, zarr
+from tests.faults.mutants import Edit, Seed, mutants, mutated
+from tests.faults.texts import coco, config, mot
+
+TARGETS: dict[str, Callable[[], list[Seed]]] = {
+    make.__name__: cache(make) for make in (config, coco, mot, zarr, weights, image, video)
+}
+"""Name → what makes its seeds, which are made once."""
+ROUND = 200
+"""Examples that hypothesis is asked for at a time."""
+MEMORY = 2 << 30
+"""Bytes of address space beyond what the process has at the start."""
+SMALL = (
+    (request, "MAX_PIXELS", 1_000_000),
+    (zarr_array, "MAX_SLAB", 1 << 24),
+    (records, "MAX_FRAMES", 10_000),
+)
+"""What is allowed here, instead of what the program allows: large ones only take time."""
+LIMIT = 10.0
+"""Seconds for one execution."""
+STUCK = 6
+"""Times the limit, until a process that cannot be interrupted is ended."""
+
+
+class Failure(Exception):
+    """Something other than a documented error came out."""
+
+
+class Hang(BaseException):
+    """It takes too long. Not an Exception: a reader that makes errors of its own of those shall not hide it,
+    and hypothesis shall not look for a simpler example."""
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Within the block, memory is limited, and so are frames."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    kept = [getattr(module, name) for module, name, _ in SMALL]
+    for module, name, value in SMALL:
+        setattr(module, name, value)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        for (module, name, _), value in zip(SMALL, kept, strict=True):
+            setattr(module, name, value)
+
+
+@contextmanager
+def interrupted(seconds: float) -> Iterator[None]:
+    """Raise Hang in the block if it takes longer."""
+
+    def hang(*_) -> None:
+        raise Hang(f"it takes longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def execute(seed: Seed, in_bytes: bool, edits: list[Edit], folder: Path, limit: float) -> str:
+    """What reading the spoilt files came to, in words without their particulars. Raises Failure and Hang.
+
+    The files stay in the folder until the next execution.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = seed.write(mutated(seed.files, in_bytes, edits), folder)
+    try:
+        with interrupted(limit):
+            return seed.read(path)
+    except MoteError as error:
+        message = str(error)
+        if "\n" in message:
+            raise Failure(f"an error of several lines: {message!r}") from None
+        return f"{type(error).__name__}: {_general(message, folder)}"
+    except Exception:
+        # without its context, by which hypothesis would take one failure for several
+        raise Failure(traceback.format_exc()) from None
+
+
+def _general(message: str, folder: Path) -> str:
+    """A message without what differs from file to file."""
+    message = message.replace(str(folder), "")
+    message = re.sub(r"'[^']*'|\"[^\"]*\"|\[.*\]|\{.*\}|\(.*\)", "…", message)
+    return re.sub(r"[-+]?\d[\d.e+]*|nan|inf", "0", message)[:60]
+
+
+def campaign(
+    target: str,
+    outcomes: Counter[str],
+    *,
+    number: int,
+    examples: int,
+    folder: Path,
+    limit: float = LIMIT,
+    simplify: bool = True,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> None:
+    """Execute so many examples, or fewer where `goes_on` says so, and count what they come to.
+
+    Raises Failure for the first example that fails, or the simplest such that is found from there; its files
+    lie in the folder.
+    """
+    seeds, failed = TARGETS[target](), False
+
+    @hypothesis.seed(number)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        phases=[Phase.generate, *([Phase.shrink] * simplify)],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(mutants(len(seeds)))
+    def run(mutant: tuple[int, bool, list[Edit]]) -> None:
+        nonlocal failed
+        if not (goes_on() or failed):  # a simpler example is looked for to the end
+            return
+        place, in_bytes, edits = mutant
+        try:
+            outcomes[execute(seeds[place], in_bytes, edits, folder, limit)] += 1
+        except Failure:
+            failed = True
+            raise
+
+    try:
+        run()
+    except Hang as hang:
+        raise Failure(traceback.format_exc()) from hang
+
+
+def work_off(target: str, options: argparse.Namespace, folder: Path, pipe, beat) -> None:
+    """The work of a process: rounds of examples until the time is over; sends counts, or what failed."""
+    faulthandler.enable()
+    end, outcomes, number = time.monotonic() + 60 * options.minutes, Counter(), options.seed
+
+    def goes_on() -> bool:
+        beat.value += 1
+        return time.monotonic() < end
+
+    TARGETS[target]()
+    with bounded():
+        while goes_on():
+            try:
+                campaign(
+                    target,
+                    outcomes,
+                    number=number,
+                    examples=ROUND,
+                    folder=folder,
+                    limit=options.limit,
+                    goes_on=goes_on,
+                )
+            except Exception as failure:
+                pipe.send((outcomes, f"seed {number}: {failure}"))
+                return
+            number += 1
+            pipe.send((outcomes, None))
+
+
+def watched(target: str, options: argparse.Namespace, folder: Path) -> tuple[Counter[str], str | None]:
+    """Outcomes, and what failed, of a process that may crash or hang in code that nothing interrupts."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    beat = context.Value("Q", 0)
+    process = context.Process(target=work_off, args=(target, options, folder, there, beat), daemon=True)
+    process.start()
+    there.close()
+    outcomes, failed, last, since = Counter(), None, 0, time.monotonic()
+    try:
+        while failed is None:
+            if here.poll(1):
+                outcomes, failed = here.recv()
+            if beat.value != last:
+                last, since = beat.value, time.monotonic()
+            elif time.monotonic() - since > 60 + STUCK * options.limit:
+                failed = f"nothing went on for {time.monotonic() - since:.0f} s"
+    except EOFError:
+        process.join()
+        if process.exitcode:
+            failed = f"the process ended with code {process.exitcode}"
+    process.kill()
+    process.join()
+    return outcomes, failed
+
+
+def parser() -> command.Parser:
+    """The command line."""
+    parser = command.Parser(prog="python -m tests.faults.fuzz", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "targets", nargs="+", choices=sorted(TARGETS), metavar="TARGET", help=", ".join(TARGETS)
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="for each target (default: 10)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of the first round (default: 0)")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, help=f"seconds an execution (default: {LIMIT:g})"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/fuzz"), metavar="DIR", help="for what fails"
+    )
+    return parser
+
+
+def work(options: argparse.Namespace) -> int:
+    """Fuzz one target after the other and print what came of it."""
+    faults = 0
+    for target in options.targets:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place, "current")
+            outcomes, failed = watched(target, options, folder)
+            seconds = time.monotonic() - began
+            print(f"{target}: {outcomes.total()} executions in {seconds:.0f} s, {len(outcomes)} outcomes")
+            for outcome, count in outcomes.most_common():
+                print(f"{count:9} {outcome}")
+            if failed is not None:
+                faults += 1
+                kept = options.output / target
+                shutil.rmtree(kept, ignore_errors=True)
+                if folder.exists():
+                    shutil.copytree(folder, kept, symlinks=True)
+                print(f"{target}: FAILED, the files are in {kept}\n{failed}")
+        sys.stdout.flush()
+    return int(faults > 0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; returns the exit code."""
+    return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""What is fuzzed of what people write: configuration, COCO JSON, MOT text; the files, and what reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.frame import Detections, Frame, Result, SourceInfo, Tracks
+from pipeline.settings import build, dump_toml, full_setting, load_toml, override, parse_setting
+from tests.faults.mutants import COUNT, SIZE, Seed, whole
+from tests.media import grey_frames
+
+# Configuration
+
+
+def read_config(path: Path) -> str:
+    """All that a run makes of its configuration but for the networks."""
+    import trackers
+    from pipeline.config import RunConfig
+    from pipeline.runner import make_annotator
+
+    config = build(RunConfig, load_toml(path))
+    if not config.tracker.name.startswith("mmdet:"):
+        trackers.build(config.tracker.name, **config.tracker.options)
+    make_annotator(config, ["target"])
+    return "accepted"
+
+
+def read_settings(path: Path) -> str:
+    """What `--set` is given, a line each."""
+    from pipeline.config import RunConfig
+
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    settings = [full_setting(RunConfig, parse_setting(line)) for line in lines]
+    build(RunConfig, override({}, settings))
+    return "accepted"
+
+
+def read_recipe(path: Path) -> str:
+    """A recipe of the trainer."""
+    from detectors.recipe import Recipe
+
+    build(Recipe, load_toml(path))
+    return "accepted"
+
+
+def config() -> list[Seed]:
+    """A configuration, settings of the command line, a recipe."""
+    from detectors.recipe import Recipe
+    from pipeline.annotate import AnnotatorOptions
+    from pipeline.config import RunConfig
+    from trackers.centre import CentreOptions
+
+    table = json.loads(json.dumps(asdict(RunConfig())))
+    table["segmentation"]["segmenters"] = [{"name": "madnet", "size": "64x64", "fit": "stretch"}]
+    table["tracker"]["options"] = json.loads(json.dumps(asdict(CentreOptions())))
+    table["annotate"] = json.loads(json.dumps(asdict(AnnotatorOptions())))
+    settings = (
+        b'detector.conf=0.2\nsource.size="96x64"\nlive.queue=3\nsegmentation.segmenters=[{name="madnet"}]'
+    )
+    return [
+        Seed({"run.toml": dump_toml(table).encode()}, whole, read_config),
+        Seed({"settings.txt": settings}, whole, read_settings),
+        Seed({"recipe.toml": dump_toml(asdict(Recipe())).encode()}, whole, read_recipe),
+    ]
+
+
+# Ground truth and results
+
+
+def truth_table() -> dict:
+    """A COCO-video dictionary of a sequence with one target."""
+    size = {"width": SIZE[0], "height": SIZE[1]}
+    images = [
+        {"id": n + 1, "video_id": 1, "frame_id": n, "file_name": f"a/{n:06d}.png", **size}
+        for n in range(COUNT)
+    ]
+    annotations = [
+        {
+            "id": n + 1,
+            "image_id": n + 1,
+            "category_id": 1,
+            "instance_id": 7,
+            "bbox": [3.0 + n, 4.5, 5, 6],
+            "area": 30.0,
+            "iscrowd": 0,
+        }
+        for n in range(COUNT)
+    ]
+    video = {"id": 1, "name": "clip", "file_name": "clip.mp4", "fps": 30.0, "length": COUNT, **size}
+    return {
+        "videos": [video],
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "target"}],
+    }
+
+
+TRACK_ROWS = "".join(f"{n + 1},1,{4 + n},5.5,5,6,0.9,-1,-1,-1\n" for n in range(COUNT)).encode()
+
+
+def read_truth_of_run(path: Path) -> str:
+    """What `--annotations` does with a file in a run."""
+    from pipeline.ground_truth import GroundTruth
+
+    info = SourceInfo("clip.mp4", *SIZE, Fraction(30), COUNT, 8, 1)
+    truth = GroundTruth(path, info)
+    truth.begin(1)
+    picture = np.zeros(SIZE[::-1], np.uint8)
+    for index in range(COUNT):
+        found = Detections([[3 + index, 4, 8 + index, 10]], [0.9], [0])
+        frame = Frame(picture, index, Fraction(index, 30), "clip.mp4")
+        truth.add(Result(frame, found, Tracks.empty(), warmup=False))
+    truth.live()
+    json.dumps(truth.score(0.5).as_dict(), allow_nan=False)
+    truth.score_tracks(path.parent / "tracks.txt")
+    return "scored"
+
+
+def read_scores(path: Path) -> str:
+    """What `pipeline.vid_map_coco` does with annotations, results and tracks."""
+    from pipeline import vid_map_coco
+
+    place = path.parent
+    options = [
+        "--annotations",
+        path,
+        "--detections",
+        place / "results.json",
+        "--tracks",
+        place / "tracks.txt",
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        vid_map_coco.work(
+            vid_map_coco.parser().parse_args([*map(str, options), "--output", str(place / "out.json")])
+        )
+    return "scored"
+
+
+def read_layout(name: str, split: str) -> Callable[[Path], str]:
+    """What training and conversion do with a data set."""
+
+    def read(path: Path) -> str:
+        from datasets import layouts
+        from trackers.metrics import identities
+
+        found = layouts.load(name, path.parent, split, strict=False)
+        json.dumps(found.coco())
+        for record in found.records:
+            identities(record)
+        return "read"
+
+    return read
+
+
+def coco() -> list[Seed]:
+    """Annotations in a run, scored by themselves, and as data for training, with and without videos."""
+    truth = json.dumps(truth_table()).encode()
+    results = [
+        {"image_id": n + 1, "category_id": 1, "bbox": [3, 4, 5, 6], "score": 0.9} for n in range(COUNT)
+    ]
+    scored = {"truth.json": truth, "results.json": json.dumps(results).encode(), "tracks.txt": TRACK_ROWS}
+    pictures = {**truth_table(), "videos": []}
+    for image in pictures["images"]:
+        del image["video_id"], image["frame_id"]
+    return [
+        Seed({"truth.json": truth, "tracks.txt": TRACK_ROWS}, whole, read_truth_of_run),
+        Seed(scored, whole, read_scores),
+        Seed({"truth.json": truth}, whole, read_layout("coco-video", "truth.json")),
+        Seed({"truth.json": json.dumps(pictures).encode()}, whole, read_layout("coco-video", "truth.json")),
+    ]
+
+
+# MOT text
+
+
+def read_sequence(path: Path) -> str:
+    """A folder of MOT sequences, as training and conversion read it."""
+    return read_layout("mot", ".")(path.parents[1] / "any")
+
+
+def read_tracks(path: Path) -> str:
+    """Tracks that are scored."""
+    from datasets.records import video_records
+    from trackers.metrics import GATES, track_scores
+
+    (record,) = video_records(truth_table())
+    for gate in GATES:
+        track_scores(record, path, gate=gate)
+    return "scored"
+
+
+def read_text_list(path: Path) -> str:
+    """A list of frames with boxes, as some data sets have them."""
+    return read_layout("frame-list", path.name)(path)
+
+
+def mot() -> list[Seed]:
+    """A sequence in a video, one of pictures, tracks, and a text list."""
+    rows = "".join(f"{n + 1},7,{4 + n},5.5,5,6,1,1,0.8\n" for n in range(COUNT)).encode()
+    facts = f"[Sequence]\nname=clip\nframeRate=30\nseqLength={COUNT}\nimWidth={SIZE[0]}\nimHeight={SIZE[1]}\n"
+    video = {
+        "gt/gt.txt": rows,
+        "seqinfo.ini": f"{facts}video=clip.mp4\n".encode(),
+        "gt/labels.txt": b"drone\n",
+    }
+    _, picture = cv2.imencode(".png", grey_frames(1, *SIZE[::-1])[0])
+    pictures = {f"img1/{n + 1:06d}.png": picture.tobytes() for n in range(COUNT)}
+    listed = "".join(f"images/a/{n}.png {n},2,{n + 5},8,0\n" for n in range(COUNT)).encode()
+    return [
+        Seed(video, whole, read_sequence),
+        Seed(
+            {"gt/gt.txt": rows, "seqinfo.ini": b"[Sequence]\nimDir=img1\n", **pictures}, whole, read_sequence
+        ),
+        Seed({"tracks.txt": TRACK_ROWS}, whole, read_tracks),
+        Seed({"list.txt": listed}, whole, read_text_list),
+    ]
