@@ -26,12 +26,14 @@ FLAGS = {
     "fit": "detector.fit",
     "device": "detector.device",
     "precision": "detector.precision",
+    "compile": "detector.compile",
     "backend": "detector.backend",
     "batch": "detector.batch",
     "fuse": "segmentation.fuse",
     "tracker": "tracker.name",
     "start": "source.start",
     "max_frames": "source.max_frames",
+    "hwaccel": "source.hwaccel",
     "source_format": "source.format",
     "source_size": "source.size",
     "source_dtype": "source.dtype",
@@ -44,10 +46,16 @@ FLAGS = {
     "on_full": "live.on_full",
     "reconnect": "live.reconnect",
     "on_gap": "live.on_gap",
+    "health_port": "service.health_port",
+    "health_host": "service.health_host",
     "save_video": "output.video",
     "save_coco": "output.coco",
     "save_mot": "output.mot",
     "save_jsonl": "output.jsonl",
+    "save_zarr": "output.zarr",
+    "rotate_every": "output.rotate_every",
+    "rotate_size": "output.rotate_size",
+    "disk_budget": "output.disk_budget",
 }
 """Flag → the configuration key that it overrides."""
 
@@ -89,6 +97,7 @@ def parser() -> command.Parser:
     add("--fit", choices=("letterbox", "stretch"), help="how frames fill a size of WxH (default: letterbox)")
     add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
+    add("--compile", action=argparse.BooleanOptionalAction, help="for a GPU, in minutes (default: no)")
     add("--backend", choices=("auto", "torch", "onnxruntime", "openvino"), help="what computes the network")
     add("--batch", type=int, metavar="N", help="frames computed together (default: 1 on a CPU, 8 on a GPU)")
     add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
@@ -97,6 +106,13 @@ def parser() -> command.Parser:
     for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
         add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
     add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
+    arrays = "write results.zarr: frames, score maps, detections (default: no)"
+    add("--save-zarr", action=argparse.BooleanOptionalAction, help=arrays)
+    add("--rotate-every", metavar="TIME", help="begin new files after 30min, 1h, 1d, … (default: never)")
+    add("--rotate-size", metavar="SIZE", help="begin new files at 500MB, … together (default: never)")
+    add("--disk-budget", metavar="SIZE", help="delete the oldest such files beyond 20GB, … (default: none)")
+    add("--health-port", type=int, metavar="N", help="answer /healthz and /metrics there (default: off)")
+    add("--health-host", metavar="ADDRESS", help="interface to answer them on (default: 127.0.0.1)")
     add("--config", metavar="TOML", help="configuration file, see configs/default.toml")
     add("--set", action="append", metavar="A.B=VALUE", help="override one configuration key; repeatable")
     add("--progress", choices=MODES, help="how progress is shown (default: auto)")
@@ -108,6 +124,7 @@ def parser() -> command.Parser:
 def _source_flags(parser: command.Parser) -> None:
     """What frames are and how they are read."""
     add = parser.add_argument
+    add("--hwaccel", choices=("none", "cuda"), help="what decodes video files (default: none, the CPU)")
     add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs the next two")
     add("--source-size", metavar="WxH", help="pixels of raw frames")
     add("--source-dtype", metavar="TYPE", help="samples of raw frames: uint8, uint16le or uint16be")

@@ -225,6 +225,9 @@ def parser() -> command.Parser:
     )
     parser.add_argument("--workers", type=command.whole(1), default=1, help="processes (default: 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="as of a run (default: fp32)"
+    )
     parser.add_argument("--output", type=Path, help="write all numbers as JSON, too")
     parser.add_argument("--detections", type=Path, help="write what was found as COCO results, too")
     parser.add_argument(
@@ -242,10 +245,12 @@ def work(options: argparse.Namespace) -> None:
     from datasets import layouts
     from detectors import weights
     from detectors.segmenter import Segmenter
-    from pipeline.device import pick_device, thread_count
+    from pipeline.device import pick_device, require_precision, thread_count
     from pipeline.evaluation.tables import tables
+    from pipeline.stages import fastest
 
     device = pick_device(options.device)
+    require_precision(options.precision, device)
     ours = weights.ZOO_TABLE.get(options.weights)
     model, path, _ = weights.network(ours.detector if ours else options.detector, options.weights)
     dataset = layouts.load(options.dataset, options.root, options.split)
@@ -259,7 +264,7 @@ def work(options: argparse.Namespace) -> None:
     if options.by_class and model.num_classes != len(dataset.classes):
         raise UsageError(f"the network has {model.num_classes} classes, the dataset {len(dataset.classes)}")
     evaluator, rows = score_dataset(
-        model.to(device),
+        fastest(model.to(device).eval(), options.precision),
         dataset,
         stride=options.stride,
         enlarge=options.enlarge or weights.enlargement(path),
@@ -281,8 +286,9 @@ def work(options: argparse.Namespace) -> None:
 def _segmenter(model, dataset, options, *, enlarge) -> None:
     from detectors.mask_measure import report
 
-    if options.by_class or options.detections:
-        name = "--by-class" if options.by_class else "--detections"
+    boxes = {"--by-class": options.by_class, "--detections": options.detections}
+    boxes["--precision"] = options.precision != "fp32"
+    if name := next((name for name, given in boxes.items() if given), None):
         raise UsageError(f"{name} is for networks that find boxes, {type(model).__name__} marks pixels")
     report(model, dataset, options, enlarge=enlarge)
 

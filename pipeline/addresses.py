@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 
 _USER = re.compile(r"(?<=://)(?:[^\s/@]*:\S*@|[^\s/@]*@)")
+# Cameras take them in queries and in paths: rtsp://camera/user=a_password=b_channel=1
 _SECRET = re.compile(
-    r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|auth|sig|credential)[^=&\s]*=)[^&\s'\";]+", re.IGNORECASE
+    r"([?&;,/_][^=&;,/\s]*(?:pas|pwd|token|secret|key|auth|sig|credential)[^=&;,/\s]*=)[^&\s'\";]+",
+    re.IGNORECASE,
 )
 
 
 def redact(text: str) -> str:
-    """A text without the `user:password@` of addresses in it, and with *** for secrets in their queries.
+    """A text without the `user:password@` of addresses in it, and with *** for secrets in queries and paths.
 
     Where a password holds characters that should have been escaped, rather too much is taken than too little.
     """

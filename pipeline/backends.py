@@ -6,6 +6,7 @@ tensors on the CPU, and has streams of its own.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
@@ -19,10 +20,14 @@ from detectors.exported.folder import Export, Origin
 from detectors.tridos import TridosStream
 from detectors.tridos.network import FRAMES, FrameFeatures
 from pipeline.config import DetectorConfig
+from pipeline.device import require_compiler
 from pipeline.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from detectors.tridos import Tridos
+
+
+log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
@@ -96,7 +101,7 @@ BACKENDS: dict[str, tuple[type[Runner], str, str]] = {
 }
 """Name → how it runs a graph, the format it reads, the package it needs."""
 
-ON_CPU = "torch"
+ON_CPU = {"tridos": "torch", "tridos-nano": "torch"}
 """What `auto` takes on a CPU for networks that can be exported, where its package is installed."""
 
 Graphs = dict[str, Runner]
@@ -152,10 +157,14 @@ def _pixels(features: Tensor) -> tuple[int, int]:
 
 def choose(name: str, config: DetectorConfig, device: torch.device) -> str:
     """The backend for detector `name` on a device. Raises UsageError for one that is asked for and cannot."""
+    if config.compile:
+        exported.require_exportable(name, "--compile")
+        require_compiler(device)
     backend, flag = config.backend, f"--backend {config.backend}"
     if backend == "auto":
         fits = name in exported.NETWORKS and device.type == "cpu" and config.precision == "fp32"
-        return ON_CPU if fits and all(map(util.find_spec, packages(ON_CPU))) else "torch"
+        fits = fits and not config.compile
+        return ON_CPU[name] if fits and all(map(util.find_spec, packages(ON_CPU[name]))) else "torch"
     if backend == "torch":
         return backend
     exported.require_exportable(name, flag)
@@ -165,10 +174,23 @@ def choose(name: str, config: DetectorConfig, device: torch.device) -> str:
     return backend
 
 
+def or_torch(backend: str, config: DetectorConfig) -> str:
+    """The chosen backend; torch where `auto` chose one for whose graphs there is no place, which is told."""
+    if backend == "torch" or config.backend != "auto":
+        return backend
+    reason = exported.unwritable(Path(config.cache) if config.cache else None)
+    if not reason:
+        return backend
+    log.warning("graphs for %s cannot be kept in %s; torch computes, somewhat slower", backend, reason)
+    return "torch"
+
+
 def require_plain(config: DetectorConfig, what: str) -> None:
     """Raise UsageError where more is asked of exported graphs than float32 on the CPU."""
     if config.device not in ("auto", "cpu"):
         raise UsageError(f"{what} computes on the CPU, not on '{config.device}'; leave --device out")
+    if config.compile:
+        raise UsageError(f"{what} computes by itself; leave --compile out")
     if config.precision != "fp32":
         raise UsageError(f"{what} computes in fp32, not in {config.precision}; leave --precision out")
 

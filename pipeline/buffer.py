@@ -39,7 +39,8 @@ class Ring:
         import torch
 
         if self._past is None:
-            self._past = items[:1].expand(self.length - 1, *items.shape[1:])
+            # not expanded: what is joined below keeps the layout in memory that all its parts have
+            self._past = torch.cat([items[:1]] * (self.length - 1)) if self.length > 1 else items[:0]
         elif self._past.shape[1:] != items.shape[1:]:
             before, now = tuple(self._past.shape[1:]), tuple(items.shape[1:])
             raise ValueError(f"items of shape {now} after {before}: a new size needs a reset first")

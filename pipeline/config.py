@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.rotation import Rotation, rotation
 from pipeline.scaling import parse_scaling
 
 LEAST_RATE, HIGHEST_RATE = 0.001, 100_000
@@ -35,6 +36,9 @@ class SourceConfig:
     """WxH in pixels of raw frames; of a camera, the size to ask it for."""
     dtype: Literal["", "uint8", "uint16le", "uint16be"] = ""
     """Grey samples of raw frames; of a camera, the samples to ask it for."""
+    hwaccel: Literal["none", "cuda"] = "none"
+    """Whether a GPU decodes video files; one that cannot, or a build of PyAV without it, is an error. Its
+    pictures are in colour, and may differ in the last bit from those decoded by the CPU."""
     header: int = 0
     """Bytes before the first raw frame of a file or of standard input."""
     bits: int = 0
@@ -104,7 +108,9 @@ class LiveConfig:
     on_gap: Literal["repeat", "flush"] = "repeat"
     """What a detector that looks at several frames does where some are missing. repeat: the frame before them
     stands in, where they are fewer than a window holds. flush: its window starts anew. Longer gaps, new
-    connections and changes of size start it anew in any case."""
+    connections, changes of size and scene cuts start it anew in any case."""
+    scene_cuts: bool = True
+    """Look for cuts in the picture: where all of it is another from one frame to the next, tracks end."""
 
     def __post_init__(self):
         if self.queue < 0:
@@ -186,6 +192,9 @@ class DetectorConfig:
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of the network; bf16 and fp16 are faster where the hardware has them."""
+    compile: bool = False
+    """Have torch.compile translate a Tridos network for a GPU, with CUDA graphs. It takes minutes for each
+    size of input and batch, and needs Triton."""
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
     """Who computes a network of the Tridos family: torch, or another runtime, on the CPU, by graphs that are
     exported for it when the first frame has told the size. auto takes the fastest that is installed."""
@@ -302,14 +311,54 @@ class OutputConfig:
     """tracks.txt"""
     jsonl: bool = True
     """results.jsonl"""
+    zarr: bool = False
+    """results.zarr: frames, score maps and detections as arrays."""
     quality: float = 20.0
     """Constant rate factor of the annotated H.264 video: 0 lossless, 51 worst."""
+    rotate_every: str = ""
+    """90s, 30min, 1h or 1d: after so long on the clock of the machine all files begin anew, as the next
+    piece: NAME-000002-20261121T190000Z.EXT. Empty: not by time."""
+    rotate_size: str = ""
+    """800kB, 500MB or 2GB: when the files of a piece together have reached so much. Empty: not by size."""
+    disk_budget: str = ""
+    """20GB: all pieces of one source together; closed pieces are deleted for it, the oldest first, never the
+    open one. Without a size, pieces are a tenth of it at most. detections.json, which is joined from those of
+    the pieces at the end, comes on top. Empty: nothing is deleted."""
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """How the files are to be parted; None where they are not."""
+        keys = ("rotate_every", "rotate_size", "disk_budget")
+        return rotation(**{key: getattr(self, key) for key in keys})
 
     def __post_init__(self):
+        if self.rotation and self.resume:
+            remedy = "leave --rotate-every, --rotate-size and --disk-budget out"
+            raise ValueError(f"--resume goes on with whole files, not with pieces; {remedy}")
         if not 0 <= self.quality <= 51:
             raise ValueError(f"quality = {self.quality}, expected 0 to 51")
         if self.overwrite and self.resume:
             raise ValueError("overwrite and resume exclude each other; leave one out")
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """How a run that goes on for long is watched from outside."""
+
+    health_port: int = 0
+    """TCP port on which /healthz and /metrics are answered, over HTTP and without a login; 0: none."""
+    health_host: str = "127.0.0.1"
+    """Address of the interface to listen on. 0.0.0.0 lets everybody ask who reaches this machine."""
+    stalled_after: float = 30.0
+    """Seconds without a result after which /healthz answers 503."""
+
+    def __post_init__(self):
+        if not 0 <= self.health_port <= 65535:
+            raise ValueError(f"health_port = {self.health_port}, expected 1 to 65535, or 0 for none")
+        if not self.health_host:
+            raise ValueError("health_host is empty, expected an address such as 127.0.0.1 or 0.0.0.0")
+        if not 0 < self.stalled_after < math.inf:
+            raise ValueError(f"stalled_after = {self.stalled_after}, expected seconds, more than 0")
 
 
 @dataclass(frozen=True)
@@ -322,5 +371,6 @@ class RunConfig:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    service: ServiceConfig = field(default_factory=ServiceConfig)
     annotate: dict = field(default_factory=dict)
     """What is drawn: the fields of `pipeline.annotate.AnnotatorOptions`."""

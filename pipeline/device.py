@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import torch
 
@@ -30,6 +31,14 @@ def require_precision(precision: str, device: torch.device) -> None:
     """Raise UsageError for a number format that the device does not compute in."""
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise UsageError where torch.compile gains nothing, or has no compiler for the device."""
+    if device.type == "cpu":
+        raise UsageError("--compile is for a GPU: on a CPU a network is arranged by hand; leave it out")
+    if find_spec("triton") is None:
+        raise UsageError("--compile needs the package triton; install it, or leave --compile out")
 
 
 def thread_count(model: torch.nn.Module) -> int:

@@ -39,9 +39,9 @@ class SourceInfo:
     """True for sources that cannot wait for their reader."""
 
 
-Event = Literal["lost", "dropped", "reconnect", "jump", "resize"]
+Event = Literal["lost", "dropped", "reconnect", "jump", "resize", "cut"]
 """What lies between two frames: frames that never came, or were damaged; frames left out since the queue was
-full; a new connection to the source; a leap of its clock; pictures of another size."""
+full; a new connection to the source; a leap of its clock; pictures of another size; another scene."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Gap:
     bridged: bool
     """Whether the frame before shall stand in for those missing; else windows over frames start anew."""
     known: bool
-    """Whether the time that passed is known, so that what moved can be followed."""
+    """Whether the time that passed is known, and the scene the same, so that what moved can be followed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +247,20 @@ class Segments:
 
 
 @dataclass(frozen=True, eq=False)
+class ScoreMap:
+    """What a network believes of the cells of a grid that lies over one frame."""
+
+    values: np.ndarray
+    """(h, w) float16 in [0, 1]."""
+    cell: tuple[float, float]
+    """Width and height of a cell in source pixels."""
+    origin: tuple[float, float]
+    """x and y, in source pixels, of the upper left corner of the first cell."""
+    meaning: str
+    """What the values are, in words."""
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """All that is known about one frame when it reaches the sinks."""
 
@@ -259,6 +273,8 @@ class Result:
     """Seconds spent on this frame by each stage; a batch's time is shared equally among its frames."""
     segments: Mapping[str, Segments] = field(default_factory=dict)
     """What was marked in this frame, by the name of the segmenter, in the order in which they ran."""
+    maps: Mapping[str, ScoreMap] = field(default_factory=dict)
+    """Where they are asked for, the maps behind it, by the names of `pipeline.score_maps`."""
 
     def __post_init__(self):
         size = self.frame.image.shape[:2]

@@ -16,6 +16,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from pipeline.cuts import CutFinder
 from pipeline.frame import Event, Frame, Gap, SourceInfo
 
 Policy = Literal["repeat", "flush"]
@@ -68,12 +69,22 @@ class Timeline:
         window: frames that the detector looks at together; 1 for one that looks at each by itself.
         policy: `repeat` bridges gaps of fewer frames than a window, `flush` none.
         dropped: what the queue before has left out.
+        cuts: whether changes of scene are looked for. They are gaps, too, which no policy bridges.
     """
 
-    def __init__(self, info: SourceInfo, *, window: int, policy: Policy, dropped: Dropped | None = None):
+    def __init__(
+        self,
+        info: SourceInfo,
+        *,
+        window: int,
+        policy: Policy,
+        dropped: Dropped | None = None,
+        cuts: bool = True,
+    ):
         self._size, self._nominal = (info.width, info.height), 1 / float(info.rate)
         self._window, self._policy = window, policy
         self._dropped = Dropped() if dropped is None else dropped
+        self._is_cut = CutFinder() if cuts else None
         self._steps: deque[float] = deque(maxlen=LEARNED)  # seconds between successive frames
         self._real: deque[bool] = deque(maxlen=window)  # of the window, which are frames that came
         self._last: Frame | None = None
@@ -88,6 +99,7 @@ class Timeline:
             self._dropped.before(frame.index)  # between no two frames
         else:
             gap = self._pass(self._last, frame)
+        gap = self._with_cut(gap, frame)
         self._last = frame
         if gap is not None:
             self.events[gap.event] += 1
@@ -124,6 +136,16 @@ class Timeline:
         if missing or dropped:
             return self._gap("dropped" if dropped else "lost", max(missing, dropped))
         return None
+
+    def _with_cut(self, gap: Gap | None, frame: Frame) -> Gap | None:
+        """The gap before the frame, or the cut that is found there."""
+        if self._is_cut is None:
+            return gap
+        if gap is not None and gap.event not in ("lost", "dropped"):
+            self._is_cut.restart()  # there is nothing to be the same as
+        if not self._is_cut(frame.image):
+            return gap
+        return self._gap("cut", gap.missing if gap else 0, known=False)
 
     def _advance(self, seconds: float, usual: float, count: int) -> int:
         """Move on, for a frame whose index is `count` higher; returns how many frames are missing."""

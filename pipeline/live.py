@@ -7,6 +7,7 @@ from, whatever the thread is stuck in.
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import random
@@ -108,6 +109,8 @@ class LiveSource:
         self.info: SourceInfo = source.info
         self.reconnects = 0
         """Connections after the first that gave frames."""
+        self.away: str | None = None
+        """Why frames no longer come, from the loss of a connection until a frame comes by another."""
         self._location, self._config, self._policy, self._stop = location, config, policy, stop
         self._closed = threading.Event()
         self._past = 0, 0  # corrupt and derived times of earlier connections
@@ -159,7 +162,7 @@ class LiveSource:
             reason = yield from self._connected(self._config.timeout * (OPENING if attempt else 1))
             if reason is None or self._over:
                 return
-            reason = reason.removeprefix(self.info.name).lstrip(": ")
+            self.away = reason = reason.removeprefix(self.info.name).lstrip(": ")
             attempt = 1 if self._lived >= STEADY_SECONDS else attempt + 1
             if attempt > self._policy.attempts:
                 self._give_up(reason, attempt - 1)
@@ -215,6 +218,7 @@ class LiveSource:
                 waited = max(Fraction(frame.arrival - last.arrival).limit_denominator(10**6), waited)
             self._moved = last.index + 1 - frame.index, last.pts + waited - frame.pts
         index, pts = frame.index + self._moved[0], frame.pts + self._moved[1]
+        self.away = None
         self._last = replace(frame, index=index, pts=pts, connection=self._number)
         return self._last
 
@@ -240,10 +244,15 @@ class LiveSource:
     def _reconnect(self) -> None:
         self._past = self.corrupt, self.derived_times
         self._connection.leave()
+        # A picture of PyAV whose side data were looked at holds itself, and with it all buffers of its
+        # decoder; in a process with many objects it would be hundreds of connections until they are found.
+        gc.collect()
         self._number += 1
         wanted = self._config.max_frames
         config = replace(self._config, start=0, max_frames=wanted and wanted - self._given)
-        self._connection = _Connection(lambda: open_source(self._location, config), self.info.name)
+        self._connection = _Connection(
+            lambda: open_source(self._location, config, any_size=True), self.info.name
+        )
 
 
 def backoff(attempt: int, policy: LiveConfig) -> float:
@@ -256,9 +265,10 @@ def backoff(attempt: int, policy: LiveConfig) -> float:
 def open_watched(location: str, config: RunConfig, stop: Stop) -> Source | LiveSource:
     """The source at a location; one that is live comes back when it was lost, as `config.live` says.
 
-    Raises what `open_source` does: a source must be there at the start.
+    The size of its frames may change on the way. Raises what `open_source` does: a source must be there at
+    the start.
     """
-    source = open_source(location, config.source)
+    source = open_source(location, config.source, any_size=True)
     if not source.info.live:
         return source
     return LiveSource(source, location, config.source, config.live, stop=stop)

@@ -21,8 +21,11 @@ from pipeline.segmenting import FrameSegmenter, SegmentingDetector
 from pipeline.stages import Detector, StreamingDetector
 
 
-def load_detector(config: DetectorConfig) -> tuple[Detector, dict]:
-    """The network with its weights, and what run.json says of it."""
+def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detector, dict]:
+    """The network with its weights, and what run.json says of it.
+
+    `maps` asks it for score maps, too; networks of mmdet have none.
+    """
     if config.name.startswith(detectors.MMDET):
         backends.choose(config.name, config, pick_device(config.device))
         from detectors.mmdet_adapter import stage  # loads mmdet
@@ -34,7 +37,8 @@ def load_detector(config: DetectorConfig) -> tuple[Detector, dict]:
     backend = backends.choose(name, config, device)
     chosen = weights.chosen(name, config.weights)
     if Path(chosen).is_dir():
-        return _load_exported(name, Path(chosen), config)
+        return _load_exported(name, Path(chosen), config, maps=maps)
+    backend = backends.or_torch(backend, config)
     if backend != "torch":
         device = torch.device("cpu")
     model, path, entry = weights.network(name, chosen)
@@ -55,17 +59,20 @@ def load_detector(config: DetectorConfig) -> tuple[Detector, dict]:
         origin = exported.origin_of(name, chosen, path, model, tuple(classes))
         model = backends.from_model(model, origin, backend, threads=threads, cache=config.cache)
     if name not in detectors.SEGMENTERS:
-        return StreamingDetector(model, config, device), facts
-    segmenter = _segmenter(name, model, config, config)
+        return StreamingDetector(model, config, device, maps=maps), facts
+    segmenter = _segmenter(name, model, config, config, maps=maps)
     return SegmentingDetector(segmenter, conf=config.conf), {**facts, **_map_facts(config)}
 
 
-def _load_exported(name: str, folder: Path, config: DetectorConfig) -> tuple[Detector, dict]:
+def _load_exported(name: str, folder: Path, config: DetectorConfig, *, maps: bool) -> tuple[Detector, dict]:
     """A detector from graphs that were exported before, in a folder, and what run.json says of it."""
     export = exported.read(folder)
     if name != export.origin.detector:
         raise WeightsError(f"{folder} is for --detector {export.origin.detector}, not for '{name}'")
     backends.require_plain(config, f"exported network {folder}")
+    if config.backend == "auto" and export.format == "torch-export":
+        remedy = "give --backend torch where you trust it, or export with --format onnx"
+        raise WeightsError(f"{folder} holds programs of torch, which can run any code: {remedy}")
     backend = backends.of_format(export.format) if config.backend == "auto" else config.backend
     device = torch.device("cpu")
     backends.choose(name, replace(config, backend=backend), device)
@@ -81,14 +88,15 @@ def _load_exported(name: str, folder: Path, config: DetectorConfig) -> tuple[Det
         "enlarge": scale,
         "backend": backend,
     }
-    return StreamingDetector(model, replace(config, enlarge=scale), device), facts
+    return StreamingDetector(model, replace(config, enlarge=scale), device, maps=maps), facts
 
 
 def load_segmenters(
-    config: SegmentationConfig, detector: DetectorConfig
+    config: SegmentationConfig, detector: DetectorConfig, *, maps: bool = False
 ) -> tuple[list[FrameSegmenter], list[dict]]:
     """The networks that run beside a detector, in their order, and what run.json says of each.
 
+    `maps` asks them for their probability maps, too.
     Raises UsageError for names that are unknown or given twice, WeightsError, and what the network raises.
     """
     mmdet = detector.name.startswith(detectors.MMDET)
@@ -103,15 +111,20 @@ def load_segmenters(
         chosen = weights.chosen(name, row.weights, kind="segmenter", flag=flag)
         model, path, _ = weights.network(name, chosen)
         row = replace(row, enlarge=_enlargement(row, model, path))
-        segmenters.append(_segmenter(name, model, row, detector))
+        segmenters.append(_segmenter(name, model, row, detector, maps=maps))
         facts.append({**_facts(name, chosen, path, model), "enlarge": row.enlarge, **_map_facts(row)})
     return segmenters, facts
 
 
 def _segmenter(
-    name: str, model: Segmenter, config: DetectorConfig | SegmenterConfig, detector: DetectorConfig
+    name: str,
+    model: Segmenter,
+    config: DetectorConfig | SegmenterConfig,
+    detector: DetectorConfig,
+    *,
+    maps: bool,
 ) -> FrameSegmenter:
-    maps = ProbabilityMaps(
+    network = ProbabilityMaps(
         model,
         size=config.network_size(),
         fit=config.fit,
@@ -120,7 +133,7 @@ def _segmenter(
         precision=detector.precision,
     )
     threads = detector.threads or thread_count(model)
-    return FrameSegmenter(name, maps, config.components, threads=threads)
+    return FrameSegmenter(name, network, config.components, threads=threads, keep_maps=maps)
 
 
 def _enlargement(config: DetectorConfig | SegmenterConfig, model: torch.nn.Module, path: Path) -> float:

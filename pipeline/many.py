@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -30,8 +30,10 @@ from pipeline.live import LiveSource, open_watched, queueing
 from pipeline.loading import load_detector, load_segmenters
 from pipeline.progress import Mode, Progress
 from pipeline.report import Outcome
+from pipeline.resume import Past
 from pipeline.runner import (
     RESULTS_AHEAD,
+    account_of,
     batch_size,
     counted,
     make_annotator,
@@ -40,6 +42,7 @@ from pipeline.runner import (
     prepare_folders,
     resolved,
     run_name,
+    watched,
 )
 from pipeline.segmenting import FrameSegmenter, segment
 from pipeline.shared import SharedDetector
@@ -68,13 +71,13 @@ def run_many(
     if config.output.resume:
         raise UsageError("one run is resumed at a time: give --resume one source, and its own folder")
     summary = Summary()
-    with stop_on_signals() as stop, ExitStack() as closing:
+    with stop_on_signals() as stop, watched(summary, config.service), ExitStack() as closing:
         sources = _open(locations, config, summary, stop, closing)
         if not sources:
             return summary
         truths = [_truth(annotations, source, config) for source in sources.values()]
-        detector, facts = load_detector(config.detector)
-        segmenters, more = load_segmenters(config.segmentation, config.detector)
+        detector, facts = load_detector(config.detector, maps=config.output.zarr)
+        segmenters, more = load_segmenters(config.segmentation, config.detector, maps=config.output.zarr)
         config = _with_batch(config, facts["device"], len(sources))
         streams = [
             make_stream(name, source, config, truth, facts, more, stop)
@@ -187,8 +190,10 @@ def make_stream(
     config = resolved(config, tracker, annotator, facts, segmenters)
     if truth:
         truth.begin(len(classes))
-    sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, len(classes)))
-    return Stream(name, Outcome(folder, source, config, facts, segmenters), tracker, sinks, truth, stop)
+    files = open_sinks(folder, config, source.info, annotator, truth, len(classes), past=Past())
+    outcome = Outcome(folder, source, config, facts, segmenters)
+    outcome.pieces = account_of(files)
+    return Stream(name, outcome, tracker, Sinks(files), truth, stop)
 
 
 def process(
@@ -218,15 +223,16 @@ def process(
             written = partial(_written, gather, number, advance)
             stream.start(written=written, ended=partial(gather.drop, number))
         try:
-            for turn in gather.turns(batch):
-                for items in whole_groups(turn.items, streams):
-                    for number, found in marked(detector.detect(items), segmenters, batch=batch):
-                        streams[number].give(found)
-                for number, lost in turn.ended:
-                    detector.end(number)
-                    streams[number].end(lost)
-                if stop.signal is not None:  # what was decoded ahead is left; what was computed is written
-                    break
+            turns = turns_of(gather, streams, batch=batch, stop=stop)
+            with closing(detector.detect(turns)) as results:
+                for found, ended in results:
+                    for number, item in marked(found, segmenters, batch=batch):
+                        streams[number].give(item)
+                    for number, lost in ended:
+                        detector.end(number)
+                        streams[number].end(lost)
+                    if stop.signal is not None:  # what was computed ahead is left; what was given is written
+                        break
         except BaseException as error:
             failure = error
         for stream in streams:
@@ -237,6 +243,21 @@ def process(
     for fault in failures:
         if fault is not None and not isinstance(fault, MoteError):
             raise fault
+
+
+def turns_of(
+    gather: Gather[Frame], streams: Sequence[Stream], *, batch: int, stop: Stop
+) -> Iterator[tuple[list[tuple[int, Frame]], list[tuple[int, BaseException | None]]]]:
+    """Frames to compute together, and the streams that end after them, until a signal asks to stop.
+
+    Something comes at least every `POLL_SECONDS`, be it empty: what waits for the next turn is given then.
+    """
+    for turn in gather.turns(batch):
+        *groups, last = whole_groups(turn.items, streams) if turn.items else [[]]
+        yield from ((group, []) for group in groups)
+        yield last, turn.ended
+        if stop.signal is not None:
+            return
 
 
 def whole_groups(

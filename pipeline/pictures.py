@@ -93,17 +93,20 @@ class PictureConverter:
         full = pixel_format.name.startswith(("gray", "yuvj")) or first.color_range == FULL_RANGE
         self._stretch = None if full else _range_table(bits)
 
-    def difference(self, picture: av.VideoFrame) -> str | None:
-        """How `picture` differs from the first in size or pixel format, in words; None if it does not."""
+    def difference(self, picture: av.VideoFrame, *, any_size: bool = False) -> str | None:
+        """How `picture` differs from the first in size or pixel format, in words; None if it does not.
+
+        With `any_size` another size is no difference.
+        """
         width, height, name = self._key
-        if (picture.width, picture.height) != (width, height):
+        if (picture.width, picture.height) != (width, height) and not any_size:
             return f"frame size changes from {width}x{height} to {picture.width}x{picture.height}"
         if picture.format.name != name:
             return f"pixel format changes from {name} to {picture.format.name}"
         return None
 
     def __call__(self, picture: av.VideoFrame) -> np.ndarray:
-        """A picture like the first as a new array: (H, W) or (H, W, 3) R, G, B; uint8 or uint16."""
+        """A picture of that pixel format as a new array: (H, W) or (H, W, 3) R, G, B; uint8 or uint16."""
         if self._planar:
             luma = _plane(picture, 0)
             if self._stretch is None:

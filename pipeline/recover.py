@@ -1,8 +1,9 @@
 """Put the outputs of a killed run in order: `python -m pipeline.recover runs/NAME`.
 
 All that was done is in results.jsonl, but for a last line that was not finished. From it detections.json,
-tracks.txt and the account in run.json are made anew; the annotated video becomes an ordinary mp4. Doing it
-again changes nothing. A run over a file can be gone on with instead: run_pipeline.py --resume.
+tracks.txt and the account in run.json are made anew; the annotated video becomes an ordinary mp4. Files in
+pieces stay in pieces; detections.json is of those that were not deleted. results.zarr is whole as it is.
+Doing it again changes nothing. A run over a file can be gone on with instead: run_pipeline.py --resume.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -23,9 +24,11 @@ from pipeline.errors import OutputError, UsageError
 from pipeline.frame import Frame, Result, SourceInfo
 from pipeline.ground_truth import GroundTruth
 from pipeline.lines import Written, detections_of, read, survey, tracks_of
+from pipeline.pieces import gather, pieces_in
+from pipeline.record_file import claimed, output_error
 from pipeline.report import COCO, JSONL, MOT, VIDEO, Killed, Outcome, read_record
 from pipeline.settings import build
-from pipeline.sinks import CocoSink, MotSink, Sinks, claimed, output_error
+from pipeline.sinks import CocoSink, MotSink, Sinks
 from pipeline.video_sink import as_ordinary
 
 
@@ -51,31 +54,50 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
     config = build(RunConfig, record["config"])
     if not config.output.jsonl:
         raise UsageError(f"{folder} cannot be recovered: its run was told not to write {JSONL}")
-    with claimed(folder / JSONL):
-        written = survey(folder / JSONL)
-        if _is_settled(record, written):
+    parted = config.output.rotation is not None
+    with claimed(folder if parted else folder / JSONL):
+        pieces = [piece for piece in pieces_in(folder) if parted and piece.path(JSONL).exists()]
+        places = [piece.path for piece in pieces] if parted else [folder.joinpath]
+        lines = [survey(place(JSONL)) for place in places]
+        if _is_settled(record, lines):
             return f"{folder}: nothing to recover, the run is {record['state']}"
         truth = _truth(record, config, annotations)
         outcome = Outcome(folder, _Source(_info(record)), config, record["detector"], record["segmenters"])
         outcome.facts = {key: value for key, value in record.items() if key != "state"}
-        outcome.decoded = written.count
+        outcome.decoded = sum(written.count for written in lines)
         outcome.failure = Killed(f"the process ended without closing its files; rebuilt from {JSONL}")
-        _cut(folder / JSONL, written)
-        _rebuild(outcome, written, truth)
-        shown = as_ordinary(folder / VIDEO) if (folder / VIDEO).exists() else None
+        if pieces:
+            outcome.pieces = {"kept": len(pieces), "deleted": pieces[0].number - 1, "deleted_frames": None}
+        for place, written in zip(places, lines, strict=True):
+            _cut(place(JSONL), written)
+            _rebuild(outcome, place, written, truth)
+        if pieces:
+            gather(folder)
+        videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
+        shown = as_ordinary(videos[0]) if videos else None
         outcome.finish(truth)
     if faults := getattr(outcome.failure, "__notes__", None):
         raise OutputError("; ".join(faults))
-    parts = [f"{outcome.written} frames, {outcome.detections} detections, {outcome.tracks} tracks"]
-    parts += [f"{written.torn} bytes of a torn line were cut off"] * bool(written.torn)
-    parts += [f"the video shows {shown} frames"] * (shown is not None)
-    return f"{folder}: recovered {'; '.join(parts)}"
+    return f"{folder}: recovered {'; '.join(_account(outcome, lines, shown))}"
 
 
-def _is_settled(record: dict, written: Written) -> bool:
+def _account(outcome: Outcome, lines: Sequence[Written], shown: int | None) -> Iterator[str]:
+    """What was done, in words."""
+    yield f"{outcome.written} frames, {outcome.detections} detections, {outcome.tracks} tracks"
+    if outcome.pieces:
+        yield f"in {outcome.pieces['kept']} pieces"
+    if torn := sum(written.torn for written in lines):
+        yield f"{torn} bytes of a torn line were cut off"
+    if shown is not None:
+        yield f"the {'last ' * bool(outcome.pieces)}video shows {shown} frames"
+
+
+def _is_settled(record: dict, lines: Sequence[Written]) -> bool:
     """Whether the account of a run fits its lines."""
-    counted = record.get("frames", {}).get("written")
-    return record["state"] != "running" and counted == written.count and not written.torn
+    counted = record.get("frames", {}).get("written", 0)
+    deleted = record.get("pieces", {}).get("deleted_frames") or 0
+    whole = counted - deleted == sum(written.count for written in lines)
+    return record["state"] != "running" and whole and not any(written.torn for written in lines)
 
 
 def _info(record: dict) -> SourceInfo:
@@ -101,27 +123,29 @@ def _cut(path: Path, written: Written) -> None:
         raise output_error(path, error) from error
 
 
-def _rebuild(outcome: Outcome, written: Written, truth: GroundTruth | None) -> None:
+def _rebuild(
+    outcome: Outcome, place: Callable[[str], Path], written: Written, truth: GroundTruth | None
+) -> None:
     """Make the files anew that hold no more than the lines do; each replaces the old one as a whole."""
-    folder, wanted, sinks = outcome.folder, outcome.config.output, []
-    tracks = folder / f"{MOT}.part"
+    wanted, sinks = outcome.config.output, []
+    tracks = place(MOT).with_name(f"{place(MOT).name}.part")
     if wanted.coco:
         classes = len(outcome.detector["classes"])
         names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
-        sinks.append(CocoSink(folder / COCO, **names))
+        sinks.append(CocoSink(place(COCO), **names))
     if wanted.mot:
         sinks.append(MotSink(tracks))
     with Sinks(sinks) as both:
-        for result in _results(folder / JSONL, written, outcome.source.info):
+        for result in _results(place(JSONL), written, outcome.source.info):
             both.write(result)
             outcome.add(result)
             if truth:
                 truth.add(result)
     if wanted.mot:
         try:
-            tracks.replace(folder / MOT)
+            tracks.replace(place(MOT))
         except OSError as error:
-            raise output_error(folder / MOT, error) from error
+            raise output_error(place(MOT), error) from error
 
 
 def _results(path: Path, written: Written, info: SourceInfo) -> Iterator[Result]:

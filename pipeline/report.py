@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from trackers.metrics import TrackScores
 
 VIDEO, COCO, MOT, JSONL = "annotated.mp4", "detections.json", "tracks.txt", "results.jsonl"
-RUN, METRICS = "run.json", "metrics.json"
-OUTPUTS = (VIDEO, COCO, MOT, JSONL, RUN, METRICS)
+ZARR, RUN, METRICS = "results.zarr", "run.json", "metrics.json"
+OUTPUTS = (VIDEO, COCO, MOT, JSONL, ZARR, RUN, METRICS)
 UNFINISHED = tuple(f"{name}.part" for name in (COCO, RUN, METRICS, MOT, VIDEO))
 """What a run that was killed may leave beside them."""
 
@@ -86,6 +87,13 @@ class Latency:
         }
         return {name: round(1e3 * value, 3) for name, value in values.items()}
 
+    def cumulative(self) -> tuple[list[tuple[str, int]], float]:
+        """For Prometheus: seconds and how many durations were no longer, and the sum of all."""
+        below, buckets = list(accumulate(self._counts)), []
+        for step in (step for step in range(len(self._EDGES)) if step >= 60 and step % 20 in (0, 8, 14)):
+            buckets.append((f"{self._EDGES[step]:.3g}", below[step]))  # 1, 2.5 and 5 of each decade from 1 ms
+        return [*buckets, ("+Inf", below[-1])], self.total
+
 
 class Outcome:
     """The account of one run, kept as it goes and written to run.json at its start and its end."""
@@ -124,11 +132,15 @@ class Outcome:
         """Of the tracks, by the name of the gate, where ground truth was given and tracks were written."""
         self.resumed_after = 0
         """Frames that an earlier process had done; they count as written again."""
+        self.pieces: dict[str, int | None] | None = None
+        """How many there are and how many were deleted, where the files are in pieces."""
         self.facts: dict | None = None
         """What was known at the start, for run.json; None until then."""
         self._stages: dict[str, Latency] = {}
         self._confirmed: set[int] = set()
         self._began, self._started = datetime.now(UTC), time.monotonic()
+        self.last_progress = self._started
+        """When the last frame was written, or, before the first, all began; of `time.monotonic`."""
         self.seconds = 0.0
         self.ended = False
         """Whether the run is over, and `seconds` its duration."""
@@ -163,8 +175,9 @@ class Outcome:
     def add(self, result: Result) -> None:
         """Take in a frame that was written."""
         self.written += 1
+        self.last_progress = time.monotonic()
         if result.frame.arrival is not None:
-            seconds = time.monotonic() - result.frame.arrival
+            seconds = self.last_progress - result.frame.arrival
             self.latency.add(seconds)
             self.recent_latency.add(seconds)
         self.detections += len(result.detections)
@@ -175,6 +188,11 @@ class Outcome:
         self.tracks += len(confirmed - self._confirmed)
         # ids are never used twice, so those of dead tracks need not be remembered
         self._confirmed = (self._confirmed | confirmed) & set(tracks.ids.tolist())
+
+    @property
+    def live_tracks(self) -> int:
+        """Confirmed tracks that were alive in the last frame, coasting ones included."""
+        return len(self._confirmed)
 
     def remark(self) -> str:
         """For the progress line: of live sources the latency, and what was dropped."""
@@ -207,7 +225,9 @@ class Outcome:
     def _metrics(self, truth: GroundTruth) -> dict:
         """What metrics.json holds; the tracks are scored here."""
         metrics = self.report.as_dict()
-        if self.config.output.mot:
+        if self.pieces:
+            metrics["notes"] = [*metrics["notes"], "tracks are not scored: they are in pieces"]
+        elif self.config.output.mot:
             try:
                 self.track_scores = truth.score_tracks(self.folder / MOT)
             except UsageError as error:  # annotations that do for detections need not do for tracks
@@ -255,6 +275,7 @@ class Outcome:
             "reason": self.reason,
             "seconds": None if self.state == "recovered" else round(self.seconds, 3),
             "resumed_after": self.resumed_after,
+            **({"pieces": dict(self.pieces)} if self.pieces else {}),
             "frames": frames,
             "gaps": dict(self.timeline.events) if self.timeline else {},
             "latency_ms": self.latency.summary() if self.latency.count else None,
@@ -332,6 +353,8 @@ class Outcome:
         if "iou" in self.track_scores:
             t = self.track_scores["iou"]
             rows.append(("MOTA", f"{shown(t.mota)}, IDF1 {shown(t.idf1)}, {t.switches} switches"))
+        if self.pieces:
+            rows.append(("pieces", "{kept} kept, {deleted} deleted for the budget".format(**self.pieces)))
         rows += [("outputs", f"{self.folder}: {', '.join(written)}"), ("state", self.state)]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

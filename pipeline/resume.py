@@ -20,6 +20,7 @@ from types import MappingProxyType
 import numpy as np
 
 from detectors import SEGMENTERS
+from pipeline import zarr_sink
 from pipeline.config import OutputConfig, RunConfig
 from pipeline.errors import UsageError
 from pipeline.frame import Detections, Frame, Result
@@ -33,13 +34,14 @@ from pipeline.lines import (
     survey,
     track_records,
 )
-from pipeline.report import JSONL, METRICS, RUN, read_record
-from pipeline.sinks import claimed, output_error
+from pipeline.pieces import pieces_in
+from pipeline.record_file import claimed, output_error
+from pipeline.report import JSONL, METRICS, RUN, ZARR, read_record
 from pipeline.stages import Found
 
 NEAR_PIXELS, NEAR_SCORE = 0.05, 0.005
 """How far boxes and scores of the same frame may differ between two machines."""
-FREE = ("output", "annotate")
+FREE = ("output", "annotate", "service")
 """Sections of the configuration that may change: what they are about is made anew from the start."""
 MAY_DIFFER = ("weights", "cache", "ms_per_frame", "overhead")
 """Names of files whose content is known by its digest or by its use, and what a run has measured."""
@@ -48,13 +50,25 @@ MAY_DIFFER = ("weights", "cache", "ms_per_frame", "overhead")
 class Past:
     """What an earlier process has left of a run; of a new run there is nothing."""
 
-    def __init__(self, folder: Path | None = None, *, record: Mapping = MappingProxyType({})):
-        """Raises UsageError for a folder whose run is complete, goes on still, or kept no lines."""
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        record: Mapping = MappingProxyType({}),
+        arrays: bool = False,
+    ):
+        """`arrays` says whether results.zarr is wanted.
+
+        Raises UsageError for a folder whose run is complete, goes on still, or kept no lines.
+        """
         self._record, self._folder, self._path = record, folder, Path(folder or "", JSONL)
         self.begun = folder is not None
         """Whether there is a run to go on with."""
         self.written: Written = NOTHING
         """What of results.jsonl stays."""
+        self.stored = 0
+        """How many frames of results.zarr stay."""
+        self._spared = 0  # frames of which nothing is to be computed
         self._waiting: deque[dict] = deque()  # lines of frames that are under way
         if not self.begun:
             return
@@ -64,6 +78,9 @@ class Past:
             )
         with claimed(self._path):
             self.written = survey(self._path)
+            self._spared = self.written.count
+            if arrays:  # lines do not hold the score maps
+                self.stored = self._spared = min(zarr_sink.survey(folder / ZARR), self._spared)
 
     def require_same(self, now: Mapping) -> None:
         """Raise UsageError unless the run goes on with the source, networks and settings that it began with.
@@ -102,7 +119,7 @@ class Past:
         those that the lines are of.
         """
         count, batch, names = self.written.count, config.detector.batch, _marking(config)
-        known = max(0, count - window) // batch * batch  # so at least one whole window is seen again
+        known = max(0, self._spared - window) // batch * batch  # so a whole window at least is seen again
         lines = read(self._path, count)
         for frame, line in zip(islice(frames, known), lines, strict=False):  # a frame is taken first
             yield self._found(frame, line, names)
@@ -115,7 +132,7 @@ class Past:
                 again = self._found(item.frame, line, names)
                 if known == 0 or number >= known + window - 1:
                     self._require_alike(item.detections, again)
-                yield again
+                yield again._replace(maps=item.maps)
 
     def checked(self, results: Iterable[Result]) -> Iterator[Result]:
         """The results, the first of which must have the tracks that their lines have.
@@ -160,7 +177,9 @@ def find(folder: Path, output: OutputConfig) -> Past:
         return Past()
     if not output.jsonl:
         raise UsageError(f"{JSONL} is what a run is resumed from; leave --no-save-jsonl out")
-    return Past(folder, record=read_record(folder))
+    if pieces_in(folder):
+        raise UsageError(f"{folder} holds files in pieces and cannot be resumed; use --overwrite")
+    return Past(folder, record=read_record(folder), arrays=output.zarr)
 
 
 def _marking(config: RunConfig) -> list[str]:

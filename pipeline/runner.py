@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 
 import trackers
 from pipeline.addresses import stream_name
 from pipeline.annotate import Annotator, AnnotatorOptions
-from pipeline.config import DetectorConfig, RunConfig
+from pipeline.config import DetectorConfig, RunConfig, ServiceConfig
 from pipeline.errors import MoteError, OutputError
 from pipeline.frame import Frame, Result, SourceInfo
 from pipeline.fusion import fuse
 from pipeline.gaps import Timeline, split_at_gaps
 from pipeline.ground_truth import GroundTruth
 from pipeline.interrupt import Stop, stop_on_signals
-from pipeline.lines import NOTHING, Written
 from pipeline.live import LiveSource, open_watched, queueing
 from pipeline.loading import load_detector, load_segmenters
+from pipeline.pieces import Measured, Pieces, delete, pieces_in
 from pipeline.prefetch import prefetch
 from pipeline.progress import Mode, Progress
-from pipeline.report import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, Outcome
+from pipeline.record_file import output_error
+from pipeline.report import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, ZARR, Outcome
 from pipeline.resume import Past, find
 from pipeline.segmenting import FrameSegmenter, segment
 from pipeline.settings import build
-from pipeline.sinks import CocoSink, JsonlSink, MotSink, Sink, Sinks, output_error
+from pipeline.sinks import CocoSink, JsonlSink, MotSink, Sink, Sinks
 from pipeline.sources import Source
 from pipeline.stages import Detector, Found, batches, track
+from pipeline.summary import Summary
 from pipeline.video_sink import VideoSink
+from pipeline.zarr_sink import ZarrSink, is_store
 from trackers import Tracker
 
 RESULTS_AHEAD = 8
@@ -46,14 +49,16 @@ def run(
     Whatever ends the run, each file is valid and `run.json` tells how far it came. Raises MoteError for what
     is wrong before the first frame; what goes wrong after it is in the outcome.
     """
+    summary = Summary()
     with (
         stop_on_signals() as stop,
+        watched(summary, config.service),
         open_watched(location, config, stop) as source,
     ):
         start = config.source.start
         truth = GroundTruth(Path(annotations), source.info, start=start) if annotations else None
-        detector, facts = load_detector(config.detector)
-        segmenters, more = load_segmenters(config.segmentation, config.detector)
+        detector, facts = load_detector(config.detector, maps=config.output.zarr)
+        segmenters, more = load_segmenters(config.segmentation, config.detector, maps=config.output.zarr)
         if truth:
             truth.begin(len(facts["classes"]))
         config = prompt(config) if source.info.live else config
@@ -67,8 +72,10 @@ def run(
         outcome = Outcome(folder, source, config, facts, more)
         past.require_same(outcome.described())
         outcome.resumed_after, classes = past.written.count, len(facts["classes"])
-        sinks = Sinks(open_sinks(folder, config, source.info, annotator, truth, classes, kept=past.written))
+        files = open_sinks(folder, config, source.info, annotator, truth, classes, past=past)
+        sinks, outcome.pieces = Sinks(files), account_of(files)
         outcome.begin(truth)
+        summary.outcomes[run_name(location)] = outcome
         try:
             results = stages(source, detector, segmenters, tracker, config, outcome, stop, past)
             remark = truth.live if truth else outcome.remark
@@ -133,6 +140,15 @@ def stages(
         yield from results
 
 
+def watched(summary: Summary, config: ServiceConfig) -> AbstractContextManager[None]:
+    """A block in which others may ask how the streams of `summary` are, if that is wanted."""
+    if not config.health_port:
+        return nullcontext()
+    from pipeline.service import served
+
+    return served(summary, config)
+
+
 @contextmanager
 def ended(results: Generator[Result]) -> Iterator[None]:
     """Close the stages with the block; what they meet then does not hide an error that is on its way."""
@@ -149,7 +165,8 @@ def ended(results: Generator[Result]) -> Iterator[None]:
 
 def make_timeline(info: SourceInfo, window: int, config: RunConfig, outcome: Outcome) -> Timeline:
     """What marks the gaps between the frames of a source that reach the detector."""
-    return Timeline(info, window=window, policy=config.live.on_gap, dropped=outcome.dropped)
+    live = config.live
+    return Timeline(info, window=window, policy=live.on_gap, dropped=outcome.dropped, cuts=live.scene_cuts)
 
 
 def counted(source: Source | LiveSource, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
@@ -213,11 +230,11 @@ def prepare_folders(folders: Sequence[Path], *, overwrite: bool, sources: Sequen
     """
     for folder in folders:
         _require_free(folder, overwrite, sources)
-    for path in (folder / output for folder in folders for output in (*OUTPUTS, *UNFINISHED)):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise output_error(path.parent, error) from error
+    for folder in folders:
+        for path in [folder / output for output in (*OUTPUTS, *UNFINISHED)]:
+            delete(path)
+        for piece in pieces_in(folder):
+            piece.delete()
 
 
 def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
@@ -225,10 +242,11 @@ def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [folder / output for output in OUTPUTS if (folder / output).exists()]
+        present += [path for piece in pieces_in(folder) for path in piece.files()]
         if present and not overwrite:
             found = f"{folder} holds an earlier run ({present[0].name})"
             raise OutputError(f"{found}; use --overwrite or another --output")
-        strange = next((path for path in present if path.is_dir()), None)
+        strange = next((path for path in present if path.is_dir() and not is_store(path)), None)
         if strange:
             raise OutputError(f"{strange} is a folder where a file is to be written; use another --output")
         for location in filter(os.path.exists, sources):
@@ -254,20 +272,32 @@ def open_sinks(
     truth: GroundTruth | None,
     classes: int,
     *,
-    kept: Written = NOTHING,
+    past: Past,
 ) -> list[Sink]:
     """The sinks that the configuration asks for; each file opens when they are entered.
 
-    `kept` is what stays of results.jsonl where a run is resumed.
+    `past` says what stays of the files where a run is resumed.
     """
-    wanted, sinks = config.output, []
-    if wanted.jsonl:
-        sinks.append(JsonlSink(folder / JSONL, kept=kept))
-    if wanted.coco:
-        names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
-        sinks.append(CocoSink(folder / COCO, **names))
-    if wanted.mot:
-        sinks.append(MotSink(folder / MOT))
-    if wanted.video:
-        sinks.append(VideoSink(folder / VIDEO, info, annotator, quality=wanted.quality))
-    return sinks
+    wanted = config.output
+
+    def files(place: Callable[[str], Path]) -> list[Measured]:
+        sinks: list[Measured] = []
+        if wanted.jsonl:
+            sinks.append(JsonlSink(place(JSONL), kept=past.written))
+        if wanted.coco:
+            names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
+            sinks.append(CocoSink(place(COCO), **names))
+        if wanted.mot:
+            sinks.append(MotSink(place(MOT)))
+        if wanted.video:
+            sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality))
+        if wanted.zarr:
+            sinks.append(ZarrSink(place(ZARR), info, kept=past.stored))
+        return sinks
+
+    return [Pieces(folder, files, wanted.rotation)] if wanted.rotation else files(folder.joinpath)
+
+
+def account_of(sinks: Sequence[Sink]) -> dict[str, int] | None:
+    """What is counted of the pieces, if the files are in pieces."""
+    return next((sink.account for sink in sinks if isinstance(sink, Pieces)), None)

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from typing import NamedTuple, TypeVar
 
-from detectors.tridos.together import push_together
+from detectors.tridos.together import begin_together
 from pipeline.frame import Frame
-from pipeline.stages import Detector, Features, Found, StreamingDetector
+from pipeline.stages import Begun, Detector, Features, Found, StreamingDetector, in_halves
+
+Note = TypeVar("Note")
+
+Turn = tuple[Iterable[tuple[int, Frame]], Note]
+"""Frames, each with the number of its sequence, and whatever is to come out after what was found in them."""
+
+
+class Together(NamedTuple):
+    """Frames of several sequences that the network is half through with."""
+
+    parts: tuple
+    """What the `finish` of any of their streams asks for."""
+    begun: dict[int, Begun]
+    """The frames of each sequence, by its number, with parts that are empty: they are those above."""
+    seconds: float
+    """Spent on all of them so far."""
 
 
 class SharedDetector:
@@ -25,47 +43,70 @@ class SharedDetector:
         more = (detector.sibling() if self._streaming else detector for _ in range(count - 1))
         self._detectors = [detector, *more]
 
-    def detect(self, frames: Iterable[tuple[int, Frame]]) -> Iterator[tuple[int, Found]]:
-        """The next frames, each with the number of its sequence, with what is in each.
+    def detect(self, turns: Iterable[Turn]) -> Generator[tuple[list[tuple[int, Found]], Note]]:
+        """Turn by turn what is in its frames, each with the number of its sequence, and its note.
 
-        None but the first of a sequence may follow a gap.
-        Those of one sequence come in their order, before and after; the sequences in that of their numbers.
+        None but the first frame of a sequence in a turn may follow a gap. Those of one sequence come in their
+        order, before and after; the sequences in that of their numbers. While this is not closed, `turns` may
+        be in use by a thread, which is some turns ahead.
         """
-        groups: dict[int, tuple[Frame, ...]] = {}
-        for number, frame in frames:
-            groups[number] = (*groups.get(number, ()), frame)
-        numbers = sorted(groups)
-        if self._streaming and numbers:
-            together = extract_together([self._detectors[n] for n in numbers], [groups[n] for n in numbers])
-        for row, number in enumerate(numbers):
-            detector = self._detectors[number]
-            found = detector.found([together[row]]) if self._streaming else detector.detect([groups[number]])
-            yield from ((number, item) for item in found)
+        if not self._streaming:
+            yield from ((list(self._one_by_one(items)), note) for items, note in turns)
+            return
+        with closing(in_halves(turns, self._begin, self._finish, self._detectors[0].halves)) as finished:
+            for features, note in finished:
+                yield list(self._found(features)), note
 
     def end(self, number: int) -> None:
-        """The sequence has ended: let go of its state."""
+        """The sequence has ended, and all that is in it was given out: let go of its state."""
         if self._streaming:
             self._detectors[number].reset()
 
+    def _one_by_one(self, items: Iterable[tuple[int, Frame]]) -> Iterator[tuple[int, Found]]:
+        for number, group in _by_sequence(items).items():
+            yield from ((number, item) for item in self._detectors[number].detect([group]))
 
-def extract_together(
-    detectors: Sequence[StreamingDetector], groups: Sequence[tuple[Frame, ...]]
-) -> list[Features]:
-    """The next frames of each detector's sequence through the network that they share."""
-    started = time.perf_counter()
-    pixels = [detector.pixels(group) for detector, group in zip(detectors, groups, strict=True)]
-    by_size = defaultdict(list)
-    for row, part in enumerate(pixels):
-        by_size[part.shape[2:]].append(row)
-    raw = [None] * len(pixels)
-    with detectors[0].computing():
-        for rows in by_size.values():
-            streams = [detectors[row].stream for row in rows]
-            parts = push_together(streams, [pixels[row] for row in rows])
-            for row, part in zip(rows, parts, strict=True):
-                raw[row] = part
-    seconds = (time.perf_counter() - started) / sum(map(len, groups))
-    return [
-        detector.features(group, part, seconds * len(group))
-        for detector, group, part in zip(detectors, groups, raw, strict=True)
-    ]
+    def _begin(self, turn: Turn) -> tuple[list[Together], Note]:
+        groups, by_size = _by_sequence(turn[0]), defaultdict(dict)
+        started = time.perf_counter()
+        for number, group in groups.items():
+            pixels = self._detectors[number].pixels(group)
+            by_size[pixels.shape[2:]][number] = pixels
+        together = []
+        for pixels in by_size.values():
+            detectors = {number: self._detectors[number] for number in pixels}
+            streams = [detector.stream for detector in detectors.values()]
+            parts = begin_together(streams, list(pixels.values()))
+            begun = {number: detector.begun(groups[number]) for number, detector in detectors.items()}
+            spent, started = time.perf_counter() - started, time.perf_counter()
+            together.append(Together(parts, begun, spent))
+        return together, turn[1]
+
+    def _finish(self, turn: tuple[list[Together], Note]) -> tuple[dict[int, Features], Note]:
+        return {n: item for together in turn[0] for n, item in self._finished(together)}, turn[1]
+
+    def _finished(self, together: Together) -> Iterator[tuple[int, Features]]:
+        numbers, rows = list(together.begun), list(together.begun.values())
+        frames = tuple(frame for begun in rows for frame in begun.frames)
+        whole = rows[0]._replace(frames=frames, parts=together.parts, seconds=together.seconds)
+        whole = self._detectors[numbers[0]].finish(whole)
+        counts = [len(begun.frames) for begun in rows]
+        raws = whole.raw.split(counts)
+        settled = whole.settled.split(counts) if whole.settled else [None] * len(rows)
+        for number, begun, raw, boxes in zip(numbers, rows, raws, settled, strict=True):
+            share = whole.seconds * len(raw) / len(frames)
+            own = whole._replace(frames=begun.frames, geometry=begun.geometry, warmup=begun.warmup)
+            yield number, own._replace(raw=raw, settled=boxes, seconds=share)
+
+    def _found(self, features: dict[int, Features]) -> Iterator[tuple[int, Found]]:
+        for number in sorted(features):
+            found = self._detectors[number].found([features[number].arrived()])
+            yield from ((number, item) for item in found)
+
+
+def _by_sequence(items: Iterable[tuple[int, Frame]]) -> dict[int, tuple[Frame, ...]]:
+    """The frames of each sequence, in the order of their numbers."""
+    groups: dict[int, tuple[Frame, ...]] = {}
+    for number, frame in items:
+        groups[number] = (*groups.get(number, ()), frame)
+    return dict(sorted(groups.items()))

@@ -7,35 +7,19 @@ system as a whole, and one that does not fit on the disk is taken back. Boxes ar
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import OutputError
 from pipeline.frame import Detections, Frame, Result, TrackState
 from pipeline.interrupt import signals_held
 from pipeline.lines import NOTHING, Written, line_of, run_lengths
-
-_REMEDIES = {
-    errno.ENOENT: "create the folder first",
-    errno.ESTALE: "leave the folder of a run where it is until the run has ended",
-    errno.ENOTDIR: "choose a folder for the outputs",
-    errno.EEXIST: "choose a folder for the outputs",
-    errno.EISDIR: "it is a folder; remove it or choose another output",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that you may write to",
-    errno.ENOSPC: "free space on the disk; what was written before is kept",
-    errno.EDQUOT: "free space on the disk; what was written before is kept",
-    errno.EFBIG: "the system's limit on file sizes was reached; what was written before is kept",
-}
+from pipeline.record_file import RecordFile, output_error
 
 
 class Sink(Protocol):
@@ -49,14 +33,6 @@ class Sink(Protocol):
 
     def __exit__(self, kind, error, traceback) -> None:
         """Complete and close the output, also while `error` is on its way out."""
-
-
-def output_error(path: Path, error: Exception) -> OutputError:
-    """The error for the file at `path`, in one line with a remedy."""
-    number = getattr(error, "errno", None)
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    remedy = _REMEDIES.get(number)
-    return OutputError(f"cannot write {path}: {reason}" + (f"; {remedy}" if remedy else ""))
 
 
 class Sinks:
@@ -105,98 +81,6 @@ class Sinks:
         return first
 
 
-class _RecordFile:
-    """A file of records that ends with a fixed `tail` at every moment; every fault is an `OutputError`.
-
-    The first `kept` bytes of a file that is there stay. Where `alone`, no other process may write to it: the
-    system keeps a lock for as long as this process lives, see `claimed`.
-    """
-
-    def __init__(
-        self, path: Path, *, head: bytes = b"", tail: bytes = b"", kept: int = 0, alone: bool = False
-    ):
-        self._path, self._tail = path, tail
-        self._end = kept  # where the next record goes: before the tail
-        try:
-            mode = "r+b" if kept else "wb"
-            self._file = open(path, mode, buffering=0)  # noqa: SIM115 - closed by the sink that opened it
-        except OSError as error:
-            raise output_error(path, error) from error
-        if alone and not _lock(self._file):
-            self._file.close()
-            raise OutputError(f"cannot write {path}: another run writes to it; use another --output")
-        try:
-            self._file.truncate(kept)
-            self.append(head)
-        except OSError as error:
-            self._file.close()
-            raise output_error(path, error) from error
-        except OutputError:
-            self.close()
-            raise
-
-    def append(self, record: bytes) -> None:
-        """Write `record` and the tail; after a failure the file is what it was before."""
-        try:
-            require_present(self._file)
-            self._put(record + self._tail)
-        except OSError as error:
-            with suppress(OSError):  # the space that the tail takes was there before
-                self._put(self._tail)
-                self._file.truncate(self._end + len(self._tail))
-            raise output_error(self._path, error) from error
-        self._end += len(record)
-
-    def _put(self, data: bytes) -> None:
-        self._file.seek(self._end)
-        view = memoryview(data)
-        while view:  # a nearly full disk takes a part first and refuses the rest
-            view = view[self._file.write(view) :]
-
-    def close(self) -> None:
-        """Close the file; `OutputError` if the system reports a late fault."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise output_error(self._path, error) from error
-
-
-def require_present(file: IO[bytes]) -> None:
-    """Raise OSError for an open file that was deleted: what is written to it goes nowhere."""
-    if os.fstat(file.fileno()).st_nlink == 0:
-        raise OSError(errno.ESTALE, "it was deleted while it was written")
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """A block in which no run writes to its results.jsonl, which may be missing.
-
-    Raises UsageError where one does, and OutputError for a file that cannot be opened.
-    """
-    if not path.exists():
-        yield
-        return
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise output_error(path, error) from error
-    with file:
-        if not _lock(file):
-            raise UsageError(f"the run in {path.parent} is still going: wait for its end, or stop it first")
-        yield
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Lock an open file until it is closed, by a death of the process, too; False if another one has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems have no locks
-        pass
-    return True
-
-
 class JsonlSink:
     """`results.jsonl`: one JSON object a line, one line a frame, there as soon as the frame is done.
 
@@ -205,8 +89,8 @@ class JsonlSink:
     "behind": frames, "timings_ms": {stage: milliseconds}}``
 
     `behind` counts the real frames, this one included, in the window of the detector. After a gap there is
-    also ``"gap": {"event": "lost" | "dropped" | "reconnect" | "jump" | "resize", "missing": frames or null,
-    "window": "repeated" | "restarted"}``.
+    also ``"gap": {"event": "lost" | "dropped" | "reconnect" | "jump" | "resize" | "cut", "missing": frames
+    or null, "window": "repeated" | "restarted"}``.
 
     Where segmenters ran, also ``"masks": [{"segmenter", "score", "bbox", "rle": {"size": [H, W],
     "counts"}}]``: each group of pixels that one marked, in COCO's compressed run lengths, which
@@ -226,7 +110,7 @@ class JsonlSink:
         self._kept = kept
 
     def __enter__(self) -> Self:
-        self._file = _RecordFile(self.path, kept=self._kept.end, alone=True)
+        self._file = RecordFile(self.path, kept=self._kept.end, alone=True)
         self._known = self._kept.count
         return self
 
@@ -238,8 +122,16 @@ class JsonlSink:
         line = json.dumps(line_of(result), allow_nan=False, separators=(",", ":"))
         self._file.append(line.encode() + b"\n")
 
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._file.size
+
     def __exit__(self, kind, error, traceback) -> None:
-        _quietly(self._file.close, error)
+        quietly(self._file.close, error)
+
+
+_COCO_HEAD, _COCO_TAIL = b"[", b"\n]\n"
 
 
 class CocoSink:
@@ -272,7 +164,7 @@ class CocoSink:
         self._category_id = category_id
 
     def __enter__(self) -> Self:
-        self._file = _RecordFile(self._part, head=b"[", tail=b"\n]\n")
+        self._file = RecordFile(self._part, head=_COCO_HEAD, tail=_COCO_TAIL)
         self._separator = "\n"
         return self
 
@@ -291,8 +183,13 @@ class CocoSink:
         self._file.append((self._separator + ",\n".join(records)).encode())
         self._separator = ",\n"
 
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._file.size
+
     def __exit__(self, kind, error, traceback) -> None:
-        _quietly(self._finish, error)
+        quietly(self._finish, error)
 
     def _finish(self) -> None:
         self._file.close()
@@ -300,6 +197,28 @@ class CocoSink:
             os.replace(self._part, self.path)
         except OSError as error:
             raise output_error(self.path, error) from error
+
+
+def join_coco(paths: Iterable[Path], target: Path) -> None:
+    """Write the results in files of `CocoSink`, one after the other, to `target`. Raises OutputError."""
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        with partial.open("wb") as whole:
+            whole.write(b"[")
+            separator = b""
+            for path in paths:
+                with path.open("rb") as file:
+                    rest = os.fstat(file.fileno()).st_size - len(_COCO_HEAD) - len(_COCO_TAIL)
+                    whole.write(separator * (rest > 0))
+                    separator = separator or b"," * (rest > 0)
+                    file.seek(len(_COCO_HEAD))
+                    while rest > 0:
+                        rest -= whole.write(file.read(min(rest, 1 << 20)))
+            whole.write(_COCO_TAIL)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise output_error(target, error) from error
 
 
 def coco_results(
@@ -329,7 +248,7 @@ class MotSink:
         self.path = Path(path)
 
     def __enter__(self) -> Self:
-        self._file = _RecordFile(self.path)
+        self._file = RecordFile(self.path)
         return self
 
     def write(self, result: Result) -> None:
@@ -344,8 +263,13 @@ class MotSink:
         if lines:
             self._file.append("".join(lines).encode())
 
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._file.size
+
     def __exit__(self, kind, error, traceback) -> None:
-        _quietly(self._file.close, error)
+        quietly(self._file.close, error)
 
 
 def _bboxes(boxes: np.ndarray) -> list[list[float]]:
@@ -354,7 +278,7 @@ def _bboxes(boxes: np.ndarray) -> list[list[float]]:
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(6).tolist()
 
 
-def _quietly(close: Callable[[], None], error: BaseException | None) -> None:
+def quietly(close: Callable[[], None], error: BaseException | None) -> None:
     """Close; while `error` is on its way out, a second fault is noted on it instead of hiding it."""
     try:
         close()

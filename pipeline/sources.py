@@ -35,6 +35,11 @@ class Source:
     from any thread, also while another one waits for the next frame.
     """
 
+    reconnects = 0
+    """Connections after the first; there is one alone."""
+    away: str | None = None
+    """Why it is not connected; of one that is not opened again, never told."""
+
     def __init__(self, reader: Reader, config: SourceConfig | None = None):
         """Takes over the reader. Raises SourceError or UsageError where `config` does not fit its frames."""
         self._reader = reader
@@ -94,14 +99,18 @@ class Source:
             self._reader.close()
 
 
-def open_source(location: str | Path, config: SourceConfig | None = None, **changes: Any) -> Source:
+def open_source(
+    location: str | Path, config: SourceConfig | None = None, *, any_size: bool = False, **changes: Any
+) -> Source:
     """Open whatever gives frames: see the table at the end of this module.
 
     `changes` are fields of `config` with other values, such as `start=100`; None leaves one as it is. Frames
     from index `start` on are given, at most `max_frames`; they keep their index and presentation time in the
     source. Images come in natural order (2.png before 10.png), `rate` of them per second; videos know their
     own times. Grey video and images, also when stored as colour, give (H, W), others (H, W, 3); see
-    `pipeline.pictures` for how this is settled. Rotation that the file asks for is applied.
+    `pipeline.pictures` for how this is settled. Rotation that the file asks for is applied. Where the size
+    changes within a video the frames end with SourceLost; with `any_size` they go on in the other size,
+    unless corrections are asked for, which are of pixels of the first.
 
     Raises SourceError for a location that is missing, of a kind that is not supported, or without a frame
     that can be decoded; UsageError for values that the configuration refuses or that do not fit the frames.
@@ -112,7 +121,8 @@ def open_source(location: str | Path, config: SourceConfig | None = None, **chan
     except ValueError as error:
         raise UsageError(f"source: {error}") from error
     location = str(location)
-    request = Request(redact(location), config)
+    any_size = any_size and not (config.offset or config.bad_pixels)
+    request = Request(redact(location), config, any_size)
     kind = next((kind for kind in _KINDS if kind.matches(location, config)), None)
     if kind is None:
         raise SourceError(f"{request.name}: no such file or folder")

@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from pipeline.errors import OutputError
 from pipeline.frame import Result, SourceInfo
 from pipeline.interrupt import signals_held
-from pipeline.sinks import output_error, require_present
+from pipeline.record_file import output_error, require_present
 
 _TICKS = 5_760_000
 """Ticks per second: a multiple of 90000, 15360, 12800, 120000, 24000 and 1000, so that the time stamps of
@@ -117,6 +117,11 @@ class VideoSink:
     def adjusted(self) -> int:
         """Frames so far whose time could not be kept, see `Timeline`."""
         return self._timeline.adjusted
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk so far."""
+        return self._file.size
 
     def __enter__(self) -> Self:
         self._file = _SealingFile(self.path)
@@ -296,6 +301,11 @@ class _SealingFile:
     def tell(self) -> int:
         """The position of the next write."""
         return self._file.tell()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are known to be whole."""
+        return self._good
 
     def checkpoint(self) -> None:
         """Declare all that was written to be whole; if not all was, raise why, as `OutputError` if it can."""

@@ -48,6 +48,16 @@ def parity(shared_root):
     return module
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Graphs that a run exports by itself are kept for the tests alone."""
+    from detectors.exported import folder
+
+    kept, folder.CACHE = folder.CACHE, tmp_path_factory.mktemp("exported")
+    yield
+    folder.CACHE = kept
+
+
 @pytest.fixture(scope="session")
 def nano_weights(tmp_path_factory) -> str:
     """Path of weights for tridos-nano, not trained, that find some boxes in every frame."""

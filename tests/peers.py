@@ -30,6 +30,12 @@ SESSION = "".join(
 """What an RTSP camera says of itself: one track, an MPEG transport stream."""
 
 
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
     """A TCP server that calls `serve` with each connection, until the block ends; gives its port."""

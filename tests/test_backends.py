@@ -154,8 +154,10 @@ def test_a_folder_of_graphs_refuses_frames_of_another_size(exported):
         (("--detector", "rdian", "--backend", "onnxruntime"), 2, "not for 'rdian'"),
         (("--backend", "onnxruntime", "--precision", "bf16"), 2, "computes in fp32"),
         (("--backend", "tensorrt"), 2, "onnxruntime"),
+        (("--backend", "onnxruntime", "--compile"), 2, "--compile is for a GPU"),
+        (("--detector", "rdian", "--compile"), 2, "not for 'rdian'"),
     ],
-    ids=["segmenter", "half precision", "unknown"],
+    ids=["segmenter", "half precision", "unknown", "compiled", "compiled segmenter"],
 )
 def test_what_a_backend_cannot_do_is_refused_in_one_line(arguments, code, said, mote, clip, tmp_path):
     reply = mote(clip, "--output", tmp_path / "out", *arguments)
@@ -169,7 +171,7 @@ def test_a_missing_runtime_is_named_with_the_line_that_installs_it(name, package
     monkeypatch.setattr(util, "find_spec", lambda asked: None if asked == package else there(asked))
     with pytest.raises(UsageError, match=f"pip install {package}"):
         load_detector(DetectorConfig(backend=name))
-    monkeypatch.setattr(backends, "ON_CPU", name)
+    monkeypatch.setitem(backends.ON_CPU, "tridos-nano", name)
     assert backends.choose("tridos-nano", DetectorConfig(), torch.device("cpu")) == "torch"
 
 
@@ -178,14 +180,40 @@ def test_a_missing_runtime_is_named_with_the_line_that_installs_it(name, package
     [
         ("rdian", {}, "cpu"),
         ("tridos-nano", {"precision": "bf16"}, "cpu"),
+        ("tridos-nano", {"compile": True}, "cpu"),
         ("tridos-nano", {}, "cuda"),
         ("tridos-nano", {"backend": "torch"}, "cpu"),
     ],
 )
 def test_what_is_chosen_by_itself_always_runs(name, settings, device, monkeypatch):
-    monkeypatch.setattr(backends, "ON_CPU", "onnxruntime")
+    monkeypatch.setitem(backends.ON_CPU, "tridos-nano", "onnxruntime")
+    monkeypatch.setattr(backends, "require_compiler", lambda device: None)
     assert backends.choose(name, DetectorConfig(**settings), torch.device(device)) == "torch"
-    assert backends.choose("tridos", DetectorConfig(), torch.device("cpu")) == "onnxruntime"
+    assert backends.choose("tridos-nano", DetectorConfig(), torch.device("cpu")) == "onnxruntime"
+
+
+def test_a_cache_that_cannot_be_written_leaves_the_work_to_torch(
+    process, clip, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(backends.ON_CPU, "tridos-nano", "onnxruntime")
+    (tmp_path / "file").touch()
+    out = process(clip, cache=str(tmp_path / "file" / "graphs"), backend="auto")
+    assert report(out)["config"]["detector"]["backend"] == "torch"
+    (told,) = [line for line in caplog.messages if "graphs" in line]
+    assert str(tmp_path / "file") in told
+    assert "torch computes" in told
+    assert len(detections(out)) > 10
+
+
+def test_the_first_run_tells_how_long_the_export_took_and_the_next_does_not(
+    process, clip, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(backends.ON_CPU, "tridos-nano", "onnxruntime")
+    for name, told in (("first", 1), ("next", 0)):
+        caplog.clear()
+        out = process(clip, cache=str(tmp_path / "graphs"), folder=name)
+        assert report(out)["config"]["detector"]["backend"] == "onnxruntime"
+        assert sum("exported tridos-nano for input of 64x64 in" in line for line in caplog.messages) == told
 
 
 def test_graphs_of_another_format_are_refused_with_the_backend_that_reads_them(exported):

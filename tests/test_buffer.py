@@ -64,3 +64,11 @@ def test_windows_given_out_do_not_change_later():
 def test_a_ring_without_room_is_refused():
     with pytest.raises(ValueError, match="length = 0"):
         Ring(0)
+
+
+def test_windows_keep_the_layout_in_memory_of_their_items():
+    ring, layout = Ring(3), torch.channels_last
+    for count in (1, 2, 1):
+        items = torch.randn(count, 4, 5, 6).contiguous(memory_format=layout)
+        windows = ring.windows(items)
+        assert all(part.is_contiguous(memory_format=layout) for part in windows.unbind(1))

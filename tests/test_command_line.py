@@ -164,17 +164,9 @@ def images_of_two_sizes(folder):
     return pictures
 
 
-def video_of_two_sizes(folder):
-    path = folder / "in.ts"
-    parts = [write_video(folder / f"{w}.ts", [(w, 64)] * count) for w, count in ((64, 6), (96, 3))]
-    path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    return path
-
-
-@pytest.mark.parametrize("make", [images_of_two_sizes, video_of_two_sizes])
 @pytest.mark.parametrize("batch", [1, 4])
-def test_frames_before_a_change_of_size_are_kept(fault, tmp_path, out, nano_weights, make, batch):
-    line = fault(3, "--video", make(tmp_path), "--weights", nano_weights, "--batch", batch)
+def test_pictures_before_a_change_of_size_are_kept(fault, tmp_path, out, nano_weights, batch):
+    line = fault(3, "--video", images_of_two_sizes(tmp_path), "--weights", nano_weights, "--batch", batch)
     assert "frame size changes from 64x64" in line
     assert check_consistent(out) == 6
     assert report(out)["state"] == "partial"

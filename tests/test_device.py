@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import detectors
-from pipeline.device import thread_count, threads
+from pipeline.device import require_compiler, thread_count, threads
+from pipeline.errors import UsageError
 
 
 def test_narrow_networks_take_one_thread_and_segmenters_no_fewer_than_wide_ones():
@@ -22,3 +23,13 @@ def test_threads_are_as_many_as_before_whatever_happens():
     with pytest.raises(RuntimeError, match="a fault"), threads(before + 2):
         raise RuntimeError("a fault")
     assert torch.get_num_threads() == before
+
+
+def test_a_network_is_compiled_for_a_gpu_alone_and_what_that_lacks_is_named(monkeypatch):
+    with pytest.raises(UsageError, match="--compile is for a GPU"):
+        require_compiler(torch.device("cpu"))
+    monkeypatch.setattr("pipeline.device.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="--compile needs the package triton"):
+        require_compiler(torch.device("cuda"))
+    monkeypatch.setattr("pipeline.device.find_spec", lambda name: name)
+    require_compiler(torch.device("cuda"))

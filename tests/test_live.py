@@ -110,7 +110,7 @@ class Stuck(Reader):
 def test_a_reader_that_never_returns_is_turned_away_from(monkeypatch):
     readers = [Stuck(), Stuck()]
     config = SourceConfig(timeout=0.2)
-    monkeypatch.setattr("pipeline.live.open_source", lambda *_: Source(readers[1]))
+    monkeypatch.setattr("pipeline.live.open_source", lambda *_, **__: Source(readers[1]))
     monkeypatch.setattr("pipeline.live.LEAVING_SECONDS", 0.1)
     policy = LiveConfig(reconnect="1", backoff=0.01, backoff_cap=0.01)
     started = time.monotonic()
@@ -268,11 +268,6 @@ def ffmpeg(port):
         camera.wait()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
 def opened(port):
     """The source, once the camera listens."""
     end = time.monotonic() + SECONDS
@@ -290,7 +285,7 @@ def opened(port):
 
 
 def test_a_camera_that_is_away_for_two_seconds_and_comes_back_is_followed_again():
-    port = free_port()
+    port = peers.free_port()
     with ffmpeg(port):
         source = opened(port)
         before = list(islice(source, 20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import detectors
 from detectors.tridos import together
 from detectors.tridos.together import push_together
+from pipeline import stages
 from pipeline.config import DetectorConfig
 from pipeline.frame import Frame
 from pipeline.loading import load_detector
@@ -76,36 +78,64 @@ def same(found, expected):
         assert np.array_equal(first, second)
 
 
-def test_frames_of_other_sizes_and_depths_share_the_network(load, mixed, monkeypatch):
-    expected = [list(load().detect([(frame,) for frame in sequence])) for sequence in mixed]
+def alone(load, sequence):
+    return list(load().detect([(frame,) for frame in sequence]))
+
+
+def of_turns(shared, turns):
+    """What is found in each sequence, and the notes of the turns."""
+    found, notes = [[], [], []], []
+    for items, note in shared.detect(turns):
+        notes.append(note)
+        for number, item in items:
+            found[number].append(item)
+    return found, notes
+
+
+@pytest.mark.parametrize("halves", ["one", "threads", "late"])
+def test_frames_of_other_sizes_and_depths_share_the_network(halves, load, mixed, monkeypatch):
+    expected = [alone(load, sequence) for sequence in mixed]
     batches = []
-    step = together.push_together
+    step = together.begin_together
 
     def counting(streams, pixels):
         batches.append(len(streams))
         return step(streams, pixels)
 
-    monkeypatch.setattr("pipeline.shared.push_together", counting)
-    shared, found = SharedDetector(load(), 3), [[], [], []]
-    for group in zip(*mixed, strict=True):
-        for number, item in shared.detect(enumerate(group)):
-            found[number].append(item)
+    monkeypatch.setattr("pipeline.shared.begin_together", counting)
+    monkeypatch.setattr(stages.StreamingDetector, "halves", halves)
+    turns = [(list(enumerate(group)), note) for note, group in enumerate(zip(*mixed, strict=True))]
+    found, notes = of_turns(SharedDetector(load(), 3), turns)
     assert batches == [2, 1] * 6
+    assert notes == list(range(6))
     for one, other in zip(found, expected, strict=True):
         assert len(one) == len(other) == 6
         list(map(same, one, other))
     assert sum(len(item.detections) for item in found[0])
 
 
-def test_no_frames_give_nothing(load):
-    assert list(SharedDetector(load(), 2).detect([])) == []
+def test_each_half_has_a_thread_where_that_pays(load, mixed, monkeypatch):
+    threads = {"begin": set(), "finish": set()}
+    for name in threads:
+        half = getattr(stages.StreamingDetector, {"begin": "pixels", "finish": "finish"}[name])
+
+        def noting(self, given, *, name=name, half=half):
+            threads[name].add(threading.current_thread().name)
+            return half(self, given)
+
+        monkeypatch.setattr(stages.StreamingDetector, {"begin": "pixels", "finish": "finish"}[name], noting)
+    monkeypatch.setattr(stages.StreamingDetector, "halves", "threads")
+    of_turns(SharedDetector(load(), 2), [([(0, a), (1, b)], None) for a, b in zip(*mixed[:2], strict=True)])
+    assert threads == {"begin": {"features"}, "finish": {threading.current_thread().name}}
+
+
+def test_no_frames_give_nothing_but_their_note(load):
+    assert list(SharedDetector(load(), 2).detect([([], "a note")])) == [([], "a note")]
 
 
 def test_a_sequence_that_has_ended_leaves_no_state_and_the_others_theirs(load, mixed):
     shared = SharedDetector(load(), 2)
-    for group in zip(*mixed[:2], strict=True):
-        list(shared.detect(enumerate(group)))
+    of_turns(shared, [(list(enumerate(group)), None) for group in zip(*mixed[:2], strict=True)])
     shared.end(0)
-    ((_, first),) = shared.detect([(0, mixed[0][0])])
-    ((_, second),) = shared.detect([(1, mixed[1][0])])
+    ((first,), (second,), _), _ = of_turns(shared, [([(0, mixed[0][0])], None), ([(1, mixed[1][0])], None)])
     assert (first.warmup, second.warmup) == (True, False)

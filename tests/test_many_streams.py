@@ -252,11 +252,12 @@ def test_weights_that_give_no_numbers_end_all_with_valid_files(together, tmp_pat
 def test_a_source_that_has_ended_is_complete_whatever_fails_later(together, spots, monkeypatch):
     over, write, detect = threading.Event(), JsonlSink.write, many.SharedDetector.detect
 
-    def failing(self, frames):
-        if any(frame.index == 20 for _, frame in frames):
-            over.set()
-            raise WeightsError("no numbers")
-        return detect(self, frames)
+    def failing(self, turns):
+        for items, ended in turns:
+            if any(frame.index == 20 for _, frame in items):
+                over.set()
+                raise WeightsError("no numbers")
+            yield from detect(self, [(items, ended)])
 
     def slow(self, result):
         if self.path.parent.name == "a":

@@ -12,6 +12,7 @@ import torch
 from datasets import layouts, synthetic
 from datasets.clips import read_sequence
 from detectors import measure, weights
+from detectors.tridos import FusedTridos
 from pipeline.vid_map_coco import main as vid_map_coco
 from tests.outputs import TARGETS, save_nano, scene
 
@@ -139,6 +140,30 @@ def test_classes_are_told_apart_when_asked(root, tmp_path, capsys):
     assert "By class" in capsys.readouterr().out
 
 
+def test_half_precision_is_computed_and_counts(root, nano_weights, tmp_path, capsys):
+    scores = {}
+    for precision in ("fp32", "bf16"):
+        file = tmp_path / f"{precision}.json"
+        options = ["--stride", "6", "--precision", precision, "--detections", str(file)]
+        assert run(root, nano_weights, *options) == 0
+        scores[precision] = sorted(row["score"] for row in json.loads(file.read_text()))[-5:]
+    assert scores["bf16"] != scores["fp32"]
+    assert np.allclose(scores["bf16"], scores["fp32"], atol=0.05)
+
+
+def test_what_is_measured_is_the_form_that_a_run_computes(root, nano_weights, monkeypatch):
+    computed = []
+    score_dataset = measure.score_dataset
+
+    def noting(model, *arguments, **options):
+        computed.append(model)
+        return score_dataset(model, *arguments, **options)
+
+    monkeypatch.setattr(measure, "score_dataset", noting)
+    assert run(root, nano_weights, "--stride", "12") == 0
+    assert [type(model) for model in computed] == [FusedTridos]
+
+
 def test_curves_are_drawn(root, nano_weights, tmp_path):
     assert run(root, nano_weights, "--stride", "6", "--plots", str(tmp_path)) == 0
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["froc.png", "precision_recall.png"]
@@ -151,8 +176,9 @@ def test_curves_are_drawn(root, nano_weights, tmp_path):
         (["--split", "none.json"], 2, "none.json"),
         (["--dataset", "dron-ir"], 2, "did you mean 'drone-ir'"),
         (["--conf", "2"], 2, "--conf"),
+        (["--precision", "fp16"], 2, "fp16 needs a GPU"),
     ],
-    ids=["classes", "split", "dataset", "threshold"],
+    ids=["classes", "split", "dataset", "threshold", "precision"],
 )
 def test_mistakes_are_told_in_one_line(root, nano_weights, capsys, arguments, code, message):
     table = json.loads((root / "both.json").read_text())

@@ -95,11 +95,13 @@ def test_a_run_that_is_killed_leaves_lines_that_can_be_read(running):
 def test_a_signal_before_the_first_frame_is_not_taken_for_the_end(
     mote, monkeypatch, tmp_path, clip, nano_weights, number, code
 ):
-    def load(config, load=runner.load_detector):
-        os.kill(os.getpid(), number)
-        return load(config)
+    load = runner.load_detector
 
-    monkeypatch.setattr(runner, "load_detector", load)
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), number)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(runner, "load_detector", interrupted)
     out = tmp_path / "out"
     reply = mote("--video", clip, "--weights", nano_weights, "--output", out, "--progress", "off")
     assert reply.code == code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -14,7 +15,17 @@ from pipeline.config import DetectorConfig
 from pipeline.errors import SourceError
 from pipeline.frame import Detections, Frame
 from pipeline.geometry import Geometry
-from pipeline.stages import Features, Found, StreamingDetector, batches, extract, suppress, track
+from pipeline.stages import (
+    Features,
+    Found,
+    StreamingDetector,
+    batches,
+    extract,
+    in_halves,
+    one_late,
+    suppress,
+    track,
+)
 from trackers import NoTracker
 
 
@@ -118,6 +129,66 @@ def test_the_time_of_a_batch_is_shared_among_its_frames():
     assert [item.frame.index for item in found] == [0, 1, 2, 3]
 
 
+# Outputs that are on their way
+
+
+class Event:
+    """Stands for the event of a GPU: its output is there once somebody has waited for it."""
+
+    def __init__(self):
+        self.waited = 0
+
+    def synchronize(self):
+        self.waited += 1
+        time.sleep(0.02)
+
+
+def test_an_output_that_is_on_its_way_is_waited_for_once_and_the_wait_is_counted():
+    event = Event()
+    batch = Features(tuple(frames(1)), raw_output(), Geometry.native((64, 64)), (True,), 0.5, event)
+    there = batch.arrived()
+    assert event.waited == 1
+    assert there.ready is None
+    assert 0.52 <= there.seconds < 5
+    assert there.raw is batch.raw
+    assert there.arrived() is there
+
+
+def steps(count, halves):
+    """What happens when the items pass both halves, in order; `got` when the consumer has an item."""
+    happened = []
+    begin = lambda item: happened.append(f"begin {item}") or item  # noqa: E731
+    finish = lambda item: happened.append(f"finish {item}") or item  # noqa: E731
+    for item in in_halves(range(count), begin, finish, halves):
+        happened.append(f"got {item}")
+    return happened
+
+
+def test_halves_follow_each_other_where_nothing_else_pays():
+    assert steps(2, "one") == ["begin 0", "finish 0", "got 0", "begin 1", "finish 1", "got 1"]
+
+
+def test_an_item_is_given_late_when_the_next_one_is_on_its_way():
+    assert steps(2, "late") == ["begin 0", "finish 0", "begin 1", "finish 1", "got 0", "got 1"]
+    assert steps(1, "late") == ["begin 0", "finish 0", "got 0"]
+    assert steps(0, "late") == []
+
+
+def test_one_item_is_held_back_and_no_more():
+    taken = []
+    late = one_late(taken.append(item) or item for item in range(5))
+    assert (next(late), taken) == (0, [0, 1])
+    assert (next(late), taken) == (1, [0, 1, 2])
+    assert list(late) == [2, 3, 4]
+
+
+def test_an_error_comes_after_the_item_that_was_held_back():
+    late = one_late(lost_after(2))
+    assert [next(late).index for _ in range(2)] == [0, 1]
+    with pytest.raises(SourceError, match="lost"):
+        next(late)
+
+
 # Tracking
 
 
@@ -177,6 +248,29 @@ def test_a_deep_picture_means_the_same_as_a_shallow_one(model):
     shallow = frames(3)
     deep = [Frame(f.image.astype(np.uint16) * 257, f.index, f.pts, f.source, 16) for f in shallow]
     assert torch.allclose(raws(streaming(model), shallow, 1), raws(streaming(model), deep, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("halves", ["threads", "late"])
+def test_the_halves_give_the_same_however_they_are_arranged(halves, model, monkeypatch):
+    sequence = frames(6)
+    monkeypatch.setattr(StreamingDetector, "halves", "one")
+    expected = raws(streaming(model), sequence, 2)
+    monkeypatch.setattr(StreamingDetector, "halves", halves)
+    assert torch.equal(raws(streaming(model), sequence, 2), expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "cores", "halves"),
+    [("cuda", 1, 2, "late"), ("cpu", 1, 2, "threads"), ("cpu", 2, 2, "one"), ("cpu", 1, 1, "one")],
+)
+def test_a_narrow_network_takes_two_threads_and_a_gpu_works_ahead(
+    device, threads, cores, halves, model, monkeypatch
+):
+    detector = streaming(model)
+    detector.device = torch.device(device)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("pipeline.stages.core_count", lambda: cores)
+    assert detector.halves == halves
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 from detectors.tridos.head import decode_boxes, decode_scores
 from pipeline.geometry import Geometry
-from pipeline.suppress import box_iou, decode, nms
+from pipeline.suppress import box_iou, decode, fetched, nms, settle
 
 CASES = {"det_a": "loss_a", "det_b": "loss_a", "det_c": "loss_b", "det_d": "loss_a"}
 
@@ -199,3 +199,56 @@ def test_boxes_larger_than_any_picture_are_dropped(logarithm):
     boxes = decode(raw, conf=0.1, iou=1.0)[0][0]
     assert len(boxes) == 14
     assert boxes.abs().max() < 100
+
+
+# For a GPU
+
+
+def crowded(seed, *, images=3, side=8, classes=2):
+    """Raw output of images full of boxes that overlap in chains."""
+    raw = torch.randn(images, 5 + classes, side, side, generator=torch.Generator().manual_seed(seed))
+    raw[:, 2:4] += 1.0  # several cells wide
+    return raw
+
+
+def equal(found, expected):
+    return all(
+        torch.equal(first, second)
+        for ours, theirs in zip(found, expected, strict=True)
+        for first, second in zip(ours, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize("iou", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_settled_in_rounds_is_what_is_decoded(seed, iou):
+    raw = crowded(seed)
+    settled, expected = settle(raw, conf=0.2, iou=iou), decode(raw, conf=0.2, iou=iou)
+    assert settled.sure.all()
+    nothing = torch.full_like(raw, torch.nan)  # no image is asked for again
+    assert equal(fetched(settled, nothing, conf=0.2, iou=iou), expected)
+    candidates = decode(raw, conf=0.2, iou=1.0)
+    assert 10 < sum(len(boxes) for boxes, *_ in expected) < sum(len(boxes) for boxes, *_ in candidates)
+
+
+@pytest.mark.parametrize("limits", [{"rounds": 1}, {"most": 8}], ids=str)
+def test_what_is_not_settled_is_decoded(limits):
+    raw = torch.cat([crowded(0), torch.full((1, 7, 8, 8), -9.0)])
+    settled = settle(raw, conf=0.2, iou=0.1, **limits)
+    assert settled.sure.tolist() == [False, False, False, True]
+    assert equal(fetched(settled, raw, conf=0.2, iou=0.1), decode(raw, conf=0.2, iou=0.1))
+
+
+def test_what_is_no_number_is_not_settled_as_a_box():
+    raw = crowded(0, images=1)
+    raw[0, 4, 2:4] = torch.nan
+    raw[0, 2, 5] = 99.0
+    expected = decode(raw, conf=0.2, iou=0.5)
+    assert equal(fetched(settle(raw, conf=0.2, iou=0.5), raw, conf=0.2, iou=0.5), expected)
+
+
+def test_settled_images_are_parted_as_their_frames_are():
+    settled = settle(crowded(0), conf=0.2, iou=0.5)
+    first, second = settled.split([1, 2])
+    assert torch.equal(torch.cat([first.scores, second.scores]), settled.scores)
+    assert len(second.sure) == 2

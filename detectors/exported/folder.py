@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +20,8 @@ from pipeline.errors import OutputError, UsageError, WeightsError
 if TYPE_CHECKING:
     from detectors.exported.graphs import Graph
     from detectors.tridos import Tridos
+
+log = logging.getLogger(__name__)
 
 NETWORKS = ("tridos", "tridos-nano")
 """Detectors that can be exported."""
@@ -162,7 +166,7 @@ def cached(
     folder = (cache or CACHE).expanduser() / name
     if (folder / MANIFEST).is_file():
         return read(folder)
-    own = folder.with_name(f"{name}.{os.getpid()}.part")
+    own, started = folder.with_name(f"{name}.{os.getpid()}.part"), time.perf_counter()
     try:
         write(model, origin, own, size=size, kind=kind)
         if not (folder / MANIFEST).is_file():
@@ -173,7 +177,19 @@ def cached(
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(own, ignore_errors=True)
+    told = "exported %s for input of %dx%d in %.1f s; later runs take it from %s"
+    log.warning(told, origin.detector, *size, time.perf_counter() - started, folder)
     return read(folder)
+
+
+def unwritable(cache: Path | None = None) -> str:
+    """Why nothing can be kept in the folder `cache`, which is made where it is missing; empty if it can."""
+    folder = (cache or CACHE).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
+    return "" if os.access(folder, os.W_OK) else f"{folder}: it may not be written"
 
 
 def versions() -> Mapping[str, str]:

@@ -67,6 +67,7 @@ def _load(path: Path) -> Any:
         raise WeightsError(f"weights file {path} does not exist")
     strangers: list[str] = []
     try:
+        weights.require_plain_archive(path)
         # files from before torch 1.6 are no archives and cannot be asked; most hold nothing but plain values
         names = get_unsafe_globals_in_checkpoint(path) if is_zipfile(path) else []
         strangers = [name for name in names if not (name == GETATTR or _package(name) in PASSED_OVER)]

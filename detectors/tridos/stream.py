@@ -51,7 +51,11 @@ class TridosStream:
             raise RuntimeError("a stream needs the model in evaluation mode: call model.eval() first")
         features = self.model.frame_features(frames)
         pairs = self.model.pair_features(self.older(features.spatial), features.spatial)
-        return self.windows(features, pairs)
+        return self.begun(*self.windows(features, pairs))
+
+    def begun(self, window: FrameFeatures, pairs: Tensor) -> tuple:
+        """What `begin` gives of the windows that the newest frames complete."""
+        return window, pairs
 
     @torch.inference_mode()
     def finish(self, begun: tuple) -> Tensor:

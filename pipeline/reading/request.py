@@ -27,6 +27,8 @@ class Request:
     """The location without credentials, for messages and records."""
     config: SourceConfig = field(default_factory=SourceConfig)
     """What is to be read of it, and what is declared about it."""
+    any_size: bool = False
+    """Whether pictures whose size changes within a video are given as they are; else they end the frames."""
 
     @property
     def start(self) -> int:

@@ -14,6 +14,7 @@ from pipeline.errors import SourceError
 from pipeline.frame import Frame, SourceInfo
 from pipeline.pictures import PictureConverter
 from pipeline.reading import request as limits
+from pipeline.reading.hardware import accelerated
 from pipeline.reading.request import Reader, Request, SourceLost, check_size
 
 FORMATS = {"auto": None, "mpegts": "mpegts", "y4m": "yuv4mpegpipe"}
@@ -67,12 +68,15 @@ class VideoReader(Reader):
         self._container.close()
 
     def frames(self) -> Iterator[Frame]:
-        """The frames; raises SourceLost at a change of size and at the end of a file that is cut off."""
+        """The frames; raises SourceLost at the end of a file that is cut off and where the pictures change.
+
+        A change of their size is none where `any_size` was asked for.
+        """
         request, given = self._request, 0
         for picture in self._with_first():
             index = self._index
             self._index += 1
-            change = self._convert.difference(picture)
+            change = self._convert.difference(picture, any_size=request.any_size)
             if change:
                 where = f"at frame {index}; the frames before it were given"
                 raise SourceLost(f"{request.name}: {change} {where}")
@@ -203,8 +207,15 @@ def open_file(path: Path, request: Request) -> VideoReader:
         if path.stat().st_size == 0:
             raise SourceError(f"{name} is empty")
         # with the protocol, or a file called concat:… would be taken for one
-        container = av.open(f"file:{path}", metadata_errors="replace", format=FORMATS[request.config.format])
-    except (av.error.FFmpegError, OSError) as error:
+        kind = FORMATS[request.config.format]
+        hardware = accelerated(request.config.hwaccel)
+        container = av.open(f"file:{path}", metadata_errors="replace", format=kind, hwaccel=hardware)
+    except (av.error.FFmpegError, OSError, RuntimeError) as error:
+        if hardware is not None:
+            refused = f"{name} cannot be decoded by {request.config.hwaccel}: {error}"
+            raise SourceError(f"{refused}; leave --hwaccel out") from error
+        if isinstance(error, RuntimeError):
+            raise
         reason = f"{error.strerror}; is it a video, and was its recording finished?"
         raise SourceError(f"{name} cannot be opened as video: {reason}") from error
     return VideoReader(container, request, path=path)

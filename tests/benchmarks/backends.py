@@ -25,6 +25,7 @@ from torch import Tensor
 import detectors
 from detectors import weights
 from detectors.exported import folder
+from detectors.tridos import fused
 from pipeline import backends, command
 from pipeline.config import parse_size
 
@@ -83,7 +84,7 @@ def measure(options: argparse.Namespace) -> str:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as place:
         model, origin = network(options.detector, Path(place))
-        steps = {"torch": model.stream().push}
+        steps = {"torch": fused(model).stream().push}  # the form that a run computes
         for name in options.backends or ("onnxruntime", "openvino"):
             other = backends.from_model(model, origin, name, threads=options.threads, cache=place)
             steps[name] = other.stream().push

@@ -5,8 +5,10 @@
 The plain way computes every window from its five frames: float32, eager, one window at a time, norms by
 themselves, and attention with stored scores, as published programs do; only the non-local block that changes
 nothing is left out, as in ours. All ways take turns in one process, each on the same frames; medians count.
-Operations are convolutions and matrix products, 2 for a multiply-add; the rate of the machine is that of one
-large convolution. The whole job goes from a video file to all outputs.
+Operations are convolutions and matrix products, 2 for a multiply-add, as plain convolutions need them; the
+rate of the machine is that of one large convolution. Stages take the frames of the video one by one, each by
+itself; a run overlaps them. The whole job goes from a video file to all outputs. On a GPU there is, too, the
+whole job with batches of 16 frames, and that of several streams.
 """
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ import detectors
 from detectors.tridos import Tridos, fused
 from pipeline.config import RunConfig
 from pipeline.device import core_count, pick_device, thread_count
+from pipeline.many import run_many
 from pipeline.runner import run
 from pipeline.settings import build
+from pipeline.stages import PRECISIONS
+from tests.benchmarks.stage_times import STAGES, of_stages
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "datasets" / "samples" / "demo.mp4"
@@ -141,29 +146,60 @@ def network_rows(name: str, size: str, options: argparse.Namespace) -> tuple[lis
 
 
 def batch_rows(name: str, size: str, options: argparse.Namespace) -> list[str]:
-    """Frames a second of the fused network against the frames in a batch."""
+    """Frames a second of the fused network, fed from memory, against the frames in a batch."""
     device = pick_device(options.device)
-    model = fused(detectors.build(name).eval().to(device))
+    dtype = PRECISIONS[options.precision] or torch.float32
+    model = fused(detectors.build(name).eval().to(device), dtype=dtype)
     torch.set_num_threads(options.threads or thread_count(model))
     width, height = map(int, size.split("x"))
     rows = []
     for batch in options.batches:
         frames = torch.randn(batch, 3, height, width, device=device)
-        taken = alternated({"fp32": model.stream().push}, frames, options.rounds)["fp32"]
+        taken = alternated({"ours": model.stream().push}, frames, options.rounds)["ours"]
         rows.append(f"| `{name}` | {size} | {batch} | {batch / taken:.1f} |")
     return rows
 
 
-def whole_job(options: argparse.Namespace) -> str:
+def stage_rows(options: argparse.Namespace) -> list[str]:
+    """Milliseconds of a frame in each stage, networks and sizes side by side."""
+    jobs = [(name, size) for name in options.networks for size in options.sizes]
+    columns = [of_stages(name, size, options) for name, size in jobs]
+    rows = ["| stage, ms a frame | " + " | ".join(f"`{name}` {size}" for name, size in jobs) + " |"]
+    rows.append("|---|" + "---|" * len(jobs))
+    for stage in STAGES:
+        rows.append(f"| {stage} | " + " | ".join(f"{1000 * column[stage]:.2f}" for column in columns) + " |")
+    total = " | ".join(f"{1000 * sum(column.values()):.2f}" for column in columns)
+    return [*rows, f"| one after the other | {total} |"]
+
+
+def settings(options: argparse.Namespace, folder: str, batch: int = 0) -> dict:
+    """Of a run of tridos-nano that writes to a folder."""
+    detector = {"device": options.device, "backend": "torch", "precision": options.precision, "batch": batch}
+    return {"detector": detector, "output": {"folder": folder, "overwrite": True}}
+
+
+def whole_job(options: argparse.Namespace, batch: int = 0) -> str:
     """Frames a second from the video file to all outputs; loading the network is not counted."""
     rates = []
     for _ in range(options.jobs):
         with tempfile.TemporaryDirectory() as folder:
-            output = {"folder": folder, "overwrite": True}
-            settings = {"detector": {"device": options.device, "backend": "torch"}, "output": output}
-            outcome = run(options.video, build(RunConfig, settings), progress="off")
+            config = build(RunConfig, settings(options, folder, batch))
+            outcome = run(options.video, config, progress="off")
             rates.append(outcome.decoded / outcome.seconds)
-    return f"whole job, `tridos-nano`, {Path(options.video).name}: {statistics.median(rates):.1f} frames/s"
+    what = f"whole job, `tridos-nano`, {Path(options.video).name}" + (f", batch {batch}" if batch else "")
+    return f"{what}: {statistics.median(rates):.1f} frames/s"
+
+
+def many_streams(options: argparse.Namespace) -> str:
+    """Frames a second of all streams together, each from the video file to its outputs."""
+    rates = []
+    for _ in range(options.jobs):
+        with tempfile.TemporaryDirectory() as folder:
+            config = build(RunConfig, settings(options, folder))
+            summary = run_many([options.video] * options.streams, config, progress="off")
+            written = sum(outcome.written for outcome in summary.outcomes.values())
+            rates.append(written / summary.seconds)
+    return f"{options.streams} streams, `tridos-nano`: {statistics.median(rates):.1f} frames/s together"
 
 
 def start_up(video: str) -> str:
@@ -188,6 +224,14 @@ def hardware(device: torch.device) -> str:
         names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
         name = f"{next(names, platform.processor())}, {core_count()} cores"
     return f"{name}; torch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
+
+
+def peak_memory(device: torch.device) -> str:
+    """Of this process so far and, where one was used, of the GPU."""
+    own = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
+    if device.type != "cuda":
+        return own
+    return f"{own}, on the GPU {torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB"
 
 
 def plot(path: Path, results: dict[str, dict[str, float]]) -> None:
@@ -221,6 +265,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="3 rounds, 1 job, no batches")
     parser.add_argument("--video", default=str(DEMO))
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--precision",
+        choices=list(PRECISIONS),
+        default="fp32",
+        help="of batches, stages, jobs and streams (default: fp32); ways are compared in all there are",
+    )
+    parser.add_argument(
+        "--streams",
+        type=int,
+        default=16,
+        help="of one job on a GPU (default: 16; 0: none); on a CPU see tests.benchmarks.streams",
+    )
     parser.add_argument("--threads", type=int, default=0, help="of the network (default: as in a run)")
     parser.add_argument("--plot", type=Path, help="write bars of the ratios to this picture")
     return parser
@@ -231,7 +287,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.quick:
         options.rounds, options.batches, options.jobs = 3, [], min(options.jobs, 1)
-    print(hardware(pick_device(options.device)) + "\n")
+    device = pick_device(options.device)
+    print(hardware(device) + "\n")
     print("| network | size | way | ms a frame | frames/s | times plain | share of the machine's rate |")
     print("|---|---|---|---|---|---|---|")
     results = {}
@@ -239,13 +296,20 @@ def main(arguments: list[str] | None = None) -> int:
         for size in options.sizes:
             rows, results[f"{name} {size}"] = network_rows(name, size, options)
             print("\n".join(rows), flush=True)
+    print("\n" + "\n".join(stage_rows(options)), flush=True)
     if options.batches:
         print("\n| network | size | batch | frames/s |\n|---|---|---|---|")
         for name in options.networks:
-            print("\n".join(batch_rows(name, options.sizes[-1], options)), flush=True)
+            for size in options.sizes:
+                print("\n".join(batch_rows(name, size, options)), flush=True)
     if options.jobs:
-        print("\n" + whole_job(options) + "\n\n" + start_up(options.video))
-    print(f"\npeak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        print("\n" + whole_job(options))
+        if device.type == "cuda":
+            print("\n" + whole_job(options, batch=16))
+            if options.streams:
+                print("\n" + many_streams(options))
+        print("\n" + start_up(options.video))
+    print("\npeak memory: " + peak_memory(device))
     if options.plot:
         plot(options.plot, results)
     return 0

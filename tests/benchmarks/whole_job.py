@@ -37,6 +37,8 @@ def parser() -> command.Parser:
     parser.add_argument("--detector", default="tridos-nano")
     parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--backend", default="auto", help="what computes the network (default: the run's)")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--batch", type=int, default=0, help="frames computed together (default: the run's)")
     parser.add_argument("--max-frames", type=int, default=0, help="default: all")
     parser.add_argument("--repeats", type=int, default=3)
@@ -69,6 +71,7 @@ def measure(options: argparse.Namespace) -> str:
     """The table of both."""
     detector_settings = {"name": options.detector, "weights": options.weights}
     detector_settings |= {"device": options.device, "batch": options.batch, "threads": options.threads}
+    detector_settings |= {"backend": options.backend, "precision": options.precision}
     settings = {"detector": detector_settings, "source": {"max_frames": options.max_frames}}
     config = build(RunConfig, settings)
     with open_source(options.video, max_frames=options.max_frames or None) as source:
@@ -83,8 +86,9 @@ def measure(options: argparse.Namespace) -> str:
     first, second = statistics.median(alone), statistics.median(whole)
     return "\n".join(
         [
-            f"{info.name}: {len(frames)} frames of {info.width}x{info.height}; {facts['weights']} on "
-            f"{facts['device']}, batch {size}, {torch.get_num_threads()} threads, {options.repeats} repeats",
+            f"{info.name}: {len(frames)} frames of {info.width}x{info.height}; {facts['weights']} by "
+            f"{facts['backend']} on {facts['device']}, batch {size}, {torch.get_num_threads()} threads, "
+            f"{options.repeats} repeats",
             f"{'':<15}{'seconds':>9}{'frames/s':>10}",
             f"{'detector alone':<15}{first:>9.2f}{len(frames) / first:>10.1f}",
             f"{'whole job':<15}{second:>9.2f}{len(frames) / second:>10.1f}",

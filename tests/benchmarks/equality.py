@@ -1,0 +1,156 @@
+"""Whether the fast form of a network finds in real frames what the plain way finds.
+
+    python -m tests.benchmarks.equality --root DATA [--frames 500] [--precision bf16]
+
+The plain way computes each window from its five frames, float32, as in `tests.benchmarks.speed`; ours is what
+a run computes. Frames are the first ones of clips spread over a split, as many of each. Detections of a frame
+are paired, best score first, with the nearest of the other way; what has no partner of its class with edges
+within half a pixel is counted. The command fails where anything is, or where boxes or scores of pairs are
+farther apart than `--edge` and `--score` allow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from datasets import layouts
+from datasets.clips import read_sequence
+from detectors import weights
+from pipeline import command, suppress
+from pipeline.config import DetectorConfig
+from pipeline.device import pick_device, require_precision, thread_count
+from pipeline.errors import MoteError
+from pipeline.geometry import Geometry
+from pipeline.normalise import to_network_input
+from pipeline.progress import Progress
+from pipeline.stages import fastest
+from tests.benchmarks.speed import plain_way
+
+NEAR = 0.5
+"""Source pixels: a detection whose edges are farther off is another one."""
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boxes (N, 4) in source pixels, scores (N,), labels (N,) of one frame, best score first."""
+
+
+class Comparison(NamedTuple):
+    """What two ways found in one frame, or in several."""
+
+    frames: int = 0
+    detections: int = 0
+    """Of the plain way."""
+    alone: int = 0
+    """Of either way, without a partner."""
+    edge: float = 0.0
+    """Largest difference of an edge among pairs, source pixels."""
+    score: float = 0.0
+    """Largest difference of a score among pairs."""
+
+    def __add__(self, other: Comparison) -> Comparison:
+        counts = (a + b for a, b in zip(self[:3], other[:3], strict=True))
+        return Comparison(*counts, max(self.edge, other.edge), max(self.score, other.score))
+
+
+def compared(plain: Rows, ours: Rows) -> Comparison:
+    """Pairs of detections of one frame."""
+    free, alone, edge, score = np.ones(len(ours[0]), bool), 0, 0.0, 0.0
+    for box, value, label in zip(*plain, strict=True):
+        apart = np.abs(ours[0] - box).max(axis=1, initial=0.0)
+        apart = np.where(free & (ours[2] == label), apart, np.inf)
+        best = int(apart.argmin()) if len(apart) else -1
+        if best < 0 or apart[best] > NEAR:
+            alone += 1
+            continue
+        free[best] = False
+        edge, score = max(edge, float(apart[best])), max(score, float(abs(ours[1][best] - value)))
+    return Comparison(1, len(plain[0]), alone + int(free.sum()), edge, score)
+
+
+def clips(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and frames (T, H, W) of each clip."""
+    dataset = layouts.load("drone-ir", options.root, options.split)
+    step = max(len(dataset.records) // options.clips, 1)  # files of one kind of target lie side by side
+    records = dataset.records[::step][: options.clips]
+    each = -(-options.frames // len(records))
+    for record in records:
+        yield Path(record.name).stem, read_sequence(record, dataset.root).frames[:each]
+
+
+def measure(options: argparse.Namespace) -> Comparison:
+    """All frames."""
+    device = pick_device(options.device)
+    require_precision(options.precision, device)
+    entry = weights.ZOO_TABLE.get(options.weights)
+    model, path, _ = weights.network(entry.detector if entry else "tridos-nano", options.weights)
+    model = model.to(device).eval()
+    torch.set_num_threads(options.threads or thread_count(model))
+    fast, total = fastest(model, options.precision), Comparison()
+    with Progress(options.frames) as progress:
+        for name, frames in clips(options):
+            geometry = Geometry.native(frames.shape[:0:-1], scale=weights.enlargement(path))
+            steps, part = (plain_way(model), fast.stream().push), Comparison()
+            for frame in frames:
+                scale = int(np.iinfo(frame.dtype).max)
+                picture = geometry.apply(frame, full_scale=scale)
+                pixels = to_network_input([picture], full_scale=scale, device=device)
+                part += compared(*(found(step(pixels), geometry, options.conf) for step in steps))
+                progress.advance()
+            print(
+                f"{name}: {part.frames} frames, {part.detections} detections, {part.alone} alone, "
+                f"edges {part.edge:.1e}, scores {part.score:.1e}",
+                flush=True,
+            )
+            total += part
+    return total
+
+
+def found(raw: torch.Tensor, geometry: Geometry, conf: float) -> Rows:
+    """The detections of one frame after suppression."""
+    (rows,) = suppress.decode(raw, conf=conf, iou=DetectorConfig.iou)
+    boxes, scores, labels = (values.cpu().numpy() for values in rows)
+    return geometry.to_source(boxes), scores, labels
+
+
+def parser() -> command.Parser:
+    """The command line."""
+    parser = command.Parser(prog="python -m tests.benchmarks.equality", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--root", type=Path, required=True, help="folder of drone-ir")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--weights", default="tridos-nano-drone-ir", help="a name of --list, or a file")
+    parser.add_argument("--frames", type=command.whole(1), default=500, help="of all clips (default: 500)")
+    parser.add_argument("--clips", type=command.whole(1), default=10, help="clips at most (default: 10)")
+    parser.add_argument("--conf", type=float, default=DetectorConfig.conf, help="default: that of a run")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=command.whole(0), default=0, help="default: as in a run")
+    parser.add_argument("--edge", type=float, default=0.05, help="source pixels (default: 0.05)")
+    parser.add_argument("--score", type=float, default=1e-3, help="default: 0.001")
+    return parser
+
+
+def work(options: argparse.Namespace) -> None:
+    """Compare and print. Raises MoteError where the ways differ."""
+    total = measure(options)
+    print(
+        f"all: {total.frames} frames, {total.detections} detections, {total.alone} without a partner, "
+        f"edges at most {total.edge:.1e} pixels apart, scores {total.score:.1e}"
+    )
+    if total.alone or total.edge > options.edge or total.score > options.score:
+        raise MoteError("the two ways differ")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the comparison; returns the exit code."""
+    return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What each stage of a run costs by itself, one after the other, for `tests.benchmarks.speed`."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import detectors
+import trackers
+from detectors import weights
+from pipeline.annotate import Annotator, AnnotatorOptions
+from pipeline.config import DetectorConfig, OutputConfig, TrackerConfig
+from pipeline.frame import Frame
+from pipeline.loading import load_detector
+from pipeline.report import VIDEO
+from pipeline.sources import open_source
+from pipeline.stages import StreamingDetector, track
+from pipeline.video_sink import VideoSink
+
+STAGES = (
+    "decode",
+    "prepare",
+    "network, one frame",
+    "network, pair",
+    "network, join",
+    "boxes and NMS",
+    "track",
+    "draw and encode",
+)
+WARM = 5
+"""Frames that do not count: they fill the window and set things up."""
+
+
+def of_stages(name: str, size: str, options: Any) -> dict[str, float]:
+    """Median seconds of a frame in each stage: `options` has video, device, threads, precision and rounds."""
+    spent: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    with tempfile.TemporaryDirectory() as place:
+        detector = _detector(name, size, Path(place), options)
+        device = detector.device
+
+        def timed(stage: str, work: Callable[[], Any]) -> Any:
+            started = time.perf_counter()
+            result = work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            spent[stage].append(time.perf_counter() - started)
+            return result
+
+        tracker = trackers.build(TrackerConfig.name)
+        with open_source(options.video, max_frames=WARM + options.rounds) as source:
+            annotator = Annotator(AnnotatorOptions())
+            with VideoSink(Path(place, VIDEO), source.info, annotator, quality=OutputConfig.quality) as video:
+                while (frame := timed("decode", lambda: next(source, None))) is not None:
+                    features = _through_network(detector, frame, timed)
+                    found = timed("boxes and NMS", lambda f=features: next(iter(detector.found([f]))))
+                    result = timed("track", lambda f=found: next(iter(track([f], tracker))))
+                    timed("draw and encode", lambda r=result: video.write(r))
+    return {stage: statistics.median(values[WARM:] or values) for stage, values in spent.items()}
+
+
+def _detector(name: str, size: str, place: Path, options: Any) -> StreamingDetector:
+    """With the weights that ship or, where there are none, random ones."""
+    chosen = weights.default_weights(name)
+    if chosen is None:
+        torch.manual_seed(0)
+        chosen = str(place / "random.safetensors")
+        weights.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
+    config = DetectorConfig(
+        name=name,
+        weights=chosen,
+        size=size,
+        device=options.device,
+        precision=options.precision,
+        backend="torch",
+        threads=options.threads,
+    )
+    return load_detector(config)[0]
+
+
+@torch.inference_mode()
+def _through_network(detector: StreamingDetector, frame: Frame, timed: Callable) -> Any:
+    """The raw output of the next frame, the parts of the network timed by themselves."""
+    model, stream = detector.model, detector.stream
+    pixels = timed("prepare", lambda: detector.pixels((frame,)))
+    features = timed("network, one frame", lambda: model.frame_features(pixels))
+    older = stream.older(features.spatial)
+    pairs = timed("network, pair", lambda: model.pair_features(older, features.spatial))
+    begun = detector.begun((frame,), stream.windows(features, pairs))
+    raw = timed("network, join", lambda: model.join(*begun.parts))
+    return detector.features(begun, raw)
