@@ -36,8 +36,7 @@ def read_image(path: Path) -> np.ndarray:
         claimed = picture_size(coded)
         if claimed is not None:
             check_size(str(path), *claimed)
-        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
-        image = None if claimed is None else cv2.imdecode(np.frombuffer(coded, np.uint8), flags)
+        image = None if claimed is None else _decoded(coded)
     except (OSError, cv2.error) as error:
         raise SourceError(f"{path} cannot be read: {_one_line(error)}") from error
     if image is None:
@@ -45,6 +44,15 @@ def read_image(path: Path) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
         raise SourceError(f"{path} holds {image.dtype} pixels; only 8 and 16 bit integers are supported")
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+
+
+def _decoded(coded: bytes) -> np.ndarray | None:
+    """What OpenCV makes of a file, without its own lines on damage: the error that follows is one line."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def image_is_grey(image: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import SourceError
+from pipeline.pictures import read_image
 from pipeline.reading.headers import tiff_pages
 from pipeline.sources import natural_order, open_source
 from tests.media import grey_frames, open_files, read_until_lost
@@ -174,3 +176,15 @@ def test_natural_order_reads_numbers_as_numbers():
     names = ["b2.png", "a10.png", "a2.png", "A1.png", "a02.png", "7.png"]
     ordered = sorted((Path(name) for name in names), key=natural_order)
     assert [path.name for path in ordered] == ["7.png", "A1.png", "a02.png", "a2.png", "a10.png", "b2.png"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_a_damaged_picture_is_told_of_by_our_error_alone(tmp_path, capfd, suffix):
+    path = tmp_path / f"picture{suffix}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
+    path.write_bytes(path.read_bytes()[:200])
+    capfd.readouterr()
+    with suppress(SourceError):  # what can be read of a picture that is cut off may be taken
+        read_image(path)
+    assert ".cpp" not in capfd.readouterr().err  # as OpenCV says where it met the damage
+    assert cv2.utils.logging.getLogLevel() > cv2.utils.logging.LOG_LEVEL_SILENT
