@@ -138,7 +138,9 @@ def test_edge_images_are_what_drtenet_takes():
     frames = [noise(32, 32), step(side=32)]
     images = edge_images(frames, window=2.0)
     assert images.shape == (2, 3, 32, 32)
-    assert all((images[1, c].numpy() == edge_saliency(frames[1], window=2.0)).all() for c in range(3))
+    expected = np.broadcast_to(edge_saliency(frames[1], window=2.0), (3, 32, 32))
+    # OpenCV's rounding depends on where in memory a picture lies
+    np.testing.assert_allclose(images[1], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

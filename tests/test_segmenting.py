@@ -294,8 +294,8 @@ segmenters = [
         (2, ["--segmenter", "tridos"], "unknown segmenter 'tridos'"),
         (
             4,
-            ["--segmenter", "rdian"],
-            "no weights ship for segmenter 'rdian'; give a file with --segmenter-weights rdian=",
+            ["--segmenter", "dconet"],
+            "no weights ship for segmenter 'dconet'; give a file with --segmenter-weights dconet=",
         ),
         (2, ["--segmenter", "bright"], "segmenter 'bright' is the detector already; leave one out"),
         (
