@@ -91,7 +91,7 @@ ZOO_TABLE: dict[str, ZooEntry] = {
     ),
     "tridos-nano-drone-ir-4c": ZooEntry(
         file="tridos-nano-drone-ir-4c.safetensors",
-        sha256="bba72fe77c834ead2a0e2674c9da5a7d1e4c51f3d69dc83b9fd519dc5a62a48e",
+        sha256="9bb5f0cfc26137b02b207f191fe33cfb2081b98b4877c9171632ac79d77a10ad",
         detector="tridos-nano",
         options={"num_classes": 4},
         classes=("airplane", "bird", "drone", "helicopter"),
