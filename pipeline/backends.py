@@ -101,7 +101,7 @@ BACKENDS: dict[str, tuple[type[Runner], str, str]] = {
 }
 """Name → how it runs a graph, the format it reads, the package it needs."""
 
-ON_CPU = {"tridos": "torch", "tridos-nano": "torch"}
+ON_CPU = {"tridos": "torch", "tridos-nano": "onnxruntime"}
 """What `auto` takes on a CPU for networks that can be exported, where its package is installed."""
 
 Graphs = dict[str, Runner]

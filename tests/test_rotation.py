@@ -178,6 +178,11 @@ def test_many_streams_part_their_files_each_by_itself(mote, clip, nano_weights, 
     assert counts["clip"] > counts["other"]
 
 
+def files_of(folder) -> set[tuple[str, int]]:
+    """Name and time of each file: pieces of two runs may be begun in the same second."""
+    return {(path.name, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize(
     "output", [{}, {"rotate_every": "1h"}], ids=["by a plain run", "by another in pieces"]
 )
@@ -185,14 +190,14 @@ def test_pieces_stay_unless_they_are_to_be_replaced(process, clip, output):
     folder = in_pieces(process, clip)
     (folder / "run.json").unlink()
     (folder / COCO).unlink()
-    before = {path.name for path in folder.iterdir()}
+    before = files_of(folder)
     with pytest.raises(OutputError, match="holds an earlier run"):
         process(clip, output=output)
-    assert {path.name for path in folder.iterdir()} == before
+    assert files_of(folder) == before
     (folder / "detections-000009-20260101T000000Z.json.part").touch()
     (folder / "notes.txt").touch()
     process(clip, output={**output, "overwrite": True})
-    assert not before & {path.name for path in folder.iterdir()}
+    assert not before & files_of(folder)
     assert not list(folder.glob("*.part"))
     assert (folder / "notes.txt").exists()
     assert len(pieces_in(folder)) == len(output)
