@@ -43,6 +43,7 @@ from pipeline.runner import (
     resolved,
     run_name,
     watched,
+    write,
 )
 from pipeline.segmenting import FrameSegmenter, segment
 from pipeline.shared import SharedDetector
@@ -141,11 +142,7 @@ class Stream:
             outcome.begin(self._truth)
             with self._sinks:
                 for result in track(self._fused(), self._tracker):
-                    with outcome.timed("write"):
-                        self._sinks.write(result)
-                    outcome.add(result)
-                    if self._truth:
-                        self._truth.add(result)
+                    write(result, self._sinks, outcome, self._truth)
                     self._written()
                 if self._failure:
                     raise self._failure

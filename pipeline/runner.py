@@ -82,11 +82,7 @@ def run(
             bar = Progress(source.info.frame_count, mode=progress, remark=remark)
             with sinks, ended(results), bar:
                 for result in results:
-                    with outcome.timed("write"):
-                        sinks.write(result)
-                    outcome.add(result)
-                    if truth:
-                        truth.add(result)
+                    write(result, sinks, outcome, truth)
                     bar.advance()
                 stop.check()
                 past.require_all(outcome.written)
@@ -138,6 +134,15 @@ def stages(
     ahead = RESULTS_AHEAD if waiting.on_full == "wait" else 1
     with closing(prefetch(detected(), size=ahead, name="detect", patience=None)) as results:
         yield from results
+
+
+def write(result: Result, sinks: Sinks, outcome: Outcome, truth: GroundTruth | None) -> None:
+    """Hand a result to the sinks, and then to the accounts of the run."""
+    with outcome.timed("write"):
+        sinks.write(result)
+    outcome.add(result)
+    if truth:
+        truth.add(result)
 
 
 def watched(summary: Summary, config: ServiceConfig) -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -12,6 +13,13 @@ from pycocotools.cocoeval import COCOeval
 
 FRAME = 1
 TARGET = [10, 10, 8, 6]
+
+
+def saved(folder: Path, truth: dict, detections: list[dict]) -> list[str]:
+    """Write both as files; returns the options that name them to a command."""
+    (folder / "truth.json").write_text(json.dumps(truth))
+    (folder / "found.json").write_text(json.dumps(detections))
+    return ["--annotations", str(folder / "truth.json"), "--detections", str(folder / "found.json")]
 
 
 def truth_of(boxes: dict[int, list[tuple[list, int]]], categories: int = 1) -> dict:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +29,18 @@ class Reply(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def run_on_full_disk(arguments: Sequence[object], *, limit: int) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own that can write no file beyond `limit` bytes."""
+    return subprocess.run(
+        [sys.executable, "run_pipeline.py", *map(str, arguments)],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
 
 
 def scene(*, width: int = 64, height: int = 64, frames: int = 16, **settings) -> Scene:

@@ -18,7 +18,7 @@ from pipeline.evaluation.calibration import (
     fitted,
 )
 from pipeline.evaluation.curves import Curve
-from tests.coco_cases import TARGET, found, truth_of
+from tests.coco_cases import TARGET, found, saved, truth_of
 
 FRAMES = 40
 
@@ -108,10 +108,7 @@ def test_a_threshold_is_tried_on_the_videos_it_was_not_chosen_on():
 
 @pytest.fixture
 def files(tmp_path):
-    truth, rows = case()
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
-    (tmp_path / "found.json").write_text(json.dumps(rows))
-    return ["--annotations", str(tmp_path / "truth.json"), "--detections", str(tmp_path / "found.json")]
+    return saved(tmp_path, *case())
 
 
 def test_the_command_prints_writes_and_draws(files, tmp_path, capsys):

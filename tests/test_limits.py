@@ -12,7 +12,7 @@ from pipeline.evaluate import Evaluator
 from pipeline.evaluation.limits import limits_of
 from pipeline.evaluation.size_map import SizeMap
 from pipeline.limits import main
-from tests.coco_cases import TARGET, crowded_case, found, random_case, truth_of
+from tests.coco_cases import TARGET, crowded_case, found, random_case, saved, truth_of
 
 TARGETS = {1: [(TARGET, 1)], 2: [([40, 20, 10, 10], 1)], 3: []}
 """Two frames with a target, one without."""
@@ -161,10 +161,7 @@ def test_nothing_found_is_no_fault_of_the_program():
 
 @pytest.fixture
 def files(tmp_path):
-    truth, detections = two_videos()
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
-    (tmp_path / "found.json").write_text(json.dumps(detections))
-    return ["--annotations", str(tmp_path / "truth.json"), "--detections", str(tmp_path / "found.json")]
+    return saved(tmp_path, *two_videos())
 
 
 def test_the_command_prints_writes_and_draws(files, tmp_path, capsys):

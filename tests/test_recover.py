@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,16 @@ from pipeline.sinks import JsonlSink, Sinks
 from pipeline.video_sink import VideoSink, as_ordinary
 from tests.broken import assert_same, broken_off, without_times
 from tests.conftest import PROJECT_ROOT
-from tests.outputs import Reply, check_consistent, detections, lines, report, scene, video
+from tests.outputs import (
+    Reply,
+    check_consistent,
+    detections,
+    lines,
+    report,
+    run_on_full_disk,
+    scene,
+    video,
+)
 from tests.test_sinks import IRREGULAR_MKV, draw, make_result, source_info
 
 TORN = b'{"frame":11,"pts":0.36'
@@ -238,16 +246,8 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(
 
 def test_a_full_disk_ends_the_run_with_code_5_and_all_lines_valid(long_clip, nano_weights, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "run_pipeline.py", str(long_clip), "--weights", nano_weights, "--conf", "0.2"]
-    limit = 60_000
-    run = subprocess.run(
-        [*command, "--output", str(out), "--progress", "off"],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    options = ["--weights", nano_weights, "--conf", "0.2", "--output", out, "--progress", "off"]
+    run = run_on_full_disk([long_clip, *options], limit=60_000)
     assert run.returncode == 5, run.stderr
     assert run.stderr.startswith(f"error: cannot write {out}")
     assert run.stderr.count("\n") == 1

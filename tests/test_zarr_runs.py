@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pipeline.errors import OutputError
 from pipeline.zarr_sink import ZarrSink, survey
 from tests.broken import assert_same
 from tests.conftest import PROJECT_ROOT
-from tests.outputs import lines, report, scene
+from tests.outputs import lines, report, run_on_full_disk, scene
 from tests.stores import assert_same_arrays, contents, run_with_arrays, seen_by_reader
 from tests.test_recover import KILLER
 
@@ -103,21 +102,14 @@ def test_killed_for_real_it_ends_with_the_same_arrays(mote, nano_weights, tmp_pa
 
 
 def test_a_full_disk_ends_the_run_with_code_5_and_what_was_published_stays(nano_weights, tmp_path):
-    source, out, limit = tmp_path / "frames.bin", tmp_path / "out", 30_000
+    source, out = tmp_path / "frames.bin", tmp_path / "out"
     plain = np.full((16, 64, 64), 9, np.uint8)
     noise = np.random.default_rng(0).integers(1, 256, plain.shape, np.uint8)  # does not compress
     source.write_bytes(plain.tobytes() + noise.tobytes() * 2)
     options = ["--weights", nano_weights, "--progress", "off", "--save-zarr", "--output", str(out)]
     options += [f"--no-save-{name}" for name in ("video", "jsonl", "coco", "mot")]
     options += ["--source-format", "raw", "--source-size", "64x64", "--source-dtype", "uint8"]
-    run = subprocess.run(
-        [sys.executable, "run_pipeline.py", str(source), *options],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    run = run_on_full_disk([source, *options], limit=30_000)
     assert run.returncode == 5, run.stderr
     assert run.stderr.startswith(f"error: cannot write {out / 'results.zarr'}: File too large; ")
     assert run.stderr.count("\n") == 1
