@@ -7,7 +7,6 @@ from, whatever the thread is stuck in.
 
 from __future__ import annotations
 
-import gc
 import logging
 import queue
 import random
@@ -22,6 +21,7 @@ from pipeline.config import LiveConfig, RunConfig, SourceConfig
 from pipeline.errors import SourceError
 from pipeline.frame import Frame, SourceInfo
 from pipeline.interrupt import Stop
+from pipeline.memory import give_back
 from pipeline.prefetch import POLL_SECONDS, Queueing
 from pipeline.sources import Source, SourceLost, open_source
 
@@ -246,7 +246,7 @@ class LiveSource:
         self._connection.leave()
         # A picture of PyAV whose side data were looked at holds itself, and with it all buffers of its
         # decoder; in a process with many objects it would be hundreds of connections until they are found.
-        gc.collect()
+        give_back()
         self._number += 1
         wanted = self._config.max_frames
         config = replace(self._config, start=0, max_frames=wanted and wanted - self._given)
