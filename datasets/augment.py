@@ -17,6 +17,9 @@ class Augment:
     """Make rows columns, one time in two: with both mirrors, all turns by a quarter. For crops alone."""
     scale: tuple[float, float] = (0.8, 1.25)
     """Least and greatest factor of size; 1 and 1 to leave it."""
+    aspect: float = 1.0
+    """With `scale`: width over height is multiplied by 1 / aspect to aspect, the area kept. A size learned
+    from the surroundings of a target is then wrong, and only the target tells it."""
     long_side: tuple[int, int] | None = None
     """In place of `scale`: least and greatest length, pixels, that the longer side is resized to, all alike
     often; the aspect is kept."""
@@ -65,6 +68,9 @@ class Augment:
         ways = [self.long_side is not None, self.stretch, tuple(self.scale) != (1, 1)]
         if sum(ways) > 1:
             raise ValueError("scale, long_side and stretch exclude each other; set scale = [1, 1]")
+        self._require("aspect", 1 <= self.aspect <= 10, "1 to 10")
+        if self.aspect > 1 and sum(ways[:2]):
+            raise ValueError("aspect goes with scale, not with long_side or stretch; set aspect = 1")
         self._require("gain", 1 <= self.gain <= 10, "1 to 10")
         self._require("pan", 0 <= self.pan <= 64, "0 to 64")
         self._require("blur", 0 < self.blur <= 10, "more than 0 and up to 10")

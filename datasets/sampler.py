@@ -105,7 +105,13 @@ class ClipSampler:
             low, high = augment.long_side
             return transforms.rescale(clip, rng.integers(low, high + 1) / max(clip.frames.shape[1:]))
         low, high = augment.scale
-        return transforms.rescale(clip, math.exp(rng.uniform(math.log(low), math.log(high))))
+        factor = math.exp(rng.uniform(math.log(low), math.log(high)))
+        if augment.aspect == 1:
+            return transforms.rescale(clip, factor)
+        wider = math.exp(rng.uniform(-0.5, 0.5) * math.log(augment.aspect))
+        height, width = clip.frames.shape[1:]
+        sides = (width * factor * wider, height * factor / wider)
+        return transforms.resize(clip, tuple(max(1, round(side)) for side in sides))
 
     def _varied(self, clip: Clip, rng: np.random.Generator) -> Clip:
         """Mirrored, and with another brightness and sharpness."""

@@ -90,6 +90,7 @@ def test_without_changes_clips_are_windows_of_the_sequences():
     [
         {"flip": True},
         {"scale": (0.7, 0.9)},
+        {"aspect": 1.5},
         {"gain": 1.4},
         {"offset": 0.1},
         {"strides": (2,)},
@@ -121,6 +122,8 @@ def test_the_share_of_synthetic_clips_is_the_one_asked_for(share):
     [
         ({"noise_share": 1.5}, "noise_share = 1.5, expected 0 to 1"),
         ({"scale": (1.2, 0.8)}, "the smaller first"),
+        ({"aspect": 0.5}, "aspect = 0.5, expected 1 to 10"),
+        ({"aspect": 1.2, "scale": (1, 1), "stretch": True}, "aspect goes with scale"),
         ({"gain": 0.5}, "gain = 0.5, expected 1 to 10"),
         ({"strides": ()}, "one or more numbers"),
         ({"strides": (0,)}, "one or more numbers"),
@@ -190,6 +193,17 @@ def test_the_longer_side_is_any_of_a_range_alike_often():
     assert 96 <= widths.min() < 102
     assert 186 < widths.max() <= 192
     assert widths.mean() == pytest.approx(144, abs=6)
+
+
+def test_the_aspect_moves_both_ways_alike_and_keeps_the_area():
+    """The target is twice as wide as high; sides are whole pixels, so ratios are right to 2 %."""
+    batch = pictures(aspect=1.5).batch(0, size=200, crop_size=(96, 96))
+    sizes = np.array([clip.boxes[0, 2:] - clip.boxes[0, :2] for clip in batch])
+    wider = sizes[:, 0] / sizes[:, 1] / 2
+    assert wider.min() == pytest.approx(1 / 1.5, rel=0.05)
+    assert wider.max() == pytest.approx(1.5, rel=0.05)
+    assert np.log(wider).mean() == pytest.approx(0, abs=0.06)
+    assert sizes.prod(axis=1) == pytest.approx(np.full(200, 32), rel=0.04)
 
 
 def test_a_stretched_picture_fills_the_crop():
