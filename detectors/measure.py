@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from pipeline import command
 from pipeline.config import DetectorConfig
 from pipeline.errors import UsageError
-from pipeline.mask_metrics import threshold as probability
-from pipeline.vid_map_coco import score
+from pipeline.mask_metrics import PROBABILITY
+from pipeline.vid_map_coco import SCORE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CONF = 0.01
 """Least score that is measured: what lies below adds less than a thousandth to the average precision."""
+ENLARGE = command.checked(lambda text: DetectorConfig(enlarge=float(text)).enlarge)
+"""The type of an option."""
 
 
 def measure(
@@ -190,14 +192,6 @@ def _of_sequence_whole(task) -> list[tuple[int, Detections]]:
     return list(_of_sequence(*task))
 
 
-def scale(text: str) -> float:
-    """A factor that `detector.enlarge` allows, as an option's type."""
-    try:
-        return DetectorConfig(enlarge=float(text)).enlarge
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}': {error}") from error
-
-
 def parser() -> command.Parser:
     """The command line."""
     parser = command.Parser(prog="python -m detectors.measure", description=__doc__.splitlines()[0])
@@ -211,14 +205,14 @@ def parser() -> command.Parser:
         "--stride", type=command.whole(1), default=5, metavar="N", help="measure each n-th frame (default: 5)"
     )
     parser.add_argument(
-        "--enlarge", type=scale, metavar="N", help="enlarge frames (default: as the weights learned)"
+        "--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)"
     )
     parser.add_argument("--by-class", action="store_true", help="score class by class, not all as one")
     parser.add_argument(
-        "--conf", type=score, default=0.4, help="threshold where one is asked for (default: 0.4)"
+        "--conf", type=SCORE, default=0.4, help="threshold where one is asked for (default: 0.4)"
     )
     parser.add_argument(
-        "--threshold", type=probability, default=0.5, help="of segmenters: found is above (default: 0.5)"
+        "--threshold", type=PROBABILITY, default=0.5, help="of segmenters: found is above (default: 0.5)"
     )
     parser.add_argument(
         "--flip-averaging", action="store_true", help="of segmenters: the mean of four mirrored views"

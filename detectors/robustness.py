@@ -199,7 +199,7 @@ NUMBERS = ("ap50", "best_f1", "centre_ap")
 
 def parser() -> command.Parser:
     """The command line."""
-    from detectors.measure import scale
+    from detectors.measure import ENLARGE
 
     parser = command.Parser(prog="python -m detectors.robustness", description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -209,7 +209,7 @@ def parser() -> command.Parser:
     add("--root", type=Path, required=True, help="folder of the dataset")
     add("--split", default="val", help="a split of the dataset (default: val)")
     add("--stride", type=command.whole(1), default=50, metavar="N", help="each n-th frame (default: 50)")
-    add("--enlarge", type=scale, metavar="N", help="enlarge frames (default: as the weights learned)")
+    add("--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)")
     add("--only", nargs="+", default=[], metavar="NAME", help="these disturbances, beside the clean frames")
     add("--workers", type=command.whole(1), default=1, help="processes (default: 1)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")

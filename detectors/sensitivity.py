@@ -175,18 +175,18 @@ def plot(measured: Sensitivity, path: Path, *, title: str) -> Path:
 
 def parser() -> command.Parser:
     """The command line."""
-    from detectors.measure import scale
-    from pipeline.calibration import rate
+    from detectors.measure import ENLARGE
+    from pipeline.calibration import RATE
 
     parser = command.Parser(prog="python -m detectors.sensitivity", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
     add("--detector", default="tridos-nano", help="network of a weights file")
-    add("--ratios", type=rate, nargs="+", default=list(RATIOS), metavar="SCR", help="signal over clutter")
-    add("--false-alarms", type=rate, nargs="+", default=list(FALSE_ALARMS), metavar="RATE", help="per frame")
+    add("--ratios", type=RATE, nargs="+", default=list(RATIOS), metavar="SCR", help="signal over clutter")
+    add("--false-alarms", type=RATE, nargs="+", default=list(FALSE_ALARMS), metavar="RATE", help="per frame")
     add("--scenes", type=command.whole(1), default=10, metavar="N", help="of each ratio (default: 10)")
     add("--frames", type=command.whole(5), default=30, metavar="N", help="of each scene (default: 30)")
-    add("--enlarge", type=scale, metavar="N", help="enlarge frames (default: as the weights learned)")
+    add("--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
     add("--plots", type=Path, metavar="DIR", help=f"draw {PLOT}")

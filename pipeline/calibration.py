@@ -8,7 +8,6 @@ All categories count as one. `--stride` is that of `detectors.measure`, which wr
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,14 @@ from pipeline import command
 from pipeline.evaluation.calibration import Calibration, calibrations
 from pipeline.evaluation.tables import section, shown
 from pipeline.limits import add_inputs, evaluated
-from pipeline.vid_map_coco import score
+from pipeline.vid_map_coco import SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT = "reliability.png"
+RATE = command.number(0, sys.float_info.max, "false alarms per frame, 0 or more")
+"""The type of an option."""
 LEAST = 0.05
 """Least score that the pipeline writes; below it lie thousands of boxes that no one looks at."""
 
@@ -95,24 +96,13 @@ def _draw_shares(axes: Axes, found: list[Calibration]) -> None:
         axes.plot(scores, chances(scores, one.slope, one.offset), ":", color=colour, label=label)
 
 
-def rate(text: str) -> float:
-    """The type of an option that is a rate of false alarms."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}', expected false alarms per frame, 0 or more")
-    return value
-
-
 def parser() -> command.Parser:
     """The command line."""
     parser = command.Parser(prog="python -m pipeline.calibration", description=__doc__.splitlines()[0])
     add_inputs(parser)
     parser.add_argument(
         "--false-alarms",
-        type=rate,
+        type=RATE,
         nargs="+",
         default=[0.01, 0.05, 0.1],
         metavar="RATE",
@@ -120,7 +110,7 @@ def parser() -> command.Parser:
     )
     parser.add_argument(
         "--least",
-        type=score,
+        type=SCORE,
         default=LEAST,
         help=f"hold scores from here on against chance (default: {LEAST})",
     )

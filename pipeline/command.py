@@ -8,12 +8,13 @@ import difflib
 import errno
 import itertools
 import json
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.addresses import redact
 from pipeline.errors import Interrupted, MoteError, OutputError, UsageError, describe
@@ -53,6 +54,33 @@ def whole(least: int) -> Callable[[str], int]:
             value = None
         if value is None or value < least:
             raise argparse.ArgumentTypeError(f"'{text}', expected a whole number of {least} or more")
+        return value
+
+    return convert
+
+
+def checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The type of an option that `convert` reads; the message of its ValueError tells what is expected."""
+
+    def converted(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return converted
+
+
+def number(least: float, most: float, expected: str) -> Callable[[str], float]:
+    """The type of an option that is a number from `least` to `most`, in words what is `expected`."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"'{text}', expected {expected}")
         return value
 
     return convert

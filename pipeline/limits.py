@@ -22,7 +22,7 @@ from pipeline.evaluate import Evaluator
 from pipeline.evaluation.extents import Extents, extents_of
 from pipeline.evaluation.limits import ErrorCounts, Limits, limits_of
 from pipeline.evaluation.tables import section, shown
-from pipeline.vid_map_coco import load_results, score
+from pipeline.vid_map_coco import SCORE, load_results
 
 PLOT = "limits.png"
 
@@ -186,7 +186,7 @@ def parser() -> command.Parser:
     parser = command.Parser(prog="python -m pipeline.limits", description=__doc__.splitlines()[0])
     add_inputs(parser)
     parser.add_argument(
-        "--conf", type=score, default=0.4, help="score from which on a target is found (default: 0.4)"
+        "--conf", type=SCORE, default=0.4, help="score from which on a target is found (default: 0.4)"
     )
     parser.add_argument(
         "--root", type=Path, help="folder of the videos: compare sizes with the pictures, too"

@@ -23,7 +23,7 @@ from pipeline.frame import Frame, SourceInfo
 from pipeline.interrupt import Stop
 from pipeline.memory import give_back
 from pipeline.prefetch import POLL_SECONDS, Queueing
-from pipeline.sources import Source, SourceLost, open_source
+from pipeline.sources import FrameSource, Source, SourceLost, open_source
 
 OPENING = 3
 """Times `source.timeout`: for a new connection until its first frame, which is more than one wait."""
@@ -94,23 +94,19 @@ class _Connection:
         return False
 
 
-class LiveSource:
+class LiveSource(FrameSource):
     """A live source as one sequence of frames, over as many connections as it takes.
 
     Indices go on from connection to connection, and so do times, by as much as went by between the arrivals;
     `Frame.connection` counts. Iterating ends where `stop` was asked for, and raises `SourceLost` where the
-    source does not come back. Like a `Source` it is used in a `with` statement.
+    source does not come back.
     """
 
     def __init__(
         self, source: Source, location: str, config: SourceConfig, policy: LiveConfig, *, stop: Stop
     ):
         """Takes over the `source` that was opened at the location as `config` says."""
-        self.info: SourceInfo = source.info
-        self.reconnects = 0
-        """Connections after the first that gave frames."""
-        self.away: str | None = None
-        """Why frames no longer come, from the loss of a connection until a frame comes by another."""
+        self._info = source.info
         self._location, self._config, self._policy, self._stop = location, config, policy, stop
         self._closed = threading.Event()
         self._past = 0, 0  # corrupt and derived times of earlier connections
@@ -123,31 +119,27 @@ class LiveSource:
         self._frames = self._sequence()
 
     @property
+    def info(self) -> SourceInfo:
+        """As of the first connection."""
+        return self._info
+
+    @property
     def corrupt(self) -> int:
-        """Coded pictures so far that were damaged and skipped; their indices are left out."""
+        """Of all connections."""
         source = self._connection.source
         return self._past[0] + (source.corrupt if source else 0)
 
     @property
     def derived_times(self) -> int:
-        """Frames so far without a presentation time, which was derived from the rate."""
+        """Of all connections."""
         source = self._connection.source
         return self._past[1] + (source.derived_times if source else 0)
-
-    def __enter__(self) -> LiveSource:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self
 
     def __next__(self) -> Frame:
         return next(self._frames)
 
     def close(self) -> None:
-        """End the frames, from any thread; the connection is closed by its own thread."""
+        """End the frames; the connection is closed by its own thread."""
         self._closed.set()
         self._connection.leave()
         self._connection.join()
@@ -262,7 +254,7 @@ def backoff(attempt: int, policy: LiveConfig) -> float:
     return longest * random.uniform(0.5, 1)
 
 
-def open_watched(location: str, config: RunConfig, stop: Stop) -> Source | LiveSource:
+def open_watched(location: str, config: RunConfig, stop: Stop) -> FrameSource:
     """The source at a location; one that is live comes back when it was lost, as `config.live` says.
 
     The size of its frames may change on the way. Raises what `open_source` does: a source must be there at

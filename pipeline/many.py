@@ -26,7 +26,7 @@ from pipeline.fusion import fuse
 from pipeline.gather import Gather
 from pipeline.ground_truth import GroundTruth
 from pipeline.interrupt import Stop, stop_on_signals
-from pipeline.live import LiveSource, open_watched, queueing
+from pipeline.live import open_watched, queueing
 from pipeline.loading import load_detector, load_segmenters
 from pipeline.progress import Mode, Progress
 from pipeline.report import Outcome
@@ -48,7 +48,7 @@ from pipeline.runner import (
 from pipeline.segmenting import FrameSegmenter, segment
 from pipeline.shared import SharedDetector
 from pipeline.sinks import Sinks
-from pipeline.sources import Source
+from pipeline.sources import FrameSource
 from pipeline.stages import Found, track
 from pipeline.summary import Summary
 from trackers import Tracker
@@ -169,7 +169,7 @@ class Stream:
 
 def make_stream(
     name: str,
-    source: Source | LiveSource,
+    source: FrameSource,
     config: RunConfig,
     truth: GroundTruth | None,
     facts: dict,
@@ -299,7 +299,7 @@ def distinct_names(locations: Sequence[str]) -> list[str]:
 
 def _open(
     locations: Sequence[str], config: RunConfig, summary: Summary, stop: Stop, closing: ExitStack
-) -> dict[str, Source | LiveSource]:
+) -> dict[str, FrameSource]:
     """The sources that can be opened, by their names; of the others the summary knows why."""
     sources = {}
     for name, location in zip(distinct_names(locations), locations, strict=True):
@@ -310,7 +310,7 @@ def _open(
     return sources
 
 
-def _truth(annotations: str | None, source: Source | LiveSource, config: RunConfig) -> GroundTruth | None:
+def _truth(annotations: str | None, source: FrameSource, config: RunConfig) -> GroundTruth | None:
     if annotations is None:
         return None
     return GroundTruth(Path(annotations), source.info, start=config.source.start)

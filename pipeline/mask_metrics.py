@@ -9,6 +9,7 @@ names of the masks. Published numbers are to be compared with the line of the de
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,16 +23,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = __doc__.splitlines()[0]
 
-
-def threshold(text: str) -> float:
-    """The type of an option that is a probability below 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}', expected a probability from 0 to less than 1")
-    return value
+PROBABILITY = command.number(0, math.nextafter(1, 0), "a probability from 0 to less than 1")
+"""The type of an option."""
 
 
 def parser() -> command.Parser:
@@ -43,7 +36,7 @@ def parser() -> command.Parser:
     add("--split", type=Path, metavar="LIST", help="names to be scored, one a line (default: all masks)")
     add(
         "--threshold",
-        type=threshold,
+        type=PROBABILITY,
         default=0.5,
         metavar="P",
         help="above it pixels are found, in definitions that are not published ones (default: 0.5)",

@@ -26,10 +26,10 @@ from pipeline.fingerprint import fingerprint
 from pipeline.frame import Result, TrackState
 from pipeline.gaps import Dropped, Timeline
 from pipeline.ground_truth import GroundTruth
-from pipeline.live import LiveSource, RecentLatency
+from pipeline.live import RecentLatency
 from pipeline.segmenting import STAGE
 from pipeline.sinks import output_error
-from pipeline.sources import Source, redact
+from pipeline.sources import FrameSource, redact
 
 if TYPE_CHECKING:
     from trackers.metrics import TrackScores
@@ -101,7 +101,7 @@ class Outcome:
     def __init__(
         self,
         folder: Path,
-        source: Source | LiveSource,
+        source: FrameSource,
         config: RunConfig,
         detector: dict,
         segmenters: Sequence[dict] = (),

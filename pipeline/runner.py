@@ -19,7 +19,7 @@ from pipeline.fusion import fuse
 from pipeline.gaps import Timeline, split_at_gaps
 from pipeline.ground_truth import GroundTruth
 from pipeline.interrupt import Stop, stop_on_signals
-from pipeline.live import LiveSource, open_watched, queueing
+from pipeline.live import open_watched, queueing
 from pipeline.loading import load_detector, load_segmenters
 from pipeline.pieces import Measured, Pieces, delete, pieces_in
 from pipeline.prefetch import prefetch
@@ -30,7 +30,7 @@ from pipeline.resume import Past, find
 from pipeline.segmenting import FrameSegmenter, segment
 from pipeline.settings import build
 from pipeline.sinks import CocoSink, JsonlSink, MotSink, Sink, Sinks
-from pipeline.sources import Source
+from pipeline.sources import FrameSource
 from pipeline.stages import Detector, Found, batches, track
 from pipeline.summary import Summary
 from pipeline.video_sink import VideoSink
@@ -96,7 +96,7 @@ def run(
 
 
 def stages(
-    source: Source | LiveSource,
+    source: FrameSource,
     detector: Detector,
     segmenters: Sequence[FrameSegmenter],
     tracker: Tracker,
@@ -174,7 +174,7 @@ def make_timeline(info: SourceInfo, window: int, config: RunConfig, outcome: Out
     return Timeline(info, window=window, policy=live.on_gap, dropped=outcome.dropped, cuts=live.scene_cuts)
 
 
-def counted(source: Source | LiveSource, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
+def counted(source: FrameSource, outcome: Outcome, stop: Stop) -> Iterator[Frame]:
     """The frames, each counted and its decoding timed, until a signal asks to stop."""
     while stop.signal is None:
         with outcome.timed("decode"):

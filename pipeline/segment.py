@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline import command
-from pipeline.config import GREATEST_SCALE, LEAST_SCALE
+from pipeline.config import GREATEST_SCALE, LEAST_SCALE, parse_size
 from pipeline.errors import OutputError, SourceError, UsageError
 from pipeline.progress import MODES, Progress
 
@@ -64,27 +64,6 @@ class Job(NamedTuple):
     image: Path
     outputs: dict[str, Path]
     """Name in `FORMATS` → file."""
-
-
-def network_size(text: str) -> tuple[int, int] | None:
-    """The type of an option that is `native` (None) or WxH."""
-    if text == "native":
-        return None
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"'{text}', expected native or WxH such as 512x512")
-    return int(width), int(height)
-
-
-def scale(text: str) -> float:
-    """The type of an option that says how far images are enlarged."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not LEAST_SCALE <= value <= GREATEST_SCALE:
-        raise argparse.ArgumentTypeError(f"'{text}', expected {LEAST_SCALE:g} to {GREATEST_SCALE:g}")
-    return value
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -192,7 +171,7 @@ def parser() -> command.Parser:
     add("--format", nargs="+", choices=list(FORMATS), default=["png"], help="kinds of files (default: png)")
     add(
         "--size",
-        type=network_size,
+        type=command.checked(parse_size),
         metavar="WxH",
         help="network input (default: native, every pixel as it is)",
     )
@@ -204,7 +183,7 @@ def parser() -> command.Parser:
     )
     add(
         "--enlarge",
-        type=scale,
+        type=command.number(LEAST_SCALE, GREATEST_SCALE, f"{LEAST_SCALE:g} to {GREATEST_SCALE:g}"),
         metavar="N",
         help="network pixels per pixel of a native size (default: as the weights learned)",
     )

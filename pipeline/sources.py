@@ -9,10 +9,11 @@ from __future__ import annotations
 import glob
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pipeline.addresses import redact
 from pipeline.config import SourceConfig
@@ -23,22 +24,58 @@ from pipeline.reading import raw, streams, video, zarr_array
 from pipeline.reading.images import ImageReader
 from pipeline.reading.request import Reader, Request, SourceLost
 
-__all__ = ["IMAGE_SUFFIXES", "Source", "SourceLost", "natural_order", "open_source", "redact"]
+__all__ = ["IMAGE_SUFFIXES", "FrameSource", "Source", "SourceLost", "natural_order", "open_source", "redact"]
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 
 
-class Source:
-    """Iterator of the frames of one source, and the owner of its files: use it in a `with` statement.
+class FrameSource(ABC):
+    """Iterator of frames, and the owner of what they come from: use it in a `with` statement.
 
-    Iterating raises `SourceLost` where the source ends before its end. `close` may be called at any time and
+    Iterating raises `SourceLost` where the frames end before their end. `close` may be called at any time and
     from any thread, also while another one waits for the next frame.
     """
 
-    reconnects = 0
-    """Connections after the first; there is one alone."""
+    reconnects: int = 0
+    """Connections after the first that gave frames."""
     away: str | None = None
-    """Why it is not connected; of one that is not opened again, never told."""
+    """Why frames no longer come, from the loss of a connection until a frame comes by another."""
+
+    @property
+    @abstractmethod
+    def info(self) -> SourceInfo:
+        """Known before the first frame; `frame_count` is the number of frames this source will give."""
+
+    @property
+    @abstractmethod
+    def corrupt(self) -> int:
+        """Coded pictures so far that were damaged and skipped; their indices are left out."""
+
+    @property
+    @abstractmethod
+    def derived_times(self) -> int:
+        """Frames so far without a presentation time, which was derived from the rate."""
+
+    @abstractmethod
+    def __next__(self) -> Frame:
+        """The next frame."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the frames and close what they come from; later calls do nothing."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class Source(FrameSource):
+    """The frames of one file, folder or connection: what `open_source` gives."""
 
     def __init__(self, reader: Reader, config: SourceConfig | None = None):
         """Takes over the reader. Raises SourceError or UsageError where `config` does not fit its frames."""
@@ -55,27 +92,18 @@ class Source:
 
     @property
     def info(self) -> SourceInfo:
-        """Known before the first frame; `frame_count` is the number of frames this source will give."""
+        """As the reader found it when it was opened."""
         return self._reader.info
 
     @property
     def corrupt(self) -> int:
-        """Coded pictures so far that were damaged and skipped; their indices are left out."""
+        """As the reader counts them."""
         return self._reader.corrupt
 
     @property
     def derived_times(self) -> int:
-        """Frames so far without a presentation time, which was derived from the rate."""
+        """As the reader counts them."""
         return self._reader.derived_times
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self
 
     def __next__(self) -> Frame:
         with self._lock:
@@ -92,7 +120,7 @@ class Source:
         self._reader.stop()
 
     def close(self) -> None:
-        """End the frames and close the files; later calls do nothing."""
+        """Waits for a frame that is being decoded in another thread."""
         self.stop()
         with self._lock:
             self._frames.close()

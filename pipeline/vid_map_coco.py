@@ -48,15 +48,8 @@ def record_of_tracks(table: dict, names: list[str]) -> VideoRecord:
     return records[0]
 
 
-def score(text: str) -> float:
-    """The type of an option that is a score from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}', expected a score from 0 to 1")
-    return value
+SCORE = command.number(0, 1, "a score from 0 to 1")
+"""The type of an option."""
 
 
 def parser() -> command.Parser:
@@ -69,7 +62,7 @@ def parser() -> command.Parser:
     add("--class-agnostic", action="store_true", help="count all categories as one")
     add(
         "--conf",
-        type=score,
+        type=SCORE,
         default=0.4,
         metavar="SCORE",
         help="threshold for precision, recall, F1 and false alarms (default: 0.4)",

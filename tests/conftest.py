@@ -67,6 +67,24 @@ def nano_weights(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
+def nano(nano_weights):
+    """The network of those weights."""
+    from detectors import weights
+
+    return weights.network("tridos-nano", nano_weights)[0].eval()
+
+
+@pytest.fixture(scope="session")
+def nano_origin(nano, nano_weights):
+    """What an export of it says about where it comes from."""
+    from detectors import weights
+    from detectors.exported import folder
+
+    path, _ = weights.locate(nano_weights)
+    return folder.origin_of("tridos-nano", nano_weights, path, nano, ("target",))
+
+
+@pytest.fixture(scope="session")
 def clip(tmp_path_factory) -> Path:
     """A video of 16 frames of 64x64; its ground truth lies beside it, ending in .json."""
     from datasets import synthetic

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from detectors import weights
 from detectors.exported import folder
 from pipeline import backends
 from pipeline.config import DetectorConfig
@@ -30,29 +29,18 @@ RAW, SHARE, SCORE, EDGE = 1e-3, 0.99, 1e-3, 0.05
 
 
 @pytest.fixture(scope="module")
-def model(nano_weights):
-    return weights.network("tridos-nano", nano_weights)[0].eval()
-
-
-@pytest.fixture(scope="module")
-def origin(model, nano_weights):
-    path, _ = weights.locate(nano_weights)
-    return folder.origin_of("tridos-nano", nano_weights, path, model, ("target",))
-
-
-@pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
-def exported(model, origin, tmp_path_factory):
+def exported(nano, nano_origin, tmp_path_factory):
     """The network for 64x64 in the format of a backend, exported when it is first asked for."""
     place = tmp_path_factory.mktemp("exports")
 
     @cache
     def made(kind):
-        return folder.write(model, origin, place / kind, size=SIZE, kind=kind)
+        return folder.write(nano, nano_origin, place / kind, size=SIZE, kind=kind)
 
     return lambda backend: made(backends.BACKENDS[backend][1])
 
@@ -83,9 +71,9 @@ def equal_detections(found, expected):
 
 
 @pytest.mark.parametrize("name", backends.BACKENDS)
-def test_exported_graphs_stream_what_the_network_does(name, model, exported, noise):
+def test_exported_graphs_stream_what_the_network_does(name, nano, exported, noise):
     network = backends.from_folder(exported(name), name, threads=1)
-    expected = model.stream().push(noise)
+    expected = nano.stream().push(noise)
     one_by_one, together = network.stream(), network.stream()
     found = torch.cat([one_by_one.push(frame[None]) for frame in noise])
     assert equal_raw(found, expected)
@@ -94,10 +82,10 @@ def test_exported_graphs_stream_what_the_network_does(name, model, exported, noi
 
 
 @pytest.mark.parametrize("name", backends.BACKENDS)
-def test_a_graph_takes_any_number_of_samples(name, model, exported, noise):
+def test_a_graph_takes_any_number_of_samples(name, nano, exported, noise):
     frame = backends.open_graphs(exported(name), name, threads=1)["frame"]
     for count in (1, 3, 7):
-        found, expected = frame(noise[:count]), model.frame_features(noise[:count])
+        found, expected = frame(noise[:count]), nano.frame_features(noise[:count])
         assert all(equal_raw(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -224,11 +212,11 @@ def test_graphs_of_another_format_are_refused_with_the_backend_that_reads_them(e
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_damaged_graph_is_refused_in_one_line(name, exported, origin, tmp_path):
+def test_a_damaged_graph_is_refused_in_one_line(name, exported, nano_origin, tmp_path):
     for graph in ("frame", "pair", "join"):
         (tmp_path / f"{graph}.onnx").write_bytes(b"not a graph")
     with pytest.raises(WeightsError, match=rf"frame\.onnx cannot be read by {name}") as error:
-        backends.from_folder(folder.Export(tmp_path, origin, "onnx", SIZE), name, threads=1)
+        backends.from_folder(folder.Export(tmp_path, nano_origin, "onnx", SIZE), name, threads=1)
     assert "\n" not in str(error.value)
 
 

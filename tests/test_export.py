@@ -20,17 +20,6 @@ from pipeline.errors import UsageError, WeightsError
 SIZE = (64, 32)
 
 
-@pytest.fixture(scope="module")
-def model(nano_weights):
-    return weights.network("tridos-nano", nano_weights)[0].eval()
-
-
-@pytest.fixture(scope="module")
-def origin(model, nano_weights):
-    path, _ = weights.locate(nano_weights)
-    return folder.origin_of("tridos-nano", nano_weights, path, model, ("target",))
-
-
 @pytest.fixture
 def command(capsys):
     """The command line: arguments → exit code, standard output, standard error."""
@@ -70,30 +59,30 @@ def test_a_spectrum_of_zeros_has_the_phase_0():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5])
 @pytest.mark.parametrize("size", [SIZE, (32, 32), (96, 64)], ids=str)
-def test_the_parts_that_are_exported_compute_what_the_network_does(gamma, size, model):
+def test_the_parts_that_are_exported_compute_what_the_network_does(gamma, size, nano):
     with torch.no_grad():
-        model.neck.nolocal.gamma.fill_(gamma)
-        parts = graphs(model, size)
+        nano.neck.nolocal.gamma.fill_(gamma)
+        parts = graphs(nano, size)
         images = torch.randn(3, 3, size[1], size[0], generator=torch.Generator().manual_seed(2))
-        features, found = model.frame_features(images), parts["frame"].module(images)
+        features, found = nano.frame_features(images), parts["frame"].module(images)
         window = [x[[0, 0, 0, 1, 2]][None] for x in features]
         older, newer = (window[0][0][part] for part in (slice(0, 4), slice(1, 5)))
-        pairs = model.pair_features(older, newer)
-        raw = model.join(type(features)(*window), pairs[None])
+        pairs = nano.pair_features(older, newer)
+        raw = nano.join(type(features)(*window), pairs[None])
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, features, strict=True))
         assert torch.allclose(parts["pair"].module(older, newer), pairs, atol=1e-5)
         joined = parts["join"].module(*window, pairs[None])
         assert (joined - raw).abs().max() < 1e-4 * raw.abs().max()
-        model.neck.nolocal.gamma.zero_()
+        nano.neck.nolocal.gamma.zero_()
 
 
-def test_exporting_leaves_the_network_as_it_was(model):
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    graphs(model, SIZE)
-    after = model.state_dict()
+def test_exporting_leaves_the_network_as_it_was(nano):
+    before = {name: value.clone() for name, value in nano.state_dict().items()}
+    graphs(nano, SIZE)
+    after = nano.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
-    assert isinstance(model.neck.agpf.body[0], FrequencyBlock)
+    assert isinstance(nano.neck.agpf.body[0], FrequencyBlock)
 
 
 # The command
@@ -155,11 +144,11 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(command, monk
 # What is kept for the next run
 
 
-def test_a_network_is_exported_once_for_each_size(model, origin, tmp_path, monkeypatch):
+def test_a_network_is_exported_once_for_each_size(nano, nano_origin, tmp_path, monkeypatch):
     written = []
     monkeypatch.setitem(folder._WRITERS, "onnx", lambda _, path: written.append(path.name) or path.touch())
     first, again, other = (
-        folder.cached(model, origin, size=size, kind="onnx", cache=tmp_path)
+        folder.cached(nano, nano_origin, size=size, kind="onnx", cache=tmp_path)
         for size in (SIZE, SIZE, (32, 32))
     )
     assert first == again
@@ -168,19 +157,19 @@ def test_a_network_is_exported_once_for_each_size(model, origin, tmp_path, monke
     assert len(list(tmp_path.iterdir())) == 2  # nothing is left of the writing
 
 
-def test_an_export_that_was_cut_short_is_made_anew(model, origin, tmp_path, monkeypatch):
+def test_an_export_that_was_cut_short_is_made_anew(nano, nano_origin, tmp_path, monkeypatch):
     monkeypatch.setitem(folder._WRITERS, "onnx", lambda _, path: path.touch())
-    export = folder.cached(model, origin, size=SIZE, kind="onnx", cache=tmp_path)
+    export = folder.cached(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
     (export.folder / folder.MANIFEST).unlink()
     (export.folder / "pair.onnx").unlink()
-    assert folder.cached(model, origin, size=SIZE, kind="onnx", cache=tmp_path).file("pair").is_file()
+    assert folder.cached(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path).file("pair").is_file()
 
 
-def test_other_weights_are_another_export(model, origin, tmp_path, monkeypatch):
+def test_other_weights_are_another_export(nano, nano_origin, tmp_path, monkeypatch):
     monkeypatch.setitem(folder._WRITERS, "onnx", lambda _, path: path.touch())
-    others = folder.Origin(**{**vars(origin), "sha256": "0" * 64})
+    others = folder.Origin(**{**vars(nano_origin), "sha256": "0" * 64})
     places = [
-        folder.cached(model, o, size=SIZE, kind="onnx", cache=tmp_path).folder for o in (origin, others)
+        folder.cached(nano, o, size=SIZE, kind="onnx", cache=tmp_path).folder for o in (nano_origin, others)
     ]
     assert places[0] != places[1]
 
