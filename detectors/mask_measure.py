@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
 from datasets.clips import Sequence, read_sequence
 from pipeline.errors import UsageError
 from pipeline.masks.definitions import Definition, definitions
@@ -19,9 +16,6 @@ if TYPE_CHECKING:
 
     from datasets.layouts import Dataset
     from detectors.segmenter import Segmenter
-
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-"""Axes of (B, 1, H, W) that are mirrored, in each of the views that flip averaging joins."""
 
 
 def score_masks(
@@ -39,39 +33,21 @@ def score_masks(
     `advance` is called after each frame. The model is given back in the mode it came in. Raises UsageError
     for a sequence without masks.
     """
+    from pipeline.segmentation import ProbabilityMaps
+
     scorer, training = MaskScorer(chosen), model.training
-    model.eval()
+    device = str(next(model.parameters()).device)
     try:
+        maps = ProbabilityMaps(model, enlarge=enlarge, flip_averaging=flip_averaging, device=device)
         for sequence in sequences:
             if not sequence.masks:
                 raise UsageError(f"{sequence.name} has no masks to measure a segmenter on; choose other data")
             for position in sequence.key_frames[::stride]:
-                found = probability(
-                    model, sequence.frames[position], flip_averaging=flip_averaging, enlarge=enlarge
-                )
-                scorer.add(found, sequence.masks[position])
+                scorer.add(maps(sequence.frames[position]), sequence.masks[position])
                 advance()
     finally:
         model.train(training)
     return scorer
-
-
-@torch.inference_mode()
-def probability(
-    model: Segmenter, frame: np.ndarray, *, flip_averaging: bool = False, enlarge: float = 1.0
-) -> np.ndarray:
-    """Grey frame (H, W) uint8 or uint16 → probability (H, W) float32 in [0, 1], by a model that evaluates.
-
-    `flip_averaging` takes the mean of what four mirrored views give; `enlarge` is the number of network
-    pixels per pixel, for networks that take any size.
-    """
-    grey = torch.from_numpy(frame / np.float32(np.iinfo(frame.dtype).max))
-    pictures = grey[None, None].to(next(model.parameters()).device)
-    views = MIRRORS if flip_averaging else MIRRORS[:1]
-    geometry = model.geometry(frame.shape[::-1], enlarge=enlarge)
-    maps = [model.probability(pictures.flip(axes), geometry).flip(axes) for axes in views]
-    # resizing may overshoot by a rounding error
-    return torch.stack(maps).mean(dim=0)[0, 0].float().clamp(0, 1).cpu().numpy()
 
 
 def report(model: Segmenter, dataset: Dataset, options: argparse.Namespace, *, enlarge: float) -> None:

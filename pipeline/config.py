@@ -188,6 +188,8 @@ class DetectorConfig:
     """Network pixels per source pixel of a native size, 0.25 to 8; 0: as the weights were trained."""
     fit: Literal["letterbox", "stretch"] = "letterbox"
     """How the picture fills a size of WxH: keeping its aspect on grey, or stretched."""
+    flip_averaging: bool = False
+    """Of segmenters alone: the mean over four mirrored views of the picture, in four times the time."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -237,6 +239,8 @@ class SegmenterConfig:
     """Network pixels per source pixel of a native size, 0.25 to 8; 0: as the weights were trained."""
     fit: Literal["letterbox", "stretch"] = "letterbox"
     """How the picture fills a size of WxH: keeping its aspect on grey, or stretched."""
+    flip_averaging: bool = False
+    """Take the mean over four mirrored views of the picture, in four times the time."""
     components: ComponentsConfig = field(default_factory=ComponentsConfig)
     """How the map becomes groups of pixels."""
 

@@ -26,7 +26,10 @@ def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detect
 
     `maps` asks it for score maps, too; networks of mmdet have none.
     """
-    if config.name.startswith(detectors.MMDET):
+    mmdet = config.name.startswith(detectors.MMDET)
+    if config.flip_averaging and (mmdet or detectors.canonical(config.name) not in detectors.SEGMENTERS):
+        raise UsageError(f"flip_averaging is for segmenters, not for '{config.name}'; leave it out")
+    if mmdet:
         backends.choose(config.name, config, pick_device(config.device))
         from detectors.mmdet_adapter import stage  # loads mmdet
 
@@ -129,6 +132,7 @@ def _segmenter(
         size=config.network_size(),
         fit=config.fit,
         enlarge=config.enlarge or 1.0,
+        flip_averaging=config.flip_averaging,
         device=detector.device,
         precision=detector.precision,
     )
@@ -157,4 +161,9 @@ def _facts(name: str, chosen: str, path: Path, model: torch.nn.Module) -> dict[s
 
 def _map_facts(config: DetectorConfig | SegmenterConfig) -> dict[str, Any]:
     components: ComponentsConfig = config.components
-    return {"size": config.size, "fit": config.fit, "components": asdict(components)}
+    return {
+        "size": config.size,
+        "fit": config.fit,
+        "flip_averaging": config.flip_averaging,
+        "components": asdict(components),
+    }

@@ -187,6 +187,7 @@ def parser() -> command.Parser:
         metavar="N",
         help="network pixels per pixel of a native size (default: as the weights learned)",
     )
+    add("--flip-averaging", action="store_true", help="mean of four mirrored views, in four times the time")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
     add("--progress", choices=MODES, default="auto", help="on standard error (default: auto)")
@@ -210,6 +211,7 @@ def work(options: argparse.Namespace) -> None:
         size=options.size,
         fit=options.fit,
         enlarge=options.enlarge or enlargement(path),
+        flip_averaging=options.flip_averaging,
         device=options.device,
         precision=options.precision,
     )

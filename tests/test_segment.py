@@ -142,6 +142,13 @@ def test_an_alias_and_a_resized_input_are_taken(tmp_path, trained, images, call)
     assert read_map(tmp_path / "out/sea/img/a1.png").shape == PICTURES["a1.png"]
 
 
+def test_mirrored_views_are_averaged_when_asked(call, images, model, tmp_path):
+    assert call("--flip-averaging", format="mat")[0] == 0
+    image, found = read_image(images / "a1.png"), read_map(tmp_path / "out/sea/mat/a1.mat")
+    assert np.array_equal(found, ProbabilityMaps(model, flip_averaging=True)(image))
+    assert not np.array_equal(found, ProbabilityMaps(model)(image))
+
+
 @pytest.mark.parametrize("told", ["by option", "by weights"])
 def test_images_are_enlarged_when_asked_or_when_the_weights_learned_so(call, images, model, tmp_path, told):
     flags = {"enlarge": 2}

@@ -6,16 +6,20 @@ import contextlib
 import io
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
 
-from pipeline.config import ComponentsConfig
+import detectors
+from detectors import weights
+from pipeline.config import ComponentsConfig, DetectorConfig, SegmentationConfig, SegmenterConfig
 from pipeline.errors import WeightsError
 from pipeline.frame import Detections, Frame
-from pipeline.segmentation import ProbabilityMaps
+from pipeline.loading import load_detector, load_segmenters
+from pipeline.segmentation import ProbabilityMaps, load_segmenter
 from pipeline.segmenting import FrameSegmenter, SegmentingDetector, segment
 from pipeline.stages import Found, batches
 from tests.outputs import check_consistent, detections, lines, report, video
@@ -284,6 +288,28 @@ segmenters = [
     assert report(out)["config"]["segmentation"]["margin"] == 3
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_mirrored_views_are_averaged_when_asked_of_the_detector_and_beside_it(tmp_path, asked):
+    """RDIAN with random weights gives another map for a mirrored picture; the mean of its views does not."""
+    path = str(tmp_path / "rdian.safetensors")
+    weights.save(detectors.build("rdian").state_dict(), Path(path), metadata={"trained_on": "nothing"})
+    config = DetectorConfig(name="rdian", weights=path, device="cpu", flip_averaging=asked)
+    row = SegmenterConfig(name="rdian", weights=path, flip_averaging=asked)
+    detector, facts = load_detector(config, maps=True)
+    nano = DetectorConfig(device="cpu")
+    (beside,), (facts_beside,) = load_segmenters(SegmentationConfig(segmenters=(row,)), nano, maps=True)
+    noise = np.random.default_rng(1).integers(0, 256, (32, 48), np.uint8)
+    expected = ProbabilityMaps(load_segmenter("rdian", path)[0], flip_averaging=asked, device="cpu")(noise)
+    (found,) = detector.detect([[frame(noise)]])
+    ((_, grid),) = beside([frame(noise)])
+    for given in (found.maps["detector"], grid):
+        assert given.values == pytest.approx(expected, abs=1e-3)
+    mirrored = np.ascontiguousarray(noise[:, ::-1])
+    ((_, turned),) = beside([frame(mirrored)])
+    assert np.allclose(turned.values[:, ::-1], grid.values, atol=1e-3) is asked
+    assert facts["flip_averaging"] is facts_beside["flip_averaging"] is asked
+
+
 # Mistakes
 
 
@@ -316,6 +342,11 @@ segmenters = [
         ),
         (4, ["--segmenter", "rdian", "--segmenter-weights", "rdian={}"], "is not for this RDIAN"),
         (2, ["--fuse", "confirm"], "fuse = 'confirm' needs a segmenter; give --segmenter NAME"),
+        (
+            2,
+            ["--detector", "tridos-nano", "--weights", "", "--set", "detector.flip_averaging=true"],
+            "flip_averaging is for segmenters, not for 'tridos-nano'; leave it out",
+        ),
         (2, ["--fuse", "both"], "invalid choice: 'both'"),
         (2, ["--set", "segmentation.segmenters=[{weights = 'a'}]"], "a segmenter has no name"),
         (2, ["--set", "segmentation.segmenters=['rdian']"], "expected a list of tables"),

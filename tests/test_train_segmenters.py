@@ -16,7 +16,6 @@ from datasets.clips import Clip
 from datasets.sampler import ClipSampler
 from detectors import measure, trainer
 from detectors.edge_saliency import edge_images
-from detectors.mask_measure import probability
 from detectors.mask_objective import Segmentation, focal_per_target_pixel
 from detectors.measure import main as measure_main
 from detectors.objective import objective_for
@@ -25,6 +24,7 @@ from detectors.parallel import World
 from detectors.publish import publish
 from detectors.recipe import Recipe
 from detectors.weights import network
+from pipeline.segmentation import ProbabilityMaps
 from pipeline.settings import build
 from tests.training import complaint, losses, rows, run, run_segmenter, write_clip, write_masks
 
@@ -252,13 +252,12 @@ def test_weights_are_measured_with_every_definition(root, trained, tmp_path, cap
 
 def test_flip_averaging_is_the_mean_of_mirrored_views():
     model, recipe = smallest("rdian")
-    model.eval()
     frame = clips(recipe)[0].frames[0]
     mirrored = np.ascontiguousarray(frame[::-1, ::-1])
-    averaged = [probability(model, picture, flip_averaging=True) for picture in (frame, mirrored)]
+    averaged = [ProbabilityMaps(model, flip_averaging=True)(picture) for picture in (frame, mirrored)]
     assert averaged[1][::-1, ::-1] == pytest.approx(averaged[0], abs=1e-6)
     views = [frame, frame[::-1], frame[:, ::-1], mirrored]
-    single = [probability(model, np.ascontiguousarray(view)) for view in views]
+    single = [ProbabilityMaps(model)(np.ascontiguousarray(view)) for view in views]
     turned = [single[0], single[1][::-1], single[2][:, ::-1], single[3][::-1, ::-1]]
     assert averaged[0] == pytest.approx(np.mean(turned, axis=0), abs=1e-6)
     assert abs(single[0] - averaged[0]).max() > 1e-6

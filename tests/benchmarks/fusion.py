@@ -18,7 +18,6 @@ import torch
 from datasets import layouts
 from datasets.clips import read_sequence
 from detectors import measure, weights
-from detectors.mask_measure import probability
 from pipeline import command
 from pipeline.components import components
 from pipeline.config import ComponentsConfig, SegmentationConfig
@@ -26,6 +25,7 @@ from pipeline.evaluate import Evaluator
 from pipeline.evaluation.matching import CENTRE_5
 from pipeline.fusion import confirmed, united
 from pipeline.progress import Progress
+from pipeline.segmentation import ProbabilityMaps
 
 CONF = 0.4
 """Score that precision and recall are told at: that from which detections are drawn."""
@@ -62,7 +62,7 @@ def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator
     torch.set_num_threads(1)
     detector, path, _ = weights.network("tridos-nano", options.weights)
     chosen = weights.chosen(options.segmenter, options.segmenter_weights)
-    segmenter = weights.network(options.segmenter, chosen)[0].eval()
+    maps = ProbabilityMaps(weights.network(options.segmenter, chosen)[0], device="cpu")
     dataset = layouts.load(options.dataset, options.root, options.split)
     ways = [("none", 0.0), *((way, t) for way in ("confirm", "union") for t in options.thresholds)]
     measured = {way: Evaluator(dataset.coco(), classes=False) for way in ways}
@@ -74,7 +74,7 @@ def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator
                 measure.annotated(record, options.stride),
             )
             for position, detections in measure.detect(detector, sequence, positions, enlarge=enlarge):
-                found = probability(segmenter, sequence.frames[position])
+                found = maps(sequence.frames[position])
                 for (way, threshold), evaluator in measured.items():
                     evaluator.add(record.image_ids[position], fused(detections, found, way, threshold))
             progress.advance()
