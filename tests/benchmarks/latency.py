@@ -46,6 +46,7 @@ def parser() -> command.Parser:
     parser.add_argument("--height", type=whole(32), default=256)
     parser.add_argument("--frames", type=whole(20), default=300, help="in each run (default: 300)")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the highest rate")
+    parser.add_argument("--queue", type=whole(0), default=0, help="frames that may wait (0: as ever)")
     parser.add_argument("--no-video", action="store_true", help="do not draw and encode")
     return parser
 
@@ -79,8 +80,10 @@ def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None)
     table = {
         "source": {**source, "rate": rate or 30.0, "max_frames": options.frames},
         "detector": {"name": options.detector, "weights": options.weights, "device": options.device},
-        "live": {"on_full": "auto" if rate else "wait", "reconnect": "none"},
+        "live": {"on_full": "auto", "queue": options.queue, "reconnect": "none"},
     }
+    if not rate:
+        table["live"].update(on_full="wait", queue=0)
     with tempfile.TemporaryDirectory() as folder, camera(pictures, options.frames, rate) as port:
         table["output"] = {"folder": folder, "video": not options.no_video}
         outcome = run(f"tcp://127.0.0.1:{port}", build(RunConfig, table), progress="off")
