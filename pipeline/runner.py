@@ -295,7 +295,8 @@ def open_sinks(
         if wanted.mot:
             sinks.append(MotSink(place(MOT)))
         if wanted.video:
-            sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality))
+            endless = info.live and not wanted.rotation
+            sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality, endless=endless))
         if wanted.zarr:
             sinks.append(ZarrSink(place(ZARR), info, kept=past.stored))
         return sinks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from pipeline.frame import Result, SourceInfo
 from pipeline.interrupt import signals_held
 from pipeline.record_file import output_error, require_present
 
+log = logging.getLogger(__name__)
+
 _TICKS = 5_760_000
 """Ticks per second: a multiple of 90000, 15360, 12800, 120000, 24000 and 1000, so that the time stamps of
 nearly all containers are whole numbers of ticks."""
@@ -32,6 +35,12 @@ _MOST_TICKS = 2**31 - 10
 """Between two frames, with room for rounding. The muxer counts them with 32 bits, and crashes on more."""
 _KEY_FRAMES = 2
 """Seconds between key frames: what seeking jumps by, and what a killed run loses."""
+_ORDINARY_BYTES = 1_000_000_000
+"""Size up to which a file that was written without an index gets one at its end: some seconds of copying."""
+_WITH_INDEX = "hybrid_fragmented+frag_keyframe"
+"""The muxer remembers each frame, about 140 bytes, and ends with an ordinary mp4."""
+_WITHOUT_INDEX = "frag_keyframe+delay_moov+default_base_moof+skip_trailer"
+"""It remembers the frames of one fragment."""
 _BT709 = 1
 _LIMITED_RANGE = 1
 
@@ -79,12 +88,17 @@ class VideoSink:
     written in fragments of two seconds, which are playable if the process is killed, and is turned into an
     ordinary mp4 on leaving, by an exception or not.
 
+    Of a source without an end the muxer must not remember each frame: with `endless` what it holds does not
+    grow. Such a file becomes an ordinary mp4 by a copy, if it is not too large for that; else it stays in
+    fragments, which `as_ordinary` can join later.
+
     Args:
         path: the target file; it is overwritten.
         info: of the source: size and nominal rate.
         annotator: draws a result as (H, W, 3) uint8 R, G, B of the source's size.
         quality: constant rate factor of x264: 0 lossless, 51 worst.
         preset: of x264, speed against size.
+        endless: nobody knows how many frames will come.
     """
 
     def __init__(
@@ -95,8 +109,10 @@ class VideoSink:
         *,
         quality: float = 20,
         preset: str = "veryfast",
+        endless: bool = False,
     ):
         self.path = Path(path)
+        self._endless = endless
         self._info = info
         self._annotator = annotator
         self._options = {
@@ -126,7 +142,7 @@ class VideoSink:
     def __enter__(self) -> Self:
         self._file = _SealingFile(self.path)
         # flush_packets: or the fragments would wait in a buffer for longer than they should
-        self._open({"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"})
+        self._open({"movflags": _WITHOUT_INDEX if self._endless else _WITH_INDEX, "flush_packets": "1"})
         return self
 
     def _open(self, options: dict[str, str]) -> None:
@@ -200,6 +216,11 @@ class VideoSink:
                 error.add_note(f"then: {fault}")
         finally:
             self._file.close()
+        if self._endless and not self._empty and self.size <= _ORDINARY_BYTES:
+            try:
+                as_ordinary(self.path)
+            except OutputError as fault:  # such as a disk without room for the copy: the fragments are whole
+                log.warning("%s stays in fragments: %s", self.path.name, fault)
 
     def _finish(self) -> None:
         try:
@@ -222,7 +243,8 @@ class VideoSink:
 
 
 def as_ordinary(path: Path) -> int:
-    """Turn the fragments that a killed process has left into an ordinary mp4; returns the number of frames.
+    """Turn fragments, also those that a killed process has left, into an ordinary mp4; returns the number of
+    frames.
 
     Nothing is coded anew, times stay, and half a fragment is left out. Before the first whole one the file
     stays as it is, and the number is 0. Raises OutputError where the file cannot be written.
@@ -231,6 +253,8 @@ def as_ordinary(path: Path) -> int:
     try:
         with av.open(f"file:{path}") as given, av.open(f"file:{partial}", "w", format="mp4") as made:
             stream = given.streams.video[0]
+            if stream.codec_context is None:  # the header is cut off before the codec
+                return 0
             copy = made.add_stream_from_template(stream)
             copy.time_base = stream.time_base
             count = 0

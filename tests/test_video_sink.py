@@ -49,7 +49,13 @@ class Disturbed(io.FileIO):
 
 
 @pytest.fixture
-def encode(monkeypatch, tmp_path):
+def endless():
+    """Whether the source has an end; some tests try both."""
+    return False
+
+
+@pytest.fixture
+def encode(monkeypatch, tmp_path, endless):
     """`encode(disturb)` writes a video through a disturbed file; `encode.handed` frames so far."""
 
     def run(disturb):
@@ -57,7 +63,7 @@ def encode(monkeypatch, tmp_path):
             video_sink, "open", lambda path, *_, **__: Disturbed(path, disturb), raising=False
         )
         run.handed = 0
-        with VideoSink(run.path, source_info(rate=RATE), draw_picture, quality=1) as sink:
+        with VideoSink(run.path, source_info(rate=RATE), draw_picture, quality=1, endless=endless) as sink:
             for index in range(FRAMES):
                 sink.write(make_result(index, pts=index / RATE))
                 run.handed += 1
@@ -71,14 +77,15 @@ def writes(encode):
     """How many frames were handed over before each write of a run."""
     before = []
     encode(lambda _: before.append(encode.handed))
-    assert before.count(FRAMES) >= 4  # the last fragment, and what makes it an ordinary mp4
+    assert before.count(FRAMES) >= 2  # the last fragment, and what else the muxer writes at the end
     return before
 
 
 def count_whole(path):
     """Number of frames, each of them looked at, before the place where the file is cut off."""
     count = 0
-    with suppress(av.error.InvalidDataError), av.open(str(path)) as container:
+    headless = (av.error.DecoderNotFoundError, av.error.EOFError, IndexError)  # cut off before the first one
+    with suppress(av.error.InvalidDataError, *headless), av.open(str(path)) as container:
         for frame in container.decode(video=0):
             if frame.is_corrupt:
                 break
@@ -88,6 +95,7 @@ def count_whole(path):
     return count
 
 
+@pytest.mark.parametrize("endless", [False, True])
 def test_what_a_killed_process_leaves_is_whole_at_every_moment(encode, writes, tmp_path):
     copy, counts = tmp_path / "copy.mp4", []
 
@@ -103,6 +111,7 @@ def test_what_a_killed_process_leaves_is_whole_at_every_moment(encode, writes, t
         assert count >= handed - 21
 
 
+@pytest.mark.parametrize("endless", [False, True])
 def test_an_interrupt_inside_the_muxer_comes_out_when_all_is_written(encode, writes):
     for chosen, handed in enumerate(writes, start=1):
         with pytest.raises(KeyboardInterrupt):
@@ -122,6 +131,72 @@ def test_what_is_raised_inside_the_muxer_comes_out_and_whole_fragments_stay(enco
             encode(disturb)
         kept.append(count_whole(encode.path))
     assert kept == [20, 30, 30, FRAMES]  # the third and fourth fragment, the index, the header
+
+
+def written(path, **settings):
+    """The bytes of a video of 35 frames."""
+    with VideoSink(path, source_info(rate=RATE), draw_picture, quality=1, **settings) as sink:
+        for index in range(FRAMES):
+            sink.write(make_result(index, pts=index / RATE))
+    return path.read_bytes()
+
+
+def parts(data):
+    """Kind and place of the outermost boxes of an mp4."""
+    place, found = 0, []
+    while place < len(data):
+        found.append((data[place + 4 : place + 8].decode(), place))
+        place += int.from_bytes(data[place : place + 4], "big")
+    return found
+
+
+def kinds(data):
+    return [kind for kind, _ in parts(data)]
+
+
+def test_a_video_of_a_source_without_end_becomes_the_same_ordinary_one(tmp_path):
+    plain, endless = tmp_path / "plain.mp4", tmp_path / "endless.mp4"
+    for data in (written(plain), written(endless, endless=True)):
+        assert sorted(kinds(data)) == ["free", "ftyp", "mdat", "moov"]
+    with av.open(str(plain)) as first, av.open(str(endless)) as second:
+        assert first.streams.video[0].frames == second.streams.video[0].frames == FRAMES
+        for one, other in zip(first.decode(video=0), second.decode(video=0), strict=True):
+            assert one.pts * one.time_base == other.pts * other.time_base
+            assert np.array_equal(one.to_ndarray(), other.to_ndarray())
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["endless.mp4", "plain.mp4"]
+
+
+def test_a_large_video_of_a_source_without_end_stays_in_fragments_and_can_be_joined(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_sink, "_ORDINARY_BYTES", 1000)
+    path = tmp_path / "annotated.mp4"
+    assert kinds(written(path, endless=True)) == ["ftyp", "moov", *["moof", "mdat"] * 4]
+    assert count_whole(path) == FRAMES
+    assert video_sink.as_ordinary(path) == FRAMES
+    assert "moof" not in kinds(path.read_bytes())
+    assert count_whole(path) == FRAMES
+
+
+def test_a_file_that_is_cut_off_in_its_header_holds_nothing_to_join(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_sink, "_ORDINARY_BYTES", 0)
+    path = tmp_path / "annotated.mp4"
+    data = written(path, endless=True)
+    (first, *_) = (place for kind, place in parts(data) if kind == "mdat")
+    for end in range(0, first, 5):
+        path.write_bytes(data[:end])
+        assert video_sink.as_ordinary(path) == 0
+        assert path.read_bytes() == data[:end]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_room_for_the_copy_the_fragments_stay(tmp_path, monkeypatch, caplog):
+    def full(path):
+        raise OutputError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr(video_sink, "as_ordinary", full)
+    path = tmp_path / "annotated.mp4"
+    written(path, endless=True)
+    assert count_whole(path) == FRAMES
+    assert "annotated.mp4 stays in fragments: cannot write" in caplog.text
 
 
 def write_six(sinks):

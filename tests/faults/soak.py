@@ -58,7 +58,10 @@ class Reading(NamedTuple):
     seconds: float
     """Since the camera began."""
     memory: float
-    """Resident, in 10^6 bytes."""
+    """Resident and of its own, in 10^6 bytes: pages of programs and libraries are left out, which the system
+    takes away and reads again as it likes."""
+    resident: float
+    """All that is resident, those included."""
     threads: int
     descriptors: int
     written: int
@@ -140,9 +143,12 @@ class Lines:
 def read(process: int, seconds: float, written: int) -> Reading:
     """What a process takes now."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    memory = int(status["VmRSS"].split()[0]) * 1024 / 1e6
+    own, resident = (
+        sum(int(status[name].split()[0]) for name in names) * 1024 / 1e6
+        for names in (("RssAnon", "RssShmem"), ("VmRSS",))
+    )
     descriptors = len(os.listdir(f"/proc/{process}/fd"))
-    return Reading(seconds, memory, int(status["Threads"]), descriptors, written)
+    return Reading(seconds, own, resident, int(status["Threads"]), descriptors, written)
 
 
 def watch(process: subprocess.Popen, results: Path, options: argparse.Namespace) -> list[Reading]:
@@ -231,8 +237,8 @@ def judge(readings: Sequence[Reading], code: int, folder: Path, said: str) -> li
 
 def table(readings: Sequence[Reading], wrong: Sequence[Trouble]) -> list[str]:
     """Medians over equal parts of the time, as Markdown; troubles as the camera's clock tells them."""
-    rows = ["| minutes | frames written | memory, MB | threads | descriptors | troubles |"]
-    rows += ["|---|---|---|---|---|---|"]
+    rows = ["| minutes | frames written | own memory, MB | resident, MB | threads | descriptors | troubles |"]
+    rows += ["|---|---|---|---|---|---|---|"]
     length = readings[-1].seconds / ROWS
     for number in range(ROWS):
         begin, end = number * length, (number + 1) * length
@@ -240,10 +246,10 @@ def table(readings: Sequence[Reading], wrong: Sequence[Trouble]) -> list[str]:
         if not part:
             continue
         happened = sum(begin <= trouble.begin < end for trouble in wrong)
-        middle = [median(getattr(reading, name) for reading in part) for name in Reading._fields[1:4]]
+        middle = [median(getattr(reading, name) for reading in part) for name in Reading._fields[1:5]]
         rows.append(
-            f"| {begin / 60:.1f} to {end / 60:.1f} | {part[-1].written} | {middle[0]:.1f} | {middle[1]:g} "
-            f"| {middle[2]:g} | {happened} |"
+            f"| {begin / 60:.1f} to {end / 60:.1f} | {part[-1].written} | {middle[0]:.1f} | {middle[1]:.1f} "
+            f"| {middle[2]:g} | {middle[3]:g} | {happened} |"
         )
     return rows
 
