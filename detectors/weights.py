@@ -105,9 +105,9 @@ ZOO_TABLE: dict[str, ZooEntry] = {
     ),
     "rdian-nuaa-sirst": ZooEntry(
         file="rdian-nuaa-sirst.safetensors",
-        sha256="791029cf317de409d5bf73421efbd2a1b4c0ef0584a737b2d31ce347b1e0529b",
+        sha256="41f3ecc1612f135fcd36d812367c23588f60164040b80fe80cf45b71b02e6fd0",
         detector="rdian",
-        note="the same, of a thirteenth of the size; now and then a large false area",
+        note="the same, of a thirteenth of the size; fewer false areas, and fewer targets found",
     ),
     "dconet-nuaa-sirst": ZooEntry(
         file="dconet-nuaa-sirst.safetensors",
