@@ -32,6 +32,8 @@ from pipeline.runner import run
 from pipeline.settings import build
 
 SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+BEGINNING, SLOWER = 10, 4
+"""First frames, and how many times as long they are apart: the first ones take a network longer."""
 TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.2, scr=30))
 
 
@@ -55,7 +57,8 @@ def parser() -> command.Parser:
 def camera(pictures: list[bytes], count: int, rate: float | None) -> Iterator[int]:
     """Sends so many frames, over and over the pictures, to the one who connects to the port that it gives.
 
-    `rate` frames per second, each whole and at its time; None for as fast as they are taken.
+    `rate` frames per second, each whole and at its time, after a slow beginning; None for as fast as they are
+    taken.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -67,7 +70,8 @@ def camera(pictures: list[bytes], count: int, rate: float | None) -> Iterator[in
                     begin = time.monotonic()
                     for number in range(count):
                         if rate:
-                            time.sleep(max(0.0, begin + number / rate - time.monotonic()))
+                            intervals = number + (SLOWER - 1) * min(number, BEGINNING)
+                            time.sleep(max(0.0, begin + intervals / rate - time.monotonic()))
                         connection.sendall(pictures[number % len(pictures)])
 
         threading.Thread(target=send, daemon=True).start()
