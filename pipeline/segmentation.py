@@ -18,8 +18,8 @@ from pipeline.geometry import Geometry
 from pipeline.pictures import with_channels
 from pipeline.stages import PRECISIONS
 
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-"""Axes of (B, 1, H, W) that are mirrored, in each of the views that flip averaging joins."""
+MIRRORS: tuple[tuple[int, ...], ...] = ((-1,), (-2,), (-2, -1))
+"""Axes of (B, 1, H, W) that are mirrored, in each of the views that flip averaging adds."""
 
 
 def load_segmenter(name: str, name_or_path: str | None) -> tuple[Segmenter, Path]:
@@ -62,7 +62,7 @@ class ProbabilityMaps:
         self._model = model.to(self._device).eval()
         self._size, self._fit, self._dtype = size, fit, PRECISIONS[precision]
         self._enlarge = enlarge
-        self._views = MIRRORS if flip_averaging else MIRRORS[:1]
+        self._mirrors = MIRRORS if flip_averaging else ()
 
     def geometry(self, source: tuple[int, int]) -> Geometry:
         """How pictures of this (width, height) lie in the network input."""
@@ -86,8 +86,11 @@ class ProbabilityMaps:
         pictures = torch.from_numpy(grey).to(self._device)[:, None] / full_scale
         geometry = self.geometry(images[0].shape[1::-1])
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            views = [self._model.probability(pictures.flip(a), geometry).flip(a) for a in self._views]
-        found = torch.stack(views).float().mean(dim=0)[:, 0].cpu().numpy()
+            found = self._model.probability(pictures, geometry)
+            mirrored = [self._model.probability(pictures.flip(a), geometry).flip(a) for a in self._mirrors]
+        if mirrored:
+            found = torch.stack([found, *mirrored]).float().mean(dim=0)
+        found = found[:, 0].float().cpu().numpy()
         if not np.isfinite(found).all():
             raise WeightsError(f"{type(self._model).__name__} gives NaN with these weights; use others")
         return found.clip(0, 1)  # resizing may overshoot by a rounding error
