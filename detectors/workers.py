@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
-from threading import current_thread, main_thread
 from typing import NamedTuple, TypeVar
 
 from pipeline.errors import MoteError
+from pipeline.interrupt import signals_held
 
 Task = TypeVar("Task")
 Found = TypeVar("Found")
@@ -51,22 +51,15 @@ def _interrupts_held() -> Iterator[None]:
     """Processes that are started within the block never receive SIGINT; this one does when it is left.
 
     To block the signal keeps it from those, which inherit the mask of this thread, but not from here: other
-    threads of this process, of numerical libraries, take it, and Python raises it in the midst of a start.
+    threads of this process, of numerical libraries, take it, and Python handles it in the midst of a start.
     """
     resource_tracker.ensure_running()  # comes with the first process, and its start would end the blocking
-    came: list[int] = []
-    handler = signal.getsignal(signal.SIGINT) if current_thread() is main_thread() else None
-    if handler is not None:
-        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
-    if came:
-        signal.raise_signal(signal.SIGINT)
+    with signals_held():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(function: Callable) -> Worker:
@@ -115,9 +108,11 @@ def _give(worker: Worker, coming: Iterator[int], tasks: Sequence, busy: dict) ->
     number = next(coming, None)
     if number is None:
         return
-    try:
+    with signals_held():  # pickle's callbacks drop what is raised in them: `except: pass` in copyreg, for one
         # plain pickle: that of Connection.send would keep a network in shared memory, file by file
-        worker.pipe.send_bytes(pickle.dumps(tasks[number]))
+        task = pickle.dumps(tasks[number])
+    try:
+        worker.pipe.send_bytes(task)
     except OSError as error:
         raise _ended(worker) from error
     busy[worker.pipe] = worker, number

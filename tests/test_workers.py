@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def answer(task: tuple[str, int]) -> int:
     elif deed == "refuse":
         raise SourceError("clip.mp4 cannot be read")
     return number
+
+
+class Interrupted:
+    """A task that Ctrl-C hits while it is pickled, where what is raised is lost, as within copyreg."""
+
+    def __reduce__(self):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return tuple, (("return", 0),)
 
 
 def save_copies(clip: Path, folder: Path, *, count: int) -> None:
@@ -76,6 +86,12 @@ def test_a_fault_of_one_ends_all(deed, workers, kind, message):
     assert not multiprocessing.active_children()
 
 
+def test_ctrl_c_is_not_lost_while_work_is_packed_for_a_process():
+    with pytest.raises(KeyboardInterrupt):
+        list(shared(answer, [Interrupted(), ("return", 1)], workers=2))
+    assert not multiprocessing.active_children()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="children are looked up in /proc")
 def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights, tmp_path):
     save_copies(clip, tmp_path, count=200)  # work for minutes: what ends soon has been interrupted
@@ -92,6 +108,6 @@ def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights, tm
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err.splitlines()[-1] == "error: interrupted by SIGINT"
     assert "Traceback" not in err
