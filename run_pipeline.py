@@ -99,7 +99,7 @@ def parser() -> command.Parser:
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
     add("--compile", action=argparse.BooleanOptionalAction, help="for a GPU, in minutes (default: no)")
     add("--backend", choices=("auto", "torch", "onnxruntime", "openvino"), help="what computes the network")
-    add("--batch", type=int, metavar="N", help="frames computed together (default: 1 on a CPU, 8 on a GPU)")
+    add("--batch", type=int, metavar="N", help="frames computed together (default: 1; 8 for files on a GPU)")
     add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
     add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
     _source_flags(parser)

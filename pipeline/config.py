@@ -97,7 +97,7 @@ class LiveConfig:
     queue: int = 0
     """Frames that may wait in that queue; 0: 8 where the source waits, 2 where frames are dropped. More:
     fewer drops where the load varies, and older results."""
-    reconnect: str = "10"
+    reconnect: int | str = 10
     """How often in a row a live source that was lost is opened again before it is given up: a number, none or
     forever. With none the end of a live stream is the end of the run; else it is a loss like others."""
     backoff: float = 0.5
@@ -115,7 +115,7 @@ class LiveConfig:
     def __post_init__(self):
         if self.queue < 0:
             raise ValueError(f"queue = {self.queue}, expected 0 or more frames")
-        if self.reconnect not in ("none", "forever") and not self.reconnect.isdecimal():
+        if self.reconnect not in ("none", "forever") and not str(self.reconnect).isdecimal():
             raise ValueError(f"reconnect = '{self.reconnect}', expected none, forever or a number")
         if not 0 < self.backoff <= self.backoff_cap <= 86400:
             values = f"backoff = {self.backoff}, backoff_cap = {self.backoff_cap}"
@@ -203,7 +203,8 @@ class DetectorConfig:
     cache: str = ""
     """Folder in which such graphs are kept; empty for ~/.cache/mote/exported."""
     batch: int = 0
-    """Frames computed together; 0 chooses 1 on a CPU (lowest latency), 8 on a GPU."""
+    """Frames computed together; 0 chooses 1 on a CPU and for a live source (lowest latency), else 8, or one
+    of each source where there are more."""
     threads: int = 0
     """CPU threads of each network; 0 chooses 1 for narrow networks such as tridos-nano and all cores for wide
     ones and segmenters. Too many: they wait for one another, and decoding, drawing and encoding wait for a

@@ -8,6 +8,7 @@ import json
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -195,8 +196,10 @@ def _convert(hint: Any, value: Any) -> Any:
     if origin in UNIONS:
         if value is None or (value == "none" and NoneType in arguments):
             return None
-        return _convert(_but_none(arguments), value)
-    if origin is Literal:
+        for kind in _but_none(arguments):
+            with suppress(TypeError):
+                return _convert(kind, value)
+    elif origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
     elif origin is tuple and isinstance(value, (list, tuple)):
@@ -212,16 +215,17 @@ def _convert(hint: Any, value: Any) -> Any:
     raise TypeError
 
 
-def _but_none(arguments: tuple[Any, ...]) -> Any:
-    """The type of which a value may be left out."""
-    return next(argument for argument in arguments if argument is not NoneType)
+def _but_none(arguments: tuple[Any, ...]) -> list[Any]:
+    """The types that a value may have where it is not left out."""
+    return [argument for argument in arguments if argument is not NoneType]
 
 
 def _in_words(hint: Any, default: Any = None) -> str:
     """What a value of the annotated type looks like, a list with an example: its default, if that is one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:
-        return ("none or " if NoneType in arguments else "") + _in_words(_but_none(arguments), default)
+        words = [_in_words(kind, default) for kind in _but_none(arguments)]
+        return " or ".join(["none"] * (NoneType in arguments) + words)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin is not tuple:

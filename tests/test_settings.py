@@ -26,6 +26,7 @@ class Outer:
     fast: bool = False
     fit: Literal["stretch", "letterbox"] = "stretch"
     seed: int | None = None
+    tries: int | str = 10
     inner: Inner = field(default_factory=Inner)
 
     def __post_init__(self):
@@ -58,12 +59,27 @@ def test_what_is_left_out_keeps_its_default():
         ({"seed": 7}, Outer(seed=7)),
         ({"seed": "none"}, Outer(seed=None)),
         ({"seed": None}, Outer(seed=None)),
+        ({"tries": 3}, Outer(tries=3)),
+        ({"tries": "forever"}, Outer(tries="forever")),
         ({"inner": {"rate": 1}}, Outer(inner=Inner(rate=1.0))),
         ({"inner": {"window": [8, 2]}}, Outer(inner=Inner(window=(8, 2)))),
         ({"inner": {"names": ["x", "y", "z"]}}, Outer(inner=Inner(names=("x", "y", "z")))),
         ({"inner": {"extra": {"width": 0.5}}}, Outer(inner=Inner(extra={"width": 0.5}))),
     ],
-    ids=["int", "bool", "literal", "optional", "none", "null", "int as float", "pair", "names", "free table"],
+    ids=[
+        "int",
+        "bool",
+        "literal",
+        "optional",
+        "none",
+        "null",
+        "first kind",
+        "second",
+        "int as float",
+        "pair",
+        "names",
+        "free table",
+    ],
 )
 def test_values_become_what_the_field_asks_for(table, expected):
     assert build(Outer, table) == expected
@@ -127,6 +143,7 @@ class Kinds:
     fit: Literal["stretch", "letterbox"] = "stretch"
     seed: int | None = None
     rule: Literal["cosine", "level"] | None = None
+    tries: int | str = 10
 
 
 @pytest.mark.parametrize(
@@ -145,6 +162,7 @@ class Kinds:
         ("fit", "one of stretch, letterbox"),
         ("seed", "none or a whole number"),
         ("rule", "none or one of cosine, level"),
+        ("tries", "a whole number or text"),
     ],
 )
 def test_what_is_expected_is_told_in_plain_words(key, expected):

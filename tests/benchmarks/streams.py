@@ -37,6 +37,8 @@ def parser() -> command.Parser:
     parser.add_argument("--detector", default="tridos-nano")
     parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
     parser.add_argument("--device", default="auto")
+    backends = ("auto", "torch", "onnxruntime", "openvino")
+    parser.add_argument("--backend", choices=backends, default="auto", help="what computes (default: auto)")
     parser.add_argument("--batch", type=whole(0), default=0, help="of all streams (default: the run's)")
     parser.add_argument("--threads", type=whole(0), default=0, help="of the network (default: the run's)")
     parser.add_argument("--max-frames", type=whole(0), default=0, help="of each stream (default: all)")
@@ -62,7 +64,7 @@ def rate(video: str, count: int, settings: dict) -> float:
 
 def measure(options: argparse.Namespace) -> str:
     """The table of all numbers of streams."""
-    detector = {key: getattr(options, key) for key in ("weights", "device", "batch", "threads")}
+    detector = {key: getattr(options, key) for key in ("weights", "device", "backend", "batch", "threads")}
     detector["name"] = options.detector
     settings = {"detector": detector, "source": {"max_frames": options.max_frames}}
     rate(options.video, 1, {**settings, "source": {"max_frames": 8}})  # the first calls set things up

@@ -172,7 +172,14 @@ class Camera:
             self._server = None
 
 
-def serve(pipe: Connection, size: tuple[int, int], rate: int, seed: int, seconds: float) -> None:
+def serve(
+    pipe: Connection,
+    size: tuple[int, int],
+    rate: int,
+    wrong: Sequence[Trouble],
+    seed: int,
+    seconds: float,
+) -> None:
     """The work of a process: a camera of a synthetic scene of `size` (width, height).
 
     Tells its port; ends after so many seconds, or as soon as anything comes through the pipe or its other end
@@ -180,7 +187,7 @@ def serve(pipe: Connection, size: tuple[int, int], rate: int, seed: int, seconds
     """
     width, height = size
     scene = Scene(width=width, height=height, frames=SCENE_FRAMES, targets=TARGETS)
-    camera = Camera([picture for picture, _ in render(scene)], rate, troubles(seed, seconds), seed)
+    camera = Camera([picture for picture, _ in render(scene)], rate, wrong, seed)
     pipe.send(camera.port)
     try:
         camera.run(seconds, pipe.poll)

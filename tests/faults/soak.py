@@ -3,8 +3,9 @@
     python -m tests.faults.soak --minutes 60 --plot soak.png
 
 A camera in a process of its own sends a synthetic scene over TCP on the loopback interface. At seeded moments
-it is away, says nothing, or loses and damages packets. The command line follows it with the embedded weights
-and all outputs, until it is sent SIGTERM. Memory, threads and file descriptors are read every few seconds.
+it is away, says nothing, or loses and damages packets; with `--calm` nothing goes wrong. The command line
+follows it with the embedded weights and all outputs, until it is sent SIGTERM. Memory, threads and file
+descriptors are read every few seconds.
 
 Printed are a Markdown table over time, and what was asked: memory that does not grow after a warm-up (slope
 by Theil and Sen), as many threads and descriptors at the end as before, every frame accounted for, no
@@ -85,10 +86,16 @@ def parser() -> command.Parser:
     parser.add_argument("--width", type=whole(32), default=320)
     parser.add_argument("--height", type=whole(32), default=256)
     parser.add_argument("--seed", type=whole(0), default=0, help="of the troubles (default: 0)")
+    parser.add_argument("--calm", action="store_true", help="nothing goes wrong: one connection all the time")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between readings (default: 5)")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the readings")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep the outputs of the run there")
     return parser
+
+
+def expected(options: argparse.Namespace) -> list[Trouble]:
+    """What will go wrong."""
+    return [] if options.calm else troubles(options.seed, 60 * options.minutes + ENDING_SECONDS)
 
 
 @contextmanager
@@ -97,7 +104,7 @@ def camera(options: argparse.Namespace) -> Iterator[tuple[int, multiprocessing.c
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     size, seconds = (options.width, options.height), 60 * options.minutes + ENDING_SECONDS
-    arguments = (there, size, options.rate, options.seed, seconds)
+    arguments = (there, size, options.rate, expected(options), options.seed, seconds)
     process = context.Process(target=serve, args=arguments, daemon=True)
     process.start()
     there.close()
@@ -286,11 +293,7 @@ def soak(options: argparse.Namespace, place: Path) -> int:
     said = errors.read_text()
     if len(settled(readings)) < 3:
         raise MoteError(f"the run ended with code {code} before there was anything to judge: {said.strip()}")
-    wrong = [
-        trouble
-        for trouble in troubles(options.seed, 60 * options.minutes + ENDING_SECONDS)
-        if trouble.begin < readings[-1].seconds
-    ]
+    wrong = [trouble for trouble in expected(options) if trouble.begin < readings[-1].seconds]
     kinds = {kind: sum(trouble.kind == kind for trouble in wrong) for kind in sorted({t.kind for t in wrong})}
     facts, verdicts = report(folder), judge(readings, code, folder, said)
     print("\n".join(table(readings, wrong)))
