@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ def pytest_addoption(parser):
         help="folder with the real data (data/) and the network references (parity/)",
     )
     parser.addoption("--require-cuda", action="store_true", help="fail instead of skip without a CUDA device")
+
+
+def pytest_configure():
+    # ignored within a background job of a script, and by the processes that it starts
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):

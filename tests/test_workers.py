@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,10 +96,8 @@ def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights, tm
     save_copies(clip, tmp_path, count=200)  # work for minutes: what ends soon has been interrupted
     command = [sys.executable, "-m", "detectors.measure", nano_weights, "--root", str(tmp_path)]
     command += ["--dataset", "coco-video", "--split", "copies.json", "--device", "cpu", "--workers", "2"]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # Python leaves Ctrl-C ignored where it was, as for a background job of a script that runs this test
-    options["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, start_new_session=True, **options) as process:
+    options = {"cwd": PROJECT_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         deadline = time.monotonic() + 120
         while len(children.read_text().split()) < 2:  # the first tracks what the others leave
