@@ -7,11 +7,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import __version__, command
-from pipeline.config import RunConfig
-from pipeline.errors import UsageError
-from pipeline.progress import MODES
-from pipeline.settings import build, load_toml, override, parse_setting
+from pipeline import __version__
+from pipeline.config.parsing import build, load_toml, override, parse_setting
+from pipeline.config.schema import RunConfig
+from pipeline.system import cli
+from pipeline.system.errors import UsageError
+from pipeline.system.progress import MODES
 
 FLAGS = {
     "output": "output.folder",
@@ -60,9 +61,9 @@ FLAGS = {
 """Flag → the configuration key that it overrides."""
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line. Flags that are not given leave the configuration as it is."""
-    parser = command.Parser(
+    parser = cli.Parser(
         prog="run_pipeline.py",
         description="Find and follow tiny moving targets in infrared video. Writes an annotated video, COCO "
         "detections, MOT tracks and one JSON line a frame into one folder.",
@@ -121,7 +122,7 @@ def parser() -> command.Parser:
     return parser
 
 
-def _source_flags(parser: command.Parser) -> None:
+def _source_flags(parser: cli.Parser) -> None:
     """What frames are and how they are read."""
     add = parser.add_argument
     add("--hwaccel", choices=("none", "cuda"), help="what decodes video files (default: none, the CPU)")
@@ -159,7 +160,7 @@ def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> 
     Names, where there are any, replace those of the table; one that is in both keeps its options. Weights are
     NAME=FILE of segmenters that run. Raises UsageError.
     """
-    from detectors import canonical_segmenter
+    from detectors.networks.registry import canonical_segmenter
 
     alone = override(table, [(["segmentation", "fuse"], "none")])  # which needs no segmenters yet
     rows = [asdict(row) for row in build(RunConfig, alone).segmentation.segmenters]
@@ -194,9 +195,9 @@ def locations(options: argparse.Namespace) -> list[str]:
 
 def listing() -> str:
     """What `--list` prints."""
-    from detectors import DETECTORS, MMDET, SEGMENTERS
-    from detectors.weights import ZOO_TABLE
-    from trackers import TRACKERS
+    from detectors.networks.registry import DETECTORS, MMDET, SEGMENTERS
+    from detectors.weights.zoo import ZOO_TABLE
+    from trackers.registry import TRACKERS
 
     lines = ["detectors", *(f"  {name}" for name in DETECTORS)]
     lines += [f"  {MMDET}CONFIG.py: any of mmdet 3 by its configuration, a Python program that is run"]
@@ -214,14 +215,14 @@ def work(options: argparse.Namespace) -> int:
     sources, config = locations(options), configuration(options)
     truth, progress = vars(options).get("annotations"), vars(options).get("progress", "auto")
     if len(sources) > 1:
-        from pipeline.many import run_many
+        from pipeline.runner.multi import run_many
 
         summary = run_many(sources, config, annotations=truth, progress=progress)
         print(summary.table())
         for line in summary.complaints():
             print(f"error: {line}", file=sys.stderr)
         return summary.exit_code
-    from pipeline.runner import run
+    from pipeline.runner.single import run
 
     outcome = run(sources[0], config, annotations=truth, progress=progress)
     print(outcome.table())
@@ -232,7 +233,7 @@ def work(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

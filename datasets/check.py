@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline import command
+from pipeline.system import cli
 
 SHOWN = 5
 """Offenders that are named of each kind of finding."""
@@ -22,13 +22,13 @@ def check(name: str, root: Path, splits: list[str], *, quick: bool, progress: st
 
     Raises UsageError for an unknown name and for annotations that cannot be used at all.
     """
-    from datasets import layouts
-    from datasets.inspection import inspect, shared_files
-    from pipeline.progress import Progress
+    from datasets.layouts import registry
+    from datasets.layouts.inspection import inspect, shared_files
+    from pipeline.system.progress import Progress
 
     if not splits:
-        splits = layouts.present_splits(name, root)
-    datasets = [layouts.load(name, root, split, strict=False) for split in splits]
+        splits = registry.present_splits(name, root)
+    datasets = [registry.load(name, root, split, strict=False) for split in splits]
     total = 0
     for dataset in datasets:
         with Progress(sum(map(len, dataset.records)), mode=progress) as bar:
@@ -61,15 +61,15 @@ def _tell(findings: dict[str, list[str]]) -> int:
     return sum(map(len, findings.values()))
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    from datasets.layouts import LAYOUTS
+    from datasets.layouts.registry import LAYOUTS
 
     rows = "\n".join(
         f"  {name:<12}{layout.remark}" + (f" [{', '.join(layout.splits)}]" if layout.splits else "")
         for name, layout in LAYOUTS.items()
     )
-    parser = command.Parser(
+    parser = cli.Parser(
         prog="python -m datasets.check",
         description=__doc__.splitlines()[0],
         epilog=f"datasets [splits]:\n{rows}",
@@ -91,7 +91,7 @@ def work(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

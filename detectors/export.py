@@ -2,7 +2,7 @@
 
 A folder gets three graphs, each for any number of samples: `frame` (what one image decides), `pair` (two
 neighbouring frames) and `join` (a window of five), with `export.json` beside them. Each frame passes the
-first two once; a program keeps the last five results. What the tensors are: detectors/exported/graphs.py.
+first two once; a program keeps the last five results. What the tensors are: detectors/backends/graphs.py.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline import command
-from pipeline.config import parse_size
-from pipeline.errors import OutputError, UsageError
+from pipeline.config.schema import parse_size
+from pipeline.system import cli
+from pipeline.system.errors import OutputError, UsageError
 
 FORMATS = ("onnx", "torch-export")
 DEFAULT_SIZE = "320x256"
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(
+    parser = cli.Parser(
         prog="python -m detectors.export",
         description="Export a network as three graphs: what one frame, two neighbours and a window of five "
         "decide. run_pipeline.py runs them with --weights DIR --backend onnxruntime or openvino.",
@@ -44,29 +44,30 @@ def work(options: argparse.Namespace) -> None:
         raise UsageError(f"--{error}".replace("size = ", "size ")) from error
     if size is None:
         raise UsageError("--size native: an export has one size; give WxH such as 320x256")
-    from detectors import canonical, weights
-    from detectors.exported import folder
+    from detectors.backends import export_folder
+    from detectors.networks.registry import canonical
+    from detectors.weights import restore, zoo
 
-    entry = weights.ZOO_TABLE.get(options.name)
+    entry = zoo.ZOO_TABLE.get(options.name)
     name = entry.detector if entry else canonical(options.name)
-    folder.require_exportable(name, "export")
+    export_folder.require_exportable(name, "export")
     if entry and options.weights:
         raise UsageError(f"'{options.name}' names weights already; leave --weights out, or give '{name}'")
     place = options.output or Path("runs", "exported", f"{options.name}-{options.size}-{options.format}")
-    if (place / folder.MANIFEST).exists() and not options.overwrite:
+    if (place / export_folder.MANIFEST).exists() and not options.overwrite:
         raise OutputError(f"{place} holds an earlier export; use --overwrite or another --output")
-    chosen = options.name if entry else weights.chosen(name, options.weights)
-    model, path, entry = weights.network(name, chosen)
+    chosen = options.name if entry else zoo.chosen(name, options.weights)
+    model, path, entry = restore.network(name, chosen)
     classes = entry.classes if entry else tuple(f"class {n}" for n in range(model.num_classes))
-    origin = folder.origin_of(name, chosen, path, model, classes)
-    export = folder.write(model, origin, place, size=size, kind=options.format)
+    origin = export_folder.origin_of(name, chosen, path, model, classes)
+    export = export_folder.write(model, origin, place, size=size, kind=options.format)
     for part in ("frame", "pair", "join"):
         print(f"{export.file(part)}  {export.file(part).stat().st_size / 1e6:.1f} MB")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from detectors.recipe import Recipe
-from pipeline import command
-from pipeline.settings import build, full_setting, load_toml, override, parse_setting
+from detectors.training.recipe import Recipe
+from pipeline.config.parsing import build, full_setting, load_toml, override, parse_setting
+from pipeline.system import cli
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(
+    parser = cli.Parser(
         prog="python -m detectors.train",
         description="Train a detector. A run that was stopped goes on from its last checkpoint when the same "
-        "command is given again. What can be configured: detectors/recipe.py.",
+        "command is given again. What can be configured: detectors/training/recipe.py.",
     )
     parser.add_argument("config", type=Path, help="training configuration (TOML)")
     parser.add_argument(
@@ -46,24 +46,24 @@ def work(options: argparse.Namespace) -> None:
     settings = [full_setting(Recipe, parse_setting(text)) for text in options.set]
     recipe = build(Recipe, override(load_toml(options.config), settings))
     # torch takes seconds to load: not for --help and not for a configuration that is refused
-    from detectors.parallel import joined, own_device
-    from detectors.trainer import Trainer
-    from detectors.training_data import show_batch
-    from pipeline.device import pick_device
-    from pipeline.interrupt import stop_on_signals
+    from detectors.backends.devices import pick_device
+    from detectors.training.distributed import init_process_group, own_device
+    from detectors.training.preview import show_batch
+    from detectors.training.trainer import Trainer
+    from pipeline.system.signals import stop_on_signals
 
     device = pick_device(own_device(options.device))
     with stop_on_signals() as stop:
         if options.show_batch:
             show_batch(recipe, options.show_batch, stop)
             return
-        with joined(device) as world:
+        with init_process_group(device) as world:
             Trainer(recipe, device, world=world, stop=stop).run()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline import command
-from pipeline.errors import OutputError, UsageError
+from pipeline.system import cli
+from pipeline.system.errors import OutputError, UsageError
 
 BEFORE = 60
 """Frames that are run before the one that is shown."""
@@ -20,12 +20,12 @@ GAP = 6
 """Pixels between pictures."""
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m pipeline.gallery", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m pipeline.gallery", description=__doc__.splitlines()[0])
     parser.add_argument("frames", nargs="+", metavar="VIDEO:FRAME", help="what to show, frames from 0")
     parser.add_argument("--output", type=Path, required=True, help="picture to write (png or jpg)")
-    parser.add_argument("--columns", type=command.whole(1), default=3, help="pictures in a row (default: 3)")
+    parser.add_argument("--columns", type=cli.whole(1), default=3, help="pictures in a row (default: 3)")
     parser.add_argument("--detector", default="tridos-nano")
     parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
     parser.add_argument("--tracker", default="centre")
@@ -46,10 +46,12 @@ def annotated(video: str, frame: int, detector, tracker):
 
     Raises UsageError where the video has no such frame, SourceError where it cannot be read.
     """
-    from pipeline.annotate import Annotator
-    from pipeline.config import DetectorConfig
-    from pipeline.sources import open_source
-    from pipeline.stages import batches, extract, suppress, track
+    from detectors.inference.streaming import extract, suppress
+    from pipeline.config.schema import DetectorConfig
+    from pipeline.drawing.annotator import Annotator
+    from pipeline.sources.opening import open_source
+    from pipeline.stages.batching import batches
+    from pipeline.stages.tracking import track
 
     settings, annotator = DetectorConfig(), Annotator()
     start = max(0, frame - BEFORE)
@@ -85,13 +87,13 @@ def work(options: argparse.Namespace) -> None:
     # torch takes seconds to load: not for --help and not for a mistake
     import cv2
 
-    import trackers
-    from pipeline.config import DetectorConfig
-    from pipeline.runner import load_detector
+    from detectors.loading import load_detector
+    from pipeline.config.schema import DetectorConfig
+    from trackers import registry
 
     config = DetectorConfig(name=options.detector, weights=options.weights, device=options.device)
     detector, _ = load_detector(config)
-    tracker = trackers.build(options.tracker)
+    tracker = registry.build(options.tracker)
     canvas = page([annotated(video, frame, detector, tracker) for video, frame in wanted], options.columns)
     try:
         coded = cv2.imencode(options.output.suffix or ".png", canvas[..., ::-1])[1]
@@ -105,7 +107,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

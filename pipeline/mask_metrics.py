@@ -9,27 +9,20 @@ names of the masks. Published numbers are to be compared with the line of the de
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline import command
-from pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from pipeline.masks.files import Pair
-    from pipeline.masks.scorer import MaskScorer
+from pipeline.evaluation.segmentation.scorer import _scored, write_scores
+from pipeline.system import cli
+from pipeline.system.cli import PROBABILITY
+from pipeline.system.errors import UsageError
 
 DESCRIPTION = __doc__.splitlines()[0]
 
-PROBABILITY = command.number(0, math.nextafter(1, 0), "a probability from 0 to less than 1")
-"""The type of an option."""
 
-
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m pipeline.mask_metrics", description=DESCRIPTION)
+    parser = cli.Parser(prog="python -m pipeline.mask_metrics", description=DESCRIPTION)
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help="probability maps (PNG, .mat, .npy)")
     add("--masks", type=Path, required=True, metavar="DIR", help="masks, of the same names and sizes")
@@ -50,10 +43,10 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     """Score, print and write. Raises MoteError."""
-    from pipeline.masks.definitions import definitions
-    from pipeline.masks.files import left_over, pairs, shortened
-    from pipeline.masks.scorer import MaskScorer
-    from pipeline.masks.tables import tables
+    from pipeline.evaluation.segmentation.definitions import definitions
+    from pipeline.evaluation.segmentation.map_files import left_over, pairs, shortened
+    from pipeline.evaluation.segmentation.scorer import MaskScorer
+    from pipeline.evaluation.segmentation.tables import tables
 
     images = pairs(options.predictions, options.masks, split=options.split)
     missing = [image.name for image in images if image.prediction is None]
@@ -75,40 +68,14 @@ def work(options: argparse.Namespace) -> None:
         facts = {"threshold": options.threshold, "notes": notes, "per_image": rows}
         write_scores(options.output, scorer, facts)
     if options.plots:
-        from pipeline.masks.plots import plot
+        from pipeline.evaluation.segmentation.plots import plot
 
         print(f"\nplot: {plot(scorer, options.plots)}")
 
 
-def _scored(scorer: MaskScorer, image: Pair, *, logits: bool) -> dict:
-    """Add one image; returns its own numbers by the default definition. Raises UsageError, SourceError."""
-    import numpy as np
-
-    from pipeline.masks.files import read_levels, read_map
-
-    mask = read_levels(image.mask)
-    found = read_map(image.prediction, logits=logits) if image.prediction else np.zeros_like(mask)
-    if found.shape != mask.shape:
-        sizes = [f"{width}x{height}" for height, width in (found.shape, mask.shape)]
-        raise UsageError(f"{image.prediction} is {sizes[0]}, its mask {image.mask} is {sizes[1]}")
-    return {"name": image.name, **scorer.add(found, mask)._asdict()}
-
-
-def write_scores(path: Path, scorer: MaskScorer, sections: dict) -> None:
-    """Write the JSON: the default's numbers at the top, all under `definitions`, and what is in `sections`.
-
-    Raises OutputError.
-    """
-    scores = {name: row.as_dict() for name, row in scorer.scores().items()}
-    rules = {name: row.as_dict() for name, row in scorer.definitions.items()}
-    counts = {"images": scorer.images, "empty_images": scorer.empty_images}
-    table = {**scores["default"], **counts, "definitions": scores, "rules": rules, **sections}
-    command.write_json(path, table)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from datasets.records import VideoRecord, load_coco, load_json, video_records
-from pipeline import command
-from pipeline.errors import UsageError, unknown_name
-from pipeline.evaluate import Evaluator
-from pipeline.evaluation.tables import tables, track_table
-
-
-def load_results(path: Path) -> list[dict]:
-    """A COCO results file. Raises UsageError when it is not one."""
-    results = load_json(path, kind="detections")
-    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
-        raise UsageError(f"detections {path} are not a list of COCO results")
-    return results
+from pipeline.evaluation.detection.evaluator import Evaluator
+from pipeline.evaluation.detection.predictions import load_results
+from pipeline.evaluation.detection.tables import tables
+from pipeline.evaluation.tracking import track_table
+from pipeline.structures.annotations import VideoRecord, load_coco, video_records
+from pipeline.system import cli
+from pipeline.system.cli import SCORE
+from pipeline.system.errors import UsageError, unknown_name
 
 
 def images_of_videos(table: dict, names: list[str]) -> list[int] | None:
@@ -48,13 +43,9 @@ def record_of_tracks(table: dict, names: list[str]) -> VideoRecord:
     return records[0]
 
 
-SCORE = command.number(0, 1, "a score from 0 to 1")
-"""The type of an option."""
-
-
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m pipeline.vid_map_coco", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m pipeline.vid_map_coco", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--annotations", type=Path, required=True, metavar="JSON", help="COCO ground truth")
     add("--detections", type=Path, required=True, metavar="JSON", help="COCO results")
@@ -75,14 +66,14 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     """Score, write and print. Raises MoteError."""
-    command.require_writable(options.output, folder=options.plots)
+    cli.require_writable(options.output, folder=options.plots)
     table = load_coco(options.annotations)
     images = images_of_videos(table, options.videos)
     evaluator = Evaluator(table, image_ids=images, classes=not options.class_agnostic)
     evaluator.add_results(load_results(options.detections))
     tracks = {}
     if options.tracks:
-        from trackers.metrics import GATES, track_scores
+        from pipeline.evaluation.tracking import GATES, track_scores
 
         record = record_of_tracks(table, options.videos)
         tracks = {gate: track_scores(record, options.tracks, gate=gate) for gate in GATES}
@@ -92,16 +83,16 @@ def work(options: argparse.Namespace) -> None:
         print(f"\n{track_table(tracks)}")
     if options.output:
         numbers = {gate: scores.as_dict() for gate, scores in tracks.items()}
-        command.write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
+        cli.write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
     if options.plots:
-        from pipeline.evaluation.plots import plot
+        from pipeline.evaluation.detection.plots import plot
 
         print("\nplots: " + ", ".join(map(str, plot(report, options.plots))))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

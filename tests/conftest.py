@@ -58,17 +58,17 @@ def parity(shared_root):
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Graphs that a run exports by itself are kept for the tests alone."""
-    from detectors.exported import folder
+    from detectors.backends import export_folder
 
-    kept, folder.CACHE = folder.CACHE, tmp_path_factory.mktemp("exported")
+    kept, export_folder.CACHE = export_folder.CACHE, tmp_path_factory.mktemp("exported")
     yield
-    folder.CACHE = kept
+    export_folder.CACHE = kept
 
 
 @pytest.fixture(scope="session")
 def nano_weights(tmp_path_factory) -> str:
     """Path of weights for tridos-nano, not trained, that find some boxes in every frame."""
-    from tests.outputs import save_nano
+    from tests.support.outputs import save_nano
 
     return save_nano(tmp_path_factory.mktemp("weights") / "nano.safetensors")
 
@@ -76,29 +76,29 @@ def nano_weights(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def nano(nano_weights):
     """The network of those weights."""
-    from detectors import weights
+    from detectors.weights import restore
 
-    return weights.network("tridos-nano", nano_weights)[0].eval()
+    return restore.network("tridos-nano", nano_weights)[0].eval()
 
 
 @pytest.fixture(scope="session")
 def nano_origin(nano, nano_weights):
     """What an export of it says about where it comes from."""
-    from detectors import weights
-    from detectors.exported import folder
+    from detectors.backends import export_folder
+    from detectors.weights import zoo
 
-    path, _ = weights.locate(nano_weights)
-    return folder.origin_of("tridos-nano", nano_weights, path, nano, ("target",))
+    path, _ = zoo.locate(nano_weights)
+    return export_folder.origin_of("tridos-nano", nano_weights, path, nano, ("target",))
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory) -> Path:
     """A video of 16 frames of 64x64; its ground truth lies beside it, ending in .json."""
-    from datasets import synthetic
-    from tests.outputs import scene
+    from datasets.synthesis import rendering
+    from tests.support.outputs import scene
 
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    synthetic.write(scene(), path)
+    rendering.write(scene(), path)
     return path
 
 
@@ -106,7 +106,7 @@ def clip(tmp_path_factory) -> Path:
 def mote(capsys):
     """The command line within this process: arguments → exit code, standard output, standard error."""
     import run_pipeline
-    from tests.outputs import Reply
+    from tests.support.outputs import Reply
 
     def call(*arguments) -> Reply:
         try:
@@ -122,9 +122,9 @@ def mote(capsys):
 def process(tmp_path, nano_weights):
     """Runs the chain with detector settings as keywords; returns the folder of the outputs."""
 
-    from pipeline.config import RunConfig
-    from pipeline.runner import run
-    from pipeline.settings import build
+    from pipeline.config.parsing import build
+    from pipeline.config.schema import RunConfig
+    from pipeline.runner.single import run
 
     def call(source, *, truth=None, folder="out", output=None, sections=None, **detector):
         table = {"detector": {"weights": nano_weights, "conf": 0.2, **detector}, **(sections or {})}
@@ -141,9 +141,9 @@ def process(tmp_path, nano_weights):
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, clip, nano_weights):
     """The outputs of one run over the whole clip, with ground truth."""
-    from pipeline.config import RunConfig
-    from pipeline.runner import run
-    from pipeline.settings import build
+    from pipeline.config.parsing import build
+    from pipeline.config.schema import RunConfig
+    from pipeline.runner.single import run
 
     folder = tmp_path_factory.mktemp("whole") / "out"
     table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}

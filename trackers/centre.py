@@ -17,8 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import UsageError
-from pipeline.frame import Detections, Frame, Tracks, TrackState
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.tracks import Tracks, TrackState
+from pipeline.system.errors import UsageError
 from trackers.association import assign, association_cost, gate_radius, squared_distances
 from trackers.kalman import KalmanFilter, Noise, centres_and_sizes
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SMALLEST_SIZE = 1.0
+MIN_SIZE = 1.0
 """Pixels: boxes thinner than one pixel are taken as one pixel wide, so that sizes are always positive."""
 
 
@@ -40,11 +40,11 @@ class Noise:
 def centres_and_sizes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centre x y (N, 2) and size w h (N, 2) of `boxes` (N, 4) x1 y1 x2 y2; float64, all in pixels.
 
-    Sizes are `SMALLEST_SIZE` or more.
+    Sizes are `MIN_SIZE` or more.
     """
     corners = np.asarray(boxes, dtype=np.float64)
     low, high = corners[:, :2], corners[:, 2:]
-    return (low + high) / 2, np.maximum(high - low, SMALLEST_SIZE)
+    return (low + high) / 2, np.maximum(high - low, MIN_SIZE)
 
 
 class KalmanFilter:

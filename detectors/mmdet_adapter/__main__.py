@@ -13,15 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import command
-from pipeline.errors import UsageError
+from pipeline.system import cli
+from pipeline.system.errors import UsageError
 
 PROGRAM = "python -m detectors.mmdet_adapter"
 
 
-def train_parser() -> command.Parser:
+def train_parser() -> cli.Parser:
     """The options of `train`."""
-    parser = command.Parser(
+    parser = cli.Parser(
         prog=f"{PROGRAM} train",
         description="Train as a configuration of mmengine says. Configurations are Python programs and run "
         "when they are read: name only those that you trust.",
@@ -49,9 +49,9 @@ def train_work(options: argparse.Namespace) -> None:
     print(f"checkpoints in {folder}")
 
 
-def export_parser() -> command.Parser:
+def export_parser() -> cli.Parser:
     """The options of `export`."""
-    parser = command.Parser(
+    parser = cli.Parser(
         prog=f"{PROGRAM} export",
         description="Write the weights in a checkpoint of one of our networks as a file for --weights.",
     )
@@ -69,9 +69,9 @@ def export_work(options: argparse.Namespace) -> None:
     print(f"{export(options.checkpoint, options.output)} tensors in {options.output}")
 
 
-def compare_parser() -> command.Parser:
+def compare_parser() -> cli.Parser:
     """The options of `compare`."""
-    parser = command.Parser(
+    parser = cli.Parser(
         prog=f"{PROGRAM} compare",
         description="The same files measured by our evaluators and by mmdet's CocoMetric and "
         "MOTChallengeMetric.",
@@ -89,10 +89,10 @@ def compare_parser() -> command.Parser:
     add("--class-agnostic", action="store_true", help="count all categories as one")
     add(
         "--stride",
-        type=command.whole(1),
+        type=cli.whole(1),
         default=1,
         metavar="N",
-        help="take each n-th annotated frame for detections, as `detectors.measure` does (default: 1)",
+        help="take each n-th annotated frame for detections, as `detectors.evaluate` does (default: 1)",
     )
     add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
     return parser
@@ -100,9 +100,9 @@ def compare_parser() -> command.Parser:
 
 def compare_work(options: argparse.Namespace) -> None:
     """Measure by both and print. Raises MoteError."""
-    from datasets.records import load_coco, video_records
     from detectors.mmdet_adapter import comparison
-    from pipeline.vid_map_coco import load_results
+    from pipeline.evaluation.detection.predictions import load_results
+    from pipeline.structures.annotations import load_coco, video_records
 
     if not (options.detections or options.tracks):
         raise UsageError("nothing to compare: give --detections, --tracks or both")
@@ -120,14 +120,14 @@ def compare_work(options: argparse.Namespace) -> None:
     print("\n\n".join(f"{name}\n{comparison.as_text(rows)}" for name, rows in parts.items()))
     if options.output:
         rows = {name: [row._asdict() for row in part] for name, part in parts.items()}
-        command.write_json(options.output, rows)
+        cli.write_json(options.output, rows)
 
 
 @dataclass(frozen=True)
 class Task:
     """One of the things that this command does."""
 
-    parser: Callable[[], command.Parser]
+    parser: Callable[[], cli.Parser]
     work: Callable[[argparse.Namespace], None]
 
 
@@ -138,9 +138,9 @@ TASKS = {
 }
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """What stands before the options of a task."""
-    parser = command.Parser(
+    parser = cli.Parser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", choices=TASKS, help="its own options: TASK --help")
@@ -152,8 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in TASKS:
         task = TASKS[arguments[0]]
-        return command.run(task.parser(), task.work, arguments[1:])
-    return command.run(parser(), lambda _: None, arguments)
+        return cli.run(task.parser(), task.work, arguments[1:])
+    return cli.run(parser(), lambda _: None, arguments)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import is_zipfile
 
-from detectors import weights
-from pipeline.errors import WeightsError
+from detectors.weights import state_dict
+from pipeline.system.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,7 +50,7 @@ def read(path: Path) -> Checkpoint:
     Raises WeightsError for a file that is missing, damaged, holds no state dict, or types that are not known.
     """
     if path.suffix == ".safetensors":
-        return Checkpoint(weights.read_state_dict(path), {})
+        return Checkpoint(state_dict.read_state_dict(path), {})
     loaded = _load(path)
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path} holds no state dict")
@@ -67,12 +67,12 @@ def _load(path: Path) -> Any:
         raise WeightsError(f"weights file {path} does not exist")
     strangers: list[str] = []
     try:
-        weights.require_plain_archive(path)
+        state_dict.require_plain_archive(path)
         # files from before torch 1.6 are no archives and cannot be asked; most hold nothing but plain values
         names = get_unsafe_globals_in_checkpoint(path) if is_zipfile(path) else []
         strangers = [name for name in names if not (name == GETATTR or _package(name) in PASSED_OVER)]
         if not strangers:
-            with safe_globals([(weights.PassedOver, name) for name in names]):
+            with safe_globals([(state_dict.PassedOver, name) for name in names]):
                 return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
@@ -122,9 +122,9 @@ def export(path: Path, output: Path) -> int:
     WeightsError for a file that cannot be read, OutputError for one that cannot be written.
     """
     checkpoint = read(path)
-    state = weights.bare(checkpoint.state)
+    state = state_dict.bare(checkpoint.state)
     meta = {key: checkpoint.meta[key] for key in ("epoch", "iter") if key in checkpoint.meta}
-    weights.save(state, output, metadata={"trained_by": "mmengine", **meta})
+    state_dict.save(state, output, metadata={"trained_by": "mmengine", **meta})
     return len(state)
 
 

@@ -1,7 +1,7 @@
 """Our data for mmengine's Runner: a dataset of clips and the transforms that vary and pack them.
 
-What travels through a pipeline is a dict with `clip` (a `datasets.clips.Clip`) and the facts of its key frame
-that mmdet's metrics ask for; the packing transforms, which come last, turn it into `inputs` and
+What travels through a pipeline is a dict with `clip` (a `datasets.sequences.clips.Clip`) and the facts of
+its key frame that mmdet's metrics ask for; the packing transforms, which come last, turn it into `inputs` and
 `data_samples`.
 """
 
@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from datasets import layouts, transforms
-from datasets.clips import Clip, clip_at, read_sequences
-from datasets.store import FrameStore
-from pipeline.errors import UsageError
-from pipeline.geometry import MULTIPLE
-from pipeline.normalise import to_network_input
+from datasets.augmentation import transforms
+from datasets.layouts import registry as registry_module
+from datasets.sequences.clips import Clip, clip_at, read_sequences
+from datasets.sequences.frame_store import FrameStore
+from detectors.inference.normalisation import to_network_input
+from pipeline.imaging.geometry import MULTIPLE
+from pipeline.system.errors import UsageError
 
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample
 
 
 class Clips(torch.utils.data.Dataset):
-    """The clips of a dataset that `datasets.layouts` knows: one for each key frame, sequence by sequence.
+    """The clips of a dataset that `datasets.layouts.registry` knows: one for each key frame, sequence by
+    sequence.
 
     Args:
-        layout: a name in `datasets.layouts.LAYOUTS`.
+        layout: a name in `datasets.layouts.registry.LAYOUTS`.
         root: folder of the dataset.
         split: a split of it.
         frames: length of a clip; the key frame is the last.
@@ -39,7 +41,8 @@ class Clips(torch.utils.data.Dataset):
         store: folder for decoded frames; empty to hold them in memory.
         pipeline: transforms, as mmengine builds them.
 
-    Raises UsageError and SourceError as `datasets.layouts.load` and `datasets.clips.read_sequence` do.
+    Raises UsageError and SourceError as `datasets.layouts.registry.load` and
+    `datasets.sequences.clips.read_sequence` do.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Clips(torch.utils.data.Dataset):
     ):
         from mmengine.dataset import Compose
 
-        dataset = layouts.load(layout, root, split)
+        dataset = registry_module.load(layout, root, split)
         self._records, self._root = dataset.records[: videos or None], dataset.root
         self._frames, self._agnostic, self._store = frames, class_agnostic, store
         self.metainfo = {"classes": ("target",) if class_agnostic else dataset.classes}

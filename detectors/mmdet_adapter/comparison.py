@@ -1,10 +1,11 @@
 """Our evaluation beside mmdet's, on the same files.
 
-Detections: AP50, AP, AP75 and AR100 by `pipeline.evaluate` and by CocoMetric. Both take the best 100 boxes of
-a frame and category. CocoMetric rounds to three decimals; what is compared are its numbers before that.
+Detections: AP50, AP, AP75 and AR100 by `pipeline.evaluation.detection.evaluator` and by CocoMetric. Both
+take the best 100 boxes of a frame and category. CocoMetric rounds to three decimals; what is compared are
+its numbers before that.
 
-Tracks: MOTA, IDF1 and what they are made of by `trackers.metrics` (gate: IoU 0.5) and by MOTChallengeMetric.
-Three things differ, and what can be made alike is:
+Tracks: MOTA, IDF1 and what they are made of by `pipeline.evaluation.tracking` (gate: IoU 0.5) and by
+MOTChallengeMetric. Three things differ, and what can be made alike is:
 
 - MOTChallengeMetric cuts labelled boxes to whole pixels, which moves the IoU of small targets by tenths. IoU
   does not depend on the scale, so it is given all boxes `SCALE` times larger.
@@ -29,12 +30,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from datasets.records import VideoRecord
 from detectors.mmdet_adapter import installation
-from pipeline.boxes import from_xywh
-from pipeline.errors import UsageError
-from pipeline.evaluate import evaluate
-from trackers.metrics import OVERALL, Tracked, TrackRows, identities, pooled, read_tracks
+from pipeline.evaluation.detection.evaluator import evaluate
+from pipeline.evaluation.tracking import OVERALL, Tracked, TrackRows, identities, pooled, read_tracks
+from pipeline.structures.annotations import VideoRecord
+from pipeline.structures.boxes import from_xywh
+from pipeline.system.errors import UsageError
 
 SCALE = 2.0**20
 """A power of two: numbers stay exact. What is cut off is less than a millionth of a pixel then."""
@@ -153,7 +154,7 @@ def _evaluations() -> Iterator[list]:
 def compare_tracks(records: Sequence[VideoRecord], tracks: Mapping[str, TrackRows | Path]) -> list[Row]:
     """Tracks by the name of their video, by both; videos without tracks in the mapping are left out.
 
-    Raises UsageError as `trackers.metrics.track_scores` does, and where nothing is left to score.
+    Raises UsageError as `pipeline.evaluation.tracking.track_scores` does, and where nothing is left to score.
     """
     runs = [
         Tracked(record, found if isinstance(found, TrackRows) else read_tracks(found))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UsageError
+from pipeline.system.errors import UsageError
 
 if TYPE_CHECKING:
     from mmengine.config import Config

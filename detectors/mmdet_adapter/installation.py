@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from detectors.mmdet_adapter import operators
-from pipeline.errors import UsageError
+from pipeline.system.errors import UsageError
 
 
 class Requirement(NamedTuple):

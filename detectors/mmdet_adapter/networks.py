@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-import detectors
-from detectors import weights as files
-from detectors.losses import detection_loss
-from pipeline.boxes import clip, to_centres
-from pipeline.config import DetectorConfig
-from pipeline.errors import UsageError
-from pipeline.geometry import Geometry
-from pipeline.suppress import decode
+from detectors.inference.postprocess import decode
+from detectors.networks import registry
+from detectors.training.detection_loss import detection_loss
+from detectors.weights import state_dict as files
+from detectors.weights import zoo
+from pipeline.config.schema import DetectorConfig
+from pipeline.imaging.geometry import Geometry
+from pipeline.structures.boxes import clip, to_centres
+from pipeline.system.errors import UsageError
 
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample, TrackDataSample
@@ -39,9 +40,9 @@ class _Modes:
         self, network: str, options: dict, *, weights: str = "", data_preprocessor=None, init_cfg=None
     ):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.model = detectors.build(network, **options)
+        self.model = registry.build(network, **options)
         if weights:
-            files.load(self.model, files.locate(weights)[0])
+            files.load(self.model, zoo.locate(weights)[0])
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None, mode: str = "tensor"
@@ -127,8 +128,8 @@ class PictureSegmenter(_Modes):
     """
 
     def __init__(self, *, network: str, options: dict | None = None, threshold: float = 0.5, **base: Any):
-        if detectors.canonical(network) not in detectors.SEGMENTERS:
-            raise UsageError(f"MoteSegmenter takes {', '.join(detectors.SEGMENTERS)}, not '{network}'")
+        if registry.canonical(network) not in registry.SEGMENTERS:
+            raise UsageError(f"MoteSegmenter takes {', '.join(registry.SEGMENTERS)}, not '{network}'")
         super().__init__(network, dict(options or {}), **base)
         self.threshold = threshold
 

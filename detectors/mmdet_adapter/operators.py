@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from pipeline.errors import UsageError
+from pipeline.system.errors import UsageError
 
 EXTENSION = "mmcv._ext"
 

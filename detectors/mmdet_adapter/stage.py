@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from detectors import MMDET
+from detectors.backends.devices import pick_device, require_precision
+from detectors.inference.streaming import PRECISIONS
 from detectors.mmdet_adapter import checkpoints, configuration, installation
-from detectors.weights import sha256
-from pipeline.boxes import clip
-from pipeline.config import DetectorConfig
-from pipeline.device import pick_device, require_precision
-from pipeline.errors import UsageError, WeightsError
-from pipeline.frame import Detections, Frame
-from pipeline.scaling import network_pictures
-from pipeline.stages import PRECISIONS, Found
+from detectors.networks.registry import MMDET
+from detectors.weights.zoo import sha256
+from pipeline.config.schema import DetectorConfig
+from pipeline.imaging.intensity_scaling import network_pictures
+from pipeline.structures.boxes import clip
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import FrameDetections
+from pipeline.system.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -90,14 +92,14 @@ class MmdetDetector:
             for sample, frame in zip(samples, frames, strict=True)
         ]
 
-    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[Found]:
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[FrameDetections]:
         """The frames of a sequence with what is in each."""
         for frames in groups:
             started = time.perf_counter()
             found = self(frames)
             spent = {"detect": (time.perf_counter() - started) / len(frames)}
             for frame, row in zip(frames, found, strict=True):
-                yield Found(frame, row, False, spent)
+                yield FrameDetections(frame, row, False, spent)
 
 
 def load(config: DetectorConfig) -> tuple[MmdetDetector, dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 from detectors.mmdet_adapter import checkpoints, configuration, installation
-from pipeline.errors import WeightsError
+from pipeline.system.errors import WeightsError
 
 
 def train(

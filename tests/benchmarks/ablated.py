@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.buffer import Ring
-from pipeline.normalise import DEVIATION, MEAN
+from detectors.inference.normalisation import DEVIATION, MEAN
+from pipeline.stages.ring_buffer import Ring
 
 LOW, HIGH = 0.01, 0.99
 """Shares of the pixels of a window that percentile scaling leaves below black and above white, from below."""

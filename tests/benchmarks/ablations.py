@@ -22,18 +22,18 @@ from typing import Any
 from torch import nn
 
 import detectors
-from detectors import weights
-from detectors.checkpoint import first_difference, with_defaults
-from detectors.measure import evaluated
-from detectors.recipe import Recipe
-from detectors.trainer import Trainer
-from pipeline import command
-from pipeline.config import DetectorConfig
-from pipeline.device import pick_device
-from pipeline.errors import UsageError, WeightsError, unknown_name
-from pipeline.evaluation.matching import CENTRE_5
-from pipeline.interrupt import Stop, stop_on_signals
-from pipeline.settings import build, full_setting, load_toml, override, parse_setting
+from detectors.backends.devices import pick_device
+from detectors.evaluation.detection import fill_evaluator
+from detectors.training.checkpoint import first_difference, with_defaults
+from detectors.training.recipe import Recipe
+from detectors.training.trainer import Trainer
+from detectors.weights import state_dict
+from pipeline.config.parsing import build, full_setting, load_toml, override, parse_setting
+from pipeline.config.schema import DetectorConfig
+from pipeline.evaluation.detection.matching import CENTRE_5
+from pipeline.system import cli
+from pipeline.system.errors import UsageError, WeightsError, unknown_name
+from pipeline.system.signals import StopRequest, stop_on_signals
 from tests.benchmarks import ablated
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tridos_nano_ablation.toml"
@@ -135,7 +135,9 @@ def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
     return sections
 
 
-def trained(recipe: Recipe, variant: Variant, *, base: str, stride: int, stop: Stop) -> dict[str, float]:
+def trained(
+    recipe: Recipe, variant: Variant, *, base: str, stride: int, stop: StopRequest
+) -> dict[str, float]:
     """Train and measure one run and keep its numbers; a signal ends it with Interrupted.
 
     `seconds` are those of all processors for one step of the training, its clips included; 0 where no step
@@ -150,9 +152,9 @@ def trained(recipe: Recipe, variant: Variant, *, base: str, stride: int, stop: S
         seconds = (time.process_time() - started) / count if count else 0.0
         model = detectors.build(recipe.model.name, **recipe.model.options)
     parameters = ablated.learned_parameters(model)
-    weights.load(model.to(device), folder / "best.safetensors")
+    state_dict.load(model.to(device), folder / "best.safetensors")
     val = trainer.validation
-    found = evaluated(model, val.records, val.coming(), val.truth, stride=stride, classes=False)
+    found = fill_evaluator(model, val.records, val.coming(), val.truth, stride=stride, classes=False)
     report = found.report(DetectorConfig.conf)
     numbers = {
         "ap50": report.scores.ap50,
@@ -162,7 +164,7 @@ def trained(recipe: Recipe, variant: Variant, *, base: str, stride: int, stop: S
         "seconds": round(seconds, 3),
     }
     result = {"budget": {**_plain(asdict(recipe)), "stride": stride}, "numbers": numbers}
-    command.write_json(folder / "result.json", result)
+    cli.write_json(folder / "result.json", result)
     return numbers
 
 
@@ -188,16 +190,16 @@ def _mean_and_range(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.ablations", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m tests.benchmarks.ablations", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=", ".join(VARIANTS))
     parser.add_argument("--config", type=Path, default=CONFIG, help="the budget (TOML)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
-    parser.add_argument("--steps", type=command.whole(1), help="of each training (default: the budget's)")
-    parser.add_argument("--seeds", type=command.whole(1), default=1, help="runs of each (default: 1)")
+    parser.add_argument("--steps", type=cli.whole(1), help="of each training (default: the budget's)")
+    parser.add_argument("--seeds", type=cli.whole(1), default=1, help="runs of each (default: 1)")
     parser.add_argument(
-        "--stride", type=command.whole(1), default=50, help="measure each n-th frame (default: 50)"
+        "--stride", type=cli.whole(1), default=50, help="measure each n-th frame (default: 50)"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"), help="folder of all runs")
     parser.add_argument("--show", action="store_true", help="train nothing, print what is done")
@@ -235,7 +237,7 @@ def _done(recipe: Callable[..., Recipe], options: argparse.Namespace) -> dict[st
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -23,22 +23,22 @@ import torch
 from torch import Tensor
 
 import detectors
-from detectors import weights
-from detectors.exported import folder
-from detectors.tridos import fused
-from pipeline import backends, command
-from pipeline.config import parse_size
+from detectors.backends import export_folder, runtimes
+from detectors.networks.tridos.optimised import fused
+from detectors.weights import restore, state_dict, zoo
+from pipeline.config.schema import parse_size
+from pipeline.system import cli
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM = 6
 """Steps that do not count: they fill the window and set things up."""
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.backends", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.backends", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--detector", choices=folder.NETWORKS, default="tridos-nano")
+    parser.add_argument("--detector", choices=export_folder.NETWORKS, default="tridos-nano")
     parser.add_argument("--size", default="320x256")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
@@ -47,15 +47,15 @@ def parser() -> command.Parser:
     return parser
 
 
-def network(name: str, place: Path) -> tuple[torch.nn.Module, folder.Origin]:
+def network(name: str, place: Path) -> tuple[torch.nn.Module, export_folder.Origin]:
     """A network in evaluation mode, with the weights that ship or, where there are none, random ones."""
-    chosen = weights.default_weights(name)
+    chosen = zoo.default_weights(name)
     if chosen is None:
         torch.manual_seed(0)
         chosen = str(place / "random.safetensors")
-        weights.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
-    model, path, _ = weights.network(name, chosen)
-    return model.eval(), folder.origin_of(name, chosen, path, model, ("target",))
+        state_dict.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
+    model, path, _ = restore.network(name, chosen)
+    return model.eval(), export_folder.origin_of(name, chosen, path, model, ("target",))
 
 
 def alternate(
@@ -86,7 +86,7 @@ def measure(options: argparse.Namespace) -> str:
         model, origin = network(options.detector, Path(place))
         steps = {"torch": fused(model).stream().push}  # the form that a run computes
         for name in options.backends or ("onnxruntime", "openvino"):
-            other = backends.from_model(model, origin, name, threads=options.threads, cache=place)
+            other = runtimes.from_model(model, origin, name, threads=options.threads, cache=place)
             steps[name] = other.stream().push
         chance = torch.Generator().manual_seed(0)
         frames = torch.randn(WARM + options.rounds, 3, size[1], size[0], generator=chance)
@@ -112,7 +112,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -20,17 +20,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from datasets import layouts
-from datasets.clips import read_sequence
-from detectors import weights
-from pipeline import command, suppress
-from pipeline.config import DetectorConfig
-from pipeline.device import pick_device, require_precision, thread_count
-from pipeline.errors import MoteError
-from pipeline.geometry import Geometry
-from pipeline.normalise import to_network_input
-from pipeline.progress import Progress
-from pipeline.stages import fastest
+from datasets.layouts import registry
+from datasets.sequences.clips import read_sequence
+from detectors.backends.devices import pick_device, require_precision, thread_count
+from detectors.inference import postprocess
+from detectors.inference.normalisation import to_network_input
+from detectors.inference.streaming import optimise_for_inference
+from detectors.weights import restore, zoo
+from pipeline.config.schema import DetectorConfig
+from pipeline.imaging.geometry import Geometry
+from pipeline.system import cli
+from pipeline.system.errors import MoteError
+from pipeline.system.progress import Progress
 from tests.benchmarks.speed import plain_way
 
 NEAR = 0.5
@@ -75,7 +76,7 @@ def compared(plain: Rows, ours: Rows) -> Comparison:
 
 def clips(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
     """Name and frames (T, H, W) of each clip."""
-    dataset = layouts.load("drone-ir", options.root, options.split)
+    dataset = registry.load("drone-ir", options.root, options.split)
     step = max(len(dataset.records) // options.clips, 1)  # files of one kind of target lie side by side
     records = dataset.records[::step][: options.clips]
     each = -(-options.frames // len(records))
@@ -87,14 +88,14 @@ def measure(options: argparse.Namespace) -> Comparison:
     """All frames."""
     device = pick_device(options.device)
     require_precision(options.precision, device)
-    entry = weights.ZOO_TABLE.get(options.weights)
-    model, path, _ = weights.network(entry.detector if entry else "tridos-nano", options.weights)
+    entry = zoo.ZOO_TABLE.get(options.weights)
+    model, path, _ = restore.network(entry.detector if entry else "tridos-nano", options.weights)
     model = model.to(device).eval()
     torch.set_num_threads(options.threads or thread_count(model))
-    fast, total = fastest(model, options.precision), Comparison()
+    fast, total = optimise_for_inference(model, options.precision), Comparison()
     with Progress(options.frames) as progress:
         for name, frames in clips(options):
-            geometry = Geometry.native(frames.shape[:0:-1], scale=weights.enlargement(path))
+            geometry = Geometry.native(frames.shape[:0:-1], scale=restore.enlargement(path))
             steps, part = (plain_way(model), fast.stream().push), Comparison()
             for frame in frames:
                 scale = int(np.iinfo(frame.dtype).max)
@@ -113,24 +114,24 @@ def measure(options: argparse.Namespace) -> Comparison:
 
 def found(raw: torch.Tensor, geometry: Geometry, conf: float) -> Rows:
     """The detections of one frame after suppression."""
-    (rows,) = suppress.decode(raw, conf=conf, iou=DetectorConfig.iou)
+    (rows,) = postprocess.decode(raw, conf=conf, iou=DetectorConfig.iou)
     boxes, scores, labels = (values.cpu().numpy() for values in rows)
     return geometry.to_source(boxes), scores, labels
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.equality", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.equality", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--root", type=Path, required=True, help="folder of drone-ir")
     parser.add_argument("--split", default="val")
     parser.add_argument("--weights", default="tridos-nano-drone-ir", help="a name of --list, or a file")
-    parser.add_argument("--frames", type=command.whole(1), default=500, help="of all clips (default: 500)")
-    parser.add_argument("--clips", type=command.whole(1), default=10, help="clips at most (default: 10)")
+    parser.add_argument("--frames", type=cli.whole(1), default=500, help="of all clips (default: 500)")
+    parser.add_argument("--clips", type=cli.whole(1), default=10, help="clips at most (default: 10)")
     parser.add_argument("--conf", type=float, default=DetectorConfig.conf, help="default: that of a run")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=command.whole(0), default=0, help="default: as in a run")
+    parser.add_argument("--threads", type=cli.whole(0), default=0, help="default: as in a run")
     parser.add_argument("--edge", type=float, default=0.05, help="source pixels (default: 0.05)")
     parser.add_argument("--score", type=float, default=1e-3, help="default: 0.001")
     return parser
@@ -149,7 +150,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -15,25 +15,26 @@ from pathlib import Path
 
 import torch
 
-from datasets import layouts
-from datasets.clips import read_sequence
-from detectors import measure, weights
-from pipeline import command
-from pipeline.components import components
-from pipeline.config import ComponentsConfig, SegmentationConfig
-from pipeline.evaluate import Evaluator
-from pipeline.evaluation.matching import CENTRE_5
-from pipeline.fusion import confirmed, united
-from pipeline.progress import Progress
-from pipeline.segmentation import ProbabilityMaps
+from datasets.layouts import registry
+from datasets.sequences.clips import read_sequence
+from detectors.evaluation import detection
+from detectors.inference.components import extract_components
+from detectors.inference.probability_maps import ProbabilityMaps
+from detectors.weights import restore, zoo
+from pipeline.config.schema import ComponentsConfig, SegmentationConfig
+from pipeline.evaluation.detection.evaluator import Evaluator
+from pipeline.evaluation.detection.matching import CENTRE_5
+from pipeline.stages.fusion import confirmed, united
+from pipeline.system import cli
+from pipeline.system.progress import Progress
 
 CONF = 0.4
 """Score that precision and recall are told at: that from which detections are drawn."""
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.fusion", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.fusion", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--dataset", default="drone-ir")
     parser.add_argument("--root", type=Path, required=True)
@@ -50,30 +51,32 @@ def fused(detections, found, way: str, threshold: float):
     """The detections after `way` with what a probability map marks."""
     if way == "none":
         return detections
-    segments = [components(found, replace(ComponentsConfig(), threshold=threshold))]
+    segments = [extract_components(found, replace(ComponentsConfig(), threshold=threshold))]
     margin = SegmentationConfig().margin
     if way == "confirm":
         return confirmed(detections, segments, margin=margin)
-    return united(detections, segments, margin=margin, conf=measure.CONF)
+    return united(detections, segments, margin=margin, conf=detection.CONF)
 
 
 def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator]:
     """(what is done, threshold) → all measured frames."""
     torch.set_num_threads(1)
-    detector, path, _ = weights.network("tridos-nano", options.weights)
-    chosen = weights.chosen(options.segmenter, options.segmenter_weights)
-    maps = ProbabilityMaps(weights.network(options.segmenter, chosen)[0], device="cpu")
-    dataset = layouts.load(options.dataset, options.root, options.split)
+    detector, path, _ = restore.network("tridos-nano", options.weights)
+    chosen = zoo.chosen(options.segmenter, options.segmenter_weights)
+    maps = ProbabilityMaps(restore.network(options.segmenter, chosen)[0], device="cpu")
+    dataset = registry.load(options.dataset, options.root, options.split)
     ways = [("none", 0.0), *((way, t) for way in ("confirm", "union") for t in options.thresholds)]
     measured = {way: Evaluator(dataset.coco(), classes=False) for way in ways}
-    enlarge = weights.enlargement(path)
+    enlarge = restore.enlargement(path)
     with Progress(len(dataset.records)) as progress:
         for record in dataset.records:
             sequence, positions = (
                 read_sequence(record, dataset.root),
-                measure.annotated(record, options.stride),
+                detection.annotated(record, options.stride),
             )
-            for position, detections in measure.detect(detector, sequence, positions, enlarge=enlarge):
+            for position, detections in detection.detect_frames(
+                detector, sequence, positions, enlarge=enlarge
+            ):
                 found = maps(sequence.frames[position])
                 for (way, threshold), evaluator in measured.items():
                     evaluator.add(record.image_ids[position], fused(detections, found, way, threshold))
@@ -105,7 +108,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

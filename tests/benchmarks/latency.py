@@ -22,14 +22,14 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import NamedTuple
 
-from datasets.scene import Scene, Target
-from datasets.synthetic import render
-from pipeline import command
-from pipeline.command import whole
-from pipeline.config import RunConfig
-from pipeline.report import Outcome
-from pipeline.runner import run
-from pipeline.settings import build
+from datasets.synthesis.rendering import render
+from datasets.synthesis.scene import Scene, Target
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.run_record import RunRecord
+from pipeline.runner.single import run
+from pipeline.system import cli
+from pipeline.system.cli import whole
 
 SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 BEGINNING, SLOWER = 10, 4
@@ -37,9 +37,9 @@ BEGINNING, SLOWER = 10, 4
 TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.2, scr=30))
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.latency", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.latency", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--detector", default="tridos-nano")
     parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
@@ -78,7 +78,7 @@ def camera(pictures: list[bytes], count: int, rate: float | None) -> Iterator[in
         yield server.getsockname()[1]
 
 
-def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None) -> Outcome:
+def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None) -> RunRecord:
     """One run over the camera; with a rate it drops what it cannot keep up with."""
     source = {"format": "raw", "size": f"{options.width}x{options.height}", "dtype": "uint8"}
     table = {
@@ -142,7 +142,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

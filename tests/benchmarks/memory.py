@@ -16,11 +16,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipeline import runner
-from pipeline.config import RunConfig
-from pipeline.errors import MoteError
-from pipeline.frame import Result
-from pipeline.settings import build
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner import single
+from pipeline.structures.results import Result
+from pipeline.system.errors import MoteError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[tuple[int, float]
     """(frames done, memory) every hundred frames."""
     readings = []
 
-    class Measured(runner.Outcome):
+    class Measured(single.Outcome):
         """Reads the memory as results come in."""
 
         def add(self, result: Result) -> None:
@@ -75,10 +75,10 @@ def measure(options: argparse.Namespace, folder: Path) -> list[tuple[int, float]
     detector = {"name": options.detector, "weights": options.weights, "device": options.device}
     table = {"detector": detector, "output": {"folder": str(folder / "out")}}
     config = build(RunConfig, table)
-    runner.load_detector(config.detector)  # tells of missing weights before the video is made
+    single.load_detector(config.detector)  # tells of missing weights before the video is made
     video = write_video(options, folder / "long.mp4")
-    runner.Outcome = Measured
-    outcome = runner.run(video, config, progress=options.progress)
+    single.Outcome = Measured
+    outcome = single.run(video, config, progress=options.progress)
     if outcome.failure:
         raise outcome.failure
     return readings

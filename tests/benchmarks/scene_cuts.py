@@ -17,18 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import layouts
-from pipeline import command
-from pipeline.cuts import CutFinder
-from pipeline.sources import open_source
+from datasets.layouts import registry
+from pipeline.sources.opening import open_source
+from pipeline.stages.scene_cuts import SceneCutDetector
+from pipeline.system import cli
 
 JOINED = 10
 """Frames of each of two clips that are joined."""
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.scene_cuts", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.scene_cuts", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
@@ -38,7 +38,7 @@ def parser() -> command.Parser:
 
 def cuts(pictures: Iterable[np.ndarray]) -> tuple[list[int], list[float]]:
     """Before which of the pictures a cut is found, and the seconds that each took."""
-    finder, found, seconds = CutFinder(), [], []
+    finder, found, seconds = SceneCutDetector(), [], []
     for index, picture in enumerate(pictures):
         started = time.perf_counter()
         if finder(picture):
@@ -49,7 +49,7 @@ def cuts(pictures: Iterable[np.ndarray]) -> tuple[list[int], list[float]]:
 
 def work(options: argparse.Namespace) -> None:
     """Look through the clips one by one, then through all pairs, and print what is found."""
-    dataset = layouts.load(options.dataset, options.root, options.split)
+    dataset = registry.load(options.dataset, options.root, options.split)
     beginnings, seconds, total = {}, [], 0
     for record in dataset.records:
         beginnings[record.name] = beginning = []
@@ -77,7 +77,7 @@ def _kept(source, beginning: list[np.ndarray]) -> Iterable[np.ndarray]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import detectors
-from detectors.tridos import Tridos, fused
-from pipeline.config import RunConfig
-from pipeline.device import core_count, pick_device, thread_count
-from pipeline.many import run_many
-from pipeline.runner import run
-from pipeline.settings import build
-from pipeline.stages import PRECISIONS
+from detectors.backends.devices import core_count, pick_device, thread_count
+from detectors.inference.streaming import PRECISIONS
+from detectors.networks.tridos import Tridos
+from detectors.networks.tridos.optimised import fused
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.multi import run_many
+from pipeline.runner.single import run
 from tests.benchmarks.stage_times import STAGES, of_stages
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,15 +13,16 @@ import torch
 
 import detectors
 import trackers
-from detectors import weights
-from pipeline.annotate import Annotator, AnnotatorOptions
-from pipeline.config import DetectorConfig, OutputConfig, TrackerConfig
-from pipeline.frame import Frame
-from pipeline.loading import load_detector
-from pipeline.report import VIDEO
-from pipeline.sources import open_source
-from pipeline.stages import StreamingDetector, track
-from pipeline.video_sink import VideoSink
+from detectors.inference.streaming import StreamingDetector
+from detectors.loading import load_detector
+from detectors.weights import state_dict, zoo
+from pipeline.config.schema import DetectorConfig, OutputConfig, TrackerConfig
+from pipeline.drawing.annotator import Annotator, AnnotatorOptions
+from pipeline.sinks.file_names import VIDEO
+from pipeline.sinks.video import VideoSink
+from pipeline.sources.opening import open_source
+from pipeline.stages.tracking import track
+from pipeline.structures.frame import Frame
 
 STAGES = (
     "decode",
@@ -66,11 +67,11 @@ def of_stages(name: str, size: str, options: Any) -> dict[str, float]:
 
 def _detector(name: str, size: str, place: Path, options: Any) -> StreamingDetector:
     """With the weights that ship or, where there are none, random ones."""
-    chosen = weights.default_weights(name)
+    chosen = zoo.default_weights(name)
     if chosen is None:
         torch.manual_seed(0)
         chosen = str(place / "random.safetensors")
-        weights.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
+        state_dict.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
     config = DetectorConfig(
         name=name,
         weights=chosen,

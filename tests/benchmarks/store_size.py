@@ -12,26 +12,26 @@ import sys
 import tempfile
 from pathlib import Path
 
-from datasets import layouts
-from datasets.clips import read_sequences
-from datasets.store import FrameStore
-from pipeline import command
+from datasets.layouts import registry
+from datasets.sequences.clips import read_sequences
+from datasets.sequences.frame_store import FrameStore
+from pipeline.system import cli
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.store_size", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.store_size", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", default="train", help="a split of the dataset (default: train)")
-    parser.add_argument("--videos", type=command.whole(1), default=8, help="clips to store (default: 8)")
+    parser.add_argument("--videos", type=cli.whole(1), default=8, help="clips to store (default: 8)")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
     """Store the clips and print plain bytes, stored bytes and their ratio, for each and for all."""
-    dataset = layouts.load(options.dataset, options.root, options.split)
+    dataset = registry.load(options.dataset, options.root, options.split)
     count = min(options.videos, len(dataset.records))
     records = [dataset.records[place * len(dataset.records) // count] for place in range(count)]
     whole_plain = whole_stored = 0
@@ -53,7 +53,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -17,20 +17,20 @@ from pathlib import Path
 
 import torch
 
-from pipeline import command
-from pipeline.command import whole
-from pipeline.config import RunConfig
-from pipeline.device import pick_device
-from pipeline.many import run_many
-from pipeline.runner import run
-from pipeline.settings import build
+from detectors.backends.devices import pick_device
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.multi import run_many
+from pipeline.runner.single import run
+from pipeline.system import cli
+from pipeline.system.cli import whole
 
 DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.streams", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.streams", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
     parser.add_argument("--streams", type=whole(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
@@ -95,7 +95,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,17 @@ from pathlib import Path
 import numpy as np
 
 import trackers
-from datasets import layouts
-from detectors import measure, weights
-from pipeline.boxes import from_xywh
-from pipeline.config import DetectorConfig
-from pipeline.errors import MoteError
-from pipeline.frame import Detections, Frame, Result
-from pipeline.sinks import MotSink
-from trackers.metrics import GATES, pooled, read_tracks
+from datasets.layouts import registry
+from detectors.evaluation import detection
+from detectors.weights import restore, zoo
+from pipeline.config.schema import DetectorConfig
+from pipeline.evaluation.tracking import GATES, pooled, read_tracks
+from pipeline.sinks.mot import MotSink
+from pipeline.structures.boxes import from_xywh
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import Result
+from pipeline.system.errors import MoteError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,14 +75,14 @@ def main() -> int:
     """Print the scores of all sequences together, one line for each gate."""
     options = parser().parse_args()
     try:
-        dataset = layouts.load(options.dataset, options.root, options.split)
+        dataset = registry.load(options.dataset, options.root, options.split)
         if options.detections:
             rows = json.loads(options.detections.read_text(encoding="utf-8"))
         else:
-            entry = weights.ZOO_TABLE[options.weights]
-            model, path, _ = weights.network(entry.detector, options.weights)
-            scale, workers = weights.enlargement(path), options.workers
-            rows = measure.score_dataset(model, dataset, stride=1, enlarge=scale, workers=workers)[1]
+            entry = zoo.ZOO_TABLE[options.weights]
+            model, path, _ = restore.network(entry.detector, options.weights)
+            scale, workers = restore.enlargement(path), options.workers
+            rows = detection.score_dataset(model, dataset, stride=1, enlarge=scale, workers=workers)[1]
         found = by_image(rows, DetectorConfig().conf)
         with tempfile.TemporaryDirectory() as folder:
             runs = [(record, tracked(record, found, Path(folder))) for record in dataset.records]

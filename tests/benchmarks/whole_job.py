@@ -18,20 +18,23 @@ from pathlib import Path
 
 import torch
 
-from pipeline import command
-from pipeline.config import RunConfig
-from pipeline.frame import Frame
-from pipeline.runner import batch_size, load_detector, run
-from pipeline.settings import build
-from pipeline.sources import open_source
-from pipeline.stages import StreamingDetector, batches
+from detectors.inference.streaming import StreamingDetector
+from detectors.loading import load_detector
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.setup import batch_size
+from pipeline.runner.single import run
+from pipeline.sources.opening import open_source
+from pipeline.stages.batching import batches
+from pipeline.structures.frame import Frame
+from pipeline.system import cli
 
 DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.whole_job", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.benchmarks.whole_job", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
     parser.add_argument("--detector", default="tridos-nano")
@@ -104,7 +107,7 @@ def work(options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

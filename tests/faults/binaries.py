@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.sources import SourceLost, open_source
+from pipeline.sources.opening import open_source
+from pipeline.system.errors import SourceLost
 from tests.faults.mutants import COUNT, SIZE, Seed, made, whole
-from tests.media import LOSSLESS, grey_frames, write_video
+from tests.support.media import LOSSLESS, grey_frames, write_video
 
 
 def frames_of(path: Path) -> str:
@@ -85,10 +86,10 @@ def read_weights(detector: str) -> Callable[[Path], str]:
     """What `--weights` does with a file."""
 
     def read(path: Path) -> str:
-        from detectors import weights
+        from detectors.weights import restore
 
-        weights.network(detector, str(path))
-        weights.enlargement(path)
+        restore.network(detector, str(path))
+        restore.enlargement(path)
         return "loaded"
 
     return read
@@ -98,8 +99,8 @@ def read_checkpoint(path: Path) -> str:
     """What a training run does with the state it goes on from."""
     import torch
 
-    from detectors import checkpoint
-    from detectors.recipe import Recipe
+    from detectors.training import checkpoint
+    from detectors.training.recipe import Recipe
 
     checkpoint.load(path, asdict(Recipe()), device=torch.device("cpu"))
     return "loaded"
@@ -110,8 +111,8 @@ def weights() -> list[Seed]:
     import torch
 
     import detectors
-    from detectors import weights
-    from detectors.recipe import Recipe
+    from detectors.training.recipe import Recipe
+    from detectors.weights import state_dict
 
     recipe = {"model": {"name": "rdian", "options": {}}, "data": {"enlarge": 1.5}}
     nano = {**recipe, "model": {"name": "tridos-nano", "options": {"num_classes": 1}}}
@@ -126,7 +127,9 @@ def weights() -> list[Seed]:
             return members(Path(folder, "a.pt"))
 
     def tensors(value: dict, told: dict) -> dict[str, bytes]:
-        return made(lambda folder: weights.save(value, folder / "a.safetensors", metadata={"recipe": told}))
+        return made(
+            lambda folder: state_dict.save(value, folder / "a.safetensors", metadata={"recipe": told})
+        )
 
     training = {"step": 3, "model": few, "recipe": asdict(Recipe()), "best": {"ap50": 0.5}}
     return [

@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 import av
 import numpy as np
 
-from datasets.scene import Scene, Target
-from datasets.synthetic import render
+from datasets.synthesis.rendering import render
+from datasets.synthesis.scene import Scene, Target
 
 TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.2, scr=30))
 SCENE_FRAMES = 120

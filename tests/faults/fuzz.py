@@ -30,11 +30,11 @@ from pathlib import Path
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from datasets import records
-from pipeline import command
-from pipeline.command import whole
-from pipeline.errors import MoteError
-from pipeline.reading import request, zarr_array
+from pipeline.sources import reader, zarr_array
+from pipeline.structures import annotations
+from pipeline.system import cli
+from pipeline.system.cli import whole
+from pipeline.system.errors import MoteError
 from tests.faults.binaries import image, video, weights, zarr
 from tests.faults.mutants import Edit, Seed, mutants, mutated
 from tests.faults.texts import coco, config, mot
@@ -48,9 +48,9 @@ ROUND = 200
 MEMORY = 2 << 30
 """Bytes of address space beyond what the process has at the start."""
 SMALL = (
-    (request, "MAX_PIXELS", 1_000_000),
+    (reader, "MAX_PIXELS", 1_000_000),
     (zarr_array, "MAX_SLAB", 1 << 24),
-    (records, "MAX_FRAMES", 10_000),
+    (annotations, "MAX_FRAMES", 10_000),
 )
 """What is allowed here, instead of what the program allows: large ones only take time."""
 LIMIT = 10.0
@@ -230,9 +230,9 @@ def watched(target: str, options: argparse.Namespace, folder: Path) -> tuple[Cou
     return outcomes, failed
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.faults.fuzz", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.faults.fuzz", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "targets", nargs="+", choices=sorted(TARGETS), metavar="TARGET", help=", ".join(TARGETS)
@@ -273,7 +273,7 @@ def work(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies
 
-from pipeline.settings import dump_toml
+from pipeline.config.parsing import dump_toml
 
 SIZE = 32, 24
 """Width and height of pictures."""

@@ -31,12 +31,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import command
-from pipeline.command import whole
-from pipeline.errors import MoteError
-from pipeline.evaluation.plots import plain, save
+from pipeline.evaluation.detection.plots import plain, save
+from pipeline.system import cli
+from pipeline.system.cli import whole
+from pipeline.system.errors import MoteError
 from tests.faults.camera import Trouble, serve, troubles
-from tests.outputs import lines, report
+from tests.support.outputs import lines, report
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,9 +77,9 @@ class Verdict(NamedTuple):
     passed: bool
 
 
-def parser() -> command.Parser:
+def parser() -> cli.Parser:
     """The command line."""
-    parser = command.Parser(prog="python -m tests.faults.soak", description=__doc__)
+    parser = cli.Parser(prog="python -m tests.faults.soak", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=whole(1), default=12, help="frames per second (default: 12)")
@@ -309,14 +309,14 @@ def soak(options: argparse.Namespace, place: Path) -> int:
 
 def work(options: argparse.Namespace) -> int:
     """Watch, judge and print. Raises MoteError."""
-    command.require_writable(options.plot)
+    cli.require_writable(options.plot)
     with tempfile.TemporaryDirectory() as place:
         return soak(options, Path(place))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

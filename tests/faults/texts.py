@@ -13,10 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.frame import Detections, Frame, Result, SourceInfo, Tracks
-from pipeline.settings import build, dump_toml, full_setting, load_toml, override, parse_setting
+from pipeline.config.parsing import build, dump_toml, full_setting, load_toml, override, parse_setting
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame, SourceInfo
+from pipeline.structures.results import Result
+from pipeline.structures.tracks import Tracks
 from tests.faults.mutants import COUNT, SIZE, Seed, whole
-from tests.media import grey_frames
+from tests.support.media import grey_frames
 
 # Configuration
 
@@ -24,8 +27,8 @@ from tests.media import grey_frames
 def read_config(path: Path) -> str:
     """All that a run makes of its configuration but for the networks."""
     import trackers
-    from pipeline.config import RunConfig
-    from pipeline.runner import make_annotator
+    from pipeline.config.schema import RunConfig
+    from pipeline.runner.setup import make_annotator
 
     config = build(RunConfig, load_toml(path))
     if not config.tracker.name.startswith("mmdet:"):
@@ -36,7 +39,7 @@ def read_config(path: Path) -> str:
 
 def read_settings(path: Path) -> str:
     """What `--set` is given, a line each."""
-    from pipeline.config import RunConfig
+    from pipeline.config.schema import RunConfig
 
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     settings = [full_setting(RunConfig, parse_setting(line)) for line in lines]
@@ -46,7 +49,7 @@ def read_settings(path: Path) -> str:
 
 def read_recipe(path: Path) -> str:
     """A recipe of the trainer."""
-    from detectors.recipe import Recipe
+    from detectors.training.recipe import Recipe
 
     build(Recipe, load_toml(path))
     return "accepted"
@@ -54,9 +57,9 @@ def read_recipe(path: Path) -> str:
 
 def config() -> list[Seed]:
     """A configuration, settings of the command line, a recipe."""
-    from detectors.recipe import Recipe
-    from pipeline.annotate import AnnotatorOptions
-    from pipeline.config import RunConfig
+    from detectors.training.recipe import Recipe
+    from pipeline.config.schema import RunConfig
+    from pipeline.drawing.annotator import AnnotatorOptions
     from trackers.centre import CentreOptions
 
     table = json.loads(json.dumps(asdict(RunConfig())))
@@ -109,7 +112,7 @@ TRACK_ROWS = "".join(f"{n + 1},1,{4 + n},5.5,5,6,0.9,-1,-1,-1\n" for n in range(
 
 def read_truth_of_run(path: Path) -> str:
     """What `--annotations` does with a file in a run."""
-    from pipeline.ground_truth import GroundTruth
+    from pipeline.runner.ground_truth import GroundTruth
 
     info = SourceInfo("clip.mp4", *SIZE, Fraction(30), COUNT, 8, 1)
     truth = GroundTruth(path, info)
@@ -149,10 +152,10 @@ def read_layout(name: str, split: str) -> Callable[[Path], str]:
     """What training and conversion do with a data set."""
 
     def read(path: Path) -> str:
-        from datasets import layouts
-        from trackers.metrics import identities
+        from datasets.layouts import registry
+        from pipeline.evaluation.tracking import identities
 
-        found = layouts.load(name, path.parent, split, strict=False)
+        found = registry.load(name, path.parent, split, strict=False)
         json.dumps(found.coco())
         for record in found.records:
             identities(record)
@@ -189,8 +192,8 @@ def read_sequence(path: Path) -> str:
 
 def read_tracks(path: Path) -> str:
     """Tracks that are scored."""
-    from datasets.records import video_records
-    from trackers.metrics import GATES, track_scores
+    from pipeline.evaluation.tracking import GATES, track_scores
+    from pipeline.structures.annotations import video_records
 
     (record,) = video_records(truth_table())
     for gate in GATES:

@@ -1,0 +1,1 @@
+"""detectors/networks/tridos/optimised."""

@@ -1,0 +1,188 @@
+"""Training losses as pure functions of tensors.
+
+Detection: SimOTA assignment (YOLOX, arXiv 2107.08430), complete IoU (arXiv 1911.08287), normalised
+Wasserstein distance (arXiv 2110.13389) and focal terms (arXiv 1708.02002), combined as Tridos does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detectors.networks.tridos.head import STRIDE, cell_grid, decode_boxes
+
+CENTRE_RADIUS = 2.5  # cells: half side of the square round an object's centre that offers candidates
+OUTSIDE_COST = 1e5  # keeps cells outside box and centre square as a last resort
+NWD_SCALE = 12.0  # pixels: constant of the Wasserstein similarity
+BOX_WEIGHT = 5.0
+
+
+class Assignment(NamedTuple):
+    """Which cells of one image answer for which object."""
+
+    foreground: Tensor
+    """(cells,) bool."""
+    objects: Tensor
+    """(cells,) int64 index of the object; -1 where background."""
+    ious: Tensor
+    """(cells,) float32 IoU of prediction and object; 0 where background."""
+
+
+class DetectionLoss(NamedTuple):
+    """The total and the sums it is made of (before weights and division)."""
+
+    total: Tensor
+    ciou_sum: Tensor
+    nwd_mean: Tensor
+    objectness_sum: Tensor
+    class_sum: Tensor
+    foreground: int
+    """Number of assigned cells in the batch."""
+
+    def share(self, foreground: int) -> Tensor:
+        """What this part of a batch adds to the total of the whole, which has `foreground` assigned cells.
+
+        The shares of all parts add up to what the loss of the whole batch would be.
+        """
+        everything = max(foreground, 1)
+        nwd = self.nwd_mean * (self.foreground / everything)
+        box = BOX_WEIGHT * (0.5 * nwd + 0.5 * self.ciou_sum)
+        return (box + self.objectness_sum + self.class_sum) / everything
+
+
+def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 4) centre x, centre y, width, height → top-left and bottom-right corners (..., 2)."""
+    half = boxes[..., 2:] / 2
+    return boxes[..., :2] - half, boxes[..., :2] + half
+
+
+def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Boxes (N, 4) and (M, 4) as centre x, centre y, width, height → IoU (N, M)."""
+    (low_a, high_a), (low_b, high_b) = _corners(first), _corners(second)
+    overlap = (torch.minimum(high_a[:, None], high_b) - torch.maximum(low_a[:, None], low_b)).clamp(min=0)
+    intersection = overlap.prod(dim=-1)
+    union = first[:, None, 2:].prod(dim=-1) + second[:, 2:].prod(dim=-1) - intersection
+    return intersection / union
+
+
+def complete_iou(predicted: Tensor, target: Tensor) -> Tensor:
+    """Matched boxes (N, 4) as centre x, centre y, width, height → CIoU (N,), differentiable in full."""
+    (low_p, high_p), (low_t, high_t) = _corners(predicted), _corners(target)
+    intersection = (torch.minimum(high_p, high_t) - torch.maximum(low_p, low_t)).clamp(min=0).prod(dim=-1)
+    union = predicted[:, 2:].prod(dim=-1) + target[:, 2:].prod(dim=-1) - intersection
+    iou = intersection / (union + 1e-16)
+    distance = (predicted[:, :2] - target[:, :2]).square().sum(dim=-1)
+    enclosing = (torch.maximum(high_p, high_t) - torch.minimum(low_p, low_t)).clamp(min=0)
+    diagonal = enclosing.square().sum(dim=-1).clamp(min=1e-6)
+    tilt = [torch.atan(boxes[:, 2] / boxes[:, 3].clamp(min=1e-6)) for boxes in (predicted, target)]
+    v = 4 / math.pi**2 * (tilt[0] - tilt[1]).square()
+    # alpha takes part in the gradient, unlike in the CIoU paper: the published training did so
+    alpha = v / (1 - iou + v).clamp(min=1e-6)
+    return iou - distance / diagonal - alpha * v
+
+
+def wasserstein_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Matched boxes (N, 4) as centre x, centre y, width, height → 1 − Wasserstein similarity (N,)."""
+    difference = (predicted - target).square()
+    distance = (difference[:, :2].sum(dim=-1) + 1e-7 + difference[:, 2:].sum(dim=-1) / 4).sqrt()
+    return 1 - torch.exp(-distance / NWD_SCALE)
+
+
+def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Element-wise sigmoid focal loss; soft targets in [0, 1] interpolate both of its factors."""
+    probability = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    right = probability * targets + (1 - probability) * (1 - targets)
+    balance = alpha * targets + (1 - alpha) * (1 - targets)
+    return balance * entropy * (1 - right) ** gamma
+
+
+def _candidates(centres: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
+    """Cell centres (A, 2), objects (G, 4) → cells in any box or centre square (A,), in both of g's (G, A)."""
+    offset = (centres - objects[:, None, :2]).abs()  # (G, A, 2)
+    in_box = (offset < objects[:, None, 2:] / 2).all(dim=-1)
+    in_square = (offset < CENTRE_RADIUS * STRIDE).all(dim=-1)
+    return (in_box | in_square).any(dim=0), in_box & in_square
+
+
+@torch.no_grad()
+def assign(raw: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Assignment:
+    """SimOTA for one image: each object takes as many cells as its ten best IoUs add up to.
+
+    `raw` (5 + classes, h, w) logits, `boxes` (h·w, 4) decoded, `objects` (G, 4), all boxes as centre x,
+    centre y, width, height in network pixels; `labels` (G,) int64, negative where the class is not known:
+    such an object takes its cells by their boxes alone.
+    """
+    channels, height, width = raw.shape
+    cells = height * width
+    foreground = torch.zeros(cells, dtype=torch.bool, device=raw.device)
+    matched = torch.full((cells,), -1, dtype=torch.int64, device=raw.device)
+    ious = torch.zeros(cells, device=raw.device)
+    centres = (cell_grid(height, width, raw.device) + 0.5) * STRIDE
+    # what is not a number shows in the loss, which is made of the outputs as they are
+    raw, boxes = raw.nan_to_num(0.0), boxes.nan_to_num(0.0)
+    near, inside = _candidates(centres, objects)
+    near = near.nonzero().flatten()
+    if len(objects) == 0 or len(near) == 0:
+        return Assignment(foreground, matched, ious)
+
+    iou = pairwise_iou(objects, boxes[near])  # (G, candidates)
+    logits = raw[4:].flatten(1)[:, near].T  # (candidates, 1 + classes)
+    joint = (logits[:, 1:].sigmoid() * logits[:, :1].sigmoid()).sqrt()
+    wanted = F.one_hot(labels.clamp(min=0), channels - 5).float()
+    class_cost = F.binary_cross_entropy(
+        joint.expand(len(objects), -1, -1), wanted[:, None].expand(-1, len(near), -1), reduction="none"
+    ).sum(dim=-1)
+    class_cost = class_cost * (labels >= 0)[:, None]
+    cost = class_cost - 3 * torch.log(iou + 1e-8) + OUTSIDE_COST * ~inside[:, near]
+
+    best = iou.topk(min(10, len(near)), dim=1).values.sum(dim=1)
+    counts = best.int().clamp(min=1)
+    taken = torch.zeros_like(cost, dtype=torch.bool)
+    for row, count in enumerate(counts.tolist()):
+        taken[row, cost[row].topk(count, largest=False).indices] = True
+    contested = taken.sum(dim=0) > 1
+    taken[:, contested] = F.one_hot(cost[:, contested].argmin(dim=0), len(objects)).T.bool()
+
+    chosen = taken.any(dim=0)
+    owner = taken[:, chosen].int().argmax(dim=0)
+    foreground[near[chosen]] = True
+    matched[near[chosen]] = owner
+    ious[near[chosen]] = iou[owner, chosen.nonzero().flatten()]
+    return Assignment(foreground, matched, ious)
+
+
+def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> DetectionLoss:
+    """The Tridos loss of a batch: (5·(½·NWD + ½·CIoU) + objectness + classes) / max(foreground cells, 1).
+
+    `raw` (B, 5 + classes, h, w); per image `objects` (G, 4) as centre x, centre y, width, height in network
+    pixels and `labels` (G,) int64, G may be 0. Without any foreground cell the box and class terms are 0.
+    A negative label is a class that is not known: the class term is without such objects.
+    """
+    raw = raw.float()
+    boxes = decode_boxes(raw)
+    images = zip(raw.detach(), boxes.detach(), objects, labels, strict=True)
+    matches = [assign(*image) for image in images]
+    foreground = torch.stack([m.foreground for m in matches])
+    count = int(foreground.sum())
+    logits = raw[:, 4:].flatten(2).transpose(1, 2)  # (B, h·w, 1 + classes)
+    objectness = focal_loss(logits[..., 0], foreground.float()).sum()
+    zero = objectness.new_zeros(())
+    if count == 0:
+        return DetectionLoss(objectness, zero, zero, objectness, zero, 0)
+
+    target = torch.cat([o[m.objects[m.foreground]] for o, m in zip(objects, matches, strict=True)])
+    label = torch.cat([c[m.objects[m.foreground]] for c, m in zip(labels, matches, strict=True)])
+    quality = torch.cat([m.ious[m.foreground] for m in matches])
+    predicted = boxes[foreground]
+    ciou = (1 - complete_iou(predicted, target).clamp(-1, 1)).sum()
+    nwd = wasserstein_loss(predicted, target).mean()
+    known = label >= 0
+    soft = F.one_hot(label[known], raw.shape[1] - 5) * quality[known, None]
+    classes = focal_loss(logits[..., 1:][foreground][known], soft).sum()
+    parts = DetectionLoss(zero, ciou, nwd, objectness, classes, count)
+    return parts._replace(total=parts.share(count))

@@ -1,0 +1,236 @@
+"""Dataclasses filled from TOML files and `a.b=1` settings; an unknown key fails, the close match named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from pipeline.system.errors import UsageError
+
+T = TypeVar("T")
+
+CLOSE, FAINT = 0.7, 0.5
+"""Least likeness, 0 to 1, of a key that is suggested for another; faint is enough within its section."""
+
+UNIONS = (typing.Union, UnionType)
+
+
+class Words(NamedTuple):
+    """What values of a type are called."""
+
+    one: str
+    several: str
+    example: Any
+
+
+WORDS = {
+    int: Words("a whole number", "whole numbers", 64),
+    float: Words("a number", "numbers", 0.5),
+    bool: Words("true or false", "truth values", True),
+    str: Words("text", "texts", "a"),
+    dict: Words("a table, such as {key = 1}", "tables", {"key": 1}),
+}
+COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The file's tables. Raises UsageError when it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"cannot read configuration {path}: {reason}") from error
+    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits, deep nesting
+        raise UsageError(f"configuration {path} is not valid TOML: {error}") from error
+
+
+def parse_setting(text: str) -> tuple[list[str], Any]:
+    """'a.b=1' → (['a', 'b'], 1). The value is TOML; what is not valid TOML is taken as a bare string."""
+    key, separator, value = text.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not separator or not all(path):
+        raise UsageError(f"setting '{text}' is not of the form section.key=value")
+    try:
+        return path, tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
+        return path, value.strip()
+
+
+def override(table: dict[str, Any], settings: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
+    """A copy of nested `table` with each (path, value) of `settings` put in its place, later ones winning."""
+    result = json.loads(json.dumps(table, default=str))
+    for path, value in settings:
+        place = result
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"setting '{'.'.join(path)}': '{part}' is a value, not a section")
+        place[path[-1]] = value
+    return result
+
+
+def full_setting(kind: type, setting: tuple[list[str], Any]) -> tuple[list[str], Any]:
+    """The setting with its section put before a bare key that only one section of dataclass `kind` has.
+
+    Any other is given back as it is: `build` tells what is wrong with it.
+    """
+    path, value = setting
+    if len(path) == 1 and path[0] not in typing.get_type_hints(kind):
+        homes = [known for known in _keys(kind, "") if known.endswith(f".{path[0]}")]
+        if len(homes) == 1:
+            return homes[0].split("."), value
+    return setting
+
+
+def dump_toml(table: Mapping[str, Any]) -> str:
+    """Nested tables as TOML that `load_toml` reads back: a section for each table; None is left out."""
+    values = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    sections = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    blocks = [_assignments(values), *(f"[{key}]\n{_assignments(inner)}" for key, inner in sections.items())]
+    return "\n".join(block for block in blocks if block)
+
+
+def _assignments(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in table.items() if value is not None)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML; tables are written inline, their keys in quotes."""
+    if isinstance(value, Mapping):
+        rows = (f"{json.dumps(str(key))} = {_toml(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(rows) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # json's text, numbers and truth values are TOML's; its infinity is not
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
+    """An instance of dataclass `kind` from nested tables; what the table leaves out keeps its default.
+
+    `where` is put before the names of keys. Raises UsageError for unknown keys, values of the wrong type, and
+    values that `kind` itself refuses.
+    """
+    return _build(kind, table, where, _keys(kind, where))
+
+
+def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]) -> T:
+    """`build` of a section; `known` are the dotted paths of all keys there are."""
+    hints = typing.get_type_hints(kind)
+    defaults = {item.name: item.default for item in dataclasses.fields(kind)}
+    values = {}
+    for key, value in table.items():
+        name = f"{where}{key}"
+        if key not in hints:
+            raise _unknown_key(key, where, list(hints), known)
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"configuration key '{name}' is a section, got {value!r}")
+            values[key] = _build(hints[key], value, f"{name}.", known)
+            continue
+        if row := _row(hints[key]):
+            if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
+                raise UsageError(f"configuration key '{name}' = {value!r}, expected a list of tables")
+            values[key] = tuple(build(row, item, f"{name}.") for item in value)
+            continue
+        try:
+            values[key] = _convert(hints[key], value)
+        except TypeError as error:
+            expected = _in_words(hints[key], defaults.get(key))
+            raise UsageError(f"configuration key '{name}' = {value!r}, expected {expected}") from error
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"configuration{f' section {where[:-1]!r}' if where else ''}: {error}") from error
+
+
+def _row(hint: Any) -> type | None:
+    """The dataclass of which a list is annotated; None for other types."""
+    kind = (typing.get_args(hint) or (None,))[0]
+    return kind if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(kind) else None
+
+
+def _unknown_key(key: str, where: str, section: list[str], known: list[str]) -> UsageError:
+    """The error for a key that the `section` at `where` does not have, with the nearest that there is.
+
+    The same key further in comes first, then the same in other sections, then what is spelt alike.
+    """
+    name, section = f"{where}{key}", [f"{where}{other}" for other in section]
+    same = _alike(key, known, least=1.0)
+    inside = [path for path in same if path.startswith(where)]
+    close = _alike(key, section, least=CLOSE) or _alike(key, known, least=CLOSE)
+    if meant := inside or same or close or _alike(key, section, least=FAINT):
+        hint = "; did you mean " + " or ".join(f"'{path}'" for path in meant) + "?"
+    else:
+        hint = f" (known: {', '.join(sorted(section))})"
+    return UsageError(f"unknown configuration key '{name}'{hint}")
+
+
+def _alike(key: str, paths: list[str], *, least: float) -> list[str]:
+    """Those of the dotted paths whose last part is most like the key; none where that is below `least`."""
+    leaves = [path.rpartition(".")[2] for path in paths]
+    close = difflib.get_close_matches(key, leaves, n=1, cutoff=least)
+    return [path for path, leaf in zip(paths, leaves, strict=True) if leaf in close]
+
+
+def _keys(kind: type, where: str) -> list[str]:
+    """The dotted paths of all keys below a dataclass, sections opened."""
+    paths = []
+    for key, hint in typing.get_type_hints(kind).items():
+        inner = dataclasses.is_dataclass(hint)
+        paths += _keys(hint, f"{where}{key}.") if inner else [f"{where}{key}"]
+    return paths
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    """`value` as the annotated type. Raises TypeError where it is none."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in UNIONS:
+        if value is None or (value == "none" and NoneType in arguments):
+            return None
+        for kind in _but_none(arguments):
+            with suppress(TypeError):
+                return _convert(kind, value)
+    elif origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            return tuple(map(_convert, kinds, value))
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif (origin or hint) is dict and isinstance(value, Mapping):
+        return dict(value)
+    elif hint in (int, bool, str) and type(value) is hint:
+        return value
+    raise TypeError
+
+
+def _but_none(arguments: tuple[Any, ...]) -> list[Any]:
+    """The types that a value may have where it is not left out."""
+    return [argument for argument in arguments if argument is not NoneType]
+
+
+def _in_words(hint: Any, default: Any = None) -> str:
+    """What a value of the annotated type looks like, a list with an example: its default, if that is one."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in UNIONS:
+        words = [_in_words(kind, default) for kind in _but_none(arguments)]
+        return " or ".join(["none"] * (NoneType in arguments) + words)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is not tuple:
+        return WORDS[origin or hint].one
+    kind, count = WORDS[arguments[0]], None if arguments[1:] == (...,) else len(arguments)
+    example = default or [kind.example] * (count or 2)
+    number = COUNTS.get(count, count) if count else "a list of"
+    return f"{number} {kind.several}, such as {_toml(example)}"

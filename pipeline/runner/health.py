@@ -1,0 +1,231 @@
+"""A run as a service: `/healthz` says whether frames go through, `/metrics` how many and what became of them.
+
+Both are read from the accounts of the streams when somebody asks, in a thread of the server; the run itself
+does nothing for them. They are served without a login: on the loopback interface unless another is named.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from pipeline import __version__
+from pipeline.config.schema import ServiceConfig
+from pipeline.runner.run_record import RunRecord
+from pipeline.runner.summary import Summary
+from pipeline.system.errors import UsageError, describe
+from pipeline.system.redaction import redact
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import ServiceConfig
+    from pipeline.runner.run_record import RunRecord
+    from pipeline.runner.summary import Summary
+
+PATIENCE = 5.0
+"""Seconds that a client may take to say what it wants, and to take the answer."""
+POLL_SECONDS = 0.05
+"""How long the end of a run waits for the server at most, but for answers under way."""
+WELL = ("starting", "running", "ended")
+"""States of a stream that are no reason for an alarm."""
+
+
+class RunMetrics(Collector):
+    """What Prometheus is told of a run: each number with the label `stream`, the name of the stream."""
+
+    def __init__(self, summary: Summary, config: ServiceConfig):
+        self._summary, self._config = summary, config
+
+    def collect(self) -> Iterator[Any]:
+        """All metrics as they are now."""
+        about = GaugeMetricFamily("mote_info", "Version of the program.", labels=["version"])
+        about.add_metric([__version__], 1)
+        yield about
+        # of one moment: streams may be added meanwhile
+        streams = dict(self._summary.outcomes)
+        for name, text, value in COUNTS:
+            family = CounterMetricFamily(f"mote_{name}", text, labels=["stream"])
+            for stream, outcome in streams.items():
+                family.add_metric([stream], value(outcome))
+            yield family
+        yield _labelled("frames_dropped", "Frames left out on purpose.", "reason", streams, _drops)
+        yield _labelled("gaps", "Events between frames, by kind.", "event", streams, _gaps)
+        alive = GaugeMetricFamily("mote_live_tracks", "Confirmed tracks now.", labels=["stream"])
+        latency = HistogramMetricFamily(
+            "mote_latency_seconds",
+            "From the arrival of a frame of a live source to its written result.",
+            labels=["stream"],
+        )
+        for stream, outcome in streams.items():
+            alive.add_metric([stream], outcome.live_tracks)
+            buckets, total = outcome.latency.cumulative()
+            latency.add_metric([stream], buckets, total)
+        yield alive
+        yield latency
+        well = GaugeMetricFamily(
+            "mote_stream_healthy", "1 while frames of a stream go through, else 0.", labels=["stream"]
+        )
+        for stream, facts in health(self._summary, self._config)["streams"].items():
+            well.add_metric([stream], facts["state"] in WELL)
+        yield well
+
+
+COUNTS = (
+    ("frames_decoded", "Frames that left the source.", lambda one: one.decoded),
+    ("frames_processed", "Frames whose results are written.", lambda one: one.written),
+    ("frames_corrupt", "Coded pictures that were damaged and skipped.", lambda one: one.source.corrupt),
+    ("reconnects", "Connections after the first that gave frames.", lambda one: one.source.reconnects),
+    ("detections", "Detections written.", lambda one: one.detections),
+    ("tracks", "Tracks confirmed at least once.", lambda one: one.tracks),
+)
+"""Counters: name, help, and how each is read from the account of a stream."""
+
+
+def _drops(outcome: RunRecord) -> dict[str, int]:
+    return {"queue full": outcome.dropped.count}
+
+
+def _gaps(outcome: RunRecord) -> dict[str, int]:
+    return dict(outcome.timeline.events) if outcome.timeline else {}
+
+
+def _labelled(name: str, text: str, label: str, streams: dict[str, RunRecord], counts) -> CounterMetricFamily:
+    """A counter with a label beside `stream`."""
+    family = CounterMetricFamily(f"mote_{name}", text, labels=["stream", label])
+    for stream, outcome in streams.items():
+        for kind, count in counts(outcome).items():
+            family.add_metric([stream, kind.replace(" ", "_")], count)
+    return family
+
+
+def health(summary: Summary, config: ServiceConfig) -> dict[str, Any]:
+    """What `/healthz` answers: a status, `ok` or `failing`, and the state of each stream.
+
+    A stream is `starting` before its first result, `running` while results follow each other, `stalled` after
+    `service.stalled_after` seconds without one, `away` while a live source is being connected to again, and
+    in the end `ended` or `failed`; `not opened` was never there.
+    """
+    streams = {name: _state(outcome, config) for name, outcome in dict(summary.outcomes).items()}
+    for name, error in dict(summary.unopened).items():
+        streams[name] = {"state": "not opened", "reason": redact(describe(error))}
+    failing = any(facts["state"] not in WELL for facts in streams.values())
+    return {"status": "failing" if failing else "ok", "streams": streams}
+
+
+def _state(outcome: RunRecord, config: ServiceConfig) -> dict[str, Any]:
+    """The row of a stream."""
+    idle = time.monotonic() - outcome.last_progress
+    facts: dict[str, Any] = {"frames": outcome.written, "idle_seconds": round(idle, 1)}
+    if outcome.ended:
+        state = "failed" if outcome.failure else "ended"
+        reason = outcome.reason
+    elif reason := outcome.source.away:
+        state = "away"
+    elif idle > config.stalled_after:
+        state, reason = "stalled", f"no result for {config.stalled_after:g} s"
+    else:
+        state = "running" if outcome.written else "starting"
+    return {"state": state, **facts, **({"reason": redact(reason)} if reason else {})}
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """Not http.server's, which asks a name server for the name of the machine before it starts."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False  # a client that does not take its answer does not hold up the end
+
+    def __init__(self, family: socket.AddressFamily, address: tuple, handler):
+        self.address_family = family
+        super().__init__(address, handler)
+
+    def handle_error(self, *_) -> None:
+        """Clients that go away in the middle are no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers `/healthz` and `/metrics`."""
+
+    timeout = PATIENCE
+    server_version = f"mote/{__version__}"
+
+    def __init__(self, *arguments, summary: Summary, config: ServiceConfig, registry: CollectorRegistry):
+        self._summary, self._config, self._registry = summary, config, registry
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        """Answer."""
+        path = self.path.partition("?")[0]
+        if path == "/healthz":
+            told = health(self._summary, self._config)
+            code = HTTPStatus.OK if told["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
+            self._answer(code, "application/json", json.dumps(told).encode() + b"\n")
+        elif path == "/metrics":
+            encode, kind = choose_encoder(self.headers.get("Accept", ""))
+            self._answer(HTTPStatus.OK, kind, encode(self._registry))
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"there are /healthz and /metrics\n")
+
+    do_HEAD = do_GET
+
+    def _answer(self, code: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
+        """Nobody reads a line for each look at the health."""
+
+
+@contextmanager
+def served(summary: Summary, config: ServiceConfig) -> Iterator[None]:
+    """Answer on `service.health_port` within the block; UsageError where nobody can listen there."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(RunMetrics(summary, config))
+    handler = partial(_Handler, summary=summary, config=config, registry=registry)
+    server = _listening(config, handler)
+    serve = partial(server.serve_forever, poll_interval=POLL_SECONDS)
+    thread = threading.Thread(target=serve, name="health", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _listening(config: ServiceConfig, handler) -> _Server:
+    host, port = config.health_host, config.health_port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return _Server(family, address, handler)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
+        reason = getattr(error, "strerror", None) or str(error)
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        remedy = "choose another --health-port, or the address of an interface with --health-host"
+        raise UsageError(f"nothing can be served on {where}: {reason}; {remedy}") from error
+
+
+def watched(summary: Summary, config: ServiceConfig) -> AbstractContextManager[None]:
+    """A block in which others may ask how the streams of `summary` are, if that is wanted."""
+    if not config.health_port:
+        return nullcontext()
+    return served(summary, config)

@@ -1,0 +1,37 @@
+"""pipeline.structures.protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import FrameDetections
+from pipeline.structures.tracks import Tracks
+
+
+class Detector(Protocol):
+    """What finds the targets, whatever network is behind it."""
+
+    window: int
+    """Frames that it looks at together."""
+
+    def reset(self) -> None:
+        """Start a new sequence."""
+
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[FrameDetections]:
+        """The frames of a sequence, in order and in groups, with what is in each."""
+
+
+class Tracker(Protocol):
+    """What the pipeline asks of a tracker."""
+
+    def update(self, detections: Detections, frame: Frame) -> Tracks:
+        """The tracks alive in `frame`, given what was detected in it; frames come in order of their index.
+
+        `frame.at` tells how much time went by, and `frame.gap` whether that is known.
+        """
+
+    def reset(self) -> None:
+        """Forget everything: the next frame starts a new sequence, with ids from 1 again."""

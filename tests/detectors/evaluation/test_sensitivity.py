@@ -1,0 +1,111 @@
+"""Scenes that differ in the brightness of their targets alone, and the share of them that is found."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from detectors import sensitivity as command
+from detectors.evaluation.sensitivity import scenes, sensitivity
+from detectors.weights import restore
+from pipeline.structures.detections import Detections
+
+SIZE = {"width": 64, "height": 48}
+
+
+@pytest.fixture(scope="module")
+def network(nano_weights):
+    return restore.network("tridos-nano", nano_weights)[0].eval()
+
+
+def test_another_ratio_gives_the_same_scene_with_brighter_targets():
+    dim, bright = (next(scenes(ratio, count=1, frames=6, **SIZE)) for ratio in (2, 10))
+    difference = bright.frames.astype(int) - dim.frames
+    boxes = [box for rows in bright.boxes for box in rows]
+    assert boxes
+    outside = np.ones(difference.shape, bool)
+    for frame, rows in zip(outside, bright.boxes, strict=True):
+        for x1, y1, x2, y2 in rows.astype(int):
+            frame[max(y1 - 8, 0) : y2 + 9, max(x1 - 8, 0) : x2 + 9] = False
+    assert difference.max() > 5
+    assert abs(difference[outside]).max() <= 1
+    assert all(np.array_equal(a, b) for a, b in zip(dim.boxes, bright.boxes, strict=True))
+
+
+def test_scenes_differ_from_each_other_and_come_again():
+    first, second = scenes(3, count=2, frames=2, **SIZE)
+    again = next(scenes(3, count=1, frames=2, **SIZE))
+    assert not np.array_equal(first.frames, second.frames)
+    assert np.array_equal(first.frames, again.frames)
+
+
+def measured(network, monkeypatch, detect):
+    monkeypatch.setattr("detectors.evaluation.detection.detect_frames", detect)
+    return sensitivity(network, [2.0, 8.0], [0.0, 1.0], count=2, frames=8, **SIZE)
+
+
+def finds(score: float, *, false_alarm: float, unseen: tuple = ()):
+    """A network that finds all targets but in `unseen` scenes, and has a false alarm in each frame."""
+
+    def detect(_, sequence, positions, *, enlarge):
+        blind = any(np.array_equal(sequence.frames, other.frames) for other in unseen)
+        for position in positions:
+            boxes = np.zeros((0, 4)) if blind else sequence.boxes[position]
+            scores = [*[score] * len(boxes), false_alarm]
+            yield position, Detections(np.vstack([boxes, [0, 0, 1, 1]]), scores, [0] * len(scores))
+
+    return detect
+
+
+def test_all_is_found_at_a_threshold_above_the_false_alarms(network, monkeypatch):
+    result = measured(network, monkeypatch, finds(0.9, false_alarm=0.5))
+    assert result.frames == 2 * 4
+    none, one = result.levels
+    assert (none.threshold, none.probability) == (pytest.approx(0.9), [1, 1])
+    assert (one.threshold, one.probability) == (0.5, [1, 1])
+    assert result.targets[0] == result.targets[1] > 0
+
+
+def test_nothing_is_found_at_a_rate_that_even_the_best_detections_exceed(network, monkeypatch):
+    none, one = measured(network, monkeypatch, finds(0.4, false_alarm=0.9)).levels
+    assert (none.threshold, none.probability) == (None, [None, None])
+    assert one.probability == [1, 1]
+
+
+def test_each_ratio_has_its_own_share_and_all_the_same_threshold(network, monkeypatch):
+    dim = tuple(scenes(2.0, count=2, frames=8, **SIZE))
+    levels = measured(network, monkeypatch, finds(0.8, false_alarm=0.1, unseen=dim)).levels
+    assert [level.probability for level in levels] == [[0, 1], [0, 1]]
+    assert [level.threshold for level in levels] == pytest.approx([0.8, 0.1])
+
+
+def test_too_few_frames_are_refused(network):
+    with pytest.raises(ValueError, match="expected 5 or more"):
+        sensitivity(network, [3.0], [0.1], count=1, frames=4)
+
+
+def test_the_command_prints_writes_and_draws(nano_weights, tmp_path, capsys):
+    out = tmp_path / "numbers.json"
+    arguments = ["--ratios", "4", "--scenes", "1", "--frames", "5", "--false-alarms", "50"]
+    places = ["--output", str(out), "--plots", str(tmp_path), "--device", "cpu"]
+    assert command.main([nano_weights, *arguments, *places]) == 0
+    assert "Pd at 50 false alarms a frame" in capsys.readouterr().out
+    assert json.loads(out.read_text())["frames"] == 1
+    assert np.ptp(cv2.imread(str(tmp_path / "sensitivity.png"))) > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--frames", "4"], "expected a whole number of 5 or more"),
+        (["--ratios", "dim"], "'dim'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(nano_weights, capsys, arguments, told):
+    assert command.main([nano_weights, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1

@@ -1,0 +1,145 @@
+"""Sequences that share a network see it as if each were the only one, to the bit on a CPU."""
+
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import detectors
+from detectors.inference import streaming
+from detectors.inference.multi_stream import MultiStreamDetector
+from detectors.loading import load_detector
+from detectors.networks.tridos import stream as stream_module
+from detectors.networks.tridos.stream import push_batched
+from pipeline.config.schema import DetectorConfig
+from pipeline.structures.frame import Frame
+from tests.support.outputs import enliven
+
+LENGTHS = (9, 4, 7)
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = detectors.build("tridos-nano")
+    enliven(model, seed=0)
+    return model.eval()
+
+
+@pytest.fixture
+def sequences():
+    chance = torch.Generator().manual_seed(1)
+    return [torch.randn(length, 3, 32, 64, generator=chance) for length in LENGTHS]
+
+
+def test_streams_that_are_pushed_together_give_what_each_gives_alone(network, sequences):
+    alone = [network.stream().push(sequence) for sequence in sequences]
+    streams, found = [network.stream() for _ in sequences], [[] for _ in sequences]
+    for start in range(0, max(LENGTHS), 2):
+        # of the first two frames each, of the second one alone
+        parts = [s[start : start + (1 if n == 1 else 2)] for n, s in enumerate(sequences)]
+        rows = [n for n, part in enumerate(parts) if len(part)]
+        raw = push_batched([streams[n] for n in rows], [parts[n] for n in rows])
+        for row, part in zip(rows, raw, strict=True):
+            found[row].append(part)
+    first, second = torch.cat(found[0]), torch.cat(found[2])
+    assert torch.equal(first, alone[0])
+    assert torch.equal(second, alone[2])
+    assert not torch.equal(first[: LENGTHS[2]], second)
+    assert [stream.frames_seen for stream in streams] == [9, 2, 7]
+
+
+def frames(count, *, size, bits=8, seed=0):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 2**bits, (count, *size), np.uint8 if bits == 8 else np.uint16)
+    return [Frame(image, index, Fraction(index, 30), "test", bits) for index, image in enumerate(images)]
+
+
+@pytest.fixture
+def mixed():
+    """Sequences of which the first two have a network input of one size, at other depths."""
+    sizes = ((64, 96), 8), ((60, 90), 16), ((32, 64), 8)
+    return [frames(6, size=size, bits=bits, seed=seed) for seed, (size, bits) in enumerate(sizes)]
+
+
+@pytest.fixture
+def load(nano_weights):
+    return lambda: load_detector(DetectorConfig(weights=nano_weights, conf=0.2, device="cpu"))[0]
+
+
+def same(found, expected):
+    assert found.frame is expected.frame
+    assert found.warmup == expected.warmup
+    for name in ("boxes", "scores", "labels"):
+        first, second = (getattr(item.detections, name) for item in (found, expected))
+        assert np.array_equal(first, second)
+
+
+def alone(load, sequence):
+    return list(load().detect([(frame,) for frame in sequence]))
+
+
+def of_turns(shared, turns):
+    """What is found in each sequence, and the notes of the turns."""
+    found, notes = [[], [], []], []
+    for items, note in shared.detect(turns):
+        notes.append(note)
+        for number, item in items:
+            found[number].append(item)
+    return found, notes
+
+
+@pytest.mark.parametrize("halves", ["one", "threads", "late"])
+def test_frames_of_other_sizes_and_depths_share_the_network(halves, load, mixed, monkeypatch):
+    expected = [alone(load, sequence) for sequence in mixed]
+    batches = []
+    step = stream_module.begin_batched
+
+    def counting(streams, pixels):
+        batches.append(len(streams))
+        return step(streams, pixels)
+
+    monkeypatch.setattr("detectors.inference.multi_stream.begin_together", counting)
+    monkeypatch.setattr(streaming.StreamingDetector, "halves", halves)
+    turns = [(list(enumerate(group)), note) for note, group in enumerate(zip(*mixed, strict=True))]
+    found, notes = of_turns(MultiStreamDetector(load(), 3), turns)
+    assert batches == [2, 1] * 6
+    assert notes == list(range(6))
+    for one, other in zip(found, expected, strict=True):
+        assert len(one) == len(other) == 6
+        list(map(same, one, other))
+    assert sum(len(item.detections) for item in found[0])
+
+
+def test_each_half_has_a_thread_where_that_pays(load, mixed, monkeypatch):
+    threads = {"begin": set(), "finish": set()}
+    for name in threads:
+        half = getattr(streaming.StreamingDetector, {"begin": "pixels", "finish": "finish"}[name])
+
+        def noting(self, given, *, name=name, half=half):
+            threads[name].add(threading.current_thread().name)
+            return half(self, given)
+
+        monkeypatch.setattr(
+            streaming.StreamingDetector, {"begin": "pixels", "finish": "finish"}[name], noting
+        )
+    monkeypatch.setattr(streaming.StreamingDetector, "halves", "threads")
+    of_turns(
+        MultiStreamDetector(load(), 2), [([(0, a), (1, b)], None) for a, b in zip(*mixed[:2], strict=True)]
+    )
+    assert threads == {"begin": {"features"}, "finish": {threading.current_thread().name}}
+
+
+def test_no_frames_give_nothing_but_their_note(load):
+    assert list(MultiStreamDetector(load(), 2).detect([([], "a note")])) == [([], "a note")]
+
+
+def test_a_sequence_that_has_ended_leaves_no_state_and_the_others_theirs(load, mixed):
+    shared = MultiStreamDetector(load(), 2)
+    of_turns(shared, [(list(enumerate(group)), None) for group in zip(*mixed[:2], strict=True)])
+    shared.end(0)
+    ((first,), (second,), _), _ = of_turns(shared, [([(0, mixed[0][0])], None), ([(1, mixed[1][0])], None)])
+    assert (first.warmup, second.warmup) == (True, False)

@@ -1,0 +1,170 @@
+"""The logs of a training run say the same in every form, and nothing of steps that were lost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from detectors.training.logs import console
+from detectors.training.logs.console import Console
+from detectors.training.logs.learning_curves import draw, smoothed
+from detectors.training.logs.run_log import run_log
+from detectors.training.logs.tensorboard import event, masked_crc
+
+TERMS, SCORES = ("loss", "ciou"), ("ap50", "best_f1")
+
+
+def step(number):
+    return {
+        "step": number,
+        "time": 100.0 + number,
+        "loss": 2.0 / number,
+        "ciou": 0.5,
+        "norm": 3.0,
+        "rate": 0.1,
+    }
+
+
+def measured(number):
+    return {"step": number, "time": 100.0 + number, "val": {"ap50": 0.25, "best_f1": 0.5, "frames": 7}}
+
+
+def write(folder, rows, *, after=0):
+    with run_log(folder, step=after, terms=TERMS, scores=SCORES) as log:
+        for row in rows:
+            log.write(row)
+
+
+def table(folder):
+    return list(csv.DictReader((folder / "log.csv").open(newline="")))
+
+
+def scalars(folder):
+    """All (step, name, value) of the only event file, every checksum verified."""
+    (path,) = folder.glob("events.out.tfevents.*")
+    data, found = path.read_bytes(), []
+    while data:
+        length, check = struct.unpack("<QI", data[:12])
+        message, (end,) = data[12 : 12 + length], struct.unpack("<I", data[12 + length : 16 + length])
+        assert (check, end) == (masked_crc(data[:8]), masked_crc(message))
+        data = data[16 + length :]
+        found += values(message)
+    return found
+
+
+def values(message):
+    """(step, name, value) of an Event message whose step is below 128; none of the one that opens a file."""
+    if message[9:10] != b"\x10":
+        assert message[9:] == b"\x1a\x0dbrain.Event:2"
+        return []
+    number, summary, found = message[10], message[13:], []
+    while summary:
+        size, name_length = summary[1], summary[3]
+        name = summary[4 : 4 + name_length].decode()
+        found.append((number, name, struct.unpack("<f", summary[5 + name_length : 9 + name_length])[0]))
+        summary = summary[2 + size :]
+    return found
+
+
+def test_every_form_has_every_step_and_measurement(tmp_path):
+    write(tmp_path, [step(1), step(2), measured(2)])
+    rows = table(tmp_path)
+    assert [row["step"] for row in rows] == ["1", "2", "2"]
+    assert [row["loss"] for row in rows] == ["2.0", "1.0", ""]
+    assert [row["val_ap50"] for row in rows] == ["", "", "0.25"]
+    assert (2, "train/loss", 1.0) in scalars(tmp_path)
+    assert [found for found in scalars(tmp_path) if found[1] == "val/ap50"] == [(2, "val/ap50", 0.25)]
+
+
+def test_what_is_lost_with_a_process_is_lost_in_every_form(tmp_path):
+    write(tmp_path, [step(1), step(2), measured(2), step(3)])
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')
+    write(tmp_path, [step(3)], after=2)
+    assert [row["step"] for row in table(tmp_path)] == ["1", "2", "2", "3"]
+    assert [number for number, name, _ in scalars(tmp_path) if name == "train/loss"] == [1, 2, 3]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_measurement_is_remembered_when_the_run_goes_on(tmp_path):
+    write(tmp_path, [step(1), measured(1), step(2)])
+    with run_log(tmp_path, step=2, terms=TERMS, scores=SCORES) as log:
+        assert log.measured(1)
+        assert not log.measured(2)
+
+
+def test_an_event_is_to_the_byte_the_one_of_tensorboard():
+    expected = "1b000000000000001a0d9e1309000000000000294010ac022a0d0a0b0a046c6f7373150000403f3fc7686e"
+    assert event(12.5, step=300, scalars={"loss": 0.75}).hex() == expected
+
+
+def test_the_checksum_is_the_castagnoli_one():
+    assert masked_crc(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+# Curves
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [step(n) for n in range(1, 200)] + [measured(100), measured(199)],
+        [step(1)],
+        [{**step(1), "loss": 0.0, "ciou": 0.0}],
+        [measured(1)],
+        [],
+    ],
+    ids=["many steps", "one step", "a loss of 0", "no step", "nothing"],
+)
+def test_curves_are_a_picture_of_whatever_there_is(tmp_path, rows):
+    draw(rows, tmp_path / "curves.png", terms=TERMS)
+    assert cv2.imread(str(tmp_path / "curves.png")).std() > 5
+
+
+@pytest.mark.parametrize(
+    ("reach", "expected"), [(0, [1, 2, 3, 10]), (1, [1.5, 2, 5, 6.5]), (9, [4, 4, 4, 4])], ids=str
+)
+def test_a_smoothed_value_is_the_mean_of_its_neighbours(reach, expected):
+    assert smoothed(np.array([1.0, 2, 3, 10]), reach).tolist() == expected
+
+
+# For people
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_a_bar_moves_and_news_stand_above_it(monkeypatch, capsys):
+    screen = Terminal()
+    monkeypatch.setattr(console.sys, "stderr", screen)
+    with Console(4, done=1, every=1) as shown:
+        for number in (2, 3):
+            shown.step(number, {"loss": 0.5})
+        shown.say("step 3: measured")
+    assert "3/4" in screen.getvalue()
+    assert "loss=0.500" in screen.getvalue()
+    assert capsys.readouterr().out == "step 3: measured\n"
+
+
+@pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 5]), (10, [5])])
+def test_elsewhere_some_steps_and_the_last_one_make_lines(capsys, every, steps):
+    with Console(5, done=0, every=every) as shown:
+        for number in range(1, 6):
+            shown.step(number, {"loss": 0.5})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"step {number}/5" for number in steps]
+    assert all("loss 0.500" in line and line.endswith(" left") for line in lines)
+
+
+def test_processes_besides_the_first_say_nothing(capsys):
+    with Console(2, done=0, every=1, shown=False) as quiet:
+        quiet.step(1, {"loss": 0.5})
+        quiet.say("news")
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,112 @@
+"""A run takes no more memory, threads or files as it goes on, and gives back what it took."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner import single, steps
+from pipeline.sources import live
+from pipeline.structures.frame import Frame
+from tests.support.outputs import check_consistent
+
+WIDTH, HEIGHT, FRAMES, SETTLED = 96, 64, 400, 200
+MEGABYTES = 1e6
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    picture = np.random.default_rng(0).integers(0, 100, (HEIGHT, WIDTH), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height = WIDTH, HEIGHT
+        for index in range(FRAMES):
+            seen = np.roll(picture, index // 3, axis=1)
+            seen[20:24, index % 80 : index % 80 + 4] = 255
+            frame = av.VideoFrame.from_ndarray(seen, format="gray")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def configuration(folder, nano_weights, **detector) -> RunConfig:
+    detector = {"weights": nano_weights, "conf": 0.2, **detector}
+    return build(RunConfig, {"detector": detector, "output": {"folder": str(folder)}})
+
+
+def alive(kind: type) -> int:
+    """Objects of this type that something still holds."""
+    return sum(type(thing) is kind for thing in gc.get_objects())
+
+
+class Measurements(NamedTuple):
+    """Taken after every frame, and of the frames alive only now and then."""
+
+    memory: list[int]
+    frames_alive: list[int]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
+    """What a run over the long clip holds as it goes on."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("reading its own memory needs the /proc of Linux")
+    folder, taken = tmp_path_factory.mktemp("measured"), Measurements([], [])
+
+    class Measured(single.Outcome):
+        def add(self, result):
+            super().add(result)
+            taken.memory.append(resident())
+            if self.written % SETTLED == 0:
+                taken.frames_alive.append(alive(Frame))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(single, "Outcome", Measured)
+        single.run(str(long_clip), configuration(folder, nano_weights), progress="off")
+    assert check_consistent(folder) == FRAMES
+    return taken
+
+
+def test_a_run_takes_no_more_memory_as_it_goes_on(measured):
+    before = measured.memory[SETTLED - 50 : SETTLED]
+    assert max(measured.memory[SETTLED:]) - max(before) < 10 * MEGABYTES
+
+
+def test_no_more_frames_are_alive_than_the_queues_hold(measured):
+    most = live.WAITING + steps.RESULTS_AHEAD + 6  # one in each hand on the way
+    assert len(measured.frames_alive) == FRAMES // SETTLED
+    assert min(measured.frames_alive) >= 1
+    assert max(measured.frames_alive) <= most
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc of Linux to count open files")
+def test_runs_give_back_their_threads_and_files(tmp_path, clip, nano_weights):
+    def process(name):
+        single.run(str(clip), configuration(tmp_path / name, nano_weights), progress="off")
+        gc.collect()
+        return open_files(), threading.active_count()
+
+    process("first")  # libraries keep some for good
+    assert process("second") == process("third") == process("fourth")
+    assert {thread.name for thread in threading.enumerate()}.isdisjoint({"decode", "detect"})

@@ -1,0 +1,159 @@
+"""Runs with results.zarr that are broken off, killed or refused, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.synthesis import rendering
+from pipeline.sinks import zarr_store
+from pipeline.sinks.zarr_store import ZarrSink, survey
+from pipeline.system.errors import OutputError
+from tests.conftest import PROJECT_ROOT
+from tests.pipeline.runner.test_recovery import KILLER
+from tests.support.interrupted_runs import assert_same
+from tests.support.outputs import lines, report, run_on_full_disk, scene
+from tests.support.zarr_stores import assert_same_arrays, contents, run_with_arrays, seen_by_reader
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, clip, nano_weights):
+    """The outputs of a whole run with arrays."""
+    return run_with_arrays(clip, nano_weights, tmp_path_factory.mktemp("original") / "out")
+
+
+# Broken off, and gone on with
+
+
+@pytest.fixture
+def stored(original, tmp_path):
+    """The outputs of a whole run, to be changed."""
+    return Path(shutil.copytree(original, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("chunk", "batch"), [(4, 3), (16, 1)])
+def test_a_resumed_run_ends_with_the_same_arrays(process, clip, tmp_path, monkeypatch, chunk, batch):
+    monkeypatch.setattr(zarr_store, "CHUNK_FRAMES", chunk)
+    settings = {"output": {"zarr": True}, "batch": batch}
+    whole = process(clip, folder="whole", **settings)
+    with monkeypatch.context() as patch:
+        put = ZarrSink.write
+
+        def end(self, result):
+            put(self, result)
+            if result.frame.index == 9:
+                raise OutputError("it is enough")
+
+        patch.setattr(ZarrSink, "write", end)
+        if chunk == 4:  # as if it had been killed: what waits is lost
+            patch.setattr(ZarrSink, "__exit__", lambda self, *_: None)
+        with pytest.raises(OutputError, match="it is enough"):
+            process(clip, **settings)
+    kept = survey(tmp_path / "out" / "results.zarr")
+    assert (kept, len(lines(tmp_path / "out"))) == ({4: 8, 16: 10}[chunk], 10)
+    folder = process(clip, **{**settings, "output": {"zarr": True, "resume": True}})
+    assert report(folder)["resumed_after"] == 10
+    assert_same_arrays(folder, whole)
+    assert_same(folder, whole)
+
+
+def test_arrays_that_were_not_asked_for_before_are_made_from_the_start(process, clip, stored):
+    folder = process(clip)
+    (folder / "run.json").write_text(json.dumps({**report(folder), "state": "partial"}))
+    assert process(clip, output={"zarr": True, "resume": True}) == folder
+    assert_same_arrays(folder, stored)
+
+
+def test_a_damaged_store_is_made_anew(process, clip, stored):
+    (stored / "run.json").write_text(json.dumps({**report(stored), "state": "partial"}))
+    whole = contents(stored / "results.zarr")
+    (stored / "results.zarr" / "times" / "zarr.json").write_text("{")
+    process(clip, folder="whole", output={"zarr": True, "resume": True})
+    for name, values in contents(stored / "results.zarr").items():
+        assert np.array_equal(values, whole[name]), name
+
+
+def test_killed_for_real_it_ends_with_the_same_arrays(mote, nano_weights, tmp_path):
+    source = tmp_path / "long.mp4"
+    rendering.write(scene(frames=40), source)
+    arguments = [str(source), "--weights", nano_weights, "--progress", "off", "--save-zarr"]
+    command = [sys.executable, "-c", textwrap.dedent(KILLER), *arguments, str(tmp_path), "18.5"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
+    killer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert killer.returncode == 0, killer.stderr
+    done, kept = len(lines(tmp_path / "0")), seen_by_reader(tmp_path / "0" / "results.zarr")
+    assert 16 <= kept <= done < 40
+    assert mote(*arguments, "--output", tmp_path / "whole").code == 0
+    killed = contents(tmp_path / "0" / "results.zarr")["frames"][:kept]
+    assert np.array_equal(killed, contents(tmp_path / "whole" / "results.zarr")["frames"][:kept])
+    assert mote(*arguments, "--output", tmp_path / "0", "--resume").code == 0
+    assert_same_arrays(tmp_path / "0", tmp_path / "whole")
+
+
+# What cannot be written
+
+
+def test_a_full_disk_ends_the_run_with_code_5_and_what_was_published_stays(nano_weights, tmp_path):
+    source, out = tmp_path / "frames.bin", tmp_path / "out"
+    plain = np.full((16, 64, 64), 9, np.uint8)
+    noise = np.random.default_rng(0).integers(1, 256, plain.shape, np.uint8)  # does not compress
+    source.write_bytes(plain.tobytes() + noise.tobytes() * 2)
+    options = ["--weights", nano_weights, "--progress", "off", "--save-zarr", "--output", str(out)]
+    options += [f"--no-save-{name}" for name in ("video", "jsonl", "coco", "mot")]
+    options += ["--source-format", "raw", "--source-size", "64x64", "--source-dtype", "uint8"]
+    run = run_on_full_disk([source, *options], limit=30_000)
+    assert run.returncode == 5, run.stderr
+    assert run.stderr.startswith(f"error: cannot write {out / 'results.zarr'}: File too large; ")
+    assert run.stderr.count("\n") == 1
+    assert seen_by_reader(out / "results.zarr") == 16
+    assert np.array_equal(contents(out / "results.zarr")["frames"], plain)
+    assert not list(out.rglob("*.part"))
+    assert report(out)["state"] == "partial"
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 5), (("--overwrite",), 0)], ids=["refused", "replaced"])
+def test_an_earlier_store_stays_unless_it_is_to_be_replaced(stored, mote, clip, nano_weights, options, code):
+    before = contents(stored / "results.zarr")
+    (stored / "results.zarr" / "frames" / "of earlier").touch()
+    arguments = ("--weights", nano_weights, "--output", stored, "--progress", "off", "--max-frames", 5)
+    assert mote(clip, *arguments, "--save-zarr", *options).code == code
+    after = contents(stored / "results.zarr")
+    assert len(after["times"]) == (len(before["times"]) if code else 5)
+    assert (stored / "results.zarr" / "frames" / "of earlier").exists() == bool(code)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a file", "a link"])
+def test_what_is_no_store_is_never_removed(mote, clip, nano_weights, stored, tmp_path, kind):
+    place = tmp_path / "other" / "results.zarr"
+    place.parent.mkdir()
+    if kind == "a folder":
+        place.mkdir()
+        (place / "dear.txt").write_text("dear")
+    elif kind == "a file":
+        place.write_text("dear")
+    else:
+        place.symlink_to(stored / "results.zarr")
+    options = ("--weights", nano_weights, "--output", place.parent, "--overwrite", "--save-zarr")
+    reply = mote(clip, *options, "--progress", "off")
+    assert (reply.code, reply.out, reply.err.count("\n")) == (5, "", 1)
+    assert str(place) in reply.err
+    assert os.path.lexists(place)
+    if kind == "a folder":
+        assert (place / "dear.txt").read_text() == "dear"
+    assert len(contents(stored / "results.zarr")["times"]) == 16
+
+
+def test_a_store_that_is_to_be_read_is_not_overwritten(stored, mote, nano_weights):
+    options = ("--weights", nano_weights, "--output", stored, "--overwrite", "--set", "source.array=frames")
+    reply = mote(stored / "results.zarr", *options)
+    assert reply.code == 5
+    assert "is to be read and would be overwritten" in reply.err
+    assert len(contents(stored / "results.zarr")["times"]) == 16

@@ -1,0 +1,386 @@
+"""A run as a service says how it is: over HTTP, to whoever asks, without a secret and at no cost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from itertools import count
+
+import prometheus_client
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig, ServiceConfig
+from pipeline.runner.health import RunMetrics, health, served
+from pipeline.runner.multi import run_many
+from pipeline.runner.single import run
+from pipeline.runner.summary import Summary
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import Result
+from pipeline.structures.tracks import Tracks
+from pipeline.system.errors import UsageError
+from tests.conftest import PROJECT_ROOT
+from tests.support import stream_servers
+from tests.support.media import grey_frames
+from tests.support.outputs import lines, report
+
+SECONDS = 60.0
+"""What is waited for at most."""
+RAW = {"format": "raw", "size": "64x64", "dtype": "uint8", "timeout": SECONDS}
+QUICK = {"on_full": "wait", "reconnect": "forever", "backoff": 0.02, "backoff_cap": 0.05}
+
+
+def ask(port: int, path: str, *, host: str = "127.0.0.1", method: str = "GET") -> tuple[int, str]:
+    """Status and body of an answer."""
+    connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def healthz(port: int) -> tuple[int, dict]:
+    status, body = ask(port, "/healthz")
+    return status, json.loads(body)
+
+
+def metrics(text: str) -> dict[tuple, float]:
+    """(name, value of each label but `stream`, …) → value, of a run with one stream."""
+    samples = (one for family in text_string_to_metric_families(text) for one in family.samples)
+    return {
+        (one.name, *(value for label, value in one.labels.items() if label != "stream")): one.value
+        for one in samples
+    }
+
+
+def until(found, what: str):
+    """What `found` gives, as soon as it is true."""
+    latest = time.monotonic() + SECONDS
+    while not (value := found()):
+        assert time.monotonic() < latest, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return value
+
+
+def raw(number: int) -> bytes:
+    return b"".join(picture.tobytes() for picture in grey_frames(number, 64, 64))
+
+
+@pytest.fixture
+def config(tmp_path, nano_weights):
+    """A configuration with sections as keywords, and its port."""
+
+    def make(**sections) -> tuple[RunConfig, int]:
+        port = stream_servers.free_port()
+        table = {
+            "detector": {"weights": nano_weights, "conf": 0.2},
+            "output": {"folder": str(tmp_path / "out")},
+        }
+        table |= {"source": RAW, "live": QUICK, **sections}
+        table["service"] = {"health_port": port, **sections.get("service", {})}
+        return build(RunConfig, table), port
+
+    return make
+
+
+@contextmanager
+def going(work, *arguments):
+    """A run in a thread of its own; it must have ended by the end of the block."""
+    outcomes, failures = [], []
+
+    def do() -> None:
+        try:
+            outcomes.append(work(*arguments, progress="off"))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=do)
+    thread.start()
+    try:
+        yield outcomes
+    finally:
+        thread.join(SECONDS)
+    assert not thread.is_alive()
+    assert not failures
+
+
+def frames_done(port: int, wanted: int) -> dict | None:
+    """The answer of /healthz once so many frames are done; None before."""
+    try:
+        _, told = healthz(port)
+    except OSError:  # it does not listen yet
+        return None
+    return told if sum(row.get("frames", 0) for row in told["streams"].values()) >= wanted else None
+
+
+def test_a_live_run_is_healthy_tells_its_numbers_and_takes_the_server_with_it(config):
+    settings, port = config(live={**QUICK, "reconnect": "none"})
+    over = threading.Event()
+
+    def serve(connection) -> None:
+        connection.sendall(raw(7))
+        over.wait(SECONDS)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with (
+        stream_servers.listener(serve) as camera,
+        going(run, f"tcp://user:sesame@127.0.0.1:{camera}", settings) as ended,
+    ):
+        told = until(lambda: frames_done(port, 7), "seven frames")
+        stream = f"127.0.0.1-{camera}"
+        assert (told["status"], list(told["streams"])) == ("ok", [stream])
+        assert told["streams"][stream]["state"] == "running"
+        assert healthz(port)[0] == 200
+        status, text = ask(port, "/metrics")
+        assert status == 200
+        assert f'mote_frames_processed_total{{stream="{stream}"}} 7.0' in text
+        now = metrics(text)
+        assert now["mote_frames_decoded_total",] == 7
+        assert now["mote_stream_healthy",] == 1
+        assert now["mote_latency_seconds_count",] == 7
+        assert now["process_resident_memory_bytes",] > 50e6
+        assert "sesame" not in text + json.dumps(told)
+        assert [thread.daemon for thread in threading.enumerate() if thread.name == "health"] == [True]
+        over.set()
+    assert ended[0].failure is None
+    with pytest.raises(ConnectionRefusedError):
+        ask(port, "/healthz")
+    assert "health" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_run_without_results_for_too_long_is_stalled(config):
+    settings, port = config(service={"stalled_after": 0.3}, live={**QUICK, "reconnect": "none"})
+    over = threading.Event()
+
+    def serve(connection) -> None:
+        connection.sendall(raw(3))
+        over.wait(SECONDS)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with stream_servers.listener(serve) as camera, going(run, f"tcp://127.0.0.1:{camera}", settings):
+        until(lambda: frames_done(port, 3), "three frames")
+        told = until(lambda: (answer := healthz(port))[0] == 503 and answer[1], "a stall")
+        over.set()
+    (row,) = told["streams"].values()
+    assert (told["status"], row["state"]) == ("failing", "stalled")
+    assert row["reason"] == "no result for 0.3 s"
+    assert row["idle_seconds"] >= 0.3
+
+
+def test_a_source_that_is_away_is_named_until_it_is_back(config):
+    settings, port = config(source={**RAW, "max_frames": 7})
+    number, back = count(), threading.Event()
+
+    def serve(connection) -> None:
+        if next(number) == 0:
+            connection.sendall(raw(3))
+        elif back.is_set():
+            connection.sendall(raw(7))
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with (
+        stream_servers.listener(serve) as camera,
+        going(run, f"tcp://127.0.0.1:{camera}?token=sesame", settings) as ended,
+    ):
+        until(lambda: frames_done(port, 3), "three frames")
+        told = until(lambda: (answer := healthz(port))[0] == 503 and answer[1], "the loss")
+        now = metrics(ask(port, "/metrics")[1])
+        back.set()
+    ((name, row),) = told["streams"].items()
+    assert name == f"127.0.0.1-{camera}"
+    assert row["state"] == "away"
+    assert row["reason"]
+    assert "sesame" not in json.dumps(told)
+    assert now["mote_stream_healthy",] == 0
+    assert ended[0].written == 7
+    assert ended[0].source.away is None
+
+
+def test_streams_are_told_apart_and_one_that_was_not_opened_is_named(config, tmp_path):
+    settings, port = config(live={**QUICK, "reconnect": "none"})
+    over = threading.Event()
+
+    def serve(connection) -> None:
+        connection.sendall(raw(3))
+        over.wait(SECONDS)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with stream_servers.listener(serve) as north, stream_servers.listener(serve) as south:
+        cameras = [f"tcp://127.0.0.1:{camera}" for camera in (north, south)]
+        with going(run_many, [*cameras, str(tmp_path / "gone.bin")], settings) as ended:
+            until(lambda: frames_done(port, 6), "three frames of each")
+            status, told = healthz(port)
+            text = ask(port, "/metrics")[1]
+            over.set()
+    assert status == 503
+    states = {name: row["state"] for name, row in told["streams"].items()}
+    names = [f"127.0.0.1-{camera}" for camera in (north, south)]
+    assert states == {**dict.fromkeys(names, "running"), "gone": "not opened"}
+    assert told["streams"]["gone"]["reason"].endswith("gone.bin: no such file or folder")
+    for name in names:
+        assert f'mote_frames_processed_total{{stream="{name}"}} 3.0' in text
+    assert 'mote_stream_healthy{stream="gone"} 0.0' in text
+    assert [outcome.written for outcome in ended[0].outcomes.values()] == [3, 3]
+
+
+def collected(summary: Summary) -> dict[tuple, float]:
+    """All that is told of the streams, without a server."""
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(RunMetrics(summary, ServiceConfig()))
+    return metrics(prometheus_client.generate_latest(registry).decode())
+
+
+def test_the_numbers_are_those_of_the_record(config, clip, tmp_path):
+    settings, _ = config(source={}, live={"on_full": "drop-oldest", "queue": 1}, service={"health_port": 0})
+    summary = Summary()
+    summary.outcomes["clip"] = run(str(clip), settings, progress="off")
+    told, facts = collected(summary), report(tmp_path / "out")
+    assert told["mote_frames_decoded_total",] == facts["frames"]["decoded"] == 16
+    assert told["mote_frames_processed_total",] == facts["frames"]["written"]
+    assert told["mote_frames_dropped_total", "queue_full"] == facts["frames"]["dropped"].get("queue full", 0)
+    assert told["mote_detections_total",] == facts["detections"] > 0
+    assert told["mote_tracks_total",] == facts["tracks"]
+    seen = [track for track in lines(tmp_path / "out")[-1]["tracks"] if track["state"] != "tentative"]
+    assert told["mote_live_tracks",] == len(seen)
+    gaps = {key[1]: value for key, value in told.items() if key[0] == "mote_gaps_total"}
+    assert gaps == facts["gaps"]
+
+
+def test_latencies_are_counted_in_buckets_that_hold_all_shorter_ones(config, clip):
+    settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
+    summary = Summary()
+    summary.outcomes["clip"] = outcome = run(str(clip), settings, progress="off")
+    durations = [0.0004, 0.002, 0.02, 0.02, 0.3, 200]
+    for seconds in durations:
+        outcome.latency.add(seconds)
+    told = collected(summary)
+    buckets = {key[1]: value for key, value in told.items() if key[0] == "mote_latency_seconds_bucket"}
+    assert list(buckets)[:4] == ["0.001", "0.00251", "0.00501", "0.01"]
+    for edge, number in buckets.items():
+        assert number == sum(seconds <= float(edge) for seconds in durations)
+    assert told["mote_latency_seconds_count",] == len(durations)
+    assert told["mote_latency_seconds_sum",] == pytest.approx(sum(durations))
+
+
+def test_each_result_starts_the_wait_for_the_next_anew(config, clip):
+    settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
+    outcome = run(str(clip), settings, progress="off")
+    first = outcome.last_progress
+    frame = Frame(grey_frames(1)[0], 1, Fraction(1), "clip")
+    outcome.add(Result(frame, Detections.empty(), Tracks.empty(), warmup=False))
+    assert outcome.last_progress > first
+
+
+def test_a_stream_that_failed_is_an_alarm_and_one_that_ended_is_none(config, clip):
+    settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
+    summary = Summary()
+    summary.outcomes["clip"] = outcome = run(str(clip), settings, progress="off")
+    assert health(summary, settings.service)["status"] == "ok"
+    outcome.failure = UsageError("rtsp://user:sesame@camera/1: lost")
+    told = health(summary, settings.service)
+    assert told["status"] == "failing"
+    assert told["streams"]["clip"]["state"] == "failed"
+    assert told["streams"]["clip"]["reason"] == "rtsp://camera/1: lost"
+
+
+def test_nothing_of_it_is_in_the_global_registry():
+    with served(Summary(), ServiceConfig(health_port=stream_servers.free_port())):
+        assert b"mote_" not in prometheus_client.generate_latest(prometheus_client.REGISTRY)
+
+
+def test_it_listens_on_the_loopback_interface_unless_another_address_is_named():
+    with served(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
+        assert healthz(port) == (200, {"status": "ok", "streams": {}})
+        with pytest.raises(ConnectionRefusedError):
+            ask(port, "/healthz", host="127.0.0.2")
+    with served(
+        Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()), health_host="0.0.0.0")
+    ):
+        assert ask(port, "/healthz", host="127.0.0.2")[0] == 200
+
+
+def test_other_paths_are_not_there_and_a_head_has_no_body():
+    with served(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
+        assert ask(port, "/")[0] == 404
+        assert ask(port, "/metrics/../../etc/passwd")[0] == 404
+        assert ask(port, "/healthz?verbose=1")[0] == 200
+        assert ask(port, "/metrics", method="HEAD") == (200, "")
+        assert ask(port, "/metrics", method="POST")[0] == 501
+
+
+def test_a_client_that_says_nothing_holds_up_neither_others_nor_the_end(monkeypatch):
+    monkeypatch.setattr("pipeline.runner.health._Handler.timeout", SECONDS)
+    with ExitStack() as clients:
+        with served(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port)))
+            assert healthz(port)[0] == 200
+            ending = time.monotonic()
+        assert time.monotonic() - ending < SECONDS / 2
+
+
+def test_a_port_that_is_taken_is_one_line_and_nothing_is_written(mote, clip, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        reply = mote("--video", clip, "--output", tmp_path / "out", "--health-port", port)
+    assert reply.code == 2
+    assert reply.err == (
+        f"error: nothing can be served on 127.0.0.1:{port}: Address already in use; choose another "
+        "--health-port, or the address of an interface with --health-host\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--health-port", "70000"], "health_port = 70000, expected 1 to 65535, or 0 for none"),
+        (["--health-port", "9", "--health-host", ""], "health_host is empty"),
+        (["--set", "service.stalled_after=0"], "stalled_after = 0.0, expected seconds, more than 0"),
+        (
+            ["--health-port", "8099", "--health-host", "203.0.113.7"],
+            "nothing can be served on 203.0.113.7:8099",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_refused(mote, clip, tmp_path, options, said):
+    reply = mote("--video", clip, "--output", tmp_path / "out", *options)
+    assert reply.code == 2
+    assert said in reply.err
+    assert reply.err.count("\n") == 1
+
+
+TWICE = """
+import sys, run_pipeline
+for options in (["--output", "unasked"], ["--output", "asked", "--health-port", sys.argv[1]]):
+    assert run_pipeline.main([*sys.argv[2:], *options]) == 0
+    names = ("prometheus_client", "http.server", "pipeline.runner.health")
+    print([name for name in names if name in sys.modules])
+"""
+
+
+def test_nothing_is_loaded_for_it_unless_it_is_asked_for_and_it_keeps_no_process_alive(
+    tmp_path, clip, nano_weights
+):
+    options = ["--video", clip, "--weights", nano_weights, "--max-frames", "1", "--no-save-video"]
+    command = [sys.executable, "-c", TWICE, stream_servers.free_port(), *options, "--progress", "off"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    done = subprocess.run(
+        [*map(str, command)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("[")] == [
+        "[]",
+        "['prometheus_client', 'http.server', 'pipeline.runner.health']",
+    ]

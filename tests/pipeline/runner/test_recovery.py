@@ -1,0 +1,319 @@
+"""What a killed run has left is put in order: no line is lost, none is doubled, and all files agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+
+import pytest
+
+from datasets.synthesis import rendering
+from pipeline import recover
+from pipeline.sinks.base import Sinks
+from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.video import VideoSink, as_ordinary
+from tests.conftest import PROJECT_ROOT
+from tests.pipeline.sinks.test_sinks import IRREGULAR_MKV, draw, make_result, source_info
+from tests.support.interrupted_runs import assert_same, broken_off, without_times
+from tests.support.outputs import (
+    Reply,
+    check_consistent,
+    detections,
+    lines,
+    report,
+    run_on_full_disk,
+    scene,
+    video,
+)
+
+TORN = b'{"frame":11,"pts":0.36'
+
+
+@pytest.fixture
+def put_in_order(capsys):
+    """The command within this process: arguments → exit code, standard output, standard error."""
+    return lambda *arguments: Reply(
+        recover.main([str(argument) for argument in arguments]), *capsys.readouterr()
+    )
+
+
+def assert_beginning(folder, whole, count):
+    """Assert that the files of a recovered run hold the first frames of another one, and nothing else."""
+    assert without_times(folder) == without_times(whole)[:count]
+    assert detections(folder) == [row for row in detections(whole) if row["image_id"] <= count]
+    rows = (whole / "tracks.txt").read_text().splitlines(keepends=True)
+    tracks = "".join(row for row in rows if int(row.split(",")[0]) <= count)
+    assert (folder / "tracks.txt").read_text() == tracks
+    assert report(folder)["state"] == "recovered"
+    assert report(folder)["frames"]["written"] == count
+    assert not list(folder.glob("*.part"))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# The files
+
+
+@pytest.mark.parametrize("after", [0, 1, 11, 16])
+@pytest.mark.parametrize(
+    "torn", [b"", TORN, TORN + b"\0" * 4000, b"\n"], ids=["whole", "torn", "zeros", "blank"]
+)
+def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, after, torn):
+    folder = broken_off(whole, tmp_path / "out", after=after, torn=torn)
+    reply = put_in_order(folder)
+    assert (reply.code, reply.err) == (0, "")
+    assert reply.out.startswith(f"{folder}: recovered {after} frames, ")
+    assert ("of a torn line were cut off" in reply.out) == bool(torn)
+    assert reply.out.count("\n") == 1
+    assert_beginning(folder, whole, after)
+    assert report(folder)["detections"] == len(detections(folder))
+    assert (
+        report(folder)["reason"] == "the process ended without closing its files; rebuilt from results.jsonl"
+    )
+    assert report(folder)["stages_ms"].keys() >= ({"detect", "track"} if after else set())
+
+
+def test_doing_it_again_changes_nothing(whole, tmp_path, put_in_order):
+    folder = broken_off(whole, tmp_path / "out", after=9, torn=TORN)
+    assert put_in_order(folder).code == 0
+    before = contents(folder)
+    reply = put_in_order(folder)
+    assert (reply.code, reply.out) == (0, f"{folder}: nothing to recover, the run is recovered\n")
+    assert contents(folder) == before
+
+
+def test_a_run_that_ended_by_itself_is_left_alone(whole, put_in_order):
+    before = contents(whole)
+    reply = put_in_order(whole)
+    assert (reply.code, reply.out) == (0, f"{whole}: nothing to recover, the run is complete\n")
+    assert contents(whole) == before
+
+
+def test_ids_and_scores_are_those_of_the_ground_truth(process, clip, tmp_path, put_in_order):
+    table = json.loads(clip.with_suffix(".json").read_text())
+    for rows, key in ((table["images"], "id"), (table["annotations"], "image_id")):
+        for row in rows:
+            row[key] += 100
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps(table))
+    whole = process(clip, truth=truth, folder="whole")
+    folder = broken_off(whole, tmp_path / "out", after=16)
+    (folder / "metrics.json").unlink()
+    assert put_in_order(folder).code == 0
+    assert detections(folder) == detections(whole)
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads(
+        (whole / "metrics.json").read_text()
+    )
+    moved = broken_off(whole, tmp_path / "moved", after=16)
+    truth.rename(tmp_path / "elsewhere.json")
+    assert put_in_order(moved, "--annotations", tmp_path / "elsewhere.json").code == 0
+    assert detections(moved) == detections(whole)
+
+
+def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_path, put_in_order):
+    folder = broken_off(whole, tmp_path / "out", after=9, torn=TORN)
+    assert put_in_order(folder).code == 0
+    arguments = (clip, "--weights", nano_weights, "--conf", 0.2, "--output", folder, "--resume")
+    assert mote(*arguments, "--annotations", clip.with_suffix(".json")).code == 0
+    assert_same(folder, whole)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("run.json", None, "holds no run: cannot read run.json: No such file or directory"),
+        ("run.json", b"[]", "is not the record of a run"),
+        ("run.json", b"[" * 100_000, "is not the record of a run"),
+        (
+            "results.jsonl",
+            b'{"frame": 0}\n{"frame": 1}\n',
+            "results.jsonl, line 1 is no result: 'detections'",
+        ),
+        ("results.jsonl", b"[" * 100_000 + b"\n{}\n", "results.jsonl, line 1 is no result"),
+    ],
+    ids=["no record", "a list", "a deep record", "other lines", "a deep line"],
+)
+def test_what_is_no_run_is_refused_and_stays(whole, tmp_path, put_in_order, name, content, reason):
+    folder = broken_off(whole, tmp_path / "out", after=9)
+    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+    before = contents(folder)
+    reply = put_in_order(folder)
+    assert (reply.code, reply.out, reply.err.count("\n")) == (2, "", 1)
+    assert reason in reply.err
+    assert contents(folder) == before
+
+
+def test_a_doubled_line_is_refused(whole, tmp_path, put_in_order):
+    folder = broken_off(whole, tmp_path / "out", after=9)
+    rows = (folder / "results.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "results.jsonl").write_bytes(b"".join([*rows[:5], *rows[4:]]))
+    reply = put_in_order(folder)
+    assert reply.code == 2
+    assert "line 6 is no result: its frame does not follow the one before" in reply.err
+
+
+def test_a_run_that_goes_on_is_not_touched(whole, tmp_path, put_in_order):
+    folder = broken_off(whole, tmp_path / "out", after=9)
+    with JsonlSink(folder / "results.jsonl"):
+        reply = put_in_order(folder)
+    assert (reply.code, reply.out) == (2, "")
+    assert "is still going" in reply.err
+
+
+def test_what_cannot_be_written_is_told(whole, tmp_path, put_in_order):
+    folder = broken_off(whole, tmp_path / "out", after=9)
+    (folder / "tracks.txt").unlink()
+    (folder / "tracks.txt").mkdir()
+    reply = put_in_order(folder)
+    assert (reply.code, reply.out, reply.err.count("\n")) == (5, "", 1)
+    assert "tracks.txt" in reply.err
+
+
+# The real thing
+
+FRAMES = 60
+KILLER = """
+    import os, random, signal, sys, time
+    from pathlib import Path
+    import pipeline.runner.single
+    from run_pipeline import main
+
+    arguments, folder, moments = sys.argv[1:-2], Path(sys.argv[-2]), sys.argv[-1].split(",")
+    for number, moment in enumerate(map(float, moments)):
+        child, out = os.fork(), folder / str(number)
+        if not child:
+            os._exit(main([*arguments, "--output", str(out)]))
+        while sum(log.read_bytes().count(b"\\n") for log in out.glob("results*.jsonl")) < int(moment):
+            time.sleep(0.01)
+        time.sleep(0.02 * (moment % 1))
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), f"it had ended before moment {moment}"
+"""
+"""Runs that share the time it takes to load the program; each is killed at a moment in lines and a bit."""
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    rendering.write(scene(frames=FRAMES), path)
+    return path
+
+
+@pytest.mark.parametrize("count", [3])
+def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(
+    mote, long_clip, nano_weights, tmp_path, put_in_order, count
+):
+    chance = random.Random(count)
+    moments = [chance.uniform(0, FRAMES - 25) for _ in range(count)]
+    arguments = [str(long_clip), "--weights", nano_weights, "--conf", "0.2", "--progress", "off"]
+    command = [sys.executable, "-c", textwrap.dedent(KILLER), *arguments, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
+    killer = subprocess.run(
+        [*command, ",".join(map(str, moments))], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert killer.returncode == 0, killer.stderr
+    assert mote(*arguments, "--output", tmp_path / "whole").code == 0
+    for number, moment in enumerate(moments):
+        killed, copy = tmp_path / str(number), tmp_path / f"copy of {number}"
+        shutil.copytree(killed, copy)
+        reply = put_in_order(copy)
+        assert reply.code == 0
+        done = len(lines(copy))
+        assert int(moment) <= done < FRAMES
+        assert_beginning(copy, tmp_path / "whole", done)
+        # a video that was killed before its first fragment holds nothing
+        none = "the video shows 0 frames" in reply.out
+        shown = [] if none else [pts for pts, _ in video(copy / "annotated.mp4")]
+        assert shown == [Fraction(index, 30) for index in range(len(shown))]
+        assert len(shown) <= done + 1
+        assert mote(*arguments, "--output", killed, "--resume").code == 0
+        assert_same(killed, tmp_path / "whole")
+        assert check_consistent(killed) == FRAMES
+
+
+# The disk and the folder
+
+
+def test_a_full_disk_ends_the_run_with_code_5_and_all_lines_valid(long_clip, nano_weights, tmp_path):
+    out = tmp_path / "out"
+    options = ["--weights", nano_weights, "--conf", "0.2", "--output", out, "--progress", "off"]
+    run = run_on_full_disk([long_clip, *options], limit=60_000)
+    assert run.returncode == 5, run.stderr
+    assert run.stderr.startswith(f"error: cannot write {out}")
+    assert run.stderr.count("\n") == 1
+    done = len(lines(out))
+    assert 0 < done < FRAMES
+    assert report(out)["state"] == "partial"
+    assert abs(report(out)["frames"]["written"] - done) <= 1
+    assert {row["image_id"] for row in detections(out)} <= set(range(1, done + 1))
+    assert len(video(out / "annotated.mp4")) <= done
+
+
+@pytest.mark.parametrize("kept", [[], ["--no-save-jsonl", "--no-save-mot"]], ids=["lines", "no lines"])
+def test_a_folder_that_is_deleted_ends_the_run_with_code_5(
+    mote, long_clip, nano_weights, tmp_path, monkeypatch, kept
+):
+    out, write = tmp_path / "out", Sinks.write
+
+    def deleting(self, result):
+        write(self, result)
+        if result.frame.index == 20:
+            shutil.rmtree(out)
+
+    monkeypatch.setattr(Sinks, "write", deleting)
+    reply = mote(long_clip, "--weights", nano_weights, "--output", out, "--progress", "off", *kept)
+    assert reply.code == 5
+    assert "it was deleted while it was written; leave the folder of a run where it is" in reply.err
+    assert reply.err.count("\n") == 1
+    assert "21 written" in reply.out
+    assert not out.exists()
+
+
+# The video
+
+
+def boxes_of(path):
+    """The kinds of the top-level boxes of an mp4."""
+    data, kinds, place = path.read_bytes(), [], 0
+    while place + 8 <= len(data):
+        kinds.append(data[place + 4 : place + 8])
+        place += int.from_bytes(data[place : place + 4], "big") or len(data)
+    return kinds
+
+
+def test_fragments_become_an_ordinary_video_with_the_same_times(tmp_path):
+    path = tmp_path / "annotated.mp4"
+    with VideoSink(path, source_info(rate=Fraction(1000, 33)), draw) as sink:
+        for index, pts in enumerate(IRREGULAR_MKV):
+            sink.write(make_result(index, pts=pts))
+        broken = path.read_bytes()
+    path.write_bytes(broken[:-500])  # within the last fragment
+    assert b"moof" in boxes_of(path)
+    count = as_ordinary(path)
+    assert b"moof" not in boxes_of(path)
+    after = [pts for pts, _ in video(path)]
+    assert len(after) == count >= 20
+    assert after == IRREGULAR_MKV[:count]
+    assert as_ordinary(path) == count
+    assert [pts for pts, _ in video(path)] == after
+    assert [entry.name for entry in tmp_path.iterdir()] == ["annotated.mp4"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40], ids=["empty", "zeros"])
+def test_a_video_without_a_whole_fragment_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "annotated.mp4"
+    path.write_bytes(content)
+    assert as_ordinary(path) == 0
+    assert path.read_bytes() == content
+    assert [entry.name for entry in tmp_path.iterdir()] == ["annotated.mp4"]

@@ -1,0 +1,259 @@
+"""What a run says about itself: latencies in constant memory, progress for terminals and logs, the table."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.latency import Latency
+from pipeline.runner.run_record import RunRecord
+from pipeline.runner.single import run
+from pipeline.system import progress
+from pipeline.system.errors import OutputError, SourceError
+from pipeline.system.progress import Progress, clock
+from tests.support.clock import Clock
+from tests.support.outputs import check_consistent
+
+# Latencies
+
+DISTRIBUTIONS = {
+    "even": np.random.default_rng(0).uniform(0.001, 0.1, 5000),
+    "skewed": np.random.default_rng(1).lognormal(-5, 1, 5000),
+    "constant": np.full(100, 0.02),
+    "few": np.array([0.001, 0.002, 0.004]),
+    "long": np.array([120.0, 150.0, 200.0]),
+}
+
+
+def latency_of(durations):
+    latency = Latency()
+    for seconds in durations:
+        latency.add(float(seconds))
+    return latency
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name != "long"])
+def test_quantiles_are_those_of_all_durations(name, share):
+    durations = DISTRIBUTIONS[name]
+    exact = np.quantile(durations, share, method="inverted_cdf")
+    assert latency_of(durations).quantile(share) == pytest.approx(exact, rel=0.06)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_mean_and_maximum_are_exact(name):
+    summary = latency_of(DISTRIBUTIONS[name]).summary()
+    assert summary["mean"] == pytest.approx(1e3 * DISTRIBUTIONS[name].mean(), abs=1e-3)
+    assert summary["max"] == pytest.approx(1e3 * DISTRIBUTIONS[name].max(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_no_quantile_exceeds_the_maximum(name):
+    summary = latency_of(DISTRIBUTIONS[name]).summary()
+    assert summary["p50"] <= summary["p95"] <= summary["max"]
+
+
+def test_without_durations_all_is_zero():
+    assert Latency().summary() == {"mean": 0.0, "p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
+
+
+def test_latencies_take_no_more_memory_as_they_come_in():
+    def size(latency):
+        return sum(sys.getsizeof(value) for value in vars(latency).values())
+
+    assert size(latency_of(np.full(10_000, 0.02))) == size(latency_of([0.02]))
+
+
+# Progress
+
+
+@pytest.fixture
+def time(monkeypatch):
+    time = Clock()
+    monkeypatch.setattr(progress, "time", time)
+    return time
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def advance(time, stream, *, total, frames, mode="auto", seconds=1.0):
+    """What `stream` holds after frames that take `seconds` each."""
+    with Progress(total, mode=mode, stream=stream) as bar:
+        for _ in range(frames):
+            time.now += seconds
+            bar.advance()
+    return stream.getvalue()
+
+
+def test_plain_progress_is_a_line_every_five_seconds_and_one_at_the_end(time):
+    assert advance(time, io.StringIO(), total=8, frames=8).splitlines() == [
+        "5/8 frames, 1.0 frames/s, 0:03 left",
+        "8/8 frames, 1.0 frames/s, 0:00 left",
+    ]
+
+
+def test_the_last_frame_is_reported_once(time):
+    assert advance(time, io.StringIO(), total=5, frames=5).splitlines() == [
+        "5/5 frames, 1.0 frames/s, 0:00 left"
+    ]
+
+
+def test_a_bar_draws_over_itself_and_ends_its_line(time):
+    text = advance(time, Terminal(), total=2, frames=2, seconds=0.5)
+    half, whole, rest = text.split("\x1b[K")
+    assert half == "\r[############............] 1/2 frames, 2.0 frames/s, 0:00 left"
+    assert whole == "\r[########################] 2/2 frames, 2.0 frames/s, 0:00 left"
+    assert rest == "\n"
+
+
+def test_a_bar_is_not_drawn_for_every_fast_frame(time):
+    text = advance(time, Terminal(), total=1000, frames=1000, seconds=0.01)
+    assert 40 <= text.count("\r") <= 51
+
+
+def test_off_is_silent(time):
+    assert advance(time, Terminal(), total=5, frames=5, mode="off") == ""
+
+
+@pytest.mark.parametrize("mode", ["plain", "bar"])
+def test_nothing_is_said_before_the_first_frame(time, mode):
+    assert advance(time, io.StringIO(), total=5, frames=0, mode=mode) == ""
+
+
+@pytest.mark.parametrize(("stream", "returns"), [(io.StringIO, False), (Terminal, True)], ids=["log", "tty"])
+def test_auto_draws_a_bar_only_on_a_terminal(time, stream, returns):
+    assert ("\r" in advance(time, stream(), total=3, frames=3)) is returns
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("plain", "6 frames, 1.0 frames/s\n"), ("bar", "\r6 frames, 1.0 frames/s\x1b[K\n")],
+)
+def test_without_a_known_total_nothing_is_promised(time, mode, expected):
+    text = advance(time, io.StringIO(), total=None, frames=6, mode=mode)
+    assert text.endswith(expected)
+    assert "left" not in text
+    assert "[#" not in text
+
+
+def test_more_frames_than_announced_do_no_harm(time):
+    lines = advance(time, io.StringIO(), total=4, frames=6).splitlines()
+    assert lines[-1] == "6/4 frames, 1.0 frames/s, 0:00 left"
+
+
+def test_a_reader_that_went_away_silences_the_progress(time):
+    class Broken(io.StringIO):
+        writes = 0
+
+        def write(self, text):
+            Broken.writes += 1
+            raise BrokenPipeError
+
+    advance(time, Broken(), total=20, frames=20)
+    assert Broken.writes == 1
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, closed()], ids=["none", "closed"])
+@pytest.mark.parametrize("mode", ["auto", "bar", "plain"])
+def test_a_closed_stderr_does_not_stop_the_run(monkeypatch, tmp_path, clip, nano_weights, stream, mode):
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert run(str(clip), configuration(tmp_path, nano_weights), progress=mode).state == "complete"
+    assert check_consistent(tmp_path) == 3
+
+
+def test_a_stderr_closed_on_the_way_silences_the_progress(time):
+    stream = io.StringIO()
+    with Progress(20, mode="plain", stream=stream) as bar:
+        stream.close()
+        time.now += 10
+        bar.advance()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00"),
+        (5.4, "0:05"),
+        (59.6, "1:00"),
+        (65, "1:05"),
+        (3599.7, "1:00:00"),
+        (7389, "2:03:09"),
+        (360000, "100:00:00"),
+    ],
+)
+def test_durations_read_like_a_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+# The account of a run
+
+
+def configuration(folder, nano_weights, **sections):
+    detector = {"weights": nano_weights, **sections.pop("detector", {})}
+    source = {"max_frames": 3, **sections.pop("source", {})}
+    return build(RunConfig, {"output": {"folder": str(folder)}, "detector": detector, "source": source})
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory, clip, nano_weights) -> RunRecord:
+    folder = tmp_path_factory.mktemp("table")
+    truth = str(clip.with_suffix(".json"))
+    return run(str(clip), configuration(folder, nano_weights), annotations=truth, progress="off")
+
+
+def test_the_table_is_two_aligned_columns(outcome):
+    rows = outcome.table().splitlines()
+    starts = {len(row) - len(row[12:].lstrip()) for row in rows}
+    assert starts == {12}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("source", "clip.mp4, 64x64, 30 frames/s"),
+        ("detector", "nano.safetensors on cpu"),
+        ("frames", "3 decoded, 3 written, 0 corrupt"),
+        ("detections", "of score 0.05 or more"),
+        ("tracks", "confirmed"),
+        ("speed", "frames/s in"),
+        ("  detect", "ms a frame, 95 % below"),
+        ("AP50", "over 3 frames"),
+        ("best F1", "at score"),
+        ("outputs", "annotated.mp4, detections.json, tracks.txt, results.jsonl, run.json, metrics.json"),
+        ("state", "complete"),
+    ],
+)
+def test_the_table_says_what_was_done(outcome, name, value):
+    (row,) = (row for row in outcome.table().splitlines() if row.startswith(f"{name} "))
+    assert value in row
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "code", "reason"),
+    [
+        (None, "complete", 0, None),
+        (SourceError("lost"), "partial", 3, "lost"),
+        (OutputError("full"), "partial", 5, "full"),
+        (RuntimeError("a fault"), "partial", 1, "RuntimeError: a fault"),
+        (KeyboardInterrupt(), "partial", 1, "KeyboardInterrupt"),
+    ],
+    ids=["none", "source", "output", "ours", "no text"],
+)
+def test_what_ended_a_run_decides_its_state_and_exit_code(failure, state, code, reason):
+    outcome = RunRecord(None, None, RunConfig(), {})
+    outcome.failure = failure
+    assert (outcome.state, outcome.exit_code, outcome.reason) == (state, code, reason)

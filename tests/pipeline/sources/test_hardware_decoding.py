@@ -1,0 +1,45 @@
+"""Decoding by hardware is an option that refuses in one line where it is not to be had."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.sources import video
+from pipeline.sources.video import accelerated
+from pipeline.system.errors import SourceError
+
+
+def test_nothing_is_asked_of_hardware_unless_told():
+    assert accelerated("none") is None
+
+
+def test_a_build_without_the_hardware_says_what_it_has(monkeypatch):
+    monkeypatch.setattr(video, "hwdevices_available", lambda: ["vaapi", "qsv"])
+    with pytest.raises(SourceError, match="decodes by vaapi, qsv, not by cuda; leave --hwaccel out"):
+        accelerated("cuda")
+    monkeypatch.setattr(video, "hwdevices_available", list)
+    with pytest.raises(SourceError, match="decodes by no hardware"):
+        accelerated("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU that may decode")
+def test_a_machine_without_the_hardware_is_told_in_one_line(mote, clip, tmp_path):
+    reply = mote(clip, "--output", tmp_path / "out", "--hwaccel", "cuda")
+    assert (reply.code, reply.err.count("\n")) == (3, 1)
+    assert "leave --hwaccel out" in reply.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.needs_cuda
+def test_pictures_decoded_by_hardware_are_those_of_the_cpu(clip, request):
+    if not (torch.cuda.is_available() or request.config.getoption("--require-cuda")):
+        pytest.skip("no CUDA device (--require-cuda makes this a failure)")
+    from pipeline.sources.opening import open_source
+
+    with open_source(clip) as plain, open_source(clip, hwaccel="cuda") as fast:
+        pairs = list(zip(plain, fast, strict=True))
+    assert len(pairs) == 16
+    for expected, found in pairs:
+        grey = found.image if found.image.ndim == 2 else found.image[..., 0]
+        assert abs(grey.astype(int) - expected.image).max() <= 3

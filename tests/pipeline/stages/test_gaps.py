@@ -1,0 +1,249 @@
+"""What is missing between two frames is found and named; windows and tracks hear of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import detectors
+from detectors.inference.streaming import StreamingDetector
+from pipeline.config.schema import DetectorConfig
+from pipeline.imaging.geometry import fitted
+from pipeline.stages.batching import split_at_gaps
+from pipeline.stages.gaps import DropCounter, GapMarker
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame, Gap, SourceInfo
+from pipeline.structures.tracks import TrackState
+from tests.support.media import grey_frames, write_video
+from tests.support.outputs import check_consistent, lines, report
+from trackers.centre import CentreOptions, CentreTracker
+
+RATE = 30
+INFO = SourceInfo("camera", 96, 64, Fraction(RATE), None, 8, 1, live=True)
+PICTURE = np.full((64, 96), 90, np.uint8)
+
+
+def frame(index, time=None, *, picture=PICTURE, **more) -> Frame:
+    """A frame whose time, in frame intervals, is its index unless it is given."""
+    pts = Fraction(index if time is None else time) / RATE
+    return Frame(picture, index, pts, "camera", **more)
+
+
+def timeline(policy="repeat", *, window=5, dropped=None) -> GapMarker:
+    return GapMarker(INFO, window=window, policy=policy, dropped=dropped)
+
+
+def after(frames, *, before=10, **settings) -> Frame:
+    """The last of the frames as it leaves a timeline, behind so many regular ones."""
+    line = timeline(**settings)
+    marked = [line(item) for item in [*map(frame, range(before)), *frames]]
+    assert [item.gap for item in marked[:before]] == [None] * before
+    return marked[-1]
+
+
+def test_regular_frames_have_no_gaps_and_fill_the_window():
+    line = timeline()
+    marked = [line(frame(index)) for index in range(3, 11)]
+    assert [item.gap for item in marked] == [None] * 8
+    assert [item.at for item in marked] == list(range(3, 11))
+    assert [item.behind for item in marked] == [1, 2, 3, 4, 5, 5, 5, 5]
+    assert not line.events
+
+
+@pytest.mark.parametrize("later", [frame(12), frame(10, 12)], ids=["by index", "by time"])
+@pytest.mark.parametrize(("policy", "behind"), [("repeat", 3), ("flush", 1)])
+def test_lost_frames_are_bridged_or_start_the_window_anew(later, policy, behind):
+    marked = after([later], policy=policy)
+    assert marked.gap == Gap("lost", 2, bridged=policy == "repeat", known=True)
+    assert (marked.at, marked.behind) == (12, behind)
+
+
+def test_a_gap_of_a_whole_window_is_never_bridged():
+    assert after([frame(13)]).gap.bridged
+    marked = after([frame(14)])
+    assert marked.gap == Gap("lost", 4, bridged=False, known=True)
+    assert (marked.at, marked.behind) == (14, 1)
+
+
+def test_what_the_queue_left_out_is_told_from_what_was_lost():
+    dropped = DropCounter()
+    for index in (0, 1, 10, 11):
+        dropped(frame(index))
+    line = timeline(dropped=dropped)
+    assert [line(frame(index)).gap for index in range(2, 10)] == [None] * 8
+    assert line(frame(12)).gap == Gap("dropped", 2, bridged=True, known=True)
+    assert line(frame(14)).gap.event == "lost"
+    assert line.events == {"dropped": 1, "lost": 1}
+    assert dropped.count == 4
+
+
+@pytest.mark.parametrize("time", [-300, 4, 3000], ids=["far back", "back", "ahead"])
+def test_a_leap_of_the_clock_starts_the_window_anew_and_the_time_is_not_known(time):
+    marked = after([frame(10, time)])
+    assert marked.gap == Gap("jump", 0, bridged=False, known=False)
+    assert (marked.at, marked.behind) == (10, 1)
+
+
+def test_the_arrival_tells_how_long_a_leap_of_the_clock_took():
+    line = timeline()
+    for index in range(10):
+        line(frame(index, arrival=50 + index / RATE))
+    leap = line(frame(10, 3000, arrival=50 + 13 / RATE))
+    assert leap.gap == Gap("jump", 3, bridged=False, known=True)
+    assert leap.at == 13
+    after_it = line(frame(11, 3001, arrival=50 + 14 / RATE))
+    assert (after_it.gap, after_it.at, after_it.behind) == (None, 14, 2)
+
+
+def test_a_pause_that_the_arrival_confirms_is_no_leap():
+    line = timeline()
+    for index in range(10):
+        line(frame(index, arrival=50 + index / RATE))
+    assert line(frame(10, 100, arrival=50 + 100 / RATE)).gap == Gap("lost", 90, bridged=False, known=True)
+
+
+def test_a_new_connection_is_named_and_its_time_known_even_where_its_first_frames_were_dropped():
+    line = timeline()
+    for index in range(10):
+        line(frame(index))
+    marked = line(frame(12, 70, connection=1))
+    assert marked.gap == Gap("reconnect", 60, bridged=False, known=True)
+    assert (marked.at, marked.behind) == (70, 1)
+    assert line(frame(13, 71, connection=1)).gap is None
+
+
+@pytest.mark.parametrize("size", [(32, 48), (128, 128), (30, 90)], ids=str)
+def test_a_picture_of_another_size_is_fitted_without_a_black_pixel(size):
+    bright = np.full(size, 200, np.uint8)
+    marked = after([frame(10, picture=bright)])
+    assert marked.gap == Gap("resize", 0, bridged=False, known=False)
+    assert marked.image.shape == PICTURE.shape
+    assert (marked.image == 200).all()
+
+
+def test_fitting_keeps_the_aspect_and_the_middle():
+    image = np.zeros((32, 32), np.uint8)
+    image[12:20, 12:20] = 255
+    fit = fitted(image, (96, 64))
+    rows, columns = np.nonzero(fit > 127)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (24, 40, 40, 56)
+
+
+def test_jitter_is_no_gap():
+    chance = np.random.default_rng(0)
+    line = timeline()
+    times = np.arange(200) + chance.uniform(-0.14, 0.14, 200)
+    marked = [line(frame(index, Fraction(time))) for index, time in enumerate(times)]
+    assert [item.gap for item in marked] == [None] * 200
+    assert marked[-1].at == 199
+
+
+def test_a_rate_that_is_announced_wrong_makes_no_gaps():
+    line = timeline()
+    marked = [line(frame(index, 3 * index)) for index in range(50)]
+    assert {item.gap for item in marked} == {None}
+    assert marked[-1].at == 49
+    assert line(frame(50, 3 * 51)).gap.missing == 1
+
+
+def test_groups_are_parted_in_front_of_gaps():
+    gap = Gap("lost", 1, bridged=True, known=True)
+    a, b, c, d, e = (frame(index, gap=gap if index in (0, 2, 4) else None) for index in range(5))
+    assert list(split_at_gaps([(a, b, c), (d, e)])) == [(a, b), (c,), (d,), (e,)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return detectors.build("tridos-nano").eval()
+
+
+def test_repeating_gives_what_pushing_the_newest_frame_again_gives(network):
+    pictures = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    repeated, pushed = network.stream(), network.stream()
+    for stream in (repeated, pushed):
+        stream.repeat(3)  # nothing is there yet
+        stream.push(pictures[:6])
+    repeated.repeat(2)
+    for _ in range(2):
+        pushed.push(pictures[5:6])
+    torch.testing.assert_close(repeated.push(pictures[6:]), pushed.push(pictures[6:]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bridged", [True, False])
+def test_a_detector_bridges_a_gap_or_starts_anew(network, bridged):
+    config = DetectorConfig(conf=0.0)
+    pictures = grey_frames(8, 64, 64)
+    frames = [frame(index, picture=image) for index, image in enumerate(pictures)]
+    gap = Gap("lost", 1, bridged=bridged, known=True)
+    with_gap = [*frames[:6], replace(frames[7], gap=gap, behind=4 if bridged else 1)]
+    expected = [*frames[:6], replace(frames[5], index=6), frames[7]] if bridged else [frames[7]]
+
+    def last(items):
+        detector = StreamingDetector(network, config, torch.device("cpu"))
+        return list(detector.detect((item,) for item in items))[-1]
+
+    found, wanted = last(with_gap), last(expected)
+    assert found.warmup
+    assert len(found.detections) == len(wanted.detections) > 0
+    np.testing.assert_allclose(found.detections.scores, wanted.detections.scores, atol=1e-4)
+
+
+def seen(x) -> Detections:
+    return Detections([[x, 30, x + 6, 36]], [0.9], [0])
+
+
+def follow(tracker, count, **more):
+    """The tracks after so many frames of a target that moves by a pixel a frame."""
+    for index in range(count):
+        tracks = tracker.update(seen(10 + index), frame(index, at=float(index), **more))
+    return tracks
+
+
+@pytest.mark.parametrize(("away", "alive"), [(0.5, True), (30, True), (31.5, False)])
+def test_a_track_coasts_by_time_however_many_frames_came(away, alive):
+    tracker = CentreTracker(CentreOptions(coast=30))
+    assert follow(tracker, 10).state.tolist() == [TrackState.CONFIRMED]
+    # only one frame was not seen, but time goes on by more
+    tracks = tracker.update(Detections.empty(), frame(10, at=9 + away))
+    assert tracks.ids.tolist() == [1] * alive
+    if alive:
+        np.testing.assert_allclose(tracks.boxes[0, 0], 19 + away, atol=0.2 + away / 20)
+
+
+def test_tracks_end_where_nobody_knows_what_time_went_by_and_ids_go_on():
+    tracker = CentreTracker()
+    follow(tracker, 10)
+    gap = Gap("jump", 0, bridged=False, known=False)
+    tracks = tracker.update(seen(20), frame(10, at=10.0, gap=gap))
+    assert tracks.ids.tolist() == [2]
+    assert tracks.state.tolist() == [TrackState.TENTATIVE]
+
+
+def test_results_of_a_recording_with_a_hole_tell_of_it(tmp_path, process):
+    times = [*range(8), *range(10, 14), *range(114, 118)]
+    path = write_video(tmp_path / "a.mkv", grey_frames(16, 64, 64), rate=25, times=times)
+    folder = process(path)
+    assert check_consistent(folder) == 16
+    written = lines(folder)
+    assert {line["frame"]: line["gap"] for line in written if "gap" in line} == {
+        8: {"event": "lost", "missing": 2, "window": "repeated"},
+        12: {"event": "jump", "missing": None, "window": "restarted"},
+    }
+    assert [line["behind"] for line in written] == [1, 2, 3, 4, 5, 5, 5, 5, 3, 3, 3, 4, 1, 2, 3, 4]
+    assert [line["warmup"] for line in written] == [line["behind"] < 5 for line in written]
+    assert report(folder)["gaps"] == {"lost": 1, "jump": 1}
+
+
+def test_times_that_go_back_are_a_jump_and_no_frame_is_lost(tmp_path, process):
+    part = write_video(tmp_path / "part.ts", grey_frames(8, 64, 64)).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(part + part)
+    folder = process(tmp_path / "twice.ts")
+    assert check_consistent(folder) == 16
+    assert report(folder)["gaps"] == {"jump": 1}
+    (at,) = (line["frame"] for line in lines(folder) if "gap" in line)
+    assert at == 8

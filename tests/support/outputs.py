@@ -1,0 +1,108 @@
+"""Runs of the command line for the tests, and their outputs read back by other programs."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import torch
+
+import detectors
+from datasets.synthesis.scene import Scene, Target
+from detectors.weights import state_dict
+
+OUTPUTS = ("annotated.mp4", "detections.json", "results.jsonl", "run.json", "tracks.txt")
+
+TARGETS = (Target(x=15, y=20, vx=1, scr=60), Target(x=50, y=45, vx=-0.7, vy=0.2, scr=60))
+
+
+class Reply(NamedTuple):
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_on_full_disk(arguments: Sequence[object], *, limit: int) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own that can write no file beyond `limit` bytes."""
+    return subprocess.run(
+        [sys.executable, "run_pipeline.py", *map(str, arguments)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+
+
+def scene(*, width: int = 64, height: int = 64, frames: int = 16, **settings) -> Scene:
+    """Two bright targets before a quiet sky."""
+    return Scene(width=width, height=height, frames=frames, targets=TARGETS, **settings)
+
+
+def enliven(network: torch.nn.Module, *, seed: int) -> None:
+    """Random weights for which signals neither die out nor blow up."""
+    chance = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        if parameter.ndim >= 2:
+            scale = (2 / parameter[0].numel()) ** 0.5
+            parameter.data = scale * torch.randn(parameter.shape, generator=chance)
+
+
+def save_nano(path: Path, *, num_classes: int = 1) -> str:
+    """Write weights of a small network that finds some boxes in every frame; returns the path."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = detectors.build("tridos-nano", num_classes=num_classes)
+    enliven(network, seed=5)
+    head = network.head
+    head.reg_preds[0].weight.data *= 0.1
+    head.obj_preds[0].bias.data.fill_(-2.0)
+    head.cls_preds[0].bias.data.fill_(1.0)
+    state_dict.save(network.state_dict(), path, metadata={"trained_on": "nothing"})
+    return str(path)
+
+
+def video(path: Path) -> list[tuple[Fraction, tuple[int, int]]]:
+    """Time in seconds and (width, height) of every frame that can be decoded."""
+    with av.open(str(path)) as container:
+        return [(f.pts * f.time_base, (f.width, f.height)) for f in container.decode(video=0)]
+
+
+def lines(folder: Path) -> list[dict]:
+    """The records of results.jsonl."""
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def report(folder: Path) -> dict:
+    """run.json."""
+    return json.loads((folder / "run.json").read_text())
+
+
+def detections(folder: Path) -> list[dict]:
+    """detections.json."""
+    return json.loads((folder / "detections.json").read_text())
+
+
+def check_consistent(folder: Path) -> int:
+    """Assert that all outputs are valid and tell of the same frames; returns their number."""
+    assert sorted(path.name for path in folder.iterdir() if path.name != "metrics.json") == sorted(OUTPUTS)
+    records = lines(folder)
+    assert [record["frame"] for record in records] == list(range(len(records)))
+    assert len(video(folder / "annotated.mp4")) == len(records)
+    assert len(detections(folder)) == sum(len(record["detections"]) for record in records)
+    followed = sum(track["state"] != "tentative" for record in records for track in record["tracks"])
+    rows = (folder / "tracks.txt").read_text().splitlines()
+    assert [len(row.split(",")) for row in rows] == [10] * followed
+    frames = report(folder)["frames"]
+    assert frames["written"] == len(records)
+    assert frames["decoded"] == frames["written"] + frames["unprocessed"]
+    return len(records)
