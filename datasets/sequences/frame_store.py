@@ -235,21 +235,21 @@ def _claimed(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 def _lock(path: Path, *, wait: bool) -> int | None:
     """Descriptor of the lock file at `path`, made and locked; None if another holds it and not `wait`."""
-    import fcntl
+    from filelock import lock_descriptor
 
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            ours = _is_at(descriptor, path)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+            locked = lock_descriptor(descriptor, blocking=wait)
+            ours = locked and _is_at(descriptor, path)
         except BaseException:
             os.close(descriptor)
             raise
         if ours:
             return descriptor
+        if not locked:
+            os.close(descriptor)
+            return None
         os.close(descriptor)  # its last holder has removed the file: others will lock another one
 
 

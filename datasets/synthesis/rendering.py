@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ import numpy as np
 from datasets.synthesis.scene import SUPPORT, Scene, Target
 from datasets.synthesis.scenery import Ground, Sensor, Sky, camera_path
 from pipeline.system.errors import OutputError, UsageError
+from pipeline.system.files import atomic_write
 
 RING = 6
 """Width in pixels of the ring round the box in which the clutter is measured."""
@@ -216,18 +216,9 @@ def write(scene: Scene, out: str | os.PathLike, *, crf: int = CRF, overwrite: bo
     for path in (video, labels):
         if path.exists() and not overwrite:
             raise OutputError(f"'{path}' exists: give --overwrite or another name")
-    unfinished = {path: path.with_name(f".{path.stem}.unfinished{path.suffix}") for path in (video, labels)}
-    try:
-        truth = _write_video(scene, unfinished[video], video=video, crf=crf)
-        unfinished[labels].write_text(json.dumps(truth, separators=(",", ":")) + "\n")
-        for path, temporary in unfinished.items():
-            os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"cannot write '{video}': {error.strerror}; choose another place") from error
-    finally:
-        for temporary in unfinished.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with atomic_write(labels) as labels_part, atomic_write(video) as video_part:
+        truth = _write_video(scene, video_part, video=video, crf=crf)
+        labels_part.write_text(json.dumps(truth, separators=(",", ":")) + "\n")
     return truth
 
 
@@ -239,7 +230,7 @@ def _write_video(scene: Scene, path: Path, *, video: Path, crf: int) -> dict:
     if not deep and (scene.width % 2 or scene.height % 2):
         raise UsageError(f"H.264 cannot hold {scene.width}x{scene.height}: give an even width and height")
     images, annotations = [], []
-    container_format = "mp4" if path.suffix == ".mp4" else "matroska"
+    container_format = "mp4" if video.suffix == ".mp4" else "matroska"
     try:
         with open(path, "wb") as file, av.open(file, "w", format=container_format) as container:
             stream = container.add_stream("ffv1" if deep else "libx264", rate=scene.rate)

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.system.errors import OutputError, UsageError, WeightsError
+from pipeline.system.files import replace_on_success
 
 if TYPE_CHECKING:
     from detectors.backends.graphs import Graph
@@ -92,9 +93,8 @@ def write(model: Tridos, origin: Origin, folder: Path, *, size: tuple[int, int],
         (folder / MANIFEST).unlink(missing_ok=True)
         for name, graph in graphs(model, size).items():
             _WRITERS[kind](graph, export.file(name))
-        partial = folder / f"{MANIFEST}.part"
-        partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / MANIFEST)
+        with replace_on_success(folder / MANIFEST) as partial:
+            partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     return export
@@ -226,10 +226,3 @@ def require_exportable(name: str, what: str) -> None:
     """Raise UsageError for a detector that has no graphs; `what` asks for them."""
     if name not in NETWORKS:
         raise UsageError(f"{what} is for {' and '.join(NETWORKS)}, not for '{name}'")
-
-
-def facts(export: Export) -> dict[str, Any]:
-    """What run.json says of the network behind an export."""
-    origin = export.origin
-    known = {"name": origin.detector, "weights": str(export.folder), "sha256": origin.sha256}
-    return {**known, "parameters": origin.parameters, "classes": list(origin.classes)}

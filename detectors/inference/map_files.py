@@ -119,17 +119,11 @@ def prepare(images: list[Path], folder: Path, formats: list[str], *, overwrite: 
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file as a whole or not at all. Raises OutputError."""
-    from pipeline.system.files import output_error
+    """Writes a file as a whole or not at all. Raises OutputError."""
+    from pipeline.system.files import atomic_write
 
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_write(path, sync=False) as partial:  # thousands of small files: no wait for the disk each time
+        partial.write_bytes(data)
 
 
 def segment(job: Job, maps: ProbabilityMaps) -> float:

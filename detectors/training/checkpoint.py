@@ -10,6 +10,7 @@ import torch
 
 from detectors.training.recipe import Recipe
 from pipeline.system.errors import OutputError, UsageError, WeightsError
+from pipeline.system.files import replace_on_success
 
 PLACES = ("root", "store")
 """Keys of the section `data` that say where it lies: it may be moved while a run is stopped."""
@@ -23,10 +24,9 @@ def cannot_write(folder: Path, error: Exception) -> OutputError:
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write a state of tensors and plain values. Raises OutputError when it cannot be written."""
-    partial = path.with_suffix(".part")
     try:
-        torch.save(state, partial)
-        partial.replace(path)
+        with replace_on_success(path) as partial:
+            torch.save(state, partial)
     except (OSError, RuntimeError) as error:  # torch reports a full disk in an error of its own
         raise cannot_write(path.parent, error) from error
 

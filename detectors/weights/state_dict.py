@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.system.errors import OutputError, UsageError, WeightsError
+from pipeline.system.files import replace_on_success
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -170,10 +171,9 @@ def save(state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, Any]
         name: (value.half() if half and _fits(value, limit) else value).contiguous().cpu()
         for name, value in state.items()
     }
-    partial = path.with_suffix(".part")
     try:
-        save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in metadata.items()})
-        partial.replace(path)
+        with replace_on_success(path) as partial:
+            save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in metadata.items()})
     except Exception as error:  # safetensors reports a full disk or a missing folder in an error of its own
         raise OutputError(f"cannot write weights {path}: {error}") from error
 

@@ -27,7 +27,7 @@ from pipeline.stages.gaps import DropCounter, GapMarker
 from pipeline.structures.results import STAGE, Result
 from pipeline.structures.tracks import TrackState
 from pipeline.system.errors import MoteError, UsageError, describe
-from pipeline.system.files import fingerprint, output_error
+from pipeline.system.files import atomic_write, fingerprint
 from pipeline.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -323,12 +323,8 @@ def read_record(folder: Path) -> dict:
 
 def _write_json(path: Path, table: dict) -> None:
     """Replace a JSON file as a whole. Raises OutputError."""
-    partial = path.with_name(f"{path.name}.part")
-    try:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
 
 
 def _versions() -> dict[str, str]:

@@ -9,13 +9,13 @@ the length that it has opened the array with; it opens it again to see more.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from pipeline.system.files import replace_on_success
 
 LEVEL = 1
 """Of zstd; a higher one saves little of noisy frames and takes longer."""
@@ -100,12 +100,7 @@ class AppendableArray:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put a file in its place as a whole; after an error the old one is there."""
-    partial = path.with_name(f"{path.name}.part")
-    try:
+    """Replaces a file as a whole. Raises OSError, which leaves the old one."""
+    # Chunks are written several times a second: waiting for the disk each time would slow the run down.
+    with replace_on_success(path, sync=False) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise

@@ -16,7 +16,7 @@ from pipeline.sinks.record_file import RecordFile
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
-from pipeline.system.files import output_error
+from pipeline.system.files import atomic_write, output_error
 
 _COCO_HEAD, _COCO_TAIL = b"[", b"\n]\n"
 
@@ -46,6 +46,8 @@ class CocoSink:
         category_id: Mapping[int, int] | None = None,
     ):
         self.path = Path(path)
+        # Open for the length of the run and complete after every record, so `recover` can use it: not the
+        # block of an `atomic_write`, whose part is removed if the run fails.
         self._part = self.path.with_name(self.path.name + ".part")
         self._image_id = image_id or (lambda frame: frame.index + 1)
         self._category_id = category_id
@@ -88,24 +90,18 @@ class CocoSink:
 
 def join_coco(paths: Iterable[Path], target: Path) -> None:
     """Write the results in files of `CocoSink`, one after the other, to `target`. Raises OutputError."""
-    partial = target.with_name(f"{target.name}.part")
-    try:
-        with partial.open("wb") as whole:
-            whole.write(b"[")
-            separator = b""
-            for path in paths:
-                with path.open("rb") as file:
-                    rest = os.fstat(file.fileno()).st_size - len(_COCO_HEAD) - len(_COCO_TAIL)
-                    whole.write(separator * (rest > 0))
-                    separator = separator or b"," * (rest > 0)
-                    file.seek(len(_COCO_HEAD))
-                    while rest > 0:
-                        rest -= whole.write(file.read(min(rest, 1 << 20)))
-            whole.write(_COCO_TAIL)
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise output_error(target, error) from error
+    with atomic_write(target) as partial, partial.open("wb") as whole:
+        whole.write(b"[")
+        separator = b""
+        for path in paths:
+            with path.open("rb") as file:
+                rest = os.fstat(file.fileno()).st_size - len(_COCO_HEAD) - len(_COCO_TAIL)
+                whole.write(separator * (rest > 0))
+                separator = separator or b"," * (rest > 0)
+                file.seek(len(_COCO_HEAD))
+                while rest > 0:
+                    rest -= whole.write(file.read(min(rest, 1 << 20)))
+        whole.write(_COCO_TAIL)
 
 
 def coco_results(

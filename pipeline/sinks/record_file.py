@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.system.errors import OutputError
-from pipeline.system.files import _lock, output_error, require_present
+from pipeline.system.files import output_error, require_present, try_lock
 
 
 class RecordFile:
@@ -26,7 +26,7 @@ class RecordFile:
             self._file = open(path, mode, buffering=0)  # noqa: SIM115 - closed by the sink that opened it
         except OSError as error:
             raise output_error(path, error) from error
-        if alone and not _lock(self._file.fileno()):
+        if alone and not try_lock(self._file.fileno()):
             self._file.close()
             raise OutputError(f"cannot write {path}: another run writes to it; use another --output")
         try:

@@ -18,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
-from pipeline.system.files import output_error, require_present
+from pipeline.system.files import atomic_write, output_error, require_present
 from pipeline.system.signals import defer_signals
 
 log = logging.getLogger(__name__)
@@ -250,28 +250,34 @@ def as_ordinary(path: Path) -> int:
     Nothing is coded anew, times stay, and half a fragment is left out. Before the first whole one the file
     stays as it is, and the number is 0. Raises OutputError where the file cannot be written.
     """
-    partial = path.with_name(f"{path.name}.part")
     try:
-        with av.open(f"file:{path}") as given, av.open(f"file:{partial}", "w", format="mp4") as made:
-            stream = given.streams.video[0]
-            if stream.codec_context is None:  # the header is cut off before the codec
-                return 0
-            copy = made.add_stream_from_template(stream)
-            copy.time_base = stream.time_base
-            count = 0
-            for packet in _whole_packets(given, stream):
-                packet.stream = copy
-                made.mux(packet)
-                count += 1
-        if count:
-            partial.replace(path)
-        return count
-    except (av.error.InvalidDataError, av.error.EOFError, IndexError):  # there is not even a header
+        with atomic_write(path) as partial:
+            return _remux(path, partial)
+    except (av.error.InvalidDataError, av.error.EOFError, IndexError):  # no header, or no whole fragment
         return 0
-    except (av.error.FFmpegError, OSError) as error:
+    except av.error.FFmpegError as error:
         raise output_error(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _remux(fragmented: Path, ordinary: Path) -> int:
+    """Copies the whole fragments of a video into an ordinary mp4; returns the number of frames.
+
+    Raises IndexError if there is none.
+    """
+    with av.open(f"file:{fragmented}") as given, av.open(f"file:{ordinary}", "w", format="mp4") as made:
+        stream = given.streams.video[0]
+        if stream.codec_context is None:
+            raise IndexError("the header is cut off before the codec")
+        copy = made.add_stream_from_template(stream)
+        copy.time_base = stream.time_base
+        count = 0
+        for packet in _whole_packets(given, stream):
+            packet.stream = copy
+            made.mux(packet)
+            count += 1
+    if not count:
+        raise IndexError("no whole fragment")
+    return count
 
 
 def _whole_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:

@@ -1,14 +1,13 @@
-"""Whether a file is still the same, found out without reading all of it."""
+"""Files: atomic replacement, locks, fingerprints, and errors with a remedy."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,53 +27,103 @@ _REMEDIES = {
     errno.EFBIG: "the system's limit on file sizes was reached; what was written before is kept",
 }
 
-
-_PART = 1 << 20
-"""Bytes at the start and at the end that are looked at."""
+_EDGE = 1 << 20
+"""Bytes at the start and at the end of a file that its fingerprint covers."""
 
 
 def fingerprint(location: str) -> str | None:
-    """SHA-256 of the size, the first and the last megabyte of a file; None for what is no regular file."""
+    """Returns the SHA-256 of the size, the first and the last MiB of a file; None if it is no regular file.
+
+    Fast for files of any size, since at most 2 MiB are read.
+    """
     path = Path(location)
     try:
         if not path.is_file():
             return None
         size = path.stat().st_size
         with path.open("rb") as file:
-            digest = hashlib.sha256(f"{size} ".encode() + file.read(_PART))
-            file.seek(max(_PART, size - _PART))
-            digest.update(file.read(_PART))
-    except (OSError, ValueError):  # ValueError: an address with a NUL in it
+            digest = hashlib.sha256(f"{size} ".encode() + file.read(_EDGE))
+            file.seek(max(_EDGE, size - _EDGE))
+            digest.update(file.read(_EDGE))
+    except (OSError, ValueError):  # ValueError: a NUL character in the name
         return None
     return digest.hexdigest()
 
 
 def output_error(path: Path, error: Exception) -> OutputError:
-    """The error for the file at `path`, in one line with a remedy."""
+    """Returns the OutputError for a failure to write `path`, with a remedy if the cause is a known one."""
     number = getattr(error, "errno", None)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    remedy = _REMEDIES.get(number)
+    remedy = _REMEDIES.get(number) if number is not None else None
     return OutputError(f"cannot write {path}: {reason}" + (f"; {remedy}" if remedy else ""))
 
 
+@contextmanager
+def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yields a temporary path; its file replaces `path` if the block ends without an exception.
+
+    Like `replace_on_success`, but an OSError in the block, or of the replacement, becomes an OutputError with
+    a remedy.
+    """
+    try:
+        with replace_on_success(path, sync=sync) as partial:
+            yield partial
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+@contextmanager
+def replace_on_success(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yields a temporary path; its file replaces `path` if the block ends without an exception.
+
+    The temporary file lies beside `path` and has its name with ".part" added; after an exception it is
+    removed and `path` is unchanged, so readers find the old content or the new one, never a mixture. With
+    `sync` this holds for a power failure, too, at the cost of waiting for the disk; without it only for the
+    death of the process. Raises OSError if the file cannot be replaced.
+    """
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        yield partial
+        if sync:
+            with partial.open("r+b") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+        if sync:
+            _sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, if the system can do that."""
+    with suppress(OSError):  # Windows opens no folders, and some network file systems synchronise none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def require_present(file: IO[bytes]) -> None:
-    """Raise OSError for an open file that was deleted: what is written to it goes nowhere."""
+    """Raises OSError (ESTALE) if an open file was deleted, since what is written to it would be lost."""
     if os.fstat(file.fileno()).st_nlink == 0:
         raise OSError(errno.ESTALE, "it was deleted while it was written")
 
 
 @contextmanager
 def require_idle(path: Path) -> Iterator[None]:
-    """A block in which no run writes to its results.jsonl, which may be missing, or to a folder of pieces.
+    """Holds the lock of a run's results.jsonl, or of its folder of rotated files, during the block.
 
-    Raises UsageError where one does, and OutputError for a file that cannot be opened.
+    A missing `path` belongs to no run and is not locked. Raises UsageError if a run holds the lock, and
+    OutputError if `path` cannot be opened.
     """
     if not path.exists():
         yield
         return
-    descriptor = _opened(path)
+    descriptor = _open_for_lock(path)
     try:
-        if not _lock(descriptor):
+        if not try_lock(descriptor):
             folder = path if path.is_dir() else path.parent
             raise UsageError(f"the run in {folder} is still going: wait for its end, or stop it first")
         yield
@@ -83,34 +132,41 @@ def require_idle(path: Path) -> Iterator[None]:
 
 
 def lock_folder(folder: Path) -> int:
-    """Lock a folder until the descriptor that is returned is closed; OutputError where another run has it."""
-    descriptor = _opened(folder)
-    if not _lock(descriptor):
+    """Locks a folder until the returned file descriptor is closed.
+
+    Raises OutputError if another run holds the lock or the folder cannot be opened.
+    """
+    descriptor = _open_for_lock(folder)
+    if not try_lock(descriptor):
         os.close(descriptor)
         raise OutputError(f"cannot write {folder}: another run writes to it; use another --output")
     return descriptor
 
 
-def _opened(path: Path) -> int:
+def _open_for_lock(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY)
     except OSError as error:
         raise output_error(path, error) from error
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock an open file until it is closed, by a death of the process, too; False if another one has it."""
+def try_lock(descriptor: int) -> bool:
+    """Locks an open file or folder; returns False if it is locked through another descriptor.
+
+    The lock ends when the descriptor is closed, at the latest with the process, however it dies. It is taken
+    on the output itself, not on a lock file beside it, which a killed run would leave behind. On file
+    systems without locks the result is True.
+    """
+    from filelock import lock_descriptor  # takes 20 ms to import, which `--help` need not pay
+
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(descriptor, blocking=False)
     except OSError:  # some network file systems have no locks
-        pass
-    return True
+        return True
 
 
 def read_text(path: Path, *, kind: str) -> str:
-    """A text file. Raises UsageError, which calls it a `kind`, when it cannot be read."""
+    """Returns the content of a UTF-8 text file. Raises UsageError, which calls it a `kind`, if that fails."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -119,10 +175,10 @@ def read_text(path: Path, *, kind: str) -> str:
 
 
 def load_json(path: Path, *, kind: str) -> Any:
-    """What a JSON file holds. Raises UsageError, which calls the file `kind` (a plural), when it cannot."""
+    """Returns the content of a JSON file. Raises UsageError, naming its `kind` (plural), if it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {kind} {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: also for numbers of thousands of digits
+    except (ValueError, RecursionError) as error:  # ValueError also for numbers with thousands of digits
         raise UsageError(f"{kind} {path} are not JSON: {error}") from error

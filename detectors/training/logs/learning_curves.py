@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.system.files import replace_on_success
+
 SCORES = {
     "ap50": "AP50",
     "best_f1": "best F1",
@@ -47,9 +49,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, terms: Sequence[str])
     for axes in (losses, scores):
         if axes.lines:
             axes.legend()
-    partial = path.with_suffix(".part")
-    figure.savefig(partial, format="png", dpi=110)
-    partial.replace(path)
+    with replace_on_success(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

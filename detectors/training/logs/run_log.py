@@ -16,6 +16,7 @@ from typing import Any
 
 from detectors.training.logs.learning_curves import draw
 from detectors.training.logs.tensorboard import EventFile
+from pipeline.system.files import replace_on_success
 
 EVENTS = "events.out.tfevents"
 
@@ -96,7 +97,6 @@ def cut(path: Path, step: int) -> list[dict[str, Any]]:
             break
         if row["step"] <= step:
             rows.append(row)
-    partial = path.with_suffix(".part")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(path)
+    with replace_on_success(path) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return rows

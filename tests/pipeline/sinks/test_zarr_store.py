@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +22,7 @@ from pipeline.sources.opening import open_source
 from pipeline.structures.detections import Detections
 from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.errors import OutputError
+from pipeline.system.files import replace_on_success
 from tests.support.bright_segmenter import add_segmenters, save_bright
 from tests.support.outputs import lines, scene
 from tests.support.zarr_stores import (
@@ -195,12 +194,14 @@ def test_many_streams_have_a_store_each(mote, process, clip, nano_weights, origi
 def at_every_moment(function):
     """Call a function after every file that is put in its place within the block."""
 
-    def noticed(source, target):
-        os.replace(source, target)
+    @contextmanager
+    def noticed(path, **options):
+        with replace_on_success(path, **options) as partial:
+            yield partial
         function()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(appendable_array, "os", SimpleNamespace(replace=noticed))
+        patch.setattr(appendable_array, "replace_on_success", noticed)
         yield
 
 
