@@ -160,8 +160,8 @@ class StreamingDetector:
         gains nothing from a second thread in each operation, has one for each half.
         """
         if self.device.type == "cuda":
-            return "late"
-        return "threads" if torch.get_num_threads() == 1 and core_count() > 1 else "one"
+            return "delayed"
+        return "threaded" if torch.get_num_threads() == 1 and core_count() > 1 else "sequential"
 
     def pixels(self, frames: tuple[Frame, ...]) -> Tensor:
         """The next frames of the sequence as network input, (B, 3, H, W) float32; what follows is `push`.

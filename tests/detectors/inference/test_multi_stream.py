@@ -92,7 +92,7 @@ def of_turns(shared, turns):
     return found, notes
 
 
-@pytest.mark.parametrize("halves", ["one", "threads", "late"])
+@pytest.mark.parametrize("halves", ["sequential", "threaded", "delayed"])
 def test_frames_of_other_sizes_and_depths_share_the_network(halves, load, mixed, monkeypatch):
     expected = [alone(load, sequence) for sequence in mixed]
     batches = []
@@ -126,7 +126,7 @@ def test_each_half_has_a_thread_where_that_pays(load, mixed, monkeypatch):
         monkeypatch.setattr(
             streaming.StreamingDetector, {"begin": "pixels", "finish": "finish"}[name], noting
         )
-    monkeypatch.setattr(streaming.StreamingDetector, "halves", "threads")
+    monkeypatch.setattr(streaming.StreamingDetector, "halves", "threaded")
     of_turns(
         MultiStreamDetector(load(), 2), [([(0, a), (1, b)], None) for a, b in zip(*mixed[:2], strict=True)]
     )

@@ -160,13 +160,13 @@ def steps(count, halves):
 
 
 def test_halves_follow_each_other_where_nothing_else_pays():
-    assert steps(2, "one") == ["begin 0", "finish 0", "got 0", "begin 1", "finish 1", "got 1"]
+    assert steps(2, "sequential") == ["begin 0", "finish 0", "got 0", "begin 1", "finish 1", "got 1"]
 
 
 def test_an_item_is_given_late_when_the_next_one_is_on_its_way():
-    assert steps(2, "late") == ["begin 0", "finish 0", "begin 1", "finish 1", "got 0", "got 1"]
-    assert steps(1, "late") == ["begin 0", "finish 0", "got 0"]
-    assert steps(0, "late") == []
+    assert steps(2, "delayed") == ["begin 0", "finish 0", "begin 1", "finish 1", "got 0", "got 1"]
+    assert steps(1, "delayed") == ["begin 0", "finish 0", "got 0"]
+    assert steps(0, "delayed") == []
 
 
 def test_one_item_is_held_back_and_no_more():
@@ -245,10 +245,10 @@ def test_a_deep_picture_means_the_same_as_a_shallow_one(model):
     assert torch.allclose(raws(streaming(model), shallow, 1), raws(streaming(model), deep, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("halves", ["threads", "late"])
+@pytest.mark.parametrize("halves", ["threaded", "delayed"])
 def test_the_halves_give_the_same_however_they_are_arranged(halves, model, monkeypatch):
     sequence = frames(6)
-    monkeypatch.setattr(StreamingDetector, "halves", "one")
+    monkeypatch.setattr(StreamingDetector, "halves", "sequential")
     expected = raws(streaming(model), sequence, 2)
     monkeypatch.setattr(StreamingDetector, "halves", halves)
     assert torch.equal(raws(streaming(model), sequence, 2), expected)
@@ -256,7 +256,12 @@ def test_the_halves_give_the_same_however_they_are_arranged(halves, model, monke
 
 @pytest.mark.parametrize(
     ("device", "threads", "cores", "halves"),
-    [("cuda", 1, 2, "late"), ("cpu", 1, 2, "threads"), ("cpu", 2, 2, "one"), ("cpu", 1, 1, "one")],
+    [
+        ("cuda", 1, 2, "delayed"),
+        ("cpu", 1, 2, "threaded"),
+        ("cpu", 2, 2, "sequential"),
+        ("cpu", 1, 1, "sequential"),
+    ],
 )
 def test_a_narrow_network_takes_two_threads_and_a_gpu_works_ahead(
     device, threads, cores, halves, model, monkeypatch
