@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pipeline  # noqa: F401  # sets GOMP_SPINCOUNT, which torch reads when it is loaded
+
 if TYPE_CHECKING:
     from detectors.networks.registry import (
         DETECTORS,

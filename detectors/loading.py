@@ -18,11 +18,12 @@ from detectors.networks import registry
 from detectors.networks.segmenters.base import Segmenter
 from detectors.weights import restore, zoo
 from pipeline.config.schema import ComponentsConfig, DetectorConfig, SegmentationConfig, SegmenterConfig
-from pipeline.structures.protocols import Detector
+from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
+from pipeline.structures.protocols import Detector, SegmentStage
 from pipeline.system.errors import UsageError, WeightsError
 
 
-def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detector, dict]:
+def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detector, DetectorInfo]:
     """The network with its weights, and what run.json says of it.
 
     `maps` asks it for score maps, too; networks of mmdet have none.
@@ -50,25 +51,29 @@ def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detect
     torch.set_num_threads(threads)
     classes = list(entry.classes) if entry else [f"class {n}" for n in range(model.num_classes)]
     config = replace(config, enlarge=_enlargement(config, model, path))
-    facts = {
-        **_facts(name, chosen, path, model),
-        "classes": classes,
-        "device": str(device),
-        "precision": config.precision,
-        "threads": torch.get_num_threads(),
-        "enlarge": config.enlarge,
-        "backend": backend,
-    }
+    info = DetectorInfo(
+        **_identity(name, chosen, path, model),
+        classes=tuple(classes),
+        device=str(device),
+        precision=config.precision,
+        threads=torch.get_num_threads(),
+        enlarge=config.enlarge,
+        backend=backend,
+    )
     if backend != "torch":
         origin = exported.origin_of(name, chosen, path, model, tuple(classes))
         model = runtimes.from_model(model, origin, backend, threads=threads, cache=config.cache)
     if name not in registry.SEGMENTERS:
-        return StreamingDetector(model, config, device, maps=maps), facts
+        return StreamingDetector(model, config, device, maps=maps), info
     segmenter = _segmenter(name, model, config, config, maps=maps)
-    return SegmentingDetector(segmenter, conf=config.conf), {**facts, **_map_facts(config)}
+    return SegmentingDetector(segmenter, conf=config.conf), replace(
+        info, segmenter=True, **_map_options(config)
+    )
 
 
-def _load_exported(name: str, folder: Path, config: DetectorConfig, *, maps: bool) -> tuple[Detector, dict]:
+def _load_exported(
+    name: str, folder: Path, config: DetectorConfig, *, maps: bool
+) -> tuple[Detector, DetectorInfo]:
     """A detector from graphs that were exported before, in a folder, and what run.json says of it."""
     export = exported.read(folder)
     if name != export.origin.detector:
@@ -84,27 +89,34 @@ def _load_exported(name: str, folder: Path, config: DetectorConfig, *, maps: boo
     torch.set_num_threads(threads)
     scale = 0.0 if config.network_size() else config.enlarge or export.origin.enlarge
     model = runtimes.from_folder(export, backend, threads=threads)
-    facts = {
-        **exported.facts(export),
-        "device": str(device),
-        "precision": config.precision,
-        "threads": threads,
-        "enlarge": scale,
-        "backend": backend,
-    }
-    return StreamingDetector(model, replace(config, enlarge=scale), device, maps=maps), facts
+    origin = export.origin
+    info = DetectorInfo(
+        name=origin.detector,
+        weights=str(export.folder),
+        sha256=origin.sha256,
+        parameters=origin.parameters,
+        classes=origin.classes,
+        device=str(device),
+        precision=config.precision,
+        threads=threads,
+        enlarge=scale,
+        backend=backend,
+    )
+    return StreamingDetector(model, replace(config, enlarge=scale), device, maps=maps), info
 
 
 def load_segmenters(
     config: SegmentationConfig, detector: DetectorConfig, *, maps: bool = False
-) -> tuple[list[FrameSegmenter], list[dict]]:
+) -> tuple[list[SegmentStage], list[SegmenterInfo]]:
     """The networks that run beside a detector, in their order, and what run.json says of each.
 
     `maps` asks them for their probability maps, too.
     Raises UsageError for names that are unknown or given twice, WeightsError, and what the network raises.
     """
     mmdet = detector.name.startswith(registry.MMDET)
-    segmenters, facts, names = [], [], [detector.name if mmdet else registry.canonical(detector.name)]
+    segmenters: list[SegmentStage] = []
+    infos: list[SegmenterInfo] = []
+    names = [detector.name if mmdet else registry.canonical(detector.name)]
     for row in config.segmenters:
         name = registry.canonical_segmenter(row.name)
         if name in names:
@@ -116,8 +128,9 @@ def load_segmenters(
         model, path, _ = restore.network(name, chosen)
         row = replace(row, enlarge=_enlargement(row, model, path))
         segmenters.append(_segmenter(name, model, row, detector, maps=maps))
-        facts.append({**_facts(name, chosen, path, model), "enlarge": row.enlarge, **_map_facts(row)})
-    return segmenters, facts
+        identity = _identity(name, chosen, path, model)
+        infos.append(SegmenterInfo(**identity, enlarge=row.enlarge, **_map_options(row)))
+    return segmenters, infos
 
 
 def _segmenter(
@@ -151,7 +164,7 @@ def _enlargement(config: DetectorConfig | SegmenterConfig, model: torch.nn.Modul
     return config.enlarge or restore.enlargement(path)
 
 
-def _facts(name: str, chosen: str, path: Path, model: torch.nn.Module) -> dict[str, Any]:
+def _identity(name: str, chosen: str, path: Path, model: torch.nn.Module) -> dict[str, Any]:
     return {
         "name": name,
         "weights": chosen,
@@ -160,7 +173,7 @@ def _facts(name: str, chosen: str, path: Path, model: torch.nn.Module) -> dict[s
     }
 
 
-def _map_facts(config: DetectorConfig | SegmenterConfig) -> dict[str, Any]:
+def _map_options(config: DetectorConfig | SegmenterConfig) -> dict[str, Any]:
     components: ComponentsConfig = config.components
     return {
         "size": config.size,

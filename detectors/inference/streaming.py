@@ -19,10 +19,10 @@ from detectors.inference import postprocess as suppression
 from detectors.inference.normalisation import to_network_input
 from detectors.inference.score_maps import DETECTOR, of_cells
 from detectors.networks.tridos import Tridos
-from detectors.networks.tridos.optimised import fused
+from detectors.networks.tridos.optimised.fused import FusedTridos
 from pipeline.config.schema import DetectorConfig
 from pipeline.imaging.geometry import Geometry
-from pipeline.imaging.intensity_scaling import network_pictures
+from pipeline.imaging.intensity_scaling import network_images
 from pipeline.stages.overlap import Schedule, run_two_phase
 from pipeline.structures.boxes import clip
 from pipeline.structures.detections import Detections
@@ -74,7 +74,7 @@ def optimise_for_inference(
     """A network in evaluation mode in the form and the number format that a run computes it in."""
     if type(model) is not Tridos:  # arranged already, or computed by another runtime
         return model
-    network = fused(model, dtype=PRECISIONS[precision] or torch.float32)
+    network = FusedTridos(model, dtype=PRECISIONS[precision] or torch.float32)
     if compiled:
         network.compile_parts()
     return network
@@ -175,7 +175,7 @@ class StreamingDetector:
                 self.stream.reset()
         if self._geometry is None:
             self._geometry = self.geometry(frames[0])
-        pictures, full_scale = network_pictures(frames)
+        pictures, full_scale = network_images(frames)
         pictures = [self._geometry.apply(picture, full_scale=full_scale) for picture in pictures]
         return to_network_input(pictures, full_scale=full_scale, device=self.device)
 

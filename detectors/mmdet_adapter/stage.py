@@ -17,9 +17,10 @@ from detectors.mmdet_adapter import checkpoints, configuration, installation
 from detectors.networks.registry import MMDET
 from detectors.weights.zoo import sha256
 from pipeline.config.schema import DetectorConfig
-from pipeline.imaging.intensity_scaling import network_pictures
+from pipeline.imaging.intensity_scaling import network_images
 from pipeline.structures.boxes import clip
 from pipeline.structures.detections import Detections
+from pipeline.structures.detector_info import DetectorInfo
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections
 from pipeline.system.errors import UsageError, WeightsError
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
-def picture(frame: Frame) -> np.ndarray:
+def to_bgr(frame: Frame) -> np.ndarray:
     """(H, W, 3) uint8 in B, G, R order, as mmdet reads files; grey is replicated.
 
     More than 8 bits are scaled down to 8, so that the full scale of the frame becomes 255: the normalisation
     in mmdet's configurations is made for that.
     """
-    (image,), full_scale = network_pictures([frame])
+    (image,), full_scale = network_images([frame])
     if full_scale != 255:
         scale = np.float32(255 / full_scale)
         image = np.rint(image * scale).clip(0, 255).astype(np.uint8)
@@ -42,7 +43,7 @@ def picture(frame: Frame) -> np.ndarray:
     return np.stack(planes, axis=-1)
 
 
-def detections(found: Any, frame: Frame, *, conf: float) -> Detections:
+def to_detections(found: Any, frame: Frame, *, conf: float) -> Detections:
     """`pred_instances` of a sample (boxes in pixels of the frame) as Detections of score `conf` or more.
 
     Best first and cut to the picture; what is empty then, or not a number, is left out.
@@ -82,13 +83,13 @@ class MmdetDetector:
     @torch.inference_mode()
     def __call__(self, frames: tuple[Frame, ...]) -> list[Detections]:
         """What is in each of the frames."""
-        packed = [self._pipeline({"img": picture(frame), "img_id": frame.index}) for frame in frames]
+        packed = [self._pipeline({"img": to_bgr(frame), "img_id": frame.index}) for frame in frames]
         batch = {key: [one[key] for one in packed] for key in ("inputs", "data_samples")}
         dtype = PRECISIONS[self._ours.precision]
         with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             samples = self.model.test_step(batch)
         return [
-            detections(sample.pred_instances, frame, conf=self._ours.conf)
+            to_detections(sample.pred_instances, frame, conf=self._ours.conf)
             for sample, frame in zip(samples, frames, strict=True)
         ]
 
@@ -102,7 +103,7 @@ class MmdetDetector:
                 yield FrameDetections(frame, row, False, spent)
 
 
-def load(config: DetectorConfig) -> tuple[MmdetDetector, dict]:
+def load(config: DetectorConfig) -> tuple[MmdetDetector, DetectorInfo]:
     """The detector of a configuration named `mmdet:CONFIG.py`, and what run.json says of it.
 
     Raises UsageError for a configuration that cannot be read or describes no detector, WeightsError for
@@ -124,18 +125,18 @@ def load(config: DetectorConfig) -> tuple[MmdetDetector, dict]:
     model = _build(described, path)
     checkpoint = checkpoints.read(weights)
     checkpoints.fill(model, checkpoint, weights)
-    facts = {
-        "name": config.name,
-        "weights": config.weights,
-        "sha256": sha256(weights),
-        "classes": _classes(described, checkpoint, model),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "device": str(device),
-        "precision": config.precision,
-        "threads": torch.get_num_threads(),
-        "enlarge": config.enlarge,
-    }
-    return MmdetDetector(model, described, config, device), facts
+    info = DetectorInfo(
+        name=config.name,
+        weights=config.weights,
+        sha256=sha256(weights),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        classes=tuple(_classes(described, checkpoint, model)),
+        device=str(device),
+        precision=config.precision,
+        threads=torch.get_num_threads(),
+        enlarge=config.enlarge,
+    )
+    return MmdetDetector(model, described, config, device), info
 
 
 def _build(config: Config, path: Path) -> torch.nn.Module:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from pipeline.structures.detections import Detections
+from pipeline.structures.detections import Detections, ScoreMap, Segments
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections
 from pipeline.structures.tracks import Tracks
@@ -22,6 +22,16 @@ class Detector(Protocol):
 
     def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[FrameDetections]:
         """The frames of a sequence, in order and in groups, with what is in each."""
+
+
+class SegmentStage(Protocol):
+    """A single-frame segmenter that runs beside a detector."""
+
+    name: str
+    """Key of its segments and score maps in the results."""
+
+    def __call__(self, frames: Sequence[Frame]) -> list[tuple[Segments, ScoreMap | None]]:
+        """Returns the segments of each frame, and its probability map if maps are kept."""
 
 
 class Tracker(Protocol):

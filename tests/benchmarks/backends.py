@@ -24,7 +24,7 @@ from torch import Tensor
 
 import detectors
 from detectors.backends import export_folder, runtimes
-from detectors.networks.tridos.optimised import fused
+from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.weights import restore, state_dict, zoo
 from pipeline.config.schema import parse_size
 from pipeline.system import cli
@@ -84,7 +84,7 @@ def measure(options: argparse.Namespace) -> str:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as place:
         model, origin = network(options.detector, Path(place))
-        steps = {"torch": fused(model).stream().push}  # the form that a run computes
+        steps = {"torch": FusedTridos(model).stream().push}  # the form that a run computes
         for name in options.backends or ("onnxruntime", "openvino"):
             other = runtimes.from_model(model, origin, name, threads=options.threads, cache=place)
             steps[name] = other.stream().push

@@ -35,11 +35,12 @@ import detectors
 from detectors.backends.devices import core_count, pick_device, thread_count
 from detectors.inference.streaming import PRECISIONS
 from detectors.networks.tridos import Tridos
-from detectors.networks.tridos.optimised import fused
+from detectors.networks.tridos.optimised.fused import FusedTridos
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
 from pipeline.runner.multi import run_many
 from pipeline.runner.single import run
+from run_pipeline import parts
 from tests.benchmarks.stage_times import STAGES, of_stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,7 @@ def ways(model: Tridos) -> dict[str, Step]:
     half = {"fp16": torch.float16} if next(model.parameters()).is_cuda else {}
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, **half}
     steps = {PLAIN: plain_way(model), "stream": model.stream().push}
-    return steps | {name: fused(model, dtype=dtype).stream().push for name, dtype in dtypes.items()}
+    return steps | {name: FusedTridos(model, dtype=dtype).stream().push for name, dtype in dtypes.items()}
 
 
 def seconds(step: Step, frames: Tensor) -> float:
@@ -150,7 +151,7 @@ def batch_rows(name: str, size: str, options: argparse.Namespace) -> list[str]:
     """Frames a second of the fused network, fed from memory, against the frames in a batch."""
     device = pick_device(options.device)
     dtype = PRECISIONS[options.precision] or torch.float32
-    model = fused(detectors.build(name).eval().to(device), dtype=dtype)
+    model = FusedTridos(detectors.build(name).eval().to(device), dtype=dtype)
     torch.set_num_threads(options.threads or thread_count(model))
     width, height = map(int, size.split("x"))
     rows = []
@@ -185,8 +186,8 @@ def whole_job(options: argparse.Namespace, batch: int = 0) -> str:
     for _ in range(options.jobs):
         with tempfile.TemporaryDirectory() as folder:
             config = build(RunConfig, settings(options, folder, batch))
-            outcome = run(options.video, config, progress="off")
-            rates.append(outcome.decoded / outcome.seconds)
+            record = run(options.video, config, parts(), progress="off")
+            rates.append(record.decoded / record.seconds)
     what = f"whole job, `tridos-nano`, {Path(options.video).name}" + (f", batch {batch}" if batch else "")
     return f"{what}: {statistics.median(rates):.1f} frames/s"
 
@@ -197,8 +198,8 @@ def many_streams(options: argparse.Namespace) -> str:
     for _ in range(options.jobs):
         with tempfile.TemporaryDirectory() as folder:
             config = build(RunConfig, settings(options, folder))
-            summary = run_many([options.video] * options.streams, config, progress="off")
-            written = sum(outcome.written for outcome in summary.outcomes.values())
+            summary = run_many([options.video] * options.streams, config, parts(), progress="off")
+            written = sum(record.written for record in summary.outcomes.values())
             rates.append(written / summary.seconds)
     return f"{options.streams} streams, `tridos-nano`: {statistics.median(rates):.1f} frames/s together"
 

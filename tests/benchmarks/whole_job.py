@@ -28,6 +28,7 @@ from pipeline.sources.opening import open_source
 from pipeline.stages.batching import batches
 from pipeline.structures.frame import Frame
 from pipeline.system import cli
+from run_pipeline import parts
 
 DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
@@ -64,10 +65,10 @@ def whole_job(video: str, settings: dict) -> float:
     """Seconds from the first frame to the last file closed; loading the network is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         config = build(RunConfig, {**settings, "output": {"folder": folder, "overwrite": True}})
-        outcome = run(video, config, progress="off")
-    if outcome.failure:
-        raise outcome.failure
-    return outcome.seconds
+        record = run(video, config, parts(), progress="off")
+    if record.failure:
+        raise record.failure
+    return record.seconds
 
 
 def measure(options: argparse.Namespace) -> str:
@@ -79,8 +80,8 @@ def measure(options: argparse.Namespace) -> str:
     config = build(RunConfig, settings)
     with open_source(options.video, max_frames=options.max_frames or None) as source:
         frames, info = list(source), source.info
-    detector, facts = load_detector(config.detector)
-    size = batch_size(config.detector, facts["device"])
+    detector, loaded = load_detector(config.detector)
+    size = batch_size(config.detector, loaded.device)
     detector_alone(detector, frames[: 2 * size], size)  # the first calls set things up
     alone, whole = [], []
     for _ in range(options.repeats):
@@ -89,8 +90,8 @@ def measure(options: argparse.Namespace) -> str:
     first, second = statistics.median(alone), statistics.median(whole)
     return "\n".join(
         [
-            f"{info.name}: {len(frames)} frames of {info.width}x{info.height}; {facts['weights']} by "
-            f"{facts['backend']} on {facts['device']}, batch {size}, {torch.get_num_threads()} threads, "
+            f"{info.name}: {len(frames)} frames of {info.width}x{info.height}; {loaded.weights} by "
+            f"{loaded.backend} on {loaded.device}, batch {size}, {torch.get_num_threads()} threads, "
             f"{options.repeats} repeats",
             f"{'':<15}{'seconds':>9}{'frames/s':>10}",
             f"{'detector alone':<15}{first:>9.2f}{len(frames) / first:>10.1f}",

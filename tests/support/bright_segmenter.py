@@ -31,9 +31,9 @@ class Bright(Segmenter):
 
 def add_segmenters(patch: pytest.MonkeyPatch, *names: str) -> None:
     """Make `Bright` known under the names, for as long as `patch` lasts."""
-    module = types.ModuleType("detectors.bright")
+    module = types.ModuleType("detectors.networks.segmenters.bright")
     module.Bright = Bright
-    patch.setitem(sys.modules, "detectors.bright", module)
+    patch.setitem(sys.modules, "detectors.networks.segmenters.bright", module)
     for name in names:
         patch.setitem(detectors.SEGMENTERS, name, ("bright", "Bright"))
         patch.setitem(detectors.DETECTORS, name, lambda **options: Bright(**options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.imaging.geometry import GREY, Geometry
+from pipeline.imaging.geometry import BORDER_GREY, Geometry
 
 
 def fit(pictures: Tensor, geometry: Geometry) -> Tensor:
@@ -25,7 +25,7 @@ def fit(pictures: Tensor, geometry: Geometry) -> Tensor:
         return pictures
     if geometry.border == "edge":
         return F.pad(pictures, (left, right, top, bottom), mode="replicate")
-    return F.pad(pictures, (left, right, top, bottom), value=GREY)
+    return F.pad(pictures, (left, right, top, bottom), value=BORDER_GREY)
 
 
 def undo(maps: Tensor, geometry: Geometry) -> Tensor:

@@ -5,7 +5,6 @@ Moving Infrared Small Target Detection", IEEE TGRS 2024, doi 10.1109/TGRS.2024.3
 """
 
 from detectors.networks.tridos.network import Tridos
-from detectors.networks.tridos.optimised.fused import FusedTridos, fused
 from detectors.networks.tridos.stream import TridosStream
 
-__all__ = ["FusedTridos", "Tridos", "TridosStream", "fused"]
+__all__ = ["Tridos", "TridosStream"]

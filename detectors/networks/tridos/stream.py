@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pipeline.stages.ring_buffer import Ring
+from pipeline.stages.ring_buffer import RingBuffer
 
 if TYPE_CHECKING:
     from detectors.networks.tridos.features import FrameFeatures
@@ -23,8 +23,8 @@ class TridosStream:
 
     def __init__(self, model: Tridos):
         self.model = model
-        self._features = [Ring(model.frames) for _ in model.features._fields]
-        self._pairs = Ring(model.frames - 1)
+        self._features = [RingBuffer(model.frames) for _ in model.features._fields]
+        self._pairs = RingBuffer(model.frames - 1)
         self.frames_seen = 0
         """Frames pushed since the start of the sequence."""
 
@@ -70,23 +70,23 @@ class TridosStream:
 
         At the start of a sequence there is none, and nothing changes.
         """
-        if self._features[0].newest is None or not count:
+        if self._features[0].latest is None or not count:
             return
-        features = self.model.features(*(ring.newest[None] for ring in self._features))
+        features = self.model.features(*(ring.latest[None] for ring in self._features))
         pairs = self.model.pair_features(features.spatial, features.spatial)
         for _ in range(count):
             self.windows(features, pairs)
 
     def older(self, spatial: Tensor) -> Tensor:
         """Of the next B frames' spatial features (B, C, h, w), those of the frame before each, alike."""
-        before = self._features[0].newest
+        before = self._features[0].latest
         return torch.cat([spatial[:1] if before is None else before[None], spatial[:-1]])
 
     def windows(self, features: FrameFeatures, pairs: Tensor) -> tuple[FrameFeatures, Tensor]:
         """Take in what the next B frames and their pairs decided; returns what `Tridos.join` asks for."""
-        window = type(features)(*(r.windows(x) for r, x in zip(self._features, features, strict=True)))
+        window = type(features)(*(r.push(x) for r, x in zip(self._features, features, strict=True)))
         self.frames_seen += len(pairs)
-        return window, self._pairs.windows(pairs)
+        return window, self._pairs.push(pairs)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from datasets.sequences.clips import read_sequence
 from datasets.synthesis import rendering
 from detectors import evaluate
 from detectors.evaluation import detection
-from detectors.networks.tridos import FusedTridos
+from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.weights import restore
 from pipeline.vid_map_coco import main as vid_map_coco
 from tests.support.outputs import TARGETS, save_nano, scene
@@ -29,7 +29,7 @@ def root(tmp_path_factory):
     tables = []
     for number in (1, 2):
         made = scene(frames=FRAMES, seed=number)
-        rendering.write(made, folder / f"clip{number}.mp4")
+        rendering.write_scene(made, folder / f"clip{number}.mp4")
         tables.append(json.loads((folder / f"clip{number}.json").read_text()))
     (folder / "both.json").write_text(json.dumps(joined(tables)))
     return folder
@@ -53,7 +53,7 @@ def network(nano_weights):
 
 @pytest.fixture(scope="module")
 def dataset(root):
-    return registry.load("coco-video", root, "both.json")
+    return registry.load_dataset("coco-video", root, "both.json")
 
 
 def run(root, weights_file, *arguments: str) -> int:
@@ -65,7 +65,7 @@ def run(root, weights_file, *arguments: str) -> int:
 def test_streamed_and_clip_by_clip_give_the_same_boxes(network, dataset, root, stride):
     record = dataset.records[0]
     sequence = read_sequence(record, root)
-    positions = detection.annotated(record, stride)
+    positions = detection.annotated_positions(record, stride)
     shapes = []
     found = dict(detection.detect_frames(network, sequence, positions))
     alone = {p: next(detection.detect_frames(network, sequence, [p]))[1] for p in positions}
@@ -82,7 +82,7 @@ def test_only_overlapping_windows_are_streamed(network, dataset, root, monkeypat
     used = []
     monkeypatch.setattr(network, "stream", lambda: used.append(1) or type(network).stream(network))
     record = dataset.records[0]
-    list(detection.detect_frames(network, read_sequence(record, root), detection.annotated(record, stride)))
+    list(detection.detect_frames(network, read_sequence(record, root), detection.annotated_positions(record, stride)))
     assert bool(used) == streamed
 
 

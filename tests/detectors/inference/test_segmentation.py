@@ -298,9 +298,9 @@ def test_mirrored_views_are_averaged_when_asked_of_the_detector_and_beside_it(tm
     state_dict.save(detectors.build("rdian").state_dict(), Path(path), metadata={"trained_on": "nothing"})
     config = DetectorConfig(name="rdian", weights=path, device="cpu", flip_averaging=asked)
     row = SegmenterConfig(name="rdian", weights=path, flip_averaging=asked)
-    detector, facts = load_detector(config, maps=True)
+    detector, info = load_detector(config, maps=True)
     nano = DetectorConfig(device="cpu")
-    (beside,), (facts_beside,) = load_segmenters(SegmentationConfig(segmenters=(row,)), nano, maps=True)
+    (beside,), (info_beside,) = load_segmenters(SegmentationConfig(segmenters=(row,)), nano, maps=True)
     noise = np.random.default_rng(1).integers(0, 256, (32, 48), np.uint8)
     expected = ProbabilityMaps(load_segmenter("rdian", path)[0], flip_averaging=asked, device="cpu")(noise)
     (found,) = detector.detect([[frame(noise)]])
@@ -310,7 +310,7 @@ def test_mirrored_views_are_averaged_when_asked_of_the_detector_and_beside_it(tm
     mirrored = np.ascontiguousarray(noise[:, ::-1])
     ((_, turned),) = beside([frame(mirrored)])
     assert np.allclose(turned.values[:, ::-1], grid.values, atol=1e-3) is asked
-    assert facts["flip_averaging"] is facts_beside["flip_averaging"] is asked
+    assert info.flip_averaging is info_beside.flip_averaging is asked
 
 
 # Mistakes

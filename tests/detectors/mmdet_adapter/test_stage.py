@@ -32,12 +32,12 @@ def named(case: mmdet_cases.Case, **more) -> DetectorConfig:
 
 def test_frames_become_pictures_of_eight_bits_in_the_order_of_mmdet():
     grey = np.array([[0, 100], [200, 255]], dtype=np.uint8)
-    assert np.array_equal(stage.picture(frame_of(grey)), np.dstack([grey] * 3))
+    assert np.array_equal(stage.to_bgr(frame_of(grey)), np.dstack([grey] * 3))
     colour = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    assert np.array_equal(stage.picture(frame_of(colour)), colour[..., ::-1])
+    assert np.array_equal(stage.to_bgr(frame_of(colour)), colour[..., ::-1])
     deep = np.array([[0, 8192], [16383, 32]], dtype=np.uint16)
-    assert stage.picture(frame_of(deep, bits=14))[..., 0].tolist() == [[0, 128], [255, 0]]
-    assert stage.picture(frame_of(grey, bits=8)).dtype == stage.picture(frame_of(deep, bits=14)).dtype
+    assert stage.to_bgr(frame_of(deep, bits=14))[..., 0].tolist() == [[0, 128], [255, 0]]
+    assert stage.to_bgr(frame_of(grey, bits=8)).dtype == stage.to_bgr(frame_of(deep, bits=14)).dtype
 
 
 def test_boxes_are_cut_sorted_and_those_without_sense_left_out():
@@ -47,7 +47,7 @@ def test_boxes_are_cut_sorted_and_those_without_sense_left_out():
         scores=torch.tensor([0.3, 0.9, 0.8, 0.1, 0.7]),
         labels=torch.tensor([0, 1, 2, 3, 4]),
     )
-    rows = stage.detections(found, frame_of(np.zeros((8, 10), np.uint8)), conf=0.2)
+    rows = stage.to_detections(found, frame_of(np.zeros((8, 10), np.uint8)), conf=0.2)
     assert rows.labels.tolist() == [1, 0]
     assert rows.boxes.tolist() == [[1, 1, 3, 3], [0, 2, 4, 6]]
     assert rows.scores.tolist() == pytest.approx([0.9, 0.3])
@@ -56,30 +56,30 @@ def test_boxes_are_cut_sorted_and_those_without_sense_left_out():
 def test_the_stage_finds_what_mmdets_own_call_finds(yolox):
     from mmdet.apis import inference_detector
 
-    detector, facts = stage.load(named(yolox, conf=0.2))
+    detector, info = stage.load(named(yolox, conf=0.2))
     image = np.random.default_rng(0).integers(0, 256, (120, 160), np.uint8)
     frames = (frame_of(image), frame_of(image[::-1].copy(), index=1))
     found = list(detector.detect([frames]))
     detector.model.cfg = configuration.read(yolox.config)
     for row in found:
         theirs = inference_detector(detector.model, np.dstack([row.frame.image] * 3)).pred_instances
-        expected = stage.detections(theirs, row.frame, conf=0.2)
+        expected = stage.to_detections(theirs, row.frame, conf=0.2)
         assert len(row.detections) == len(expected) > 5
         np.testing.assert_allclose(row.detections.boxes, expected.boxes, atol=1e-3)
         np.testing.assert_allclose(row.detections.scores, expected.scores, atol=1e-5)
         assert set(row.detections.labels.tolist()) == {3}
         assert not row.warmup
         assert row.timings["detect"] > 0
-    assert facts["classes"] == list(mmdet_cases.CLASSES)
-    assert facts["parameters"] == 5055855
+    assert list(info.classes) == list(mmdet_cases.CLASSES)
+    assert info.parameters == 5055855
 
 
 def test_names_of_classes_come_from_the_dataset_where_the_checkpoint_has_none(yolox, tmp_path):
     state = torch.load(yolox.weights, weights_only=True)["state_dict"]
     torch.save(state, tmp_path / "bare.pth")
-    _, facts = stage.load(named(yolox._replace(weights=tmp_path / "bare.pth")))
-    assert facts["classes"][:2] == ["person", "bicycle"]
-    assert len(facts["classes"]) == 80
+    _, info = stage.load(named(yolox._replace(weights=tmp_path / "bare.pth")))
+    assert info.classes[:2] == ("person", "bicycle")
+    assert len(info.classes) == 80
 
 
 def test_a_run_with_detector_and_tracker_of_mmdet_writes_all_outputs(mote, yolox, clip, tmp_path):

@@ -234,8 +234,3 @@ class FusedStream(TridosStream):
         """See `TridosStream`."""
         with torch.inference_mode():
             return self.model.finish(*begun)
-
-
-def fused(model: Tridos, *, dtype: torch.dtype = torch.float32) -> FusedTridos:
-    """The faster form of a loaded network; see `FusedTridos`."""
-    return FusedTridos(model, dtype=dtype)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,12 +11,9 @@ from detectors.inference import postprocess
 from detectors.inference.normalisation import to_network_input
 from detectors.networks.tridos.optimised import convolutions, fused, window_attention
 from detectors.networks.tridos.optimised.convolutions import Convolution, FewerProducts
+from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.weights import restore
 from pipeline.sources.opening import open_source
-
-fused_module = import_module(
-    "detectors.networks.tridos.optimised.fused"
-)  # the package has a function of that name
 
 EXACT, HALF = 1e-3, 0.1
 """Largest difference to the plain outputs as a share of their largest value."""
@@ -66,17 +61,17 @@ def test_every_part_gives_what_the_plain_one_gives(size, gamma, lively):
     frames = noise(6, *size)
     plain = streamed(lively, frames)
     assert plain.std() > 0.1
-    assert difference(streamed(fused(lively), frames), plain) < EXACT
+    assert difference(streamed(FusedTridos(lively), frames), plain) < EXACT
 
 
 def test_batches_of_clips_give_what_the_plain_network_gives(lively):
     clips = noise(10, 64, 64).unflatten(0, (2, 5)).transpose(1, 2)
     with torch.inference_mode():
-        assert difference(fused(lively)(clips), lively(clips)) < EXACT
+        assert difference(FusedTridos(lively)(clips), lively(clips)) < EXACT
 
 
 def test_a_batch_gives_what_its_frames_give_one_by_one(lively):
-    network, frames = fused(lively), noise(9, 64, 64)
+    network, frames = FusedTridos(lively), noise(9, 64, 64)
     assert torch.equal(streamed(network, frames, batch=4), streamed(network, frames))
 
 
@@ -84,7 +79,7 @@ def test_a_batch_gives_what_its_frames_give_one_by_one(lively):
 def test_what_is_found_in_real_frames_is_the_same(trained, drone_ir):
     with open_source(drone_ir / "videos" / "IR_DRONE_001.mp4", max_frames=40) as source:
         frames = to_network_input([frame.image for frame in source])
-    plain, fast = (streamed(model, frames) for model in (trained, fused(trained)))
+    plain, fast = (streamed(model, frames) for model in (trained, FusedTridos(trained)))
     assert difference(fast, plain) < EXACT
     found = 0
     for expected, given in zip(
@@ -205,18 +200,18 @@ def test_windows_give_what_the_window_layers_give(size, stored, lively, monkeypa
 
 
 def test_the_memory_is_read_in_parts_as_it_is_at_once(lively, monkeypatch):
-    monkeypatch.setattr(fused_module, "QUERIES", 7)
+    monkeypatch.setattr(fused, "QUERIES", 7)
     reader = lively.neck.memory
     memory, query = ((maps(2, 16, 4, 5), maps(2, 32, 4, 5) + n) for n in range(2))
     with torch.inference_mode():
-        assert difference(fused_module.Reader(reader)(memory, query), reader(memory, query)) < 1e-5
+        assert difference(fused.Reader(reader)(memory, query), reader(memory, query)) < 1e-5
 
 
 # Half precision
 
 
 def test_in_half_precision_spectra_and_outputs_stay_float32(lively):
-    network = fused(lively, dtype=torch.bfloat16)
+    network = FusedTridos(lively, dtype=torch.bfloat16)
     assert network.neck.agpf.body[0].dw_amp_conv[0].weight.dtype == torch.float32
     assert network.neck.conv_cur.weight.dtype == torch.bfloat16
     amplitudes = "neck.agpf.body.0.dw_amp_conv.0.weight"  # not rounded on the way
@@ -226,7 +221,7 @@ def test_in_half_precision_spectra_and_outputs_stay_float32(lively):
 
 def test_in_half_precision_the_output_is_close(trained):
     frames = noise(5, 64, 64)
-    exact, half = (streamed(fused(trained, dtype=d), frames) for d in (torch.float32, torch.bfloat16))
+    exact, half = (streamed(FusedTridos(trained, dtype=d), frames) for d in (torch.float32, torch.bfloat16))
     assert 0 < difference(half, exact) < HALF
 
 
@@ -234,7 +229,7 @@ def test_in_half_precision_the_output_is_close(trained):
 
 
 def test_frames_may_begin_before_those_before_them_are_finished(lively):
-    network, frames = fused(lively), noise(6, 64, 64)
+    network, frames = FusedTridos(lively), noise(6, 64, 64)
     stream = network.stream()
     begun = [stream.begin(frame[None]) for frame in frames]
     assert torch.equal(torch.cat([stream.finish(parts) for parts in begun]), streamed(network, frames))
@@ -242,7 +237,7 @@ def test_frames_may_begin_before_those_before_them_are_finished(lively):
 
 def test_a_part_that_is_compiled_gives_the_same(lively):
     """Traced, and not translated, which takes minutes; the other parts are made in the same way."""
-    network, twin = fused(lively), fused(lively)
+    network, twin = FusedTridos(lively), FusedTridos(lively)
     twin.compile_parts(backend="eager")
     with torch.inference_mode():
         features = network.frame_features(noise(6, 32, 32))
@@ -261,7 +256,7 @@ def test_a_part_that_is_compiled_gives_the_same(lively):
 def test_the_network_itself_stays_as_it_was(lively):
     before = {name: value.clone() for name, value in lively.state_dict().items()}
     plain = streamed(lively, noise(2, 32, 32))
-    network = fused(lively, dtype=torch.bfloat16)
+    network = FusedTridos(lively, dtype=torch.bfloat16)
     streamed(network, noise(2, 32, 32))
     assert list(before) == list(lively.state_dict())
     assert all(torch.equal(value, before[name]) for name, value in lively.state_dict().items())
