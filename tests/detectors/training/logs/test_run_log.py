@@ -7,14 +7,16 @@ import io
 import struct
 
 import cv2
+import google_crc32c
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
-from detectors.training.logs import console
+from detectors.training.logs import console, tensorboard
 from detectors.training.logs.console import Console
-from detectors.training.logs.learning_curves import draw, smoothed
-from detectors.training.logs.run_log import run_log
-from detectors.training.logs.tensorboard import event, masked_crc
+from detectors.training.logs.learning_curves import moving_average, plot_learning_curves
+from detectors.training.logs.run_log import open_run_log
+from detectors.training.logs.tensorboard import EventFile
 
 TERMS, SCORES = ("loss", "ciou"), ("ap50", "best_f1")
 
@@ -35,13 +37,18 @@ def measured(number):
 
 
 def write(folder, rows, *, after=0):
-    with run_log(folder, step=after, terms=TERMS, scores=SCORES) as log:
+    with open_run_log(folder, step=after, terms=TERMS, scores=SCORES) as log:
         for row in rows:
             log.write(row)
 
 
 def table(folder):
     return list(csv.DictReader((folder / "log.csv").open(newline="")))
+
+
+def masked_crc(data):
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def scalars(folder):
@@ -53,21 +60,8 @@ def scalars(folder):
         message, (end,) = data[12 : 12 + length], struct.unpack("<I", data[12 + length : 16 + length])
         assert (check, end) == (masked_crc(data[:8]), masked_crc(message))
         data = data[16 + length :]
-        found += values(message)
-    return found
-
-
-def values(message):
-    """(step, name, value) of an Event message whose step is below 128; none of the one that opens a file."""
-    if message[9:10] != b"\x10":
-        assert message[9:] == b"\x1a\x0dbrain.Event:2"
-        return []
-    number, summary, found = message[10], message[13:], []
-    while summary:
-        size, name_length = summary[1], summary[3]
-        name = summary[4 : 4 + name_length].decode()
-        found.append((number, name, struct.unpack("<f", summary[5 + name_length : 9 + name_length])[0]))
-        summary = summary[2 + size :]
+        event = Event.FromString(message)
+        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
     return found
 
 
@@ -93,18 +87,31 @@ def test_what_is_lost_with_a_process_is_lost_in_every_form(tmp_path):
 
 def test_a_measurement_is_remembered_when_the_run_goes_on(tmp_path):
     write(tmp_path, [step(1), measured(1), step(2)])
-    with run_log(tmp_path, step=2, terms=TERMS, scores=SCORES) as log:
+    with open_run_log(tmp_path, step=2, terms=TERMS, scores=SCORES) as log:
         assert log.measured(1)
         assert not log.measured(2)
 
 
-def test_an_event_is_to_the_byte_the_one_of_tensorboard():
+def test_an_event_is_to_the_byte_the_one_of_tensorboard(tmp_path):
+    file = EventFile(tmp_path / "events", time=0.0)
+    file.add(300, {"loss": 0.75}, time=12.5)
+    file.close()
     expected = "1b000000000000001a0d9e1309000000000000294010ac022a0d0a0b0a046c6f7373150000403f3fc7686e"
-    assert event(12.5, step=300, scalars={"loss": 0.75}).hex() == expected
+    header, data = b"\x1a\x0dbrain.Event:2", (tmp_path / "events").read_bytes()
+    assert data[12 : 12 + len(header)] == header
+    assert data[16 + len(header) :].hex() == expected
 
 
-def test_the_checksum_is_the_castagnoli_one():
-    assert masked_crc(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) & 0xFFFFFFFF
+def test_events_are_visible_while_the_run_goes_on_but_not_after_every_step(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(tensorboard.clock, "monotonic", lambda: now)
+    with open_run_log(tmp_path, step=0, terms=TERMS, scores=SCORES) as log:
+        log.write(step(1))
+        (path,) = tmp_path.glob("events.out.tfevents.*")
+        assert path.stat().st_size == 0
+        now = tensorboard.FLUSH_SECONDS
+        log.write(step(2))
+        assert [number for number, name, _ in scalars(tmp_path) if name == "train/loss"] == [1, 2]
 
 
 # Curves
@@ -122,7 +129,7 @@ def test_the_checksum_is_the_castagnoli_one():
     ids=["many steps", "one step", "a loss of 0", "no step", "nothing"],
 )
 def test_curves_are_a_picture_of_whatever_there_is(tmp_path, rows):
-    draw(rows, tmp_path / "curves.png", terms=TERMS)
+    plot_learning_curves(rows, tmp_path / "curves.png", terms=TERMS)
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 5
 
 
@@ -130,7 +137,7 @@ def test_curves_are_a_picture_of_whatever_there_is(tmp_path, rows):
     ("reach", "expected"), [(0, [1, 2, 3, 10]), (1, [1.5, 2, 5, 6.5]), (9, [4, 4, 4, 4])], ids=str
 )
 def test_a_smoothed_value_is_the_mean_of_its_neighbours(reach, expected):
-    assert smoothed(np.array([1.0, 2, 3, 10]), reach).tolist() == expected
+    assert moving_average(np.array([1.0, 2, 3, 10]), reach).tolist() == expected
 
 
 # For people
