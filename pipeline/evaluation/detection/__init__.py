@@ -1,1 +1,1 @@
-"""pipeline/evaluation/detection."""
+"""Evaluation of detections: COCO average precision, precision-recall and FROC curves, reports and plots."""

@@ -1,4 +1,8 @@
-"""What follows from scores and hits: average precision, F1, false alarms per frame."""
+"""Precision-recall and FROC curves of detections that are already marked as hits or false alarms.
+
+Average precision is that of COCO: the mean of the interpolated precision at 101 recall levels. FROC
+(free-response receiver operating characteristic) plots recall over false alarms per frame.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,13 @@ from functools import cached_property
 
 import numpy as np
 
-RECALLS = np.linspace(0, 1, 101)
-"""Recall levels at which COCO reads the precision."""
+COCO_RECALLS = np.linspace(0, 1, 101)
+"""(101,) recall levels at which COCO samples the interpolated precision."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a user gets who takes all detections of a score of `threshold` or more, and no others."""
+    """Metrics of the detections with a score of at least `threshold`."""
 
     threshold: float
     precision: float | None
@@ -21,70 +25,74 @@ class OperatingPoint:
     recall: float | None
     """Hits over targets; None without targets."""
     f1: float | None
-    """Harmonic mean of the two; None with neither detections nor targets."""
+    """Harmonic mean of precision and recall; None with neither detections nor targets."""
     false_alarms_per_frame: float
-    """Detections that hit no target, over all frames, those without targets included."""
+    """Detections that hit no target over all frames, including frames without targets."""
     hits: int
     false_alarms: int
     misses: int
 
     def as_dict(self) -> dict[str, float | None]:
-        """Plain numbers, for JSON."""
+        """Returns plain values for JSON."""
         return asdict(self)
 
 
-class Curve:
-    """Detections of some frames by falling score, each a hit or a false alarm.
+class PrecisionRecallCurve:
+    """Precision, recall and false alarms of a set of detections as the score threshold falls.
 
-    `scores` (N,) and `hits` (N,) bool, in the order of the frames; `targets` and `frames` are how many there
-    are, found or not.
+    Args:
+        scores: (N,) float scores.
+        hits: (N,) bool, True for a hit and False for a false alarm.
+        targets: number of targets, whether hit or missed.
+        frames: number of frames, with or without detections.
+
+    Among equal scores the order of the arguments is kept.
     """
 
     def __init__(self, scores: np.ndarray, hits: np.ndarray, *, targets: int, frames: int):
-        order = np.argsort(-scores, kind="stable")  # as pycocotools does, for the same order of equal scores
+        order = np.argsort(
+            -scores, kind="stable"
+        )  # pycocotools also sorts stably, so ties have the same order
         self.targets, self.frames = targets, frames
         self._scores = scores[order]
         self._hits = np.cumsum(hits[order])
-        # a threshold takes all detections of equal score together
+        # last index of each run of equal scores: a threshold accepts all of them or none
         self._steps = np.flatnonzero(np.append(np.diff(self._scores) != 0, True)[: len(order)])
 
     @cached_property
-    def precision(self) -> np.ndarray:
-        """(101,) interpolated precision: the best that is reached at recall 0, 0.01 … 1 or beyond it.
-
-        Zero at recalls that are not reached.
-        """
-        at_recalls = np.zeros(len(RECALLS))
+    def interpolated_precision(self) -> np.ndarray:
+        """(101,) highest precision at or above each recall of `COCO_RECALLS`; 0 if it is not reached."""
+        at_recalls = np.zeros(len(COCO_RECALLS))
         if self.targets and len(self._hits):
             precision = self._hits / np.arange(1, len(self._hits) + 1)
             best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-            places = np.searchsorted(self._hits / self.targets, RECALLS, side="left")
-            reached = places < len(self._hits)
-            at_recalls[reached] = best_from_here[places[reached]]
+            indices = np.searchsorted(self._hits / self.targets, COCO_RECALLS, side="left")
+            reached = indices < len(self._hits)
+            at_recalls[reached] = best_from_here[indices[reached]]
         return at_recalls
 
     @property
     def average_precision(self) -> float | None:
-        """Mean of the 101 interpolated precisions, as COCO has it; None without targets."""
-        return float(self.precision.mean()) if self.targets else None
+        """Mean of the 101 interpolated precisions, as defined by COCO; None without targets."""
+        return float(self.interpolated_precision.mean()) if self.targets else None
 
     @property
-    def highest_recall(self) -> float | None:
-        """Share of targets that are hit at any score; None without targets."""
+    def max_recall(self) -> float | None:
+        """Recall at the lowest threshold; None without targets."""
         if not self.targets:
             return None
         return float(self._hits[-1] / self.targets) if len(self._hits) else 0.0
 
     def best_f1(self) -> tuple[float, float]:
-        """The highest F1 over all thresholds and the threshold that gives it; (0, 1) where nothing is hit."""
+        """Returns the highest F1 over all thresholds and its threshold; (0, 1) without hits."""
         if not self.targets or not self._hits[-1:].any():
             return 0.0, 1.0
         f1 = 2 * self._hits[self._steps] / (self._steps + 1 + self.targets)
         best = int(np.argmax(f1))
         return float(f1[best]), float(self._scores[self._steps[best]])
 
-    def at(self, threshold: float) -> OperatingPoint:
-        """What detections of this score or more are worth."""
+    def operating_point(self, threshold: float) -> OperatingPoint:
+        """Returns the metrics of the detections with a score of at least `threshold`."""
         count = int(np.searchsorted(-self._scores, -threshold, side="right"))
         hits = int(self._hits[count - 1]) if count else 0
         return OperatingPoint(
@@ -100,25 +108,25 @@ class Curve:
 
     @cached_property
     def froc(self) -> tuple[np.ndarray, np.ndarray]:
-        """False alarms per frame (S,) and recall (S,) at each threshold, from the strictest on; both rise."""
+        """False alarms per frame (S,) and recall (S,) at each distinct score, highest first; both ascend."""
         hits = self._hits[self._steps]
         return (self._steps + 1 - hits) / max(self.frames, 1), hits / max(self.targets, 1)
 
-    def false_alarms_at(self, recall: float) -> float | None:
-        """Fewest false alarms per frame at which this recall is reached; None where it never is."""
+    def false_alarms_at_recall(self, recall: float) -> float | None:
+        """Returns the fewest false alarms per frame at which `recall` is reached; None if it never is."""
         false_alarms, recalls = self.froc
-        place = np.searchsorted(recalls, recall, side="left")
-        return float(false_alarms[place]) if self.targets and place < len(recalls) else None
+        index = np.searchsorted(recalls, recall, side="left")
+        return float(false_alarms[index]) if self.targets and index < len(recalls) else None
 
-    def recall_at(self, false_alarms: float) -> float | None:
-        """Highest recall with at most so many false alarms per frame; None without targets."""
+    def recall_at_false_alarms(self, rate: float) -> float | None:
+        """Returns the highest recall with at most `rate` false alarms per frame; None without targets."""
         rates, recalls = self.froc
-        place = int(np.searchsorted(rates, false_alarms, side="right"))
+        index = int(np.searchsorted(rates, rate, side="right"))
         if not self.targets:
             return None
-        return float(recalls[place - 1]) if place else 0.0
+        return float(recalls[index - 1]) if index else 0.0
 
-    def threshold_at(self, false_alarms: float) -> float | None:
-        """The lowest score with at most so many false alarms per frame; None where even the best has more."""
-        place = int(np.searchsorted(self.froc[0], false_alarms, side="right"))
-        return float(self._scores[self._steps[place - 1]]) if place else None
+    def threshold_at_false_alarms(self, rate: float) -> float | None:
+        """Returns the lowest score with at most `rate` false alarms per frame; None if there is none."""
+        index = int(np.searchsorted(self.froc[0], rate, side="right"))
+        return float(self._scores[self._steps[index - 1]]) if index else None

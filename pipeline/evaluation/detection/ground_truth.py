@@ -1,19 +1,19 @@
-"""Ground truth as the evaluator needs it: checked, arrays for each frame, categories by position."""
+"""COCO ground truth as arrays per frame, with categories replaced by their positions."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.structures.annotations import is_box
 from pipeline.system.errors import UsageError
 
 
 class FrameTruth(NamedTuple):
-    """What is annotated in one frame."""
+    """Annotations of one frame."""
 
     boxes: np.ndarray
     """(M, 4) float64: left, top, width, height in pixels."""
@@ -22,82 +22,79 @@ class FrameTruth(NamedTuple):
     crowds: np.ndarray
     """(M,) bool: a region in which detections are neither hits nor false alarms (`iscrowd` of COCO)."""
 
-    def pooled(self) -> FrameTruth:
-        """The same with a single category for everything."""
+    def class_agnostic(self) -> FrameTruth:
+        """Returns the same annotations with all categories replaced by one."""
         return self._replace(categories=np.zeros_like(self.categories))
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The annotations of all frames; those without targets have empty arrays."""
+class CocoGroundTruth:
+    """Annotations of all frames; frames without targets have empty arrays."""
 
     image_ids: list[Hashable]
-    """COCO image id of each frame, in the order in which pycocotools takes them."""
+    """COCO image id of each frame, in ascending order, which is the order of pycocotools."""
     frames: list[FrameTruth]
     categories: list[Hashable]
     """COCO category id of each position."""
     names: list[str]
     """Name of each category."""
     videos: list[tuple[str, np.ndarray]]
-    """Name of each video and the positions of its frames; empty where the annotations have no videos."""
+    """Name of each video and the positions of its frames; empty if the annotations have no videos."""
 
-    def pooled(self) -> Truth:
-        """The same with a single category for everything."""
-        return replace(self, frames=[frame.pooled() for frame in self.frames], categories=[0], names=["all"])
+    def class_agnostic(self) -> CocoGroundTruth:
+        """Returns the same annotations with all categories replaced by one."""
+        frames = [frame.class_agnostic() for frame in self.frames]
+        return replace(self, frames=frames, categories=[0], names=["all"])
 
 
-def read_truth(table: dict) -> Truth:
-    """The truth in a COCO dictionary, which is left as it is.
+def parse_ground_truth(coco: dict) -> CocoGroundTruth:
+    """Converts a COCO dictionary, which is not modified.
 
-    The numbers of annotations do not matter: pycocotools takes a match with number 0 for none, and loses all
-    but one of those that share a number. The size of a target is that of its box. Raises UsageError for a
-    repeated image id, and for an annotation without box or on an image or of a category that is not listed.
+    Annotation ids are ignored, since pycocotools treats a match with id 0 as no match and keeps only one of
+    several annotations that share an id. The size of a target is the area of its box. Raises UsageError for
+    repeated image ids, for a dictionary without categories, and for annotations without a valid box or with
+    an unknown image or category.
     """
-    images = {image["id"]: image for image in table["images"]}
-    if len(images) < len(table["images"]):
-        repeated = _first_repeated(image["id"] for image in table["images"])
+    images = {image["id"]: image for image in coco["images"]}
+    if len(images) < len(coco["images"]):
+        repeated = _first_repeated(image["id"] for image in coco["images"])
         raise UsageError(f"the annotations have several images of id {repeated}; each frame needs its own")
-    names = {category["id"]: str(category.get("name", category["id"])) for category in table["categories"]}
+    names = {category["id"]: str(category.get("name", category["id"])) for category in coco["categories"]}
     if not names:
         raise UsageError("the annotations have no categories")
-    ids, categories = ordered(images), ordered(names)
+    ids, categories = sort_ids(images), sort_ids(names)
     positions = {image_id: position for position, image_id in enumerate(ids)}
-    numbers = {category_id: number for number, category_id in enumerate(categories)}
+    category_positions = {category_id: position for position, category_id in enumerate(categories)}
     rows: list[list] = [[] for _ in ids]
-    for number, annotation in enumerate(table["annotations"]):
-        place, row = _row(number, annotation, positions, numbers)
-        rows[place].append(row)
-    return Truth(
+    for number, annotation in enumerate(coco["annotations"]):
+        position, row = _parse_annotation(number, annotation, positions, category_positions)
+        rows[position].append(row)
+    return CocoGroundTruth(
         image_ids=ids,
         frames=[_frame_truth(frame_rows) for frame_rows in rows],
         categories=categories,
         names=[names[category_id] for category_id in categories],
-        videos=_videos(table, positions),
+        videos=_videos(coco, positions),
     )
 
 
-def ordered(ids: Iterable[Hashable]) -> list:
-    """Ids in ascending order, numbers before texts."""
+def sort_ids(ids: Iterable[Hashable]) -> list:
+    """Returns ids in ascending order, numbers before strings."""
     return sorted(ids, key=lambda value: (isinstance(value, str), value))
 
 
-def _row(number: int, annotation: dict, positions: dict, numbers: dict) -> tuple[int, tuple]:
-    """Position of the frame, and (box, category, crowd) of one annotation."""
+def _parse_annotation(
+    number: int, annotation: dict, positions: dict, category_positions: dict
+) -> tuple[int, tuple]:
+    """Returns the position of the frame and (box, category position, crowd) of one annotation."""
     image, category, box = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
     if image not in positions:
         raise UsageError(f"annotation {number} is on image {image}, which is not among the images")
-    if category not in numbers:
+    if category not in category_positions:
         raise UsageError(f"annotation {number} is of category {category}, which is not among the categories")
-    if not _is_box(box):
+    if not is_box(box):
         raise UsageError(f"annotation {number} has no valid box: {box}")
-    return positions[image], (box, numbers[category], bool(annotation.get("iscrowd", 0)))
-
-
-def _is_box(box: Any) -> bool:
-    try:
-        return len(box) == 4 and all(map(math.isfinite, box)) and min(box[2], box[3]) >= 0
-    except TypeError:
-        return False
+    return positions[image], (box, category_positions[category], bool(annotation.get("iscrowd", 0)))
 
 
 def _frame_truth(rows: list[tuple]) -> FrameTruth:
@@ -108,14 +105,18 @@ def _frame_truth(rows: list[tuple]) -> FrameTruth:
     )
 
 
-def _videos(table: dict, positions: dict) -> list[tuple[str, np.ndarray]]:
-    frames: dict[Hashable, list[int]] = {video["id"]: [] for video in table.get("videos", [])}
-    for image in table["images"]:
+def _videos(coco: dict, positions: dict) -> list[tuple[str, np.ndarray]]:
+    frames: dict[Hashable, list[int]] = {video["id"]: [] for video in coco.get("videos", [])}
+    for image in coco["images"]:
         if image.get("video_id") in frames:
             frames[image["video_id"]].append(positions[image["id"]])
-    return [(str(video["name"]), np.array(frames[video["id"]], int)) for video in table.get("videos", [])]
+    return [(str(video["name"]), np.array(frames[video["id"]], int)) for video in coco.get("videos", [])]
 
 
 def _first_repeated(ids: Iterable[Hashable]) -> Hashable:
     seen: set[Hashable] = set()
-    return next(one for one in ids if one in seen or seen.add(one))
+    for image_id in ids:
+        if image_id in seen:
+            return image_id
+        seen.add(image_id)
+    raise ValueError("no id occurs twice")

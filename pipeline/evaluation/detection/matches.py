@@ -1,4 +1,4 @@
-"""The detections and targets of many frames in flat arrays, and which hit which under a criterion."""
+"""Detections and targets of many frames in flat arrays, and the hits among them under a criterion."""
 
 from __future__ import annotations
 
@@ -7,115 +7,141 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.detection.curves import Curve
+from pipeline.evaluation.detection.curves import PrecisionRecallCurve
 from pipeline.evaluation.detection.ground_truth import FrameTruth
-from pipeline.evaluation.detection.matching import Criterion, Pairs, joined, match, pairs_of
+from pipeline.evaluation.detection.matching import (
+    CandidatePairs,
+    Criterion,
+    candidate_pairs,
+    concatenate_pairs,
+    match_greedily,
+)
 from pipeline.evaluation.detection.predictions import PredictedBoxes
 
 
-class Sizes(NamedTuple):
-    """A range of box areas in square pixels: above `over`, up to and with `most`."""
+class AreaRange(NamedTuple):
+    """Half-open range of box areas in square pixels: `low` < area <= `high`."""
 
     name: str
-    over: float
-    most: float
+    low: float
+    high: float
 
-    def outside(self, areas: np.ndarray) -> np.ndarray:
-        """(N,) areas → (N,) bool."""
-        return (areas <= self.over) | (areas > self.most)
+    def excludes(self, areas: np.ndarray) -> np.ndarray:
+        """Returns an (N,) bool mask of the (N,) areas outside the range."""
+        return (areas <= self.low) | (areas > self.high)
 
 
-SIZES = (
-    Sizes("up to 4x4", -1, 4**2),
-    Sizes("up to 8x8", 4**2, 8**2),
-    Sizes("up to 16x16", 8**2, 16**2),
-    Sizes("up to 32x32", 16**2, 32**2),
-    Sizes("larger", 32**2, float("inf")),
+AREA_RANGES = (
+    AreaRange("up to 4x4", -1, 4**2),
+    AreaRange("up to 8x8", 4**2, 8**2),
+    AreaRange("up to 16x16", 8**2, 16**2),
+    AreaRange("up to 32x32", 16**2, 32**2),
+    AreaRange("larger", 32**2, float("inf")),
 )
 
 
 class Matches:
-    """All frames that are scored: D detections and G targets, each with the number of its frame."""
+    """Candidate matches of D detections and G targets of F frames.
 
-    def __init__(self, truths: Sequence[FrameTruth], found: Sequence[PredictedBoxes], pairs: Sequence[Pairs]):
+    `frames` (D,), `scores` (D,), `categories` (D,) and `areas` (D,) describe the detections; `target_frames`
+    (G,), `target_categories` (G,), `target_areas` (G,) and `crowds` (G,) bool the targets. Frames are given
+    by their position, categories by theirs, areas in square pixels. The detections of a frame must be sorted
+    by descending score.
+    """
+
+    def __init__(
+        self,
+        truths: Sequence[FrameTruth],
+        predictions: Sequence[PredictedBoxes],
+        pairs: Sequence[CandidatePairs],
+    ):
         self.frame_count = len(truths)
-        found_counts, target_counts = [len(f.scores) for f in found], [len(t.boxes) for t in truths]
-        self.frames = np.repeat(np.arange(len(found)), found_counts)
-        self.scores = _joined([f.scores for f in found], float)
-        self.categories = _joined([f.categories for f in found], int)
-        self.areas = _joined([f.boxes[:, 2:].prod(axis=1) for f in found], float)
+        counts, target_counts = [len(p.scores) for p in predictions], [len(t.boxes) for t in truths]
+        self.frames = np.repeat(np.arange(len(predictions)), counts)
+        self.scores = _concatenate([p.scores for p in predictions], float)
+        self.categories = _concatenate([p.categories for p in predictions], int)
+        self.areas = _concatenate([p.boxes[:, 2:].prod(axis=1) for p in predictions], float)
         self.target_frames = np.repeat(np.arange(len(truths)), target_counts)
-        self.target_categories = _joined([t.categories for t in truths], int)
-        self.target_areas = _joined([t.boxes[:, 2:].prod(axis=1) for t in truths], float)
-        self.crowds = _joined([t.crowds for t in truths], bool)
-        self._pairs = joined(pairs, found_counts, target_counts)
+        self.target_categories = _concatenate([t.categories for t in truths], int)
+        self.target_areas = _concatenate([t.boxes[:, 2:].prod(axis=1) for t in truths], float)
+        self.crowds = _concatenate([t.crowds for t in truths], bool)
+        self._pairs = concatenate_pairs(pairs, counts, target_counts)
 
     @classmethod
-    def of(cls, frames: Sequence[tuple[FrameTruth, PredictedBoxes]]) -> Matches:
-        """Those of frames whose pairs are not known yet; detections best first."""
-        truths, found = zip(*frames, strict=True)
-        return cls(truths, found, [pairs_of(f, t) for t, f in frames])
+    def from_frames(cls, frames: Sequence[tuple[FrameTruth, PredictedBoxes]]) -> Matches:
+        """Computes the candidate pairs of frames whose detections are sorted by descending score."""
+        truths, predictions = zip(*frames, strict=True)
+        return cls(truths, predictions, [candidate_pairs(predicted, truth) for truth, predicted in frames])
 
-    def under(self, criterion: Criterion, sizes: Sizes | None = None) -> Hits:
-        """Hits and false alarms; with `sizes` only of targets of that area, as pycocotools has it.
+    def judged_by(self, criterion: Criterion, area_range: AreaRange | None = None) -> Hits:
+        """Assigns detections to targets under a criterion.
 
-        A target of another size is ignored: what hits it counts neither as a hit nor as a false alarm, and so
-        does what hits nothing and is itself of another size.
+        With `area_range`, targets of other areas are ignored as pycocotools does: a detection assigned to one
+        counts neither as hit nor as false alarm, and so does an unassigned detection of another area.
         """
-        ignored = self.crowds if sizes is None else self.crowds | sizes.outside(self.target_areas)
-        hit = match(self._pairs, criterion, count=len(self.scores), ignored=ignored, crowds=self.crowds)
-        hits, void = hit >= 0, np.zeros(len(hit), dtype=bool)
-        void[hits] = ignored[hit[hits]]
-        if sizes is not None:
-            void |= ~hits & sizes.outside(self.areas)
+        ignored = self.crowds if area_range is None else self.crowds | area_range.excludes(self.target_areas)
+        assigned = match_greedily(
+            self._pairs, criterion, count=len(self.scores), ignored=ignored, crowds=self.crowds
+        )
+        hits, void = assigned >= 0, np.zeros(len(assigned), dtype=bool)
+        void[hits] = ignored[assigned[hits]]
+        if area_range is not None:
+            void |= ~hits & area_range.excludes(self.areas)
         return Hits(self, hits, ~void, ~ignored)
 
-    def every_frame(self) -> np.ndarray:
-        """(F,) bool, all true."""
+    def all_frames(self) -> np.ndarray:
+        """Returns an (F,) bool mask that is True everywhere."""
         return np.ones(self.frame_count, dtype=bool)
 
-    def with_annotations(self) -> np.ndarray:
-        """(F,) bool: frames with at least one annotation."""
+    def annotated_frames(self) -> np.ndarray:
+        """Returns an (F,) bool mask of the frames with at least one annotation."""
         return np.bincount(self.target_frames, minlength=self.frame_count) > 0
 
 
 class Hits:
-    """What each detection is worth under one criterion.
+    """Detections judged by one criterion.
 
-    `hits` (D,) bool; `counted` (D,) bool, false for what is neither hit nor false alarm; `targets` (G,) bool:
-    the targets that are to be found.
+    Args:
+        matches: the detections and targets.
+        hits: (D,) bool, detections assigned to a target.
+        counted: (D,) bool, False for detections that are neither hit nor false alarm.
+        targets: (G,) bool, targets that are to be detected; False for crowds and ignored targets.
     """
 
     def __init__(self, matches: Matches, hits: np.ndarray, counted: np.ndarray, targets: np.ndarray):
         self.matches, self.hits, self.counted, self.targets = matches, hits, counted, targets
 
-    def curve(self, *, frames: np.ndarray | None = None, category: int | None = None) -> Curve:
-        """The curve of all detections, or of those in `frames`, (F,) bool, and of one category."""
-        m = self.matches
-        found, wanted = self.counted, self.targets
+    def curve(self, *, frames: np.ndarray | None = None, category: int | None = None) -> PrecisionRecallCurve:
+        """Returns the curve of all detections, or of those in `frames`, (F,) bool, and of one category."""
+        matches = self.matches
+        counted, targets = self.counted, self.targets
         if frames is not None:
-            found, wanted = found & frames[m.frames], wanted & frames[m.target_frames]
+            counted, targets = counted & frames[matches.frames], targets & frames[matches.target_frames]
         if category is not None:
-            found, wanted = found & (m.categories == category), wanted & (m.target_categories == category)
-        count = m.frame_count if frames is None else int(frames.sum())
-        return Curve(m.scores[found], self.hits[found], targets=int(wanted.sum()), frames=count)
+            counted = counted & (matches.categories == category)
+            targets = targets & (matches.target_categories == category)
+        count = matches.frame_count if frames is None else int(frames.sum())
+        return PrecisionRecallCurve(
+            matches.scores[counted], self.hits[counted], targets=int(targets.sum()), frames=count
+        )
 
-    def curves(self, *, frames: np.ndarray | None = None) -> list[Curve]:
-        """One curve for each category that has targets in these frames."""
-        m = self.matches
-        wanted = self.targets if frames is None else self.targets & frames[m.target_frames]
-        present = np.unique(m.target_categories[wanted]).tolist()
+    def curves(self, *, frames: np.ndarray | None = None) -> list[PrecisionRecallCurve]:
+        """Returns one curve per category with targets in `frames`, (F,) bool; None for all frames."""
+        matches = self.matches
+        targets = self.targets if frames is None else self.targets & frames[matches.target_frames]
+        present = np.unique(matches.target_categories[targets]).tolist()
         return [self.curve(frames=frames, category=category) for category in present]
 
     def average_precision(self, *, frames: np.ndarray | None = None) -> float | None:
-        """Mean over the categories that have targets; None where none has."""
-        return mean([curve.average_precision for curve in self.curves(frames=frames)])
+        """Returns the mean AP of the categories with targets in `frames`, (F,) bool; None without targets."""
+        return mean_or_none([curve.average_precision for curve in self.curves(frames=frames)])
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """None for no values."""
-    return float(np.mean(values)) if len(values) else None
+def mean_or_none(values: Sequence[float | None]) -> float | None:
+    """Returns the mean of the values that are not None; None if there are none."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
-def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+def _concatenate(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *parts])

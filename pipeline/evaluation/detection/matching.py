@@ -1,13 +1,15 @@
-"""Which detection hits which target: greedy, best score first, each target once; pycocotools' rules.
+"""Greedy assignment of detections to targets by the rules of pycocotools.
 
-A criterion says how close a detection must come. For IoU the closeness is the overlap; for centres it is
-minus the distance in pixels, so that in both cases more is better.
+Detections are taken by descending score; each takes the most similar target that is still free. A criterion
+says which similarity counts and how high it must be: intersection over union (IoU), or the negative distance
+between centres in pixels, so that a higher value is better in both cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,55 +19,59 @@ from pipeline.evaluation.detection.predictions import PredictedBoxes
 
 @dataclass(frozen=True)
 class Criterion:
-    """What counts as a hit."""
+    """Definition of a hit: a minimum similarity of detection and target."""
 
     name: str
     """Key in the JSON report."""
     title: str
-    """Name for people."""
-    measure: str
-    """Field of `Pairs` that holds the closeness: overlap or nearness."""
-    least: float
-    """Closeness that is enough."""
+    """Name in tables and plots."""
+    similarity: Literal["iou", "negative_distance"]
+    """Field of `CandidatePairs`."""
+    min_similarity: float
 
 
-IOU = Criterion("iou_0.5", "IoU 0.5", "overlap", 0.5)
-CENTRE_3 = Criterion("centre_3px", "centre 3 px", "nearness", -3.0)
-CENTRE_5 = Criterion("centre_5px", "centre 5 px", "nearness", -5.0)
+IOU = Criterion("iou_0.5", "IoU 0.5", "iou", 0.5)
+CENTRE_3 = Criterion("centre_3px", "centre 3 px", "negative_distance", -3.0)
+CENTRE_5 = Criterion("centre_5px", "centre 5 px", "negative_distance", -5.0)
 CRITERIA = (IOU, CENTRE_3, CENTRE_5)
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Detections and targets of one category that lie close enough for some criterion, by detection."""
+class CandidatePairs:
+    """Pairs of a detection and a target of the same category that satisfy at least one criterion."""
 
-    found: np.ndarray
+    detections: np.ndarray
     """(P,) int64: index of the detection, ascending."""
     targets: np.ndarray
     """(P,) int64: index of the target."""
-    overlap: np.ndarray
-    """(P,) float64: intersection over union; over the detection's own area where the target is a crowd."""
-    nearness: np.ndarray
-    """(P,) float64: minus the distance of the centres in pixels; of a crowd, minus that to its edge."""
+    iou: np.ndarray
+    """(P,) float64: see `iou_matrix`."""
+    negative_distance: np.ndarray
+    """(P,) float64: see `negative_centre_distances`."""
 
 
-def pairs_of(found: PredictedBoxes, truth: FrameTruth) -> Pairs:
-    """The pairs of one frame."""
-    if not len(found.scores) or not len(truth.boxes):
+def candidate_pairs(predicted: PredictedBoxes, truth: FrameTruth) -> CandidatePairs:
+    """Returns the candidate pairs of one frame."""
+    if not len(predicted.scores) or not len(truth.boxes):
         nothing = np.zeros(0)
-        return Pairs(nothing.astype(int), nothing.astype(int), nothing, nothing)
-    overlap, nearness = overlaps(found, truth), nearnesses(found, truth)
-    close = np.zeros(overlap.shape, dtype=bool)
+        return CandidatePairs(nothing.astype(int), nothing.astype(int), nothing, nothing)
+    iou, negative_distance = iou_matrix(predicted, truth), negative_centre_distances(predicted, truth)
+    close = np.zeros(iou.shape, dtype=bool)
     for criterion in CRITERIA:
-        close |= (overlap if criterion.measure == "overlap" else nearness) >= criterion.least
-    close &= found.categories[:, None] == truth.categories
+        close |= (iou if criterion.similarity == "iou" else negative_distance) >= criterion.min_similarity
+    close &= predicted.categories[:, None] == truth.categories
     rows, columns = np.nonzero(close)
-    return Pairs(rows, columns, overlap[close], nearness[close])
+    return CandidatePairs(rows, columns, iou[close], negative_distance[close])
 
 
-def overlaps(found: PredictedBoxes, truth: FrameTruth) -> np.ndarray:
-    """(N, M) intersection over union, in pycocotools' order of operations: equal to the last bit."""
-    first, second = found.boxes[:, None], truth.boxes[None]
+def iou_matrix(predicted: PredictedBoxes, truth: FrameTruth) -> np.ndarray:
+    """Returns the (N, M) float64 IoU of detections and targets.
+
+    For a crowd the denominator is the area of the detection. Repeats the floating-point operations of
+    pycocotools in their order, unlike `pipeline.structures.boxes.iou`: a last digit that differs could move a
+    pair across the threshold, and AP would differ from that of pycocotools.
+    """
+    first, second = predicted.boxes[:, None], truth.boxes[None]
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., 2:] + first[..., :2], second[..., 2:] + second[..., :2])
     intersection = (high - low).clip(min=0).prod(axis=2)
@@ -74,47 +80,61 @@ def overlaps(found: PredictedBoxes, truth: FrameTruth) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def nearnesses(found: PredictedBoxes, truth: FrameTruth) -> np.ndarray:
-    """(N, M) minus the distance of the centres; a crowd is near from its edge on, all over its inside."""
-    centres = found.boxes[:, None, :2] + found.boxes[:, None, 2:] / 2
+def negative_centre_distances(predicted: PredictedBoxes, truth: FrameTruth) -> np.ndarray:
+    """Returns the (N, M) float64 negative distances between centres in pixels.
+
+    For a crowd the distance is that from the centre of the detection to the box of the crowd, 0 inside it.
+    """
+    centres = predicted.boxes[:, None, :2] + predicted.boxes[:, None, 2:] / 2
     offset = np.abs(centres - (truth.boxes[:, :2] + truth.boxes[:, 2:] / 2))
-    beyond = np.where(truth.crowds[:, None], (offset - truth.boxes[:, 2:] / 2).clip(min=0), offset)
-    return -np.hypot(beyond[..., 0], beyond[..., 1])
+    outside = np.where(truth.crowds[:, None], (offset - truth.boxes[:, 2:] / 2).clip(min=0), offset)
+    return -np.hypot(outside[..., 0], outside[..., 1])
 
 
-def joined(frames: Sequence[Pairs], found: Sequence[int], targets: Sequence[int]) -> Pairs:
-    """The pairs of one or more frames as one; `found` and `targets` are how many of each a frame has."""
-    lengths = [len(pairs.found) for pairs in frames]
-    return Pairs(
-        np.concatenate([pairs.found for pairs in frames]) + np.repeat(_starts(found), lengths),
-        np.concatenate([pairs.targets for pairs in frames]) + np.repeat(_starts(targets), lengths),
-        np.concatenate([pairs.overlap for pairs in frames]),
-        np.concatenate([pairs.nearness for pairs in frames]),
+def concatenate_pairs(
+    frames: Sequence[CandidatePairs], detection_counts: Sequence[int], target_counts: Sequence[int]
+) -> CandidatePairs:
+    """Joins the pairs of one or more frames; indices then count through the detections and targets of all."""
+    lengths = [len(pairs.detections) for pairs in frames]
+    first_detections = np.repeat(_offsets(detection_counts), lengths)
+    first_targets = np.repeat(_offsets(target_counts), lengths)
+    return CandidatePairs(
+        np.concatenate([pairs.detections for pairs in frames]) + first_detections,
+        np.concatenate([pairs.targets for pairs in frames]) + first_targets,
+        np.concatenate([pairs.iou for pairs in frames]),
+        np.concatenate([pairs.negative_distance for pairs in frames]),
     )
 
 
-def _starts(counts: Sequence[int]) -> np.ndarray:
-    """Row at which each frame begins when the rows of all lie behind one another."""
+def _offsets(counts: Sequence[int]) -> np.ndarray:
+    """Returns the (F,) index of the first row of each frame if the rows of all frames are concatenated."""
     return np.cumsum([0, *counts])[:-1]
 
 
-def match(
-    pairs: Pairs, criterion: Criterion, *, count: int, ignored: np.ndarray, crowds: np.ndarray
+def match_greedily(
+    pairs: CandidatePairs, criterion: Criterion, *, count: int, ignored: np.ndarray, crowds: np.ndarray
 ) -> np.ndarray:
-    """(count,) int64: the target that each detection hits, -1 for none.
+    """Assigns each detection to at most one target.
 
-    Detections come frame by frame, best first. Each takes the closest target that is free; an `ignored` one,
-    (M,) bool, only where no other is within reach. A crowd, (M,) bool, any number can hit.
+    Args:
+        pairs: candidates; detections are numbered frame by frame, by descending score within a frame.
+        criterion: the definition of a hit.
+        count: number of detections.
+        ignored: (M,) bool; such a target is taken only if no other target satisfies the criterion.
+        crowds: (M,) bool; such a target can be taken by any number of detections.
+
+    Returns:
+        (count,) int64 index of the target of each detection, -1 for none.
     """
-    closeness = getattr(pairs, criterion.measure)
-    enough = closeness >= criterion.least
-    found, targets, closeness = pairs.found[enough], pairs.targets[enough], closeness[enough]
-    # of equally close targets pycocotools takes the last one
-    order = np.lexsort((-targets, -closeness, ignored[targets], found))
-    hit = np.full(count, -1)
+    similarity = getattr(pairs, criterion.similarity)
+    enough = similarity >= criterion.min_similarity
+    detections, targets, similarity = pairs.detections[enough], pairs.targets[enough], similarity[enough]
+    # of equally similar targets pycocotools takes the last one
+    order = np.lexsort((-targets, -similarity, ignored[targets], detections))
+    assigned = np.full(count, -1)
     taken = np.zeros(len(ignored), dtype=bool)
-    for detection, target in zip(found[order].tolist(), targets[order].tolist(), strict=True):
-        if hit[detection] < 0 and (crowds[target] or not taken[target]):
-            hit[detection] = target
+    for detection, target in zip(detections[order].tolist(), targets[order].tolist(), strict=True):
+        if assigned[detection] < 0 and (crowds[target] or not taken[target]):
+            assigned[detection] = target
             taken[target] = True
-    return hit
+    return assigned

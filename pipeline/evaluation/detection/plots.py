@@ -1,4 +1,4 @@
-"""Curves of a report as pictures."""
+"""Plots of a detection report, and the plot style that all plots of the evaluation share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.evaluation.detection.curves import RECALLS, OperatingPoint
+from pipeline.evaluation.detection.curves import COCO_RECALLS, OperatingPoint
 from pipeline.evaluation.detection.matching import CRITERIA
-from pipeline.evaluation.detection.report import Report
-from pipeline.evaluation.detection.tables import shown
+from pipeline.evaluation.detection.report import DetectionReport
+from pipeline.evaluation.detection.tables import format_number
 from pipeline.system.errors import OutputError
 
 if TYPE_CHECKING:
@@ -19,37 +19,40 @@ if TYPE_CHECKING:
 
 PRECISION_RECALL, FROC = "precision_recall.png", "froc.png"
 COLOURS = ("#1f5fa8", "#d1682b", "#3c8d5a")
-"""One for each criterion; told apart in print and by colour-blind eyes, too."""
+"""One colour per criterion; distinguishable in greyscale and with colour vision deficiency."""
 
 
-def plot(report: Report, folder: Path) -> list[Path]:
-    """Write precision over recall, and recall over false alarms per frame (FROC), as PNG; returns the paths.
+def plot_report(report: DetectionReport, folder: Path) -> list[Path]:
+    """Writes the precision-recall and FROC curves as PNG and returns the paths.
 
-    The folder is made where it is missing. Raises OutputError when it or a file cannot be written.
+    Creates the folder if it is missing. Raises OutputError if the folder or a file cannot be written.
     """
-    from matplotlib.figure import Figure  # without pyplot there is no window and no state
+    from matplotlib.figure import Figure  # without pyplot: no window and no global state
 
     written = []
-    for name, draw in ((PRECISION_RECALL, _precision_recall), (FROC, _froc)):
+    for name, draw in ((PRECISION_RECALL, _draw_precision_recall), (FROC, _draw_froc)):
         figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         draw(axes, report)
-        _explain_marks(axes, report)
-        plain(axes)
+        _label_markers(axes, report)
+        style_axes(axes)
         axes.legend(frameon=False, fontsize=9)
-        written.append(save(figure, folder / name))
+        written.append(save_figure(figure, folder / name))
     return written
 
 
-def plain(axes: Axes) -> None:
-    """A faint grid behind what is drawn, and no frame to the right and above."""
+def style_axes(axes: Axes) -> None:
+    """Adds a light grid behind the data and removes the top and right spines."""
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, the folder made where it is missing; returns the path. Raises OutputError."""
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a PNG and returns its path.
+
+    Creates the folder if it is missing. Raises OutputError if the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")
@@ -58,44 +61,45 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _precision_recall(axes: Axes, report: Report) -> None:
+def _draw_precision_recall(axes: Axes, report: DetectionReport) -> None:
     for criterion, colour in zip(CRITERIA, COLOURS, strict=True):
         curve, scores = report.curves[criterion.name], report.criteria[criterion.name]
-        label = f"{criterion.title}: area {curve.precision.mean():.3f}, best F1 {scores.best_f1:.3f}"
-        axes.plot(RECALLS, curve.precision, color=colour, label=label)
-        for point, shape in _points(report, criterion.name):
-            _mark(axes, point.recall, point.precision, shape, colour)
+        precision = curve.interpolated_precision
+        label = f"{criterion.title}: area {precision.mean():.3f}, best F1 {scores.best_f1:.3f}"
+        axes.plot(COCO_RECALLS, precision, color=colour, label=label)
+        for point, marker in _marked_points(report, criterion.name):
+            _mark(axes, point.recall, point.precision, marker, colour)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="interpolated precision")
     axes.set_title("Precision over recall", fontsize=11)
 
 
-def _froc(axes: Axes, report: Report) -> None:
-    least = 0.5 / report.scores.frames  # stands for none: a logarithmic axis has no zero
+def _draw_froc(axes: Axes, report: DetectionReport) -> None:
+    lowest = 0.5 / report.scores.frames  # drawn in place of 0, which a logarithmic axis does not have
     for criterion, colour in zip(CRITERIA, COLOURS, strict=True):
         rates, recalls = report.curves[criterion.name].froc
         at_level = report.criteria[criterion.name].recall_at_false_alarms["0.1"]
-        label = f"{criterion.title}: recall {shown(at_level)} at 0.1"
-        rates, recalls = np.append(least, rates.clip(min=least)), np.append(0, recalls)
+        label = f"{criterion.title}: recall {format_number(at_level)} at 0.1"
+        rates, recalls = np.append(lowest, rates.clip(min=lowest)), np.append(0, recalls)
         axes.step(rates, recalls, where="post", color=colour, label=label)
-        for point, shape in _points(report, criterion.name):
-            _mark(axes, max(point.false_alarms_per_frame, least), point.recall, shape, colour)
+        for point, marker in _marked_points(report, criterion.name):
+            _mark(axes, max(point.false_alarms_per_frame, lowest), point.recall, marker, colour)
     axes.set(xscale="log", ylim=(0, 1.02), xlabel="false alarms per frame", ylabel="recall")
-    axes.set_xlim(left=least)
+    axes.set_xlim(left=lowest)
     axes.set_title("Recall over false alarms (FROC)", fontsize=11)
 
 
-def _points(report: Report, name: str) -> list[tuple[OperatingPoint, str]]:
-    """The operating points that are marked, each with the shape of its mark."""
+def _marked_points(report: DetectionReport, name: str) -> list[tuple[OperatingPoint, str]]:
+    """Returns the operating points to mark and their marker styles."""
     scores = report.criteria[name]
-    return [(report.curves[name].at(scores.best_threshold), "o"), (scores.at_threshold, "s")]
+    return [(report.curves[name].operating_point(scores.best_threshold), "o"), (scores.at_threshold, "s")]
 
 
-def _mark(axes: Axes, x: float | None, y: float | None, shape: str, colour: str) -> None:
-    """Mark a point, if it is defined."""
+def _mark(axes: Axes, x: float | None, y: float | None, marker: str, colour: str) -> None:
+    """Marks a point if both coordinates are defined."""
     if x is not None and y is not None:
-        axes.plot([x], [y], shape, color=colour, markerfacecolor="white")
+        axes.plot([x], [y], marker, color=colour, markerfacecolor="white")
 
 
-def _explain_marks(axes: Axes, report: Report) -> None:
-    for shape, label in (("o", "best F1"), ("s", f"score {report.threshold:g}")):
-        axes.plot([], [], shape, color="grey", markerfacecolor="white", label=label)
+def _label_markers(axes: Axes, report: DetectionReport) -> None:
+    for marker, label in (("o", "best F1"), ("s", f"score {report.threshold:g}")):
+        axes.plot([], [], marker, color="grey", markerfacecolor="white", label=label)

@@ -1,104 +1,107 @@
-"""All numbers of an evaluation, each defined here in plain words."""
+"""Detection metrics and their definitions."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from pipeline.evaluation.detection.curves import Curve, OperatingPoint
+from pipeline.evaluation.detection.curves import OperatingPoint, PrecisionRecallCurve
 
 RECALL_LEVELS = (0.5, 0.7, 0.8, 0.9)
+"""Recalls at which false alarms per frame are reported."""
 FALSE_ALARM_LEVELS = (0.01, 0.05, 0.1)
+"""False alarms per frame at which recall is reported."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """The headline numbers, in [0, 1] but for the counts.
+class DetectionScores:
+    """Headline metrics; all but the counts are in [0, 1].
 
-    A detection hits a target when their boxes overlap enough (IoU: intersection over union) and no better
-    detection has taken it. All sizes count, and at most the best 100 detections of each frame and category.
-    AP, AR and recall50 are means over the categories that have targets; 0 where none has.
+    AP and AR are those of COCO (Lin et al., ECCV 2014), computed by pycocotools for boxes of all areas. A
+    detection hits a target if their intersection over union (IoU) reaches the threshold and no detection of
+    higher score has taken the target. At most 100 detections of a frame and category count, those of highest
+    score. AP, AR and recall50 are means over the categories with targets, 0 without any.
     """
 
     ap50: float
-    """Average precision at IoU 0.5: mean of 101 interpolated precisions, mean over categories."""
+    """Average precision at IoU 0.5: mean of the interpolated precision at 101 recalls."""
     ap: float
-    """Mean of the average precisions at IoU 0.5, 0.55 … 0.95."""
+    """Mean average precision at IoU 0.5, 0.55 … 0.95."""
     recall50: float
-    """Highest recall reached at IoU 0.5, at any score."""
+    """Recall at IoU 0.5 without a score threshold."""
     best_f1: float
-    """Highest harmonic mean of precision and recall at IoU 0.5 over all score thresholds."""
+    """Highest F1 at IoU 0.5 over all score thresholds, all categories pooled."""
     best_threshold: float
-    """The score at which `best_f1` is reached."""
+    """Score threshold of `best_f1`."""
     frames: int
-    """Frames that were scored; those without targets count."""
+    """Frames scored, with or without targets."""
     ap75: float
     """Average precision at IoU 0.75."""
     ar1: float
-    """Average recall: highest recall, mean over IoU 0.5 … 0.95, with the best detection of each frame."""
+    """Average recall with 1 detection per frame and category: mean of the recall at IoU 0.5, 0.55 … 0.95."""
     ar10: float
-    """The same with the best 10 detections of each frame and category."""
+    """Average recall with at most 10 detections per frame and category."""
     ar100: float
-    """The same with the best 100."""
+    """Average recall with at most 100 detections per frame and category."""
     empty_frames: int
     """Frames without targets among `frames`."""
     targets: int
-    """Annotated boxes to be found; crowd regions are not."""
+    """Annotated boxes, crowd regions not counted."""
     detections: int
-    """Detections that were scored."""
+    """Detections scored."""
 
     def as_dict(self) -> dict[str, float]:
-        """Plain numbers, for JSON."""
+        """Returns plain numbers for JSON."""
         return asdict(self)
 
     def table(self) -> str:
-        """One line for each number, for people."""
+        """Returns one line of text per metric."""
         rows = self.as_dict().items()
         return "\n".join(f"{k:<15}{v:.4f}" if isinstance(v, float) else f"{k:<15}{v}" for k, v in rows)
 
 
 @dataclass(frozen=True)
 class CriterionScores:
-    """Numbers under one definition of a hit: IoU 0.5, or centres within 3 or 5 pixels.
+    """Metrics under one definition of a hit: IoU 0.5, or centres at most 3 or 5 pixels apart.
 
-    All but `ap` take the categories together; a hit is always of the right category.
+    All but `ap` pool the categories; a hit still needs the right category.
     """
 
     ap: float | None
-    """Average precision, mean over categories; None without targets."""
+    """Average precision, mean over the categories with targets; None without targets."""
     best_f1: float
     """Highest F1 over all score thresholds."""
     best_threshold: float
-    """The score at which it is reached."""
+    """Score threshold of `best_f1`."""
     at_threshold: OperatingPoint
-    """Precision, recall, F1 and false alarms at the threshold that was asked for."""
+    """Operating point at the requested threshold."""
     false_alarms_at_recall: dict[str, float | None]
-    """Fewest false alarms per frame at which a recall is reached; None where it never is."""
+    """FROC: recall → fewest false alarms per frame at which it is reached; None if it never is."""
     recall_at_false_alarms: dict[str, float | None]
-    """Highest recall with at most so many false alarms per frame."""
+    """FROC: false alarms per frame → highest recall with at most that many; None without targets."""
 
     @classmethod
-    def of(cls, ap: float | None, curve: Curve, threshold: float) -> CriterionScores:
-        """The numbers of a curve."""
+    def from_curve(cls, ap: float | None, curve: PrecisionRecallCurve, threshold: float) -> CriterionScores:
+        """Computes the metrics of a curve; `threshold` is the score of `at_threshold`."""
         f1, best = curve.best_f1()
         return cls(
             ap=ap,
             best_f1=f1,
             best_threshold=best,
-            at_threshold=curve.at(threshold),
-            false_alarms_at_recall={f"{level:g}": curve.false_alarms_at(level) for level in RECALL_LEVELS},
-            recall_at_false_alarms={f"{level:g}": curve.recall_at(level) for level in FALSE_ALARM_LEVELS},
+            at_threshold=curve.operating_point(threshold),
+            false_alarms_at_recall={f"{r:g}": curve.false_alarms_at_recall(r) for r in RECALL_LEVELS},
+            recall_at_false_alarms={f"{r:g}": curve.recall_at_false_alarms(r) for r in FALSE_ALARM_LEVELS},
         )
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One category; None where it has no targets."""
+    """Metrics of one category, defined as in `DetectionScores`; AP, AR, recall are None without targets."""
 
     name: str
     targets: int
     detections: int
     ap: float | None
-    """As in `Scores`, and so are the following."""
     ap50: float | None
     ap75: float | None
     ar100: float | None
@@ -109,24 +112,24 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class SizeScores:
-    """Targets of one range of box areas.
+    """Metrics at IoU 0.5 for targets of one range of box areas.
 
-    What hits a target of another size counts neither as a hit nor as a false alarm, and so does a detection
-    that hits nothing and is itself of another size.
+    Targets of other areas are ignored as pycocotools does: a detection assigned to one counts neither as hit
+    nor as false alarm, and so does an unassigned detection of another area.
     """
 
     name: str
-    """Upper end of the range: a square of so many pixels; the lower end is that of the range before it."""
+    """Upper bound as the sides of a square in pixels; the lower bound is that of the range before."""
     targets: int
     ap50: float | None
     """None without targets."""
     highest_recall: float | None
-    """Share of the targets that are hit at any score, categories together."""
+    """Recall without a score threshold, categories pooled; None without targets."""
 
 
 @dataclass(frozen=True)
 class VideoScores:
-    """One video by itself."""
+    """Metrics of one video."""
 
     name: str
     frames: int
@@ -136,54 +139,53 @@ class VideoScores:
     ap50: float | None
     """None without targets."""
     recall: float | None
-    """At IoU 0.5 and the threshold that was asked for; None without targets."""
+    """At IoU 0.5 and the requested threshold; None without targets."""
     false_alarms_per_frame: float
-    """At that threshold."""
+    """At IoU 0.5 and the requested threshold."""
 
 
 @dataclass(frozen=True)
 class PublishedScores:
-    """Precision, recall and F1 as the evaluation published with Tridos (IEEE TGRS 2024) defines them.
+    """Precision, recall and F1 as defined by the evaluation published with Tridos (IEEE TGRS 2024).
 
-    They belong to no score threshold and must not be compared with precision, recall and F1 that do. Here to
-    compare with published tables only.
+    They do not belong to a score threshold, so they are comparable with published tables only.
     """
 
     ap50: float
     """Average precision at IoU 0.5."""
     precision_as_published: float
-    """Mean of the interpolated precisions at recall 0, 0.01 … up to the highest recall."""
+    """Mean of the interpolated precision at recall 0, 0.01 … up to the highest recall."""
     recall_as_published: float
-    """Highest recall at any score."""
+    """Recall without a score threshold."""
     f1_as_published: float
     """Harmonic mean of these two."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """Everything that is measured."""
+class DetectionReport:
+    """All detection metrics of an evaluation."""
 
-    scores: Scores
+    scores: DetectionScores
     threshold: float
-    """The score from which on detections count where a threshold is needed."""
+    """Score of the operating points."""
     criteria: dict[str, CriterionScores]
     """By the names of `pipeline.evaluation.detection.matching.CRITERIA`."""
     per_class: list[ClassScores]
-    """Empty where all categories count as one."""
-    class_agnostic: Scores | None
-    """All categories taken as one, where there are several; None where that is what `scores` are."""
+    """Empty if categories are ignored."""
+    class_agnostic: DetectionScores | None
+    """Metrics with categories ignored; None if `scores` ignores them or there is one category only."""
     per_size: list[SizeScores]
     per_video: list[VideoScores]
-    """In the order of the annotations; only videos of which frames were scored."""
+    """In the order of the annotations; only videos with scored frames."""
     as_published: dict[str, PublishedScores]
     """`annotated_frames_only` leaves out frames without targets, as published; `all_frames` does not."""
     notes: list[str]
-    """What is odd about the detections."""
-    curves: dict[str, Curve] = field(repr=False)
-    """By criterion, categories together; for plots, not in the JSON."""
+    """Remarks about detections that are repeated or do not count."""
+    curves: dict[str, PrecisionRecallCurve] = field(repr=False)
+    """By criterion, categories pooled; for plots, not part of the JSON."""
 
-    def as_dict(self) -> dict:
-        """Plain values, for JSON: the scores at the top, the other sections under their names."""
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON: the headline metrics at the top level, then the other sections."""
         sections = {
             "criteria": {name: asdict(scores) for name, scores in self.criteria.items()},
             "per_class": [asdict(row) for row in self.per_class],

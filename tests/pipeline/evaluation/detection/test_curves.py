@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.evaluation.detection.curves import Curve
+from pipeline.evaluation.detection.curves import PrecisionRecallCurve
 
 
-def curve_of(rows, *, targets=4, frames=10) -> Curve:
+def curve_of(rows, *, targets=4, frames=10) -> PrecisionRecallCurve:
     """A curve of (score, hit) pairs."""
     scores, hits = zip(*rows, strict=True) if rows else ((), ())
-    return Curve(np.array(scores, dtype=float), np.array(hits, dtype=bool), targets=targets, frames=frames)
+    return PrecisionRecallCurve(
+        np.array(scores, dtype=float), np.array(hits, dtype=bool), targets=targets, frames=frames
+    )
 
 
 FOUR_OF_SIX = [(0.9, True), (0.8, False), (0.7, True), (0.6, True), (0.5, False), (0.4, True)]
@@ -19,7 +21,7 @@ FOUR_OF_SIX = [(0.9, True), (0.8, False), (0.7, True), (0.6, True), (0.5, False)
 
 
 def test_precision_is_the_best_at_a_recall_or_beyond_it():
-    precision = curve_of(FOUR_OF_SIX).precision
+    precision = curve_of(FOUR_OF_SIX).interpolated_precision
     # recall 0 to 0.25: 1; to 0.75: 3/4, which is better than the 2/3 before it; to 1: 4/6
     assert precision.tolist() == [1.0] * 26 + [0.75] * 50 + [4 / 6] * 25
 
@@ -32,7 +34,7 @@ def test_average_precision_is_the_mean_over_101_recalls():
 def test_recalls_that_are_not_reached_have_no_precision():
     curve = curve_of(FOUR_OF_SIX[:1])
     assert curve.average_precision == pytest.approx(26 / 101)
-    assert curve.highest_recall == 0.25
+    assert curve.max_recall == 0.25
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_recalls_that_are_not_reached_have_no_precision():
     ],
 )
 def test_a_threshold_takes_its_score_and_all_above(threshold, precision, recall, f1, false_alarms):
-    point = curve_of(FOUR_OF_SIX).at(threshold)
+    point = curve_of(FOUR_OF_SIX).operating_point(threshold)
     assert (point.precision, point.recall) == (precision, recall)
     assert point.f1 == pytest.approx(f1)
     assert point.false_alarms_per_frame == pytest.approx(false_alarms)
@@ -62,52 +64,56 @@ def test_the_best_f1_comes_with_its_threshold():
     [(0.25, 0.0), (0.26, 0.1), (0.5, 0.1), (0.75, 0.1), (0.8, 0.2), (1.0, 0.2)],
 )
 def test_false_alarms_per_frame_are_the_fewest_at_a_recall(recall, false_alarms):
-    assert curve_of(FOUR_OF_SIX).false_alarms_at(recall) == pytest.approx(false_alarms)
+    assert curve_of(FOUR_OF_SIX).false_alarms_at_recall(recall) == pytest.approx(false_alarms)
 
 
 def test_a_recall_that_is_never_reached_has_no_false_alarms():
     curve = curve_of(FOUR_OF_SIX, targets=5)
-    assert curve.false_alarms_at(0.8) == pytest.approx(0.2)
-    assert curve.false_alarms_at(0.81) is None
+    assert curve.false_alarms_at_recall(0.8) == pytest.approx(0.2)
+    assert curve.false_alarms_at_recall(0.81) is None
 
 
 @pytest.mark.parametrize(
     ("false_alarms", "recall"), [(0.0, 0.25), (0.09, 0.25), (0.1, 0.75), (0.2, 1), (9, 1)]
 )
 def test_recall_is_the_highest_with_at_most_so_many_false_alarms(false_alarms, recall):
-    assert curve_of(FOUR_OF_SIX).recall_at(false_alarms) == recall
+    assert curve_of(FOUR_OF_SIX).recall_at_false_alarms(false_alarms) == recall
 
 
 def test_no_recall_without_the_false_alarm_that_comes_first():
     curve = curve_of([(0.9, False), (0.8, True)], targets=1)
-    assert curve.recall_at(0.05) == 0
-    assert curve.recall_at(0.1) == 1
+    assert curve.recall_at_false_alarms(0.05) == 0
+    assert curve.recall_at_false_alarms(0.1) == 1
 
 
 def test_equal_scores_pass_together():
     curve = curve_of([(0.5, True), (0.5, False), (0.5, True), (0.2, False)], targets=2)
     assert [array.tolist() for array in curve.froc] == [[0.1, 0.2], [1.0, 1.0]]
     assert curve.best_f1() == (pytest.approx(4 / 5), 0.5)
-    assert curve.at(0.5).false_alarms == 1
+    assert curve.operating_point(0.5).false_alarms == 1
 
 
 def test_without_detections_nothing_is_found():
     curve = curve_of([])
-    assert (curve.average_precision, curve.highest_recall, curve.best_f1()) == (0, 0, (0, 1))
-    assert (curve.recall_at(1), curve.false_alarms_at(0.5)) == (0, None)
-    assert (curve.at(0.5).precision, curve.at(0.5).recall, curve.at(0.5).f1) == (None, 0, 0)
+    assert (curve.average_precision, curve.max_recall, curve.best_f1()) == (0, 0, (0, 1))
+    assert (curve.recall_at_false_alarms(1), curve.false_alarms_at_recall(0.5)) == (0, None)
+    assert (
+        curve.operating_point(0.5).precision,
+        curve.operating_point(0.5).recall,
+        curve.operating_point(0.5).f1,
+    ) == (None, 0, 0)
 
 
 def test_without_targets_there_is_no_recall_but_there_are_false_alarms():
     curve = curve_of([(0.9, False)], targets=0)
-    point = curve.at(0.5)
-    assert (curve.average_precision, curve.highest_recall, curve.recall_at(1)) == (None, None, None)
-    assert (curve.best_f1(), curve.false_alarms_at(0.5)) == ((0, 1), None)
+    point = curve.operating_point(0.5)
+    assert (curve.average_precision, curve.max_recall, curve.recall_at_false_alarms(1)) == (None, None, None)
+    assert (curve.best_f1(), curve.false_alarms_at_recall(0.5)) == ((0, 1), None)
     assert (point.precision, point.recall, point.f1, point.false_alarms_per_frame) == (0, None, 0, 0.1)
 
 
 def test_with_neither_targets_nor_detections_there_is_no_f1():
-    assert curve_of([], targets=0).at(0.5).f1 is None
+    assert curve_of([], targets=0).operating_point(0.5).f1 is None
 
 
 def test_a_detector_that_never_hits_has_no_best_threshold():
