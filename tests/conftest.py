@@ -98,7 +98,7 @@ def clip(tmp_path_factory) -> Path:
     from tests.support.outputs import scene
 
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    rendering.write(scene(), path)
+    rendering.write_scene(scene(), path)
     return path
 
 
@@ -125,14 +125,15 @@ def process(tmp_path, nano_weights):
     from pipeline.config.parsing import build
     from pipeline.config.schema import RunConfig
     from pipeline.runner.single import run
+    from run_pipeline import parts
 
     def call(source, *, truth=None, folder="out", output=None, sections=None, **detector):
         table = {"detector": {"weights": nano_weights, "conf": 0.2, **detector}, **(sections or {})}
         table["output"] = {"folder": str(tmp_path / folder), **(output or {})}
         annotations = str(truth) if truth else None
-        outcome = run(str(source), build(RunConfig, table), annotations=annotations, progress="off")
-        if outcome.failure:
-            raise outcome.failure
+        record = run(str(source), build(RunConfig, table), parts(), annotations=annotations, progress="off")
+        if record.failure:
+            raise record.failure
         return tmp_path / folder
 
     return call
@@ -144,9 +145,10 @@ def whole(tmp_path_factory, clip, nano_weights):
     from pipeline.config.parsing import build
     from pipeline.config.schema import RunConfig
     from pipeline.runner.single import run
+    from run_pipeline import parts
 
     folder = tmp_path_factory.mktemp("whole") / "out"
     table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}
     truth = str(clip.with_suffix(".json"))
-    run(str(clip), build(RunConfig, table), annotations=truth, progress="off")
+    run(str(clip), build(RunConfig, table), parts(), annotations=truth, progress="off")
     return folder

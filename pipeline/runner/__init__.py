@@ -1,1 +1,1 @@
-"""pipeline/runner."""
+"""Runs: the stages from source to sinks put together, and what a run says about itself."""

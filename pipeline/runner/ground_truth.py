@@ -1,4 +1,4 @@
-"""The annotations of the source that is being processed."""
+"""Ground truth of the source that is being processed: checked before a run, scored while it goes on."""
 
 from __future__ import annotations
 
@@ -7,40 +7,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.detection.evaluator import Evaluator
-from pipeline.evaluation.detection.report import Report
+from pipeline.evaluation.detection.report import DetectionReport
 from pipeline.structures.annotations import VideoRecord, load_coco, match_video, video_records
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.tracking import TrackScores
+    from pipeline.evaluation.tracking.scores import TrackScores
 
-LIVE_SECONDS, LIVE_SHARE = 2.0, 0.02
-"""Least time between two live scores, and the most of all time that computing them may take."""
+LIVE_SECONDS = 2.0
+"""Minimum seconds between two live scores."""
+LIVE_SHARE = 0.02
+"""Maximum share of the time of a run that computing live scores may take."""
 
 
-class GroundTruth:
-    """One sequence of a COCO-video file: names its frames and scores what is found in them as it is found.
+class SourceAnnotations:
+    """The video of a COCO-video file that belongs to a source.
 
-    Frames are counted from 0. Raises UsageError when the file is not COCO-video ground truth, or holds none
-    of the frames from index `start` on that the source will give.
+    Frames are counted from 0.
+
+    Args:
+        path: COCO-video JSON file.
+        info: the source; its name and size select the video.
+        start: index of the first frame that the source will give.
+
+    Raises:
+        UsageError: the file is not COCO-video ground truth, cannot be scored, or annotates none of the frames
+            that the source will give.
     """
 
     def __init__(self, path: Path, info: SourceInfo, *, start: int = 0):
         self.path = path
         table = load_coco(path)
-        self._record = match_video(video_records(table), info.name, (info.width, info.height))
-        self._table = _of_video(table, self._record)
-        self._evaluator = Evaluator(self._table)  # refuses what cannot be scored before weights are loaded
-        self._seen: list[int] = []
-        self._live, self._next_live = "", 0.0
-        self.not_annotated = 0
-        """Frames added that have no image id."""
+        self.record = match_video(video_records(table), info.name, (info.width, info.height))
+        self._table = _of_video(table, self.record)
+        self.evaluator(1)  # raises UsageError for what cannot be scored, before any weights are loaded
         self._check_frames(start, info.frame_count)
 
     def _check_frames(self, start: int, count: int | None) -> None:
-        annotated, name = self._record.image_ids, self._record.name
+        annotated, name = self.record.image_ids, self.record.name
         last = max(annotated, default=-1) if count is None else start + count - 1
         if not any(start <= frame <= last for frame in annotated):
             raise UsageError(f"the annotations of '{name}' have none of the frames {start} to {last}")
@@ -48,38 +54,58 @@ class GroundTruth:
             raise UsageError(f"the annotations of '{name}' count frames from 1; frame_id must count from 0")
 
     def image_id(self, frame: Frame) -> int | None:
-        """The COCO image id of a frame; None for one that is not annotated."""
-        return self._record.image_ids.get(frame.index)
+        """Returns the COCO image id of a frame; None if it is not annotated."""
+        return self.record.image_ids.get(frame.index)
 
     def category_ids(self, num_classes: int) -> dict[int, int] | None:
-        """Label → category id, by order; None for a detector that has other classes than the annotations."""
+        """Maps labels to category ids, both in ascending order; None if the numbers of classes differ."""
         ids = sorted(category["id"] for category in self._table["categories"])
         return dict(enumerate(ids)) if num_classes == len(ids) else None
 
-    def begin(self, num_classes: int) -> None:
-        """Take results of a detector of so many classes from now on.
+    def evaluator(self, num_classes: int) -> Evaluator:
+        """Returns an empty evaluator, class-agnostic if the detector has another number of classes."""
+        return Evaluator(self._table, classes=self.category_ids(num_classes) is not None)
 
-        One of another number of classes than the annotations have is scored class-agnostic.
-        """
-        by_class = self.category_ids(num_classes) is not None
-        self._evaluator = Evaluator(self._table, classes=by_class)
+
+class GroundTruth:
+    """Scores the results of a run against the annotations of its source as they come.
+
+    Args:
+        annotations: the annotations of the source.
+        num_classes: number of classes of the detector.
+    """
+
+    def __init__(self, annotations: SourceAnnotations, num_classes: int):
+        self.path = annotations.path
+        self.image_id = annotations.image_id
+        self.category_ids = annotations.category_ids(num_classes)
+        """Category id of each label; None if the numbers of classes differ."""
+        self.not_annotated = 0
+        """Number of frames added that have no image id."""
+        self._record: VideoRecord = annotations.record
+        self._evaluator = annotations.evaluator(num_classes)
+        self._scored: list[int] = []
+        self._live, self._next_live = "", 0.0
 
     def add(self, result: Result) -> None:
-        """Score one more frame, if it is annotated."""
+        """Scores one more frame if it is annotated."""
         number = self.image_id(result.frame)
         if number is None:
             self.not_annotated += 1
         else:
             self._evaluator.add(number, result.detections)
-            self._seen.append(result.frame.index)
+            self._scored.append(result.frame.index)
 
     @property
     def frames(self) -> int:
-        """Frames that were scored; those without targets count."""
-        return len(self._seen)
+        """Number of frames scored, with or without targets."""
+        return len(self._scored)
 
     def live(self) -> str:
-        """AP50 of the frames so far, in words; empty before the first target. Computed anew now and then."""
+        """Returns the AP50 of the frames so far as text, empty before the first target.
+
+        The value is computed at most every `LIVE_SECONDS` and takes at most `LIVE_SHARE` of the time.
+        """
         began = time.monotonic()
         if began >= self._next_live:
             ap50 = self._evaluator.ap50()
@@ -88,22 +114,23 @@ class GroundTruth:
             self._next_live = ended + max(LIVE_SECONDS, (ended - began) / LIVE_SHARE)
         return self._live
 
-    def score(self, threshold: float) -> Report:
-        """All numbers over the frames that were added; `threshold` is where one is needed."""
+    def score(self, threshold: float) -> DetectionReport:
+        """Returns the detection metrics of the frames added, with the operating point at a score."""
         return self._evaluator.report(threshold)
 
     def score_tracks(self, tracks: Path) -> dict[str, TrackScores]:
-        """Scores of a MOT file over the frames that were added, by the name of the gate.
+        """Returns the scores of a MOT file over the frames added, by the name of the gate.
 
-        Raises UsageError where targets cannot be told apart.
+        Raises UsageError if the annotations do not tell targets apart.
         """
-        from pipeline.evaluation.tracking import GATES, track_scores
+        from pipeline.evaluation.tracking.gates import GATES
+        from pipeline.evaluation.tracking.scoring import score_tracks
 
-        return {gate: track_scores(self._record, tracks, gate=gate, frames=self._seen) for gate in GATES}
+        return {gate: score_tracks(self._record, tracks, gate=gate, frames=self._scored) for gate in GATES}
 
 
 def _of_video(table: dict, record: VideoRecord) -> dict:
-    """The part of a COCO dictionary that is about one video."""
+    """Returns the part of a COCO dictionary that describes one video."""
     ids = set(record.image_ids.values())
     return {
         "videos": [video for video in table["videos"] if video["name"] == record.name],

@@ -12,11 +12,11 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -29,11 +29,6 @@ from pipeline.runner.run_record import RunRecord
 from pipeline.runner.summary import Summary
 from pipeline.system.errors import UsageError, describe
 from pipeline.system.redaction import redact
-
-if TYPE_CHECKING:
-    from pipeline.config.schema import ServiceConfig
-    from pipeline.runner.run_record import RunRecord
-    from pipeline.runner.summary import Summary
 
 PATIENCE = 5.0
 """Seconds that a client may take to say what it wants, and to take the answer."""
@@ -55,11 +50,11 @@ class RunMetrics(Collector):
         about.add_metric([__version__], 1)
         yield about
         # of one moment: streams may be added meanwhile
-        streams = dict(self._summary.outcomes)
+        streams = dict(self._summary.records)
         for name, text, value in COUNTS:
             family = CounterMetricFamily(f"mote_{name}", text, labels=["stream"])
-            for stream, outcome in streams.items():
-                family.add_metric([stream], value(outcome))
+            for stream, record in streams.items():
+                family.add_metric([stream], value(record))
             yield family
         yield _labelled("frames_dropped", "Frames left out on purpose.", "reason", streams, _drops)
         yield _labelled("gaps", "Events between frames, by kind.", "event", streams, _gaps)
@@ -69,9 +64,9 @@ class RunMetrics(Collector):
             "From the arrival of a frame of a live source to its written result.",
             labels=["stream"],
         )
-        for stream, outcome in streams.items():
-            alive.add_metric([stream], outcome.live_tracks)
-            buckets, total = outcome.latency.cumulative()
+        for stream, record in streams.items():
+            alive.add_metric([stream], record.live_tracks)
+            buckets, total = record.latency.cumulative()
             latency.add_metric([stream], buckets, total)
         yield alive
         yield latency
@@ -94,19 +89,19 @@ COUNTS = (
 """Counters: name, help, and how each is read from the account of a stream."""
 
 
-def _drops(outcome: RunRecord) -> dict[str, int]:
-    return {"queue full": outcome.dropped.count}
+def _drops(record: RunRecord) -> dict[str, int]:
+    return {"queue full": record.dropped.count}
 
 
-def _gaps(outcome: RunRecord) -> dict[str, int]:
-    return dict(outcome.timeline.events) if outcome.timeline else {}
+def _gaps(record: RunRecord) -> dict[str, int]:
+    return {str(event): count for event, count in record.gaps.events.items()} if record.gaps else {}
 
 
 def _labelled(name: str, text: str, label: str, streams: dict[str, RunRecord], counts) -> CounterMetricFamily:
     """A counter with a label beside `stream`."""
     family = CounterMetricFamily(f"mote_{name}", text, labels=["stream", label])
-    for stream, outcome in streams.items():
-        for kind, count in counts(outcome).items():
+    for stream, record in streams.items():
+        for kind, count in counts(record).items():
             family.add_metric([stream, kind.replace(" ", "_")], count)
     return family
 
@@ -118,26 +113,26 @@ def health(summary: Summary, config: ServiceConfig) -> dict[str, Any]:
     `service.stalled_after` seconds without one, `away` while a live source is being connected to again, and
     in the end `ended` or `failed`; `not opened` was never there.
     """
-    streams = {name: _state(outcome, config) for name, outcome in dict(summary.outcomes).items()}
+    streams = {name: _state(record, config) for name, record in dict(summary.records).items()}
     for name, error in dict(summary.unopened).items():
         streams[name] = {"state": "not opened", "reason": redact(describe(error))}
     failing = any(facts["state"] not in WELL for facts in streams.values())
     return {"status": "failing" if failing else "ok", "streams": streams}
 
 
-def _state(outcome: RunRecord, config: ServiceConfig) -> dict[str, Any]:
+def _state(record: RunRecord, config: ServiceConfig) -> dict[str, Any]:
     """The row of a stream."""
-    idle = time.monotonic() - outcome.last_progress
-    facts: dict[str, Any] = {"frames": outcome.written, "idle_seconds": round(idle, 1)}
-    if outcome.ended:
-        state = "failed" if outcome.failure else "ended"
-        reason = outcome.reason
-    elif reason := outcome.source.away:
+    idle = time.monotonic() - record.last_progress
+    facts: dict[str, Any] = {"frames": record.written, "idle_seconds": round(idle, 1)}
+    if record.ended:
+        state = "failed" if record.failure else "ended"
+        reason = record.reason
+    elif reason := record.source.outage:
         state = "away"
     elif idle > config.stalled_after:
         state, reason = "stalled", f"no result for {config.stalled_after:g} s"
     else:
-        state = "running" if outcome.written else "starting"
+        state = "running" if record.written else "starting"
     return {"state": state, **facts, **({"reason": redact(reason)} if reason else {})}
 
 
@@ -195,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served(summary: Summary, config: ServiceConfig) -> Iterator[None]:
+def serve_health(summary: Summary, config: ServiceConfig) -> Iterator[None]:
     """Answer on `service.health_port` within the block; UsageError where nobody can listen there."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -222,10 +217,3 @@ def _listening(config: ServiceConfig, handler) -> _Server:
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         remedy = "choose another --health-port, or the address of an interface with --health-host"
         raise UsageError(f"nothing can be served on {where}: {reason}; {remedy}") from error
-
-
-def watched(summary: Summary, config: ServiceConfig) -> AbstractContextManager[None]:
-    """A block in which others may ask how the streams of `summary` are, if that is wanted."""
-    if not config.health_port:
-        return nullcontext()
-    return served(summary, config)

@@ -1,4 +1,4 @@
-"""pipeline.runner.latency."""
+"""Distributions of durations in constant memory."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections import deque
 from itertools import accumulate
 
 RECENT = 300
-"""Frames over which the latency is told while a run goes on."""
+"""Number of frames over which the progress line shows the latency."""
 
 
 class Latency:
-    """Count, mean, maximum and quantiles of a duration in constant memory; quantiles are right to 6 %."""
+    """Histogram of a duration: count, sum, maximum and quantiles with a relative error of at most 6 %."""
 
     _EDGES = tuple(1e-6 * 10 ** (step / 20) for step in range(160))  # 1 µs to 90 s, 20 bins a decade
     _MIDDLES = tuple(edge * 10 ** (-1 / 40) for edge in _EDGES)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._counts = [0] * (len(self._EDGES) + 1)
         self.count, self.total, self.maximum = 0, 0.0, 0.0
 
     def add(self, seconds: float) -> None:
-        """Take in one duration."""
+        """Adds one duration."""
         self._counts[bisect.bisect_left(self._EDGES, seconds)] += 1
         self.count += 1
         self.total += seconds
         self.maximum = max(self.maximum, seconds)
 
     def quantile(self, share: float) -> float:
-        """Seconds that `share` of the durations stay below; 0 without any."""
+        """Returns the quantile in seconds; 0 if no duration was added."""
         wanted, seen = share * self.count, 0
         for count, middle in zip(self._counts, (*self._MIDDLES, self.maximum), strict=True):
             seen += count
@@ -37,7 +37,7 @@ class Latency:
         return 0.0
 
     def summary(self) -> dict[str, float]:
-        """Milliseconds, for run.json."""
+        """Returns mean, quantiles and maximum in milliseconds, for run.json."""
         values = {
             "mean": self.total / max(self.count, 1),
             "p50": self.quantile(0.5),
@@ -48,7 +48,7 @@ class Latency:
         return {name: round(1e3 * value, 3) for name, value in values.items()}
 
     def cumulative(self) -> tuple[list[tuple[str, int]], float]:
-        """For Prometheus: seconds and how many durations were no longer, and the sum of all."""
+        """Returns the buckets of a Prometheus histogram and the sum of all durations, both in seconds."""
         below, buckets = list(accumulate(self._counts)), []
         for step in (step for step in range(len(self._EDGES)) if step >= 60 and step % 20 in (0, 8, 14)):
             buckets.append((f"{self._EDGES[step]:.3g}", below[step]))  # 1, 2.5 and 5 of each decade from 1 ms
@@ -56,13 +56,13 @@ class Latency:
 
 
 class RecentLatency:
-    """Seconds from arrival to result of the last frames, for people who watch."""
+    """Latency from arrival to result of the last `RECENT` frames, as text for the progress line."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=RECENT)
 
     def add(self, seconds: float) -> None:
-        """One more frame."""
+        """Adds the latency of one frame."""
         self._seconds.append(seconds)
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""Several sources at once through one network, each with its own state, tracker, outputs and account.
+"""A run over several sources that share the networks.
 
-Three kinds of threads: one for each source, which decodes (`gather`); this one, which runs the networks on
-whatever frames are there; one for each source, which tracks, draws and writes. A source that is slow, lost or
-whose outputs cannot be written does not hold up the others.
+Three kinds of threads: one for each source decodes (`pipeline.system.multiplexer`); this one runs the
+networks on the frames that are there; one for each source tracks, draws and writes. A source that is slow,
+lost, or whose outputs cannot be written does not delay the others.
 """
 
 from __future__ import annotations
@@ -12,152 +12,150 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from detectors.inference.multi_stream import MultiStreamDetector
-from detectors.inference.segmentation import FrameSegmenter
-from detectors.loading import load_detector, load_segmenters
 from pipeline.config.schema import RunConfig
-from pipeline.runner.ground_truth import GroundTruth
-from pipeline.runner.health import watched
-from pipeline.runner.resume import ResumeState
-from pipeline.runner.run_record import RunRecord
+from pipeline.runner.parts import MultiStreamDetector, Networks, Parts, load_networks
+from pipeline.runner.run_json import write_end, write_start
 from pipeline.runner.setup import (
-    _with_batch,
-    account_of,
+    Stream,
+    batch_size,
     distinct_names,
-    make_annotator,
-    open_sinks,
+    load_annotations,
+    make_stream,
     prepare_folders,
-    resolved,
 )
-from pipeline.runner.steps import RESULTS_AHEAD, counted, make_timeline, write
+from pipeline.runner.steps import RESULTS_AHEAD, count_frames, fuse_if_configured, health_server
 from pipeline.runner.summary import Summary
-from pipeline.sinks.base import Sinks
-from pipeline.sources.live import open_with_reconnect, queue_policy
+from pipeline.sources.live import open_with_reconnect
 from pipeline.sources.source import FrameSource
-from pipeline.stages.fusion import fuse
 from pipeline.stages.segmentation import segment
 from pipeline.stages.tracking import track
 from pipeline.structures.frame import Frame
-from pipeline.structures.protocols import Tracker
+from pipeline.structures.protocols import SegmentStage
 from pipeline.structures.results import FrameDetections
 from pipeline.system.errors import MoteError, SourceError, UsageError
 from pipeline.system.multiplexer import StreamMultiplexer
 from pipeline.system.progress import Mode, Progress
 from pipeline.system.signals import StopRequest, stop_on_signals
-from trackers import registry
 
 RUNS = "runs"
-"""Where the folders of the sources go, unless the configuration names another place."""
+"""Parent of the output folders, if the configuration names none."""
+
 _scoring = threading.Lock()
-"""Scoring silences pycocotools by redirecting the standard output of the whole process."""
+"""Held while a stream is scored: scoring redirects the standard output of the whole process."""
 
 
 def run_many(
-    locations: Sequence[str], config: RunConfig, *, annotations: str | None = None, progress: Mode = "auto"
+    locations: Sequence[str],
+    config: RunConfig,
+    parts: Parts,
+    *,
+    annotations: str | None = None,
+    progress: Mode = "auto",
 ) -> Summary:
-    """Process the sources together; the outputs of each lie in a folder of its name in `output.folder`.
+    """Processes several sources together; each writes to a folder of its name in `output.folder`.
 
-    A source that cannot be opened, or is lost, ends alone, and so does one whose outputs cannot be written:
-    the summary tells of it. What goes wrong in the networks ends all. Raises MoteError for what else is wrong
-    before the first frame.
+    A source that cannot be opened, is lost, or whose outputs cannot be written ends alone: the summary holds
+    its error. An error in the networks ends all. Raises MoteError for anything else that is wrong before the
+    first frame.
     """
     if config.output.resume:
         raise UsageError("one run is resumed at a time: give --resume one source, and its own folder")
     summary = Summary()
-    with stop_on_signals() as stop, watched(summary, config.service), ExitStack() as closing:
-        sources = _open(locations, config, summary, stop, closing)
+    with stop_on_signals() as stop, health_server(summary, config.service), ExitStack() as stack:
+        sources = _open(locations, config, summary, stop, stack)
         if not sources:
             return summary
-        truths = [_truth(annotations, source, config) for source in sources.values()]
-        detector, facts = load_detector(config.detector, maps=config.output.zarr)
-        segmenters, more = load_segmenters(config.segmentation, config.detector, maps=config.output.zarr)
-        config = _with_batch(config, facts["device"], len(sources))
-        streams = [
-            make_stream(name, source, config, truth, facts, more, stop)
-            for (name, source), truth in zip(sources.items(), truths, strict=True)
-        ]
-        summary.outcomes = {stream.name: stream.outcome for stream in streams}
-        folders = [stream.outcome.folder for stream in streams]
+        known = [load_annotations(annotations, source, config) for source in sources.values()]
+        networks = load_networks(config, parts)
+        config = _with_batch(config, networks.info.device, len(sources))
+        streams = []
+        for (name, source), own in zip(sources.items(), known, strict=True):
+            folder = Path(config.output.folder or RUNS, name)
+            placed = replace(config, output=replace(config.output, folder=str(folder)))
+            streams.append(make_stream(name, folder, source, placed, networks, parts, own))
+        summary.records = {stream.name: stream.record for stream in streams}
+        folders = [stream.record.folder for stream in streams]
         prepare_folders(folders, overwrite=config.output.overwrite, sources=locations)
-        shared = MultiStreamDetector(detector, len(streams))
-        bar = Progress(summary.announced, mode=progress, remark=summary.remark)
+        detector = parts.share(networks.detector, len(streams))
+        bar = Progress(summary.announced, mode=progress, note=summary.progress_note)
         with summary.timed(), bar:
-            process(streams, shared, segmenters, batch=config.detector.batch, stop=stop, advance=bar.advance)
+            batch = config.detector.batch
+            process(streams, detector, networks, batch=batch, stop=stop, advance=bar.advance)
     return summary
 
 
 class _End(NamedTuple):
-    """Follows the last frame of a source."""
+    """Follows the last frame of a source in the queue of its writer."""
 
     failure: BaseException | None
 
 
-class Stream:
-    """One source from what the networks found to its files, in a thread of its own."""
+class StreamWriter:
+    """Thread that takes the detections of one stream to its outputs: fuse, track, write.
+
+    Args:
+        stream: the stream; its outputs are opened and closed by the thread.
+        segmenters: names of the segmenters beside the detector.
+        stop: the request to stop, checked at the end.
+        written: called after each frame that is written.
+        ended: called when no more frames are wanted.
+    """
 
     def __init__(
         self,
-        name: str,
-        outcome: RunRecord,
-        tracker: Tracker,
-        sinks: Sinks,
-        truth: GroundTruth | None,
+        stream: Stream,
+        segmenters: list[str],
         stop: StopRequest,
+        *,
+        written: Callable[[], None],
+        ended: Callable[[], None],
     ):
-        self.name, self.outcome = name, outcome
-        self._tracker, self._sinks, self._truth, self._stop = tracker, sinks, truth, stop
-        # without a bound of its own: what is in hand of each feed is bounded where it is handed out
+        self._stream, self._segmenters, self._stop = stream, segmenters, stop
+        self._written, self._ended = written, ended
+        # not bounded here: the multiplexer bounds the number of frames in flight of each stream
         self._waiting: queue.SimpleQueue[FrameDetections | _End] = queue.SimpleQueue()
         self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name=f"write {stream.name}")
 
-    def start(self, *, written: Callable[[], None], ended: Callable[[], None]) -> None:
-        """Begin to take frames; `written` is called after each, and `ended` when no more are wanted."""
-        self._written, self._ended = written, ended
-        self._thread = threading.Thread(target=self._work, name=f"write {self.name}")
+    def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
-    def give(self, found: FrameDetections) -> None:
-        """The next frame."""
+    def put(self, found: FrameDetections) -> None:
+        """Queues the detections of the next frame."""
         self._waiting.put(found)
 
     def end(self, failure: BaseException | None = None) -> None:
-        """No more frames come, and what broke them off; of several calls the first one counts."""
+        """Queues the end of the stream and its cause; only the first call counts."""
         self._waiting.put(_End(failure))
 
     def join(self) -> None:
-        """Wait until all that was given is written and the files are closed."""
+        """Waits until everything queued is written and the files are closed."""
         self._thread.join()
 
     def _work(self) -> None:
-        outcome = self.outcome
+        stream, record = self._stream, self._stream.record
         try:
-            outcome.begin(self._truth)
-            with self._sinks:
-                for result in track(self._fused(), self._tracker):
-                    write(result, self._sinks, outcome, self._truth)
+            write_start(record)
+            with stream.sinks:
+                found = fuse_if_configured(self._found(), record.config, self._segmenters)
+                for result in track(found, stream.tracker):
+                    stream.write(result)
                     self._written()
                 if self._failure:
                     raise self._failure
                 self._stop.check()
-        except BaseException as error:  # told by the summary; faults of ours are raised when all have ended
-            outcome.failure = error
+        except BaseException as error:  # in the summary; what is no MoteError is raised when all have ended
+            record.failure = error
         finally:
             self._ended()
-            with _scoring, suppress(Exception):  # what fails in there is in the outcome
-                outcome.finish(self._truth)
-
-    def _fused(self) -> Iterator[FrameDetections]:
-        config, found = self.outcome.config, self._found()
-        if config.segmentation.fuse == "none":
-            return found
-        names = [row.name for row in config.segmentation.segmenters]
-        return fuse(found, config.segmentation, names=names, conf=config.detector.conf)
+            with _scoring, suppress(Exception):  # an error in there becomes the failure of the record
+                write_end(record, stream.truth)
 
     def _found(self) -> Iterator[FrameDetections]:
         while not isinstance(item := self._waiting.get(), _End):
@@ -165,103 +163,96 @@ class Stream:
         self._failure = item.failure
 
 
-def make_stream(
-    name: str,
-    source: FrameSource,
-    config: RunConfig,
-    truth: GroundTruth | None,
-    facts: dict,
-    segmenters: Sequence[dict],
-    stop: StopRequest,
-) -> Stream:
-    """One source with all that is its own; nothing is written yet.
-
-    `facts` and those of the `segmenters` say what is known of the networks.
-    """
-    classes, folder = facts["classes"], Path(config.output.folder or RUNS, name)
-    config = replace(config, output=replace(config.output, folder=str(folder)))
-    tracker = registry.build(config.tracker.name, **config.tracker.options)
-    annotator = make_annotator(config, classes)
-    config = resolved(config, tracker, annotator, facts, segmenters)
-    if truth:
-        truth.begin(len(classes))
-    files = open_sinks(folder, config, source.info, annotator, truth, len(classes), past=ResumeState())
-    outcome = RunRecord(folder, source, config, facts, segmenters)
-    outcome.pieces = account_of(files)
-    return Stream(name, outcome, tracker, Sinks(files), truth, stop)
-
-
 def process(
     streams: Sequence[Stream],
     detector: MultiStreamDetector,
-    segmenters: Sequence[FrameSegmenter],
+    networks: Networks,
     *,
     batch: int,
     stop: StopRequest,
     advance: Callable[[], None],
 ) -> None:
-    """Take the frames of all sources through the networks, up to `batch` at once, to where they are written.
+    """Takes the frames of all streams through the networks, up to `batch` at once, to their writers.
 
     Returns when all files are closed. `advance` is called, from any thread, for each frame that is written.
-    Raises what is no MoteError, and only then.
+    Raises errors that are no MoteError, and only these.
     """
-    frames = [counted(stream.outcome.source, stream.outcome, stop) for stream in streams]
+    frames = [count_frames(stream.source, stream.record, stop) for stream in streams]
     names = [f"decode {stream.name}" for stream in streams]
+    queues = [stream.queue for stream in streams]
     failure: BaseException | None = None
-    queues = []
-    for outcome in (stream.outcome for stream in streams):
-        info, config = outcome.source.info, outcome.config
-        queues.append(queue_policy(info, config.live, outcome.dropped))
-        outcome.timeline = make_timeline(info, detector.window, config, outcome)
-    with StreamMultiplexer(frames, names=names, queues=queues, in_hand=RESULTS_AHEAD + batch) as gather:
-        for number, stream in enumerate(streams):
-            written = partial(_written, gather, number, advance)
-            stream.start(written=written, ended=partial(gather.drop, number))
+    with StreamMultiplexer(
+        frames, names=names, queues=queues, in_flight=RESULTS_AHEAD + batch
+    ) as multiplexer:
+        writers = [
+            _writer(stream, networks, stop, multiplexer, number, advance)
+            for number, stream in enumerate(streams)
+        ]
+        for writer in writers:
+            writer.start()
         try:
-            turns = turns_of(gather, streams, batch=batch, stop=stop)
-            with closing(detector.detect(turns)) as results:
+            rounds = _rounds(multiplexer, streams, batch=batch, stop=stop)
+            with closing(detector.detect(rounds)) as results:
                 for found, ended in results:
-                    for number, item in marked(found, segmenters, batch=batch):
-                        streams[number].give(item)
+                    for number, item in _segmented(found, networks.segmenters, batch=batch):
+                        writers[number].put(item)
                     for number, lost in ended:
                         detector.end(number)
-                        streams[number].end(lost)
-                    if stop.signal is not None:  # what was computed ahead is left; what was given is written
+                        writers[number].end(lost)
+                    if stop.signal is not None:  # rounds computed ahead are left; what was queued is written
                         break
         except BaseException as error:
             failure = error
-        for stream in streams:
-            stream.end(failure)
-        for stream in streams:
-            stream.join()
-    failures = [failure, *(stream.outcome.failure for stream in streams)]
-    for fault in failures:
+        for writer in writers:
+            writer.end(failure)
+        for writer in writers:
+            writer.join()
+    for fault in (failure, *(stream.record.failure for stream in streams)):
         if fault is not None and not isinstance(fault, MoteError):
             raise fault
 
 
-def turns_of(
-    gather: StreamMultiplexer[Frame], streams: Sequence[Stream], *, batch: int, stop: StopRequest
-) -> Iterator[tuple[list[tuple[int, Frame]], list[tuple[int, BaseException | None]]]]:
-    """Frames to compute together, and the streams that end after them, until a signal asks to stop.
+def _writer(
+    stream: Stream,
+    networks: Networks,
+    stop: StopRequest,
+    multiplexer: StreamMultiplexer[Frame],
+    number: int,
+    advance: Callable[[], None],
+) -> StreamWriter:
+    """Builds the writer of a stream, which reports its progress to the multiplexer."""
 
-    Something comes at least every `POLL_SECONDS`, be it empty: what waits for the next turn is given then.
+    def written() -> None:
+        multiplexer.done(number)
+        advance()
+
+    return StreamWriter(
+        stream, networks.segmenter_names, stop, written=written, ended=lambda: multiplexer.drop(number)
+    )
+
+
+def _rounds(
+    multiplexer: StreamMultiplexer[Frame], streams: Sequence[Stream], *, batch: int, stop: StopRequest
+) -> Iterator[tuple[list[tuple[int, Frame]], list[tuple[int, BaseException | None]]]]:
+    """Yields frames to compute together and the streams that end after them, until a signal asks to stop.
+
+    A round comes at least every `POLL_SECONDS`, even if it is empty, so that delayed results are passed on.
     """
-    for turn in gather.turns(batch):
-        *groups, last = whole_groups(turn.items, streams) if turn.items else [[]]
+    for turn in multiplexer.rounds(batch):
+        *groups, last = _split_at_gaps(turn.items, streams) if turn.items else [[]]
         yield from ((group, []) for group in groups)
         yield last, turn.ended
         if stop.signal is not None:
             return
 
 
-def whole_groups(
+def _split_at_gaps(
     items: Sequence[tuple[int, Frame]], streams: Sequence[Stream]
 ) -> Iterator[list[tuple[int, Frame]]]:
-    """The frames of a turn, marked with their gaps, parted where one follows a gap and others before it."""
+    """Marks the gaps of a round of frames; splits it before a gap that follows other frames of its stream."""
     group: list[tuple[int, Frame]] = []
     for number, item in items:
-        frame = streams[number].outcome.timeline(item)
+        frame = streams[number].mark_gaps(item)
         if frame.gap and any(number == other for other, _ in group):
             yield group
             group = []
@@ -270,10 +261,10 @@ def whole_groups(
         yield group
 
 
-def marked(
-    found: Iterable[tuple[int, FrameDetections]], segmenters: Sequence[FrameSegmenter], *, batch: int
+def _segmented(
+    found: Iterable[tuple[int, FrameDetections]], segmenters: Sequence[SegmentStage], *, batch: int
 ) -> Iterator[tuple[int, FrameDetections]]:
-    """Add what segmenters mark in each frame; frames of one source, which come together, are one batch."""
+    """Adds the masks of segmenters; successive frames of one stream are one batch."""
     for number, rows in groupby(found, key=itemgetter(0)):
         items: Iterable[FrameDetections] = map(itemgetter(1), rows)
         for segmenter in segmenters:
@@ -282,24 +273,21 @@ def marked(
 
 
 def _open(
-    locations: Sequence[str], config: RunConfig, summary: Summary, stop: StopRequest, closing: ExitStack
+    locations: Sequence[str], config: RunConfig, summary: Summary, stop: StopRequest, stack: ExitStack
 ) -> dict[str, FrameSource]:
-    """The sources that can be opened, by their names; of the others the summary knows why."""
+    """Opens the sources by their names; the summary gets the errors of those that cannot be opened."""
     sources = {}
     for name, location in zip(distinct_names(locations), locations, strict=True):
         try:
-            sources[name] = closing.enter_context(open_with_reconnect(location, config, stop))
+            sources[name] = stack.enter_context(open_with_reconnect(location, config, stop))
         except SourceError as error:
             summary.unopened[name] = error
     return sources
 
 
-def _truth(annotations: str | None, source: FrameSource, config: RunConfig) -> GroundTruth | None:
-    if annotations is None:
-        return None
-    return GroundTruth(Path(annotations), source.info, start=config.source.start)
-
-
-def _written(gather: StreamMultiplexer, number: int, advance: Callable[[], None]) -> None:
-    gather.done(number)
-    advance()
+def _with_batch(config: RunConfig, device: str, count: int) -> RunConfig:
+    """Sets a batch that is left open: one frame of each source on a GPU, one frame on a CPU."""
+    size = batch_size(config.detector, device)
+    if not config.detector.batch and device.startswith("cuda"):
+        size = max(size, count)
+    return replace(config, detector=replace(config.detector, batch=size))

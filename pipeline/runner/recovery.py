@@ -1,4 +1,4 @@
-"""pipeline.runner.recovery."""
+"""Rebuilding the outputs of a killed run from its results.jsonl."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.runner.ground_truth import GroundTruth
-from pipeline.runner.run_record import RecoveredRun, RunRecord, read_record
-from pipeline.sinks.base import Sinks
-from pipeline.sinks.coco import CocoSink
+from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.run_json import read_record, write_end
+from pipeline.runner.run_record import RecoveredRun, RunRecord
+from pipeline.runner.setup import coco_sink
+from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
-from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read, scan, tracks_of
+from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
 from pipeline.sinks.mot import MotSink
-from pipeline.sinks.rotating import merge_detections, pieces_in
-from pipeline.sinks.video import as_ordinary
+from pipeline.sinks.rotating import find_rotated_files, merge_detections
+from pipeline.sinks.video import defragment
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError, UsageError
@@ -28,112 +30,115 @@ from pipeline.system.files import output_error, require_idle
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What is known of a source that is not opened."""
+class _RecordedSource:
+    """What run.json says of a source that is not opened."""
 
     info: SourceInfo
     corrupt: int | None = None
     derived_times: int | None = None
+    reconnects: int = 0
+    outage: str | None = None
 
 
 def recover(folder: Path, *, annotations: Path | None = None) -> str:
-    """Put the outputs in a folder in order; returns in one line what was done.
+    """Rebuilds the outputs in the folder of a killed run; returns one line that says what was done.
 
-    `annotations` are the ground truth of the source; None for the file that the run was given, if any.
+    `annotations` is the ground truth of the source; None for the file that the run was given, if any.
 
     Raises:
-        UsageError: the folder holds no run, one that goes on still, or lines that are damaged.
+        UsageError: the folder holds no run, a run that is still going, or damaged lines.
         OutputError: a file cannot be written.
     """
-    record = read_record(folder)
-    config = build(RunConfig, record["config"])
+    old = read_record(folder)
+    config = build(RunConfig, old["config"])
     if not config.output.jsonl:
-        raise UsageError(f"{folder} cannot be recovered: its run was told not to write {JSONL}")
-    parted = config.output.rotation is not None
-    with require_idle(folder if parted else folder / JSONL):
-        pieces = [piece for piece in pieces_in(folder) if parted and piece.path(JSONL).exists()]
-        places = [piece.path for piece in pieces] if parted else [folder.joinpath]
+        raise UsageError(f"{folder} cannot be recovered: its run did not write {JSONL}")
+    rotated = config.output.rotation is not None
+    with require_idle(folder if rotated else folder / JSONL):
+        pieces = [piece for piece in find_rotated_files(folder) if rotated and piece.path(JSONL).exists()]
+        places: list[Callable[[str], Path]] = (
+            [piece.path for piece in pieces] if rotated else [folder.joinpath]
+        )
         lines = [scan(place(JSONL)) for place in places]
-        if _is_settled(record, lines):
-            return f"{folder}: nothing to recover, the run is {record['state']}"
-        truth = _truth(record, config, annotations)
-        outcome = RunRecord(folder, _Source(_info(record)), config, record["detector"], record["segmenters"])
-        outcome.facts = {key: value for key, value in record.items() if key != "state"}
-        outcome.decoded = sum(written.count for written in lines)
-        outcome.failure = RecoveredRun(f"the process ended without closing its files; rebuilt from {JSONL}")
-        if pieces:
-            outcome.pieces = {"kept": len(pieces), "deleted": pieces[0].number - 1, "deleted_frames": None}
-        for place, written in zip(places, lines, strict=True):
-            _cut(place(JSONL), written)
-            _rebuild(outcome, place, written, truth)
+        if _is_settled(old, lines):
+            return f"{folder}: nothing to recover, the run is {old['state']}"
+        truth = _truth(old, config, annotations)
+        header = {key: value for key, value in old.items() if key != "state"}
+        counts = (
+            {"kept": len(pieces), "deleted": pieces[0].number - 1, "deleted_frames": None} if pieces else None
+        )
+        record = RunRecord(folder, _RecordedSource(_info(old)), config, header, rotated=counts)
+        record.decoded = sum(valid.line_count for valid in lines)
+        record.fail(RecoveredRun(f"the process ended without closing its files; rebuilt from {JSONL}"))
+        for place, valid in zip(places, lines, strict=True):
+            _truncate(place(JSONL), valid)
+            _rebuild(record, place, valid, truth)
         if pieces:
             merge_detections(folder)
         videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
-        shown = as_ordinary(videos[0]) if videos else None
-        outcome.finish(truth)
-    if faults := getattr(outcome.failure, "__notes__", None):
+        frames_shown = defragment(videos[0]) if videos else None
+        write_end(record, truth)
+    if faults := getattr(record.failure, "__notes__", None):
         raise OutputError("; ".join(faults))
-    return f"{folder}: recovered {'; '.join(_account(outcome, lines, shown))}"
+    return f"{folder}: recovered {'; '.join(_report(record, lines, frames_shown))}"
 
 
-def _account(outcome: RunRecord, lines: Sequence[ValidPrefix], shown: int | None) -> Iterator[str]:
-    """What was done, in words."""
-    yield f"{outcome.written} frames, {outcome.detections} detections, {outcome.tracks} tracks"
-    if outcome.pieces:
-        yield f"in {outcome.pieces['kept']} pieces"
-    if torn := sum(written.torn for written in lines):
-        yield f"{torn} bytes of a torn line were cut off"
-    if shown is not None:
-        yield f"the {'last ' * bool(outcome.pieces)}video shows {shown} frames"
+def _report(record: RunRecord, lines: Sequence[ValidPrefix], frames_shown: int | None) -> Iterator[str]:
+    """Yields the parts of the line that says what was done."""
+    yield f"{record.written} frames, {record.detections} detections, {record.tracks} tracks"
+    if record.rotated:
+        yield f"in {record.rotated['kept']} rotated sets of files"
+    if truncated := sum(valid.truncated for valid in lines):
+        yield f"{truncated} bytes of a truncated line were removed"
+    if frames_shown is not None:
+        yield f"the {'last ' * bool(record.rotated)}video shows {frames_shown} frames"
 
 
-def _is_settled(record: dict, lines: Sequence[ValidPrefix]) -> bool:
-    """Whether the account of a run fits its lines."""
-    counted = record.get("frames", {}).get("written", 0)
-    deleted = record.get("pieces", {}).get("deleted_frames") or 0
-    whole = counted - deleted == sum(written.count for written in lines)
-    return record["state"] != "running" and whole and not any(written.torn for written in lines)
+def _is_settled(old: dict[str, Any], lines: Sequence[ValidPrefix]) -> bool:
+    """Returns whether the counts of run.json agree with the lines."""
+    counted = old.get("frames", {}).get("written", 0)
+    deleted = old.get("pieces", {}).get("deleted_frames") or 0
+    whole = counted - deleted == sum(valid.line_count for valid in lines)
+    return old["state"] != "running" and whole and not any(valid.truncated for valid in lines)
 
 
-def _info(record: dict) -> SourceInfo:
-    known = {field.name: record["source"].get(field.name) for field in fields(SourceInfo)}
+def _info(old: dict[str, Any]) -> SourceInfo:
+    known = {field.name: old["source"].get(field.name) for field in fields(SourceInfo)}
     return SourceInfo(**{**known, "rate": Fraction(known["rate"])})
 
 
-def _truth(record: dict, config: RunConfig, annotations: Path | None) -> GroundTruth | None:
-    path = annotations or record.get("annotations")
+def _truth(old: dict[str, Any], config: RunConfig, annotations: Path | None) -> GroundTruth | None:
+    path = annotations or old.get("annotations")
     if not path:
         return None
-    truth = GroundTruth(Path(path), _info(record), start=config.source.start)
-    truth.begin(len(record["detector"]["classes"]))
-    return truth
+    known = SourceAnnotations(Path(path), _info(old), start=config.source.start)
+    return GroundTruth(known, len(old["detector"]["classes"]))
 
 
-def _cut(path: Path, written: ValidPrefix) -> None:
-    if not written.torn:
+def _truncate(path: Path, valid: ValidPrefix) -> None:
+    if not valid.truncated:
         return
     try:
-        os.truncate(path, written.end)
+        os.truncate(path, valid.end)
     except OSError as error:
         raise output_error(path, error) from error
 
 
 def _rebuild(
-    outcome: RunRecord, place: Callable[[str], Path], written: ValidPrefix, truth: GroundTruth | None
+    record: RunRecord, place: Callable[[str], Path], valid: ValidPrefix, truth: GroundTruth | None
 ) -> None:
-    """Make the files anew that hold no more than the lines do; each replaces the old one as a whole."""
-    wanted, sinks = outcome.config.output, []
+    """Writes detections.json and tracks.txt again from the lines; each replaces the old file as a whole."""
+    wanted = record.config.output
+    sinks: list[Sink] = []
     tracks = place(MOT).with_name(f"{place(MOT).name}.part")
     if wanted.coco:
-        classes = len(outcome.detector["classes"])
-        names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
-        sinks.append(CocoSink(place(COCO), **names))
+        sinks.append(coco_sink(place(COCO), truth))
     if wanted.mot:
         sinks.append(MotSink(tracks))
     with Sinks(sinks) as both:
-        for result in _results(place(JSONL), written, outcome.source.info):
+        for result in _results(place(JSONL), valid, record.source.info):
             both.write(result)
-            outcome.add(result)
+            record.add(result)
             if truth:
                 truth.add(result)
     if wanted.mot:
@@ -143,10 +148,10 @@ def _rebuild(
             raise output_error(place(MOT), error) from error
 
 
-def _results(path: Path, written: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
-    """What the lines tell of each frame, but for its picture and what segmenters marked."""
-    picture = np.broadcast_to(np.uint8(0), (info.height, info.width))
-    for line in read(path, written.count):
-        frame = Frame(picture, line["frame"], Fraction(line["pts"] or 0), info.name)
+def _results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
+    """Yields what the lines say of each frame; images and masks are not recorded."""
+    blank = np.broadcast_to(np.uint8(0), (info.height, info.width))
+    for line in read_records(path, valid.line_count):
+        frame = Frame(blank, line["frame"], Fraction(line["pts"] or 0), info.name)
         spent = {stage: (value or 0) / 1e3 for stage, value in line["timings_ms"].items()}
         yield Result(frame, detections_of(line), tracks_of(line), line["warmup"], spent)

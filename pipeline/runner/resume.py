@@ -1,9 +1,9 @@
-"""Going on where a run over a file stopped.
+"""Resuming an interrupted run over a file.
 
-The source is read from its start again, so all that looks at more than one frame comes to be as it was: the
-levels of the picture, the clock, the tracker, trails and the annotated video. Only the network is spared:
-what it found is in results.jsonl, which stays as it is and is appended to. It sees the last frames again, to
-fill its window, and must find in them what it found before.
+The source is read from its start again, so everything that depends on earlier frames is rebuilt as it was:
+intensity scaling, the clock, the tracker, trails and the annotated video. Only the network is spared: its
+detections are in results.jsonl, which is kept and appended to. The network sees the last of these frames
+again, to fill its temporal window, and must find in them what it found before.
 """
 
 from __future__ import annotations
@@ -16,189 +16,210 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from detectors.networks.registry import SEGMENTERS
-from pipeline.config.schema import OutputConfig, RunConfig
-from pipeline.runner.run_record import read_record
+from pipeline.config.schema import OutputConfig
+from pipeline.runner.run_json import read_record
 from pipeline.sinks import zarr_store
 from pipeline.sinks.file_names import JSONL, METRICS, RUN, ZARR
 from pipeline.sinks.jsonl_codec import (
     EMPTY,
     ValidPrefix,
     detections_of,
-    read,
+    read_records,
     scan,
     seconds_of,
     segments_of,
     track_records,
 )
-from pipeline.sinks.rotating import pieces_in
+from pipeline.sinks.rotating import find_rotated_files
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections, Result
 from pipeline.system.errors import UsageError
 from pipeline.system.files import output_error, require_idle
 
-NEAR_PIXELS, NEAR_SCORE = 0.05, 0.005
-"""How far boxes and scores of the same frame may differ between two machines."""
+NEAR_PIXELS = 0.05
+"""Tolerance in pixels for boxes of the same frame that were computed on two machines."""
+NEAR_SCORE = 0.005
+"""Tolerance for their scores."""
 FREE = ("output", "annotate", "service")
-"""Sections of the configuration that may change: what they are about is made anew from the start."""
+"""Sections of the configuration that may change: the files that they describe are rebuilt from the start."""
 MAY_DIFFER = ("weights", "cache", "ms_per_frame", "overhead")
-"""Names of files whose content is known by its digest or by its use, and what a run has measured."""
+"""Keys of run.json that may change: paths of files that are known by their digest, and measured times."""
 
 
 class ResumeState:
-    """What an earlier process has left of a run; of a new run there is nothing."""
+    """State of an interrupted run found in its output folder; empty for a new run.
+
+    Args:
+        folder: output folder of the run; None for a new run.
+        record: contents of its run.json.
+        arrays: whether results.zarr is written.
+
+    Raises:
+        UsageError: the run is complete, is still going, or its results.jsonl is damaged.
+    """
 
     def __init__(
         self,
         folder: Path | None = None,
         *,
-        record: Mapping = MappingProxyType({}),
+        record: Mapping[str, Any] = MappingProxyType({}),
         arrays: bool = False,
     ):
-        """`arrays` says whether results.zarr is wanted.
-
-        Raises UsageError for a folder whose run is complete, goes on still, or kept no lines.
-        """
-        self._record, self._folder, self._path = record, folder, Path(folder or "", JSONL)
-        self.begun = folder is not None
-        """Whether there is a run to go on with."""
+        self._record, self._folder = record, folder
         self.written: ValidPrefix = EMPTY
-        """What of results.jsonl stays."""
+        """The part of results.jsonl that is kept."""
         self.stored = 0
-        """How many frames of results.zarr stay."""
-        self._spared = 0  # frames of which nothing is to be computed
-        self._waiting: deque[dict] = deque()  # lines of frames that are under way
-        if not self.begun:
+        """Number of frames of results.zarr that are kept."""
+        self._known = 0  # frames whose results are known
+        self._replayed: deque[dict[str, Any]] = deque()  # lines of frames that are on their way to the sinks
+        if folder is None:
             return
         if record["state"] == "complete":
             raise UsageError(
                 f"{folder} holds a complete run: there is nothing to resume; use another --output"
             )
-        with require_idle(self._path):
-            self.written = scan(self._path)
-            self._spared = self.written.count
-            if arrays:  # lines do not hold the score maps
-                self.stored = self._spared = min(zarr_store.survey(folder / ZARR), self._spared)
+        with require_idle(folder / JSONL):
+            self.written = scan(folder / JSONL)
+            self._known = self.written.line_count
+            if arrays:  # results.jsonl does not hold the score maps
+                self.stored = self._known = min(zarr_store.count_complete_frames(folder / ZARR), self._known)
 
-    def require_same(self, now: Mapping) -> None:
-        """Raise UsageError unless the run goes on with the source, networks and settings that it began with.
+    @property
+    def begun(self) -> bool:
+        """True if there is a run to resume."""
+        return self._folder is not None
 
-        `now` is what run.json would say of it.
+    def require_same(self, header: Mapping[str, Any]) -> None:
+        """Raises UsageError unless source, networks and settings are those of the interrupted run.
+
+        `header` is the beginning of the new run.json.
         """
         if not self.begun:
             return
-        before, after = _settings(self._record), _settings(json.loads(json.dumps(now)))
+        before, after = _settings(self._record), _settings(json.loads(json.dumps(header)))
         for name in sorted(before.keys() | after.keys()):
-            was, now_is = before.get(name), after.get(name)
-            if was != now_is:
-                what = f"{name} is {now_is!r}, and was {was!r}"
-                raise UsageError(f"{self._folder} cannot be resumed: {what}; use --overwrite to start anew")
-        if now["source"]["live"] or now["source"]["name"] == "-":
-            raise UsageError(
-                f"{now['source']['name']} cannot be resumed: it cannot be read from the start again"
-            )
+            was, now = before.get(name), after.get(name)
+            if was != now:
+                raise self._refusal(f"{name} is {now!r}, and was {was!r}")
+        source = header["source"]
+        if source["live"] or source["name"] == "-":
+            raise UsageError(f"{source['name']} cannot be resumed: it cannot be read from the start again")
+
+    def discard_scores(self) -> None:
+        """Removes the metrics.json of the interrupted run. Raises OutputError."""
+        path = Path(self._folder or "", METRICS)
         try:
-            (self._folder / METRICS).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
-            raise output_error(self._folder / METRICS, error) from error
+            raise output_error(path, error) from error
 
-    def then(
+    def replay(
         self,
-        compute: Callable[[Iterable[Frame]], Generator[FrameDetections]],
         frames: Iterator[Frame],
-        config: RunConfig,
+        otherwise: Callable[[Iterable[Frame]], Generator[FrameDetections]],
         *,
+        batch: int,
         window: int,
+        mask_names: Sequence[str],
     ) -> Generator[FrameDetections]:
-        """All frames of a source with what was found in them, and, after those, what is computed now.
+        """Yields the recorded detections of the frames that are known, then those that are computed.
 
-        `compute` takes frames in batches and looks at `window` of them together; the batches are those of the
-        first time, since others may differ in the last digits. Raises UsageError where the frames are not
-        those that the lines are of.
+        Args:
+            frames: all frames of the source, with their gaps marked.
+            otherwise: computes the detections of a stream of frames.
+            batch: number of frames computed together. Batches are those of the interrupted run, since others
+                may change the last digits.
+            window: number of frames in the temporal window of the detector.
+            mask_names: names of the networks whose masks results.jsonl holds.
+
+        Raises:
+            UsageError: the frames or their detections differ from the recorded ones.
         """
-        count, batch, names = self.written.count, config.detector.batch, _marking(config)
-        known = max(0, self._spared - window) // batch * batch  # so a whole window at least is seen again
-        lines = read(self._path, count)
-        for frame, line in zip(islice(frames, known), lines, strict=False):  # a frame is taken first
-            yield self._found(frame, line, names)
-        with closing(compute(_from_here(frames, alone=known > 0))) as found:
-            for number, item in enumerate(found, start=known):
-                line = next(lines, None)
-                if line is None:
-                    yield item
+        if self._folder is None:
+            with closing(otherwise(frames)) as found:
+                yield from found
+            return
+        spared = max(0, self._known - window) // batch * batch  # the network sees at least one window again
+        lines = read_records(self._folder / JSONL, self.written.line_count)
+        for frame, line in zip(islice(frames, spared), lines, strict=False):  # a frame is taken first
+            yield self._recorded(frame, line, mask_names)
+        with closing(otherwise(_without_gap_at_start(frames) if spared else frames)) as found:
+            for number, computed in enumerate(found, start=spared):
+                line = next(lines, {})
+                if not line:
+                    yield computed
                     continue
-                again = self._found(item.frame, line, names)
-                if known == 0 or number >= known + window - 1:
-                    self._require_alike(item.detections, again)
-                yield again._replace(maps=item.maps)
+                recorded = self._recorded(computed.frame, line, mask_names)
+                if spared == 0 or number >= spared + window - 1:
+                    self._require_close(computed.detections, recorded)
+                yield recorded._replace(maps=computed.maps)
 
-    def checked(self, results: Iterable[Result]) -> Iterator[Result]:
-        """The results, the first of which must have the tracks that their lines have.
-
-        Raises UsageError for a tracker that does not repeat itself.
-        """
+    def verify_tracks(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Yields the results; raises UsageError if a replayed frame has other tracks than recorded."""
         for result in results:
-            if self._waiting and track_records(result.tracks) != self._waiting.popleft()["tracks"]:
-                raise self._other(f"its tracker does not do again in frame {result.frame.index} what it did")
+            if self._replayed and track_records(result.tracks) != self._replayed.popleft()["tracks"]:
+                raise self._refusal(
+                    f"its tracker gives other tracks in frame {result.frame.index} than before"
+                )
             yield result
 
-    def require_all(self, written: int) -> None:
-        """Raise UsageError if a run has ended with fewer frames than there are lines."""
-        if written < self.written.count:
-            raise self._other(f"the source has {written} frames, and had {self.written.count} or more")
+    def require_complete(self, written: int) -> None:
+        """Raises UsageError if the run ended with fewer frames than were recorded."""
+        if written < self.written.line_count:
+            raise self._refusal(f"the source has {written} frames, and had {self.written.line_count} or more")
 
-    def _found(self, frame: Frame, line: dict, names: Sequence[str]) -> FrameDetections:
-        """What a line says of its frame."""
+    def _recorded(self, frame: Frame, line: dict[str, Any], mask_names: Sequence[str]) -> FrameDetections:
+        """Returns the detections of a frame that are recorded in its line."""
         if (frame.index, seconds_of(frame)) != (line["frame"], line["pts"]):
-            raise self._other(f"frame {line['frame']} of the source is not what it was")
-        self._waiting.append(line)
+            raise self._refusal(f"frame {line['frame']} of the source is not what it was")
+        self._replayed.append(line)
         timings = {stage: (spent or 0) / 1e3 for stage, spent in line["timings_ms"].items()}
-        segments = segments_of(line, names, frame.image.shape[:2]) if "masks" in line else {}
+        segments = segments_of(line, mask_names, frame.image.shape[:2]) if "masks" in line else {}
         return FrameDetections(frame, detections_of(line), line["warmup"], timings, segments)
 
-    def _require_alike(self, now: Detections, again: FrameDetections) -> None:
-        before = again.detections
-        alike = len(now) == len(before) and (
-            np.allclose(now.boxes, before.boxes, rtol=0, atol=NEAR_PIXELS)
-            and np.allclose(now.scores, before.scores, rtol=0, atol=NEAR_SCORE)
+    def _require_close(self, computed: Detections, recorded: FrameDetections) -> None:
+        before = recorded.detections
+        close = len(computed) == len(before) and (
+            np.allclose(computed.boxes, before.boxes, rtol=0, atol=NEAR_PIXELS)
+            and np.allclose(computed.scores, before.scores, rtol=0, atol=NEAR_SCORE)
         )
-        if not alike:
-            raise self._other(f"the network does not find again in frame {again.frame.index} what it found")
+        if not close:
+            raise self._refusal(
+                f"the network finds other targets in frame {recorded.frame.index} than before"
+            )
 
-    def _other(self, what: str) -> UsageError:
-        return UsageError(f"{self._folder} cannot be resumed: {what}; use --overwrite to start anew")
+    def _refusal(self, reason: str) -> UsageError:
+        return UsageError(f"{self._folder} cannot be resumed: {reason}; use --overwrite to start again")
 
 
 def find_resumable(folder: Path, output: OutputConfig) -> ResumeState:
-    """What there is of the run in `folder`, if it is to be resumed and was begun."""
+    """Returns the state of the run in `folder` if it is to be resumed and exists, else an empty state.
+
+    Raises UsageError if the run cannot be resumed.
+    """
     if not (output.resume and (folder / RUN).exists()):
         return ResumeState()
     if not output.jsonl:
-        raise UsageError(f"{JSONL} is what a run is resumed from; leave --no-save-jsonl out")
-    if pieces_in(folder):
-        raise UsageError(f"{folder} holds files in pieces and cannot be resumed; use --overwrite")
+        raise UsageError(f"a run is resumed from {JSONL}; leave --no-save-jsonl out")
+    if find_rotated_files(folder):
+        raise UsageError(f"{folder} holds rotated files and cannot be resumed; use --overwrite")
     return ResumeState(folder, record=read_record(folder), arrays=output.zarr)
 
 
-def _marking(config: RunConfig) -> list[str]:
-    """Names of the networks whose marks lines hold, in their order."""
-    alone = [config.detector.name] if config.detector.name in SEGMENTERS else []
-    return [*alone, *(row.name for row in config.segmentation.segmenters)]
+def _without_gap_at_start(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Yields the frames; the first one follows no gap, since the detector has not seen those before it."""
+    for frame in islice(frames, 1):
+        yield replace(frame, gap=None)
+    yield from frames
 
 
-def _from_here(frames: Iterator[Frame], *, alone: bool) -> Iterator[Frame]:
-    """The frames; where they come `alone`, without those before them, the first one follows no gap."""
-    for frame in frames:
-        yield replace(frame, gap=None) if alone else frame
-        alone = False
-
-
-def _settings(record: Mapping) -> dict[str, object]:
-    """What results depend on, by dotted names."""
+def _settings(record: Mapping[str, Any]) -> dict[str, object]:
+    """Returns what results depend on, by dotted names."""
     config = {name: section for name, section in record["config"].items() if name not in FREE}
     source = dict(record["source"])
     if source.get("fingerprint"):
@@ -207,12 +228,13 @@ def _settings(record: Mapping) -> dict[str, object]:
     return _flat({"mote": record["mote"], "source": source, "config": config, "networks": networks}, "")
 
 
-def _flat(values: Mapping | Sequence, where: str) -> dict[str, object]:
-    """Nested tables and lists of tables as one; those of `MAY_DIFFER` are left out."""
-    flat = {}
-    for name, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+def _flat(values: Mapping[str, Any] | Sequence[Any], prefix: str) -> dict[str, object]:
+    """Flattens nested tables and lists of tables; keys of `MAY_DIFFER` are left out."""
+    items = values.items() if isinstance(values, Mapping) else enumerate(values)
+    flat: dict[str, object] = {}
+    for name, value in items:
         if name in MAY_DIFFER:
             continue
-        tables = isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict))
-        flat |= _flat(value, f"{where}{name}.") if tables else {f"{where}{name}": value}
+        nested = isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict))
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
     return flat

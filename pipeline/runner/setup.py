@@ -1,68 +1,162 @@
-"""pipeline.runner.setup."""
+"""What precedes the main loop: names, output folders, sinks, resolved configuration."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import DetectorConfig, RunConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
-from pipeline.runner.ground_truth import GroundTruth
+from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.parts import Networks, Parts
 from pipeline.runner.resume import ResumeState
-from pipeline.sinks.base import Sink
+from pipeline.runner.run_json import make_header
+from pipeline.runner.run_record import RunRecord
+from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.coco import CocoSink
 from pipeline.sinks.file_names import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, ZARR
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.mot import MotSink
-from pipeline.sinks.rotating import RotatingSink, SizedSink, delete, pieces_in
+from pipeline.sinks.rotating import RotatingSink, SizedSink, delete_output, find_rotated_files
 from pipeline.sinks.video import VideoSink
 from pipeline.sinks.zarr_store import ZarrSink, is_store
+from pipeline.sources.live import queue_policy
+from pipeline.sources.source import FrameSource
+from pipeline.stages.gaps import DropCounter, GapMarker
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.protocols import Tracker
+from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
 from pipeline.system.files import output_error
+from pipeline.system.prefetch import QueuePolicy
 from pipeline.system.redaction import stream_name
 
 
-def resolved(
-    config: RunConfig, tracker: Tracker, annotator: Annotator, facts: dict, segmenters: Sequence[dict]
-) -> RunConfig:
-    """The configuration with every default and every automatic choice replaced by what it came to."""
-    batch = batch_size(config.detector, facts["device"])
-    chosen = {"name": facts["name"], "weights": facts["weights"], "device": facts["device"], "batch": batch}
-    chosen |= {"threads": facts["threads"], "enlarge": facts["enlarge"]}
-    chosen |= {"backend": facts.get("backend", "torch")}
-    rows = [
-        replace(row, **{key: known[key] for key in ("name", "weights", "enlarge")})
-        for row, known in zip(config.segmentation.segmenters, segmenters, strict=True)
-    ]
-    options = getattr(tracker, "options", None)
-    options = asdict(options) if is_dataclass(options) else config.tracker.options
+@dataclass(frozen=True)
+class Stream:
+    """One source and all that belongs to it alone, ready to run."""
+
+    name: str
+    source: FrameSource
+    record: RunRecord
+    queue: QueuePolicy
+    """Queue between decoder and detector."""
+    mark_gaps: GapMarker
+    tracker: Tracker
+    sinks: Sinks
+    """Not yet entered: no file is open."""
+    truth: GroundTruth | None
+
+    def write(self, result: Result) -> None:
+        """Writes a result to the sinks, counts it, and scores it if there is ground truth."""
+        with self.record.timed("write"):
+            self.sinks.write(result)
+        self.record.add(result)
+        if self.truth:
+            self.truth.add(result)
+
+
+def make_stream(
+    name: str,
+    folder: Path,
+    source: FrameSource,
+    config: RunConfig,
+    networks: Networks,
+    parts: Parts,
+    annotations: SourceAnnotations | None,
+    *,
+    resume: ResumeState | None = None,
+) -> Stream:
+    """Builds everything that a source needs; nothing is written yet.
+
+    Raises UsageError for options of tracker or annotator, or if `resume` is the state of another run.
+    """
+    resume = resume or ResumeState()
+    info, classes = networks.info, networks.info.classes
+    tracker = parts.build_tracker(config.tracker.name, config.tracker.options)
+    annotator = make_annotator(config, classes)
+    config = resolve(config, tracker, annotator, networks)
+    truth = GroundTruth(annotations, len(classes)) if annotations else None
+    path = annotations.path if annotations else None
+    header = make_header(source.info, config, info, networks.segmenter_infos, path)
+    resume.require_same(header)
+    sinks = open_sinks(folder, config, source.info, annotator, truth, resume)
+    dropped, live = DropCounter(), config.live
+    gaps = GapMarker(
+        source.info,
+        window=networks.detector.window,
+        policy=live.on_gap,
+        dropped=dropped,
+        cuts=live.scene_cuts,
+    )
+    rotated = next((sink.counts for sink in sinks if isinstance(sink, RotatingSink)), None)
+    record = RunRecord(
+        folder,
+        source,
+        config,
+        header,
+        dropped=dropped,
+        gaps=gaps,
+        rotated=rotated,
+        resumed_after=resume.written.line_count,
+    )
+    queue = queue_policy(source.info, live, dropped)
+    return Stream(name, source, record, queue, gaps, tracker, Sinks(sinks), truth)
+
+
+def load_annotations(path: str | None, source: FrameSource, config: RunConfig) -> SourceAnnotations | None:
+    """Reads the ground truth of a source, if a file is given. Raises UsageError."""
+    if path is None:
+        return None
+    return SourceAnnotations(Path(path), source.info, start=config.source.start)
+
+
+def resolve(config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks) -> RunConfig:
+    """Returns the configuration with all defaults and automatic choices replaced by their values."""
+    info = networks.info
+    detector = replace(
+        config.detector,
+        name=info.name,
+        weights=info.weights,
+        device=info.device,
+        batch=batch_size(config.detector, info.device),
+        threads=info.threads,
+        enlarge=info.enlarge,
+        backend=info.backend or "torch",
+    )
+    segmenters = tuple(
+        replace(row, name=known.name, weights=known.weights, enlarge=known.enlarge)
+        for row, known in zip(config.segmentation.segmenters, networks.segmenter_infos, strict=True)
+    )
+    options = config.tracker.options
+    defaults = getattr(tracker, "options", None)  # trackers with a dataclass of options have defaults
+    if is_dataclass(defaults) and not isinstance(defaults, type):
+        options = asdict(defaults)
     return replace(
         config,
-        detector=replace(config.detector, **chosen),
-        segmentation=replace(config.segmentation, segmenters=tuple(rows)),
+        detector=detector,
+        segmentation=replace(config.segmentation, segmenters=segmenters),
         tracker=replace(config.tracker, options=options),
         annotate=asdict(annotator.options),
     )
 
 
 def batch_size(config: DetectorConfig, device: str) -> int:
-    """Frames computed together, where the configuration leaves it open: latency first on a CPU."""
+    """Returns the number of frames computed together: as configured, else 8 on a GPU and 1 on a CPU."""
     return config.batch or (8 if device.startswith("cuda") else 1)
 
 
-def prompt(config: RunConfig) -> RunConfig:
-    """Of a live source, a batch that is left open is one frame: it would have to wait for others."""
+def without_batching(config: RunConfig) -> RunConfig:
+    """Returns the configuration for a live source: a batch that is left open is one frame."""
     return replace(config, detector=replace(config.detector, batch=config.detector.batch or 1))
 
 
 def run_name(location: str) -> str:
-    """What the outputs of a source are named after: its file or folder, or that of a pattern of images."""
+    """Returns the name of the outputs of a source: of its file or folder, or of the folder of a pattern."""
     if not os.path.exists(location) and (name := stream_name(location)):
         return name
     place = Path(os.path.abspath(location))
@@ -71,26 +165,42 @@ def run_name(location: str) -> str:
     return place.stem or "run"
 
 
-def prepare_folders(folders: Sequence[Path], *, overwrite: bool, sources: Sequence[str]) -> None:
-    """Make the output folders, free of earlier runs' files; OutputError where one cannot be.
+def distinct_names(locations: Sequence[str]) -> list[str]:
+    """Returns a folder name for each source: its run name, with _2, _3, … if it is taken (in any case)."""
+    names: list[str] = []
+    taken: set[str] = set()
+    wanted = [run_name(location) for location in locations]
+    for name in wanted:
+        distinct, number = name, 1
+        while distinct.casefold() in taken or (number > 1 and distinct in wanted):
+            number += 1
+            distinct = f"{name}_{number}"
+        names.append(distinct)
+        taken.add(distinct.casefold())
+    return names
 
-    None of the `sources`, which are to be read, is removed, and nothing before all folders are found good.
+
+def prepare_folders(folders: Sequence[Path], *, overwrite: bool, sources: Sequence[str]) -> None:
+    """Creates the output folders and removes the files of earlier runs.
+
+    Nothing is removed before all folders are checked. Raises OutputError if a folder holds a run and
+    `overwrite` is False, if it cannot be written, or if one of the `sources` would be removed.
     """
     for folder in folders:
         _require_free(folder, overwrite, sources)
     for folder in folders:
         for path in [folder / output for output in (*OUTPUTS, *UNFINISHED)]:
-            delete(path)
-        for piece in pieces_in(folder):
+            delete_output(path)
+        for piece in find_rotated_files(folder):
             piece.delete()
 
 
 def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
-    """Make the folder; OutputError where it holds what must not be removed."""
+    """Creates a folder; raises OutputError if it holds what must not be removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [folder / output for output in OUTPUTS if (folder / output).exists()]
-        present += [path for piece in pieces_in(folder) for path in piece.files()]
+        present += [path for piece in find_rotated_files(folder) for path in piece.files()]
         if present and not overwrite:
             found = f"{folder} holds an earlier run ({present[0].name})"
             raise OutputError(f"{found}; use --overwrite or another --output")
@@ -104,11 +214,11 @@ def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None
         raise output_error(folder, error) from error
 
 
-def make_annotator(config: RunConfig, classes: list[str]) -> Annotator:
-    """The annotator that the configuration asks for; classes are named where there are several."""
+def make_annotator(config: RunConfig, classes: Sequence[str]) -> Annotator:
+    """Builds the annotator of a configuration; it names classes if there are several. Raises UsageError."""
     options = dict(config.annotate)
     if not options.get("class_names") and len(classes) > 1:
-        options["class_names"] = classes
+        options["class_names"] = list(classes)
     return Annotator(build(AnnotatorOptions, options, "annotate."))
 
 
@@ -118,57 +228,36 @@ def open_sinks(
     info: SourceInfo,
     annotator: Annotator,
     truth: GroundTruth | None,
-    classes: int,
-    *,
-    past: ResumeState,
+    resume: ResumeState,
 ) -> list[Sink]:
-    """The sinks that the configuration asks for; each file opens when they are entered.
+    """Builds the sinks of a configuration; each opens its file when it is entered.
 
-    `past` says what stays of the files where a run is resumed.
+    `resume` says how much of the files is kept if a run is resumed.
     """
     wanted = config.output
 
     def files(place: Callable[[str], Path]) -> list[SizedSink]:
         sinks: list[SizedSink] = []
         if wanted.jsonl:
-            sinks.append(JsonlSink(place(JSONL), kept=past.written))
+            sinks.append(JsonlSink(place(JSONL), kept=resume.written))
         if wanted.coco:
-            names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
-            sinks.append(CocoSink(place(COCO), **names))
+            sinks.append(coco_sink(place(COCO), truth))
         if wanted.mot:
             sinks.append(MotSink(place(MOT)))
         if wanted.video:
             endless = info.live and not wanted.rotation
             sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality, endless=endless))
         if wanted.zarr:
-            sinks.append(ZarrSink(place(ZARR), info, kept=past.stored))
+            sinks.append(ZarrSink(place(ZARR), info, kept=resume.stored))
         return sinks
 
-    return [RotatingSink(folder, files, wanted.rotation)] if wanted.rotation else files(folder.joinpath)
+    if wanted.rotation:
+        return [RotatingSink(folder, files, wanted.rotation)]
+    return list(files(folder.joinpath))
 
 
-def account_of(sinks: Sequence[Sink]) -> dict[str, int] | None:
-    """What is counted of the pieces, if the files are in pieces."""
-    return next((sink.account for sink in sinks if isinstance(sink, RotatingSink)), None)
-
-
-def distinct_names(locations: Sequence[str]) -> list[str]:
-    """A folder name for each source: its own, with _2, _3, … where an earlier one has it, in any case."""
-    names, taken = [], set()
-    wanted = [run_name(location) for location in locations]
-    for name in wanted:
-        distinct, number = name, 1
-        while distinct.casefold() in taken or (number > 1 and distinct in wanted):
-            number += 1
-            distinct = f"{name}_{number}"
-        names.append(distinct)
-        taken.add(distinct.casefold())
-    return names
-
-
-def _with_batch(config: RunConfig, device: str, count: int) -> RunConfig:
-    """A batch that is left open takes a frame of each source on a GPU; a CPU computes one after another."""
-    size = batch_size(config.detector, device)
-    if not config.detector.batch and device.startswith("cuda"):
-        size = max(size, count)
-    return replace(config, detector=replace(config.detector, batch=size))
+def coco_sink(path: Path, truth: GroundTruth | None) -> CocoSink:
+    """Builds the sink of detections.json, with the ids of the ground truth if there is one."""
+    if truth is None:
+        return CocoSink(path)
+    return CocoSink(path, image_id=truth.image_id, category_id=truth.category_ids)

@@ -1,150 +1,136 @@
-"""One run: the chain of stages from a source to the sinks, and the order in which all of it ends."""
+"""A run over one source."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
-from detectors.inference.segmentation import FrameSegmenter
-from detectors.loading import load_detector, load_segmenters
 from pipeline.config.schema import RunConfig
-from pipeline.runner.ground_truth import GroundTruth
-from pipeline.runner.health import watched
+from pipeline.runner.parts import Networks, Parts, load_networks
 from pipeline.runner.resume import ResumeState, find_resumable
+from pipeline.runner.run_json import write_end, write_start
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.setup import (
-    account_of,
-    make_annotator,
-    open_sinks,
+    Stream,
+    load_annotations,
+    make_stream,
     prepare_folders,
-    prompt,
-    resolved,
     run_name,
+    without_batching,
 )
-from pipeline.runner.steps import RESULTS_AHEAD, counted, make_timeline, write
+from pipeline.runner.steps import (
+    RESULTS_AHEAD,
+    closing_results,
+    count_frames,
+    fuse_if_configured,
+    health_server,
+)
 from pipeline.runner.summary import Summary
-from pipeline.sinks.base import Sinks
-from pipeline.sources.live import open_with_reconnect, queue_policy
+from pipeline.sources.live import open_with_reconnect
 from pipeline.sources.source import FrameSource
 from pipeline.stages.batching import batches, split_at_gaps
-from pipeline.stages.fusion import fuse
 from pipeline.stages.segmentation import segment
 from pipeline.stages.tracking import track
 from pipeline.structures.frame import Frame
-from pipeline.structures.protocols import Detector, Tracker
 from pipeline.structures.results import FrameDetections, Result
 from pipeline.system.errors import MoteError
 from pipeline.system.prefetch import prefetch
 from pipeline.system.progress import Mode, Progress
 from pipeline.system.signals import StopRequest, stop_on_signals
-from trackers import registry
 
 
 def run(
-    location: str, config: RunConfig, *, annotations: str | None = None, progress: Mode = "auto"
+    location: str,
+    config: RunConfig,
+    parts: Parts,
+    *,
+    annotations: str | None = None,
+    progress: Mode = "auto",
 ) -> RunRecord:
-    """Process one source and write its outputs.
+    """Processes one source and writes its outputs.
 
-    Whatever ends the run, each file is valid and `run.json` tells how far it came. Raises MoteError for what
-    is wrong before the first frame; what goes wrong after it is in the outcome.
+    Whatever ends the run, each file is valid and run.json says how far it came. Raises MoteError for what is
+    wrong before the first frame; a later error is the `failure` of the record that is returned.
     """
     summary = Summary()
     with (
         stop_on_signals() as stop,
-        watched(summary, config.service),
+        health_server(summary, config.service),
         open_with_reconnect(location, config, stop) as source,
     ):
-        start = config.source.start
-        truth = GroundTruth(Path(annotations), source.info, start=start) if annotations else None
-        detector, facts = load_detector(config.detector, maps=config.output.zarr)
-        segmenters, more = load_segmenters(config.segmentation, config.detector, maps=config.output.zarr)
-        if truth:
-            truth.begin(len(facts["classes"]))
-        config = prompt(config) if source.info.live else config
-        tracker = registry.build(config.tracker.name, **config.tracker.options)
-        annotator = make_annotator(config, facts["classes"])
-        folder = Path(config.output.folder or Path("runs", run_name(location)))
-        past = find_resumable(folder, config.output)
-        if not past.begun:
-            prepare_folders([folder], overwrite=config.output.overwrite, sources=[location])
-        config = resolved(config, tracker, annotator, facts, more)
-        outcome = RunRecord(folder, source, config, facts, more)
-        past.require_same(outcome.described())
-        outcome.resumed_after, classes = past.written.count, len(facts["classes"])
-        files = open_sinks(folder, config, source.info, annotator, truth, classes, past=past)
-        sinks, outcome.pieces = Sinks(files), account_of(files)
-        outcome.begin(truth)
-        summary.outcomes[run_name(location)] = outcome
+        stream, networks, resume = _set_up(location, source, config, parts, annotations)
+        record = stream.record
+        write_start(record)
+        summary.records[stream.name] = record
+        note = stream.truth.live if stream.truth else record.progress_note
+        bar = Progress(source.info.frame_count, mode=progress, note=note)
         try:
-            results = stages(source, detector, segmenters, tracker, config, outcome, stop, past)
-            remark = truth.live if truth else outcome.remark
-            bar = Progress(source.info.frame_count, mode=progress, remark=remark)
-            with sinks, ended(results), bar:
+            with stream.sinks, closing_results(process(stream, networks, resume, stop)) as results, bar:
                 for result in results:
-                    write(result, sinks, outcome, truth)
+                    stream.write(result)
                     bar.advance()
                 stop.check()
-                past.require_all(outcome.written)
+                resume.require_complete(record.written)
         except BaseException as error:
-            outcome.failure = error
-            if not isinstance(error, MoteError):  # a fault of ours: the files are kept, and it is not hidden
+            record.failure = error
+            if not isinstance(error, MoteError):  # a bug: the files are kept, and the error is raised
                 raise
         finally:
-            outcome.finish(truth)
-        return outcome
+            write_end(record, stream.truth)
+        return record
 
 
-def stages(
-    source: FrameSource,
-    detector: Detector,
-    segmenters: Sequence[FrameSegmenter],
-    tracker: Tracker,
-    config: RunConfig,
-    outcome: RunRecord,
-    stop: StopRequest,
-    past: ResumeState,
-) -> Generator[Result]:
-    """The whole way of a frame from the source to the result that the sinks receive."""
-    batch, names = config.detector.batch, [segmenter.name for segmenter in segmenters]
-    waiting = queue_policy(source.info, config.live, outcome.dropped)
-    outcome.timeline = timeline = make_timeline(source.info, detector.window, config, outcome)
+def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopRequest) -> Generator[Result]:
+    """Yields the result of each frame: decode, count, mark gaps, detect or replay, track."""
+    config = stream.record.config
+    replay = partial(
+        resume.replay,
+        batch=config.detector.batch,
+        window=networks.detector.window,
+        mask_names=networks.mask_names,
+    )
 
-    def computed(frames: Iterable[Frame]) -> Generator[FrameDetections]:
-        with closing(detector.detect(split_at_gaps(batches(frames, batch)))) as found:
-            for segmenter in segmenters:
-                found = segment(found, segmenter, batch=batch)
-            if config.segmentation.fuse != "none":
-                found = fuse(found, config.segmentation, names=names, conf=config.detector.conf)
-            yield from found
+    def detect(frames: Iterable[Frame]) -> Generator[FrameDetections]:
+        groups = split_at_gaps(batches(frames, config.detector.batch))
+        with closing(networks.detector.detect(groups)) as detected:
+            found: Iterable[FrameDetections] = detected
+            for segmenter in networks.segmenters:
+                found = segment(found, segmenter, batch=config.detector.batch)
+            yield from fuse_if_configured(found, config, networks.segmenter_names)
 
-    def detected() -> Iterator[Result]:
-        # closed here and not by the garbage collector: an error on its way keeps the generators alive
-        with ExitStack() as ending:  # last in, first closed: the detector may have a thread that takes frames
-            frames = prefetch(counted(source, outcome, stop), **waiting._asdict(), name="decode")
-            ending.enter_context(closing(frames))
-            found = past.then(computed, map(timeline, frames), config, window=detector.window)
-            ending.enter_context(closing(found))
-            for result in past.checked(track(found, tracker)):
+    def results() -> Iterator[Result]:
+        # closed here and not by the garbage collector: an error that is raised keeps the generators alive
+        with ExitStack() as stack:  # closed in reverse: the detector may have a thread that takes frames
+            decoded = count_frames(stream.source, stream.record, stop)
+            frames = stack.enter_context(closing(prefetch(decoded, **stream.queue._asdict(), name="decode")))
+            marked = map(stream.mark_gaps, frames)
+            found = stack.enter_context(closing(replay(marked, detect)))
+            for result in resume.verify_tracks(track(found, stream.tracker)):
                 yield result
-                if stop.signal is not None:  # what was decoded ahead is left; what was computed is written
+                if stop.signal is not None:  # frames decoded ahead are left; computed results are written
                     return
 
-    # No limit to the wait for this worker: it ends by itself, and the interpreter must not go before it.
-    ahead = RESULTS_AHEAD if waiting.on_full == "wait" else 1
-    with closing(prefetch(detected(), size=ahead, name="detect", patience=None)) as results:
-        yield from results
+    # No limit to the wait for this worker: it ends on its own, and must end before the interpreter does.
+    ahead = RESULTS_AHEAD if stream.queue.on_full == "wait" else 1
+    with closing(prefetch(results(), size=ahead, name="detect", patience=None)) as computed:
+        yield from computed
 
 
-@contextmanager
-def ended(results: Generator[Result]) -> Iterator[None]:
-    """Close the stages with the block; what they meet then does not hide an error that is on its way."""
-    try:
-        yield
-    except BaseException as error:
-        try:
-            results.close()
-        except Exception as later:
-            error.add_note(f"then: {later}")
-        raise
-    results.close()
+def _set_up(
+    location: str, source: FrameSource, config: RunConfig, parts: Parts, annotations: str | None
+) -> tuple[Stream, Networks, ResumeState]:
+    """Loads all that the run needs and prepares its folder, or finds the run that is to be resumed there."""
+    known = load_annotations(annotations, source, config)
+    networks = load_networks(config, parts)
+    if source.info.live:
+        config = without_batching(config)
+    folder = Path(config.output.folder or Path("runs", run_name(location)))
+    resume = find_resumable(folder, config.output)
+    stream = make_stream(run_name(location), folder, source, config, networks, parts, known, resume=resume)
+    if resume.begun:
+        resume.discard_scores()
+    else:
+        prepare_folders([folder], overwrite=config.output.overwrite, sources=[location])
+    return stream, networks, resume

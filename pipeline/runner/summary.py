@@ -1,4 +1,4 @@
-"""What became of several sources that were processed together: the closing table and the exit code."""
+"""Closing tables of a run over one source and of a run over several."""
 
 from __future__ import annotations
 
@@ -6,24 +6,105 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.evaluation.detection.tables import format_number
 from pipeline.runner.run_record import RunRecord
+from pipeline.sinks.file_names import OUTPUTS
 from pipeline.system.errors import SourceError, describe
 
 
-class Summary:
-    """The accounts of all sources of a run, by their names."""
+def run_table(record: RunRecord) -> str:
+    """Returns the closing table of a run: two aligned columns."""
+    info, conf = record.source.info, record.config.detector.conf
+    written = [name for name in OUTPUTS if (record.folder / name).exists()]
+    detector = record.header["detector"]
+    per_frame = record.detections / max(record.written, 1)
+    computed = max(record.written - record.resumed_after, 0)
+    rows = [
+        ("source", f"{info.name}, {info.width}x{info.height}, {float(info.rate):g} frames/s"),
+        ("detector", f"{detector['weights']} on {detector['device']}"),
+        *_segmenter_rows(record),
+        ("frames", f"{record.decoded} decoded, {record.written} written, {record.source.corrupt} corrupt"),
+        *_live_rows(record),
+        ("detections", f"{record.detections} with score {conf:g} or more, {per_frame:.1f} per frame"),
+        ("tracks", f"{record.tracks} confirmed"),
+        ("speed", f"{computed / max(record.seconds, 1e-9):.1f} frames/s in {record.seconds:.1f} s"),
+    ]
+    if record.resumed_after:
+        rows.append(("resumed", f"after {record.resumed_after} frames, which were not computed again"))
+    for name in ("detect", "write"):
+        if name in record.stages:
+            times = record.stages[name].summary()
+            rows.append((f"  {name}", f"{times['p50']:.1f} ms per frame, 95 % below {times['p95']:.1f} ms"))
+    rows += _score_rows(record)
+    if record.rotated:
+        rows.append(
+            ("rotated", "{kept} kept, {deleted} deleted for the disk budget".format(**record.rotated))
+        )
+    rows += [("outputs", f"{record.folder}: {', '.join(written)}"), ("state", record.state)]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
-    def __init__(self):
-        self.outcomes: dict[str, RunRecord] = {}
-        """Of the sources that were opened."""
+
+def _segmenter_rows(record: RunRecord) -> list[tuple[str, str]]:
+    """Each segmenter, its weights, and the time that it adds to a frame."""
+    rows = []
+    for segmenter in record.header["segmenters"]:
+        cost = record.segmenter_cost(segmenter["name"])
+        text = f"{segmenter['name']} with {segmenter['weights']}"
+        if cost["overhead"] is not None:
+            overhead = f"{100 * cost['overhead']:+.0f} % of the time of detector and tracker"
+            text += f": {cost['ms_per_frame']:.1f} ms per frame, {overhead}"
+        rows.append(("segmenter", text))
+    return rows
+
+
+def _live_rows(record: RunRecord) -> list[tuple[str, str]]:
+    """Dropped frames, gaps and latency, as far as there are any."""
+    rows = []
+    if record.dropped.count:
+        rows.append(("dropped", f"{record.dropped.count} frames, since the queue was full"))
+    if record.gaps and record.gaps.events:
+        rows.append(("gaps", ", ".join(f"{n} {event}" for event, n in record.gaps.events.items())))
+    if record.latency.count:
+        times = record.latency.summary()
+        rows.append(("latency", f"{times['p50']:.1f} ms, 95 % below {times['p95']:.1f} ms"))
+    return rows
+
+
+def _score_rows(record: RunRecord) -> list[tuple[str, str]]:
+    """Metrics against the ground truth, if it was given."""
+    rows = []
+    if record.not_annotated:
+        rows.append(("not annotated", f"{record.not_annotated} frames, left out of detections.json"))
+    if record.report:
+        scores = record.report.scores
+        rows.append(("AP50", f"{scores.ap50:.3f} over {scores.frames} frames (AP {scores.ap:.3f})"))
+        rows.append(("best F1", f"{scores.best_f1:.3f} at score {scores.best_threshold:.2f}"))
+        point = record.report.criteria["iou_0.5"].at_threshold
+        conf = record.config.detector.conf
+        alarms = f"{point.false_alarms_per_frame:.3g} false alarms per frame at score {conf:g}"
+        rows.append(("recall", f"{format_number(point.recall)} with {alarms}"))
+    if "iou" in record.track_scores:
+        tracks = record.track_scores["iou"]
+        mota, idf1 = format_number(tracks.mota), format_number(tracks.idf1)
+        rows.append(("MOTA", f"{mota}, IDF1 {idf1}, {tracks.switches} switches"))
+    return rows
+
+
+class Summary:
+    """The records of all sources of a run, by their names."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, RunRecord] = {}
+        """Records of the sources that were opened."""
         self.unopened: dict[str, SourceError] = {}
-        """Why the others were not."""
+        """Errors of the sources that could not be opened."""
         self.seconds = 0.0
-        """From the first frame to the last file closed."""
+        """Duration from the first frame to the last file closed."""
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """The block in which the sources are processed."""
+        """Measures the duration of the block in which the sources are processed."""
         started = time.monotonic()
         try:
             yield
@@ -32,38 +113,39 @@ class Summary:
 
     @property
     def announced(self) -> int | None:
-        """Frames that all sources are to give; None where one does not know."""
-        counts = [outcome.source.info.frame_count for outcome in self.outcomes.values()]
-        return None if None in counts else sum(counts)
+        """Number of frames that all sources will give; None if one does not know."""
+        counts = [record.source.info.frame_count for record in self.records.values()]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     @property
     def failures(self) -> list[BaseException]:
-        """What ended sources early or kept them from being opened."""
-        ended = [outcome.failure for outcome in self.outcomes.values() if outcome.failure]
+        """Errors that ended sources early or kept them from being opened."""
+        ended = [record.failure for record in self.records.values() if record.failure]
         return [*self.unopened.values(), *ended]
 
     @property
     def exit_code(self) -> int:
-        """The worst, that is the highest, of all sources."""
+        """The highest exit code of all sources."""
         codes = [error.exit_code for error in self.unopened.values()]
-        return max([0, *codes, *(outcome.exit_code for outcome in self.outcomes.values())])
+        return max([0, *codes, *(record.exit_code for record in self.records.values())])
 
     def complaints(self) -> list[str]:
-        """What went wrong, a line for each reason; one that several sources share is told once."""
+        """Returns one line for each distinct error."""
         return list(dict.fromkeys(map(describe, self.failures)))
 
-    def remark(self) -> str:
-        """For the progress line: how many of the sources have not ended."""
-        going = sum(not outcome.ended for outcome in self.outcomes.values())
-        return f"{going} of {len(self.outcomes) + len(self.unopened)} streams"
+    def progress_note(self) -> str:
+        """Returns the number of sources that have not ended for the progress line."""
+        running = sum(not record.ended for record in self.records.values())
+        return f"{running} of {len(self.records) + len(self.unopened)} streams"
 
     def table(self) -> str:
-        """The closing summary for people: a line for each source and one for all of them."""
-        scored = any(outcome.report for outcome in self.outcomes.values())
+        """Returns the closing table: a line for each source and one for all of them."""
+        scored = any(record.report for record in self.records.values())
         heads = ["stream", "frames", "detections", "tracks", "frames/s", *(["AP50"] * scored), "state"]
-        rows = [self._row(name, outcome, scored) for name, outcome in self.outcomes.items()]
+        rows = [self._row(name, record, scored) for name, record in self.records.items()]
         rows += [[name, *["-"] * (len(heads) - 2), "not opened"] for name in self.unopened]
-        frames = sum(outcome.written for outcome in self.outcomes.values())
+        frames = sum(record.written for record in self.records.values())
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
         lines = []
         for cells in (heads, *rows):
@@ -74,13 +156,13 @@ class Summary:
             lines.append("  ".join([first, *middle, last]).rstrip())
         rate = frames / max(self.seconds, 1e-9)
         lines += ["", f"together  {frames} frames in {self.seconds:.1f} s, {rate:.1f} frames/s"]
-        folders = dict.fromkeys(str(outcome.folder.parent) for outcome in self.outcomes.values())
+        folders = dict.fromkeys(str(record.folder.parent) for record in self.records.values())
         lines += [f"outputs   {folder}: a folder for each stream" for folder in folders]
         return "\n".join(lines)
 
-    def _row(self, name: str, outcome: RunRecord, scored: bool) -> list[str]:
-        rate = outcome.written / max(outcome.seconds, 1e-9)
-        cells = [name, outcome.written, outcome.detections, outcome.tracks, f"{rate:.1f}"]
+    def _row(self, name: str, record: RunRecord, scored: bool) -> list[str]:
+        rate = record.written / max(record.seconds, 1e-9)
+        cells = [name, record.written, record.detections, record.tracks, f"{rate:.1f}"]
         if scored:
-            cells.append(f"{outcome.report.scores.ap50:.3f}" if outcome.report else "-")
-        return [*map(str, cells), outcome.state]
+            cells.append(f"{record.report.scores.ap50:.3f}" if record.report else "-")
+        return [*map(str, cells), record.state]

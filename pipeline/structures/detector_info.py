@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Backend = Literal["torch", "onnxruntime", "openvino"]
+"""Runtimes of networks."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class DetectorInfo:
     """Number of CPU threads of an operation."""
     enlarge: float
     """Network pixels per source pixel; 0 if the network input has a fixed size."""
-    backend: str | None = None
+    backend: Backend | None = None
     """Runtime of the network; None for detectors of mmdet, which always run in torch."""
     segmenter: bool = False
     """Whether the detector is a segmenter; the fields below are set only then."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Protocol
 
 from pipeline.structures.detections import Detections, ScoreMap, Segments
@@ -20,7 +20,7 @@ class Detector(Protocol):
     def reset(self) -> None:
         """Start a new sequence."""
 
-    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[FrameDetections]:
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
         """The frames of a sequence, in order and in groups, with what is in each."""
 
 

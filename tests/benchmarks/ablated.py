@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.inference.normalisation import DEVIATION, MEAN
-from pipeline.stages.ring_buffer import Ring
+from pipeline.stages.ring_buffer import RingBuffer
 
 LOW, HIGH = 0.01, 0.99
 """Shares of the pixels of a window that percentile scaling leaves below black and above white, from below."""
@@ -88,11 +88,11 @@ class WindowStream:
     """The last frames of one sequence."""
 
     def __init__(self, model: Behind):
-        self._model, self._frames = model, Ring(model.frames)
+        self._model, self._frames = model, RingBuffer(model.frames)
 
     def push(self, frames: Tensor) -> Tensor:
         """The next B frames (B, 3, H, W) → raw output (B, 5 + classes, H / 8, W / 8)."""
-        return self._model(self._frames.windows(frames).transpose(1, 2))
+        return self._model(self._frames.push(frames).transpose(1, 2))
 
 
 def of_frames(*back: int) -> Callable[[nn.Module], nn.Module]:

@@ -76,7 +76,7 @@ def compared(plain: Rows, ours: Rows) -> Comparison:
 
 def clips(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
     """Name and frames (T, H, W) of each clip."""
-    dataset = registry.load("drone-ir", options.root, options.split)
+    dataset = registry.load_dataset("drone-ir", options.root, options.split)
     step = max(len(dataset.records) // options.clips, 1)  # files of one kind of target lie side by side
     records = dataset.records[::step][: options.clips]
     each = -(-options.frames // len(records))

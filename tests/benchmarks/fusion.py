@@ -24,7 +24,7 @@ from detectors.weights import restore, zoo
 from pipeline.config.schema import ComponentsConfig, SegmentationConfig
 from pipeline.evaluation.detection.evaluator import Evaluator
 from pipeline.evaluation.detection.matching import CENTRE_5
-from pipeline.stages.fusion import confirmed, united
+from pipeline.stages.fusion import add_segments, confirm_detections
 from pipeline.system import cli
 from pipeline.system.progress import Progress
 
@@ -54,8 +54,8 @@ def fused(detections, found, way: str, threshold: float):
     segments = [extract_components(found, replace(ComponentsConfig(), threshold=threshold))]
     margin = SegmentationConfig().margin
     if way == "confirm":
-        return confirmed(detections, segments, margin=margin)
-    return united(detections, segments, margin=margin, conf=detection.CONF)
+        return confirm_detections(detections, segments, margin=margin)
+    return add_segments(detections, segments, margin=margin, conf=detection.MIN_SCORE)
 
 
 def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator]:
@@ -64,15 +64,15 @@ def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator
     detector, path, _ = restore.network("tridos-nano", options.weights)
     chosen = zoo.chosen(options.segmenter, options.segmenter_weights)
     maps = ProbabilityMaps(restore.network(options.segmenter, chosen)[0], device="cpu")
-    dataset = registry.load(options.dataset, options.root, options.split)
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
     ways = [("none", 0.0), *((way, t) for way in ("confirm", "union") for t in options.thresholds)]
-    measured = {way: Evaluator(dataset.coco(), classes=False) for way in ways}
+    measured = {way: Evaluator(dataset.to_coco(), classes=False) for way in ways}
     enlarge = restore.enlargement(path)
     with Progress(len(dataset.records)) as progress:
         for record in dataset.records:
             sequence, positions = (
                 read_sequence(record, dataset.root),
-                detection.annotated(record, options.stride),
+                detection.annotated_positions(record, options.stride),
             )
             for position, detections in detection.detect_frames(
                 detector, sequence, positions, enlarge=enlarge

@@ -30,6 +30,7 @@ from pipeline.runner.run_record import RunRecord
 from pipeline.runner.single import run
 from pipeline.system import cli
 from pipeline.system.cli import whole
+from run_pipeline import parts
 
 SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 BEGINNING, SLOWER = 10, 4
@@ -90,10 +91,10 @@ def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None)
         table["live"].update(on_full="wait", queue=0)
     with tempfile.TemporaryDirectory() as folder, camera(pictures, options.frames, rate) as port:
         table["output"] = {"folder": folder, "video": not options.no_video}
-        outcome = run(f"tcp://127.0.0.1:{port}", build(RunConfig, table), progress="off")
-    if outcome.failure:
-        raise outcome.failure
-    return outcome
+        record = run(f"tcp://127.0.0.1:{port}", build(RunConfig, table), parts(), progress="off")
+    if record.failure:
+        raise record.failure
+    return record
 
 
 class Row(NamedTuple):
@@ -110,17 +111,17 @@ class Row(NamedTuple):
 
 def row(options: argparse.Namespace, pictures: list[bytes], rate: float) -> Row:
     """One run at a rate."""
-    outcome = live(options, pictures, rate)
-    p50, p95 = (outcome.latency.quantile(share) * rate for share in (0.5, 0.95))
-    return Row(rate, p50, p95, outcome.dropped.count, outcome.decoded)
+    record = live(options, pictures, rate)
+    p50, p95 = (record.latency.quantile(share) * rate for share in (0.5, 0.95))
+    return Row(rate, p50, p95, record.dropped.count, record.decoded)
 
 
 def measure(options: argparse.Namespace) -> str:
     """The table of all shares, and the rate that is sustained."""
     scene = Scene(width=options.width, height=options.height, frames=60, targets=TARGETS)
     pictures = [picture.tobytes() for picture, _ in render(scene)]
-    outcome = live(options, pictures, None)
-    highest = outcome.written / outcome.seconds
+    record = live(options, pictures, None)
+    highest = record.written / record.seconds
     lines = [f"{options.detector}, {options.width}x{options.height}: {highest:.1f} frames/s at most", ""]
     lines += ["share of it  frames/s  p50 (intervals)  p95 (intervals)  dropped"]
     rows = [row(options, pictures, share * highest) for share in sorted(options.shares)]

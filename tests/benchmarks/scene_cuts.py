@@ -49,7 +49,7 @@ def cuts(pictures: Iterable[np.ndarray]) -> tuple[list[int], list[float]]:
 
 def work(options: argparse.Namespace) -> None:
     """Look through the clips one by one, then through all pairs, and print what is found."""
-    dataset = registry.load(options.dataset, options.root, options.split)
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
     beginnings, seconds, total = {}, [], 0
     for record in dataset.records:
         beginnings[record.name] = beginning = []

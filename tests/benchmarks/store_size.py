@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
 
 def work(options: argparse.Namespace) -> None:
     """Store the clips and print plain bytes, stored bytes and their ratio, for each and for all."""
-    dataset = registry.load(options.dataset, options.root, options.split)
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
     count = min(options.videos, len(dataset.records))
     records = [dataset.records[place * len(dataset.records) // count] for place in range(count)]
     whole_plain = whole_stored = 0

@@ -24,6 +24,7 @@ from pipeline.runner.multi import run_many
 from pipeline.runner.single import run
 from pipeline.system import cli
 from pipeline.system.cli import whole
+from run_pipeline import parts
 
 DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
@@ -50,12 +51,12 @@ def rate(video: str, count: int, settings: dict) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config = build(RunConfig, {**settings, "output": {"folder": folder}})
         if count == 1:
-            outcome = run(video, config, progress="off")
-            failures, written, seconds = [outcome.failure], outcome.written, outcome.seconds
+            record = run(video, config, parts(), progress="off")
+            failures, written, seconds = [record.failure], record.written, record.seconds
         else:
-            summary = run_many([video] * count, config, progress="off")
+            summary = run_many([video] * count, config, parts(), progress="off")
             failures, seconds = summary.failures, summary.seconds
-            written = sum(outcome.written for outcome in summary.outcomes.values())
+            written = sum(record.written for record in summary.outcomes.values())
     for failure in filter(None, failures):
         raise failure
     return written / seconds

@@ -21,7 +21,9 @@ from datasets.layouts import registry
 from detectors.evaluation import detection
 from detectors.weights import restore, zoo
 from pipeline.config.schema import DetectorConfig
-from pipeline.evaluation.tracking import GATES, pooled, read_tracks
+from pipeline.evaluation.tracking.gates import GATES
+from pipeline.evaluation.tracking.scoring import score_videos
+from pipeline.evaluation.tracking.track_rows import read_tracks
 from pipeline.sinks.mot import MotSink
 from pipeline.structures.boxes import from_xywh
 from pipeline.structures.detections import Detections
@@ -75,7 +77,7 @@ def main() -> int:
     """Print the scores of all sequences together, one line for each gate."""
     options = parser().parse_args()
     try:
-        dataset = registry.load(options.dataset, options.root, options.split)
+        dataset = registry.load_dataset(options.dataset, options.root, options.split)
         if options.detections:
             rows = json.loads(options.detections.read_text(encoding="utf-8"))
         else:
@@ -88,7 +90,7 @@ def main() -> int:
             runs = [(record, tracked(record, found, Path(folder))) for record in dataset.records]
         for gate in GATES:
             print(gate)
-            print(pooled(runs, gate=gate)["OVERALL"].table())
+            print(score_videos(runs, gate=gate)["OVERALL"].table())
     except MoteError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -21,9 +21,15 @@ from detectors.inference.segmentation import FrameSegmenter
 from detectors.inference.streaming import StreamingDetector
 from pipeline.config.schema import ComponentsConfig, DetectorConfig, SourceConfig
 from pipeline.drawing.annotator import Annotator
-from pipeline.imaging.intensity_scaling import FULL_SCALE, Running, network_pictures, parse_scaling, scaled
+from pipeline.imaging.intensity_scaling import (
+    FULL_SCALE,
+    RunningPercentiles,
+    apply_levels,
+    network_images,
+    parse_scaling,
+)
 from pipeline.sources.opening import open_source
-from pipeline.sources.sequences import grey_pictures
+from pipeline.sources.sequences import grey_images
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
@@ -127,7 +133,7 @@ def test_scaled_tensors_are_the_same_from_any_file_too(tmp_path, scaling):
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 def test_grey_video_of_any_depth_reaches_the_network_on_its_own_full_scale(tmp_path, bits):
     location, _ = as_ffv1(tmp_path, ramps(bits), f"gray{bits}le")
-    pictures, full_scale = network_pictures(frames_of(location))
+    pictures, full_scale = network_images(frames_of(location))
     assert full_scale == 2**bits - 1
     np.testing.assert_array_equal(pictures, ramps(bits))
 
@@ -159,7 +165,7 @@ def test_more_bits_than_are_stored_are_refused(tmp_path):
 def test_fixed_levels_are_the_ends_of_the_scale():
     image = np.array([[0, 1000, 2000, 3000, 3001, 65535]], np.uint16)
     expected = [[0, 0, round(FULL_SCALE / 2), FULL_SCALE, FULL_SCALE, FULL_SCALE]]
-    assert scaled(image, parse_scaling("fixed 1000 3000")(image)).tolist() == expected
+    assert apply_levels(image, parse_scaling("fixed 1000 3000")(image)).tolist() == expected
 
 
 def test_percentiles_are_those_of_each_frame_by_itself():
@@ -178,7 +184,7 @@ def test_the_noise_of_an_even_scene_does_not_fill_the_scale():
 
 def test_running_levels_follow_slowly_and_jump_to_another_scene():
     scene = np.arange(1000, 5096, dtype=np.uint16).reshape(64, 64)
-    running = Running(0, 100)
+    running = RunningPercentiles(0, 100)
     assert running(scene) == (1000, 5095)
     low, high = running(scene + 1000)
     assert 1000 < low < 1100
@@ -233,7 +239,7 @@ def test_training_reads_the_numbers_that_a_run_computes_with(tmp_path, scaling, 
     images = [(ramp // 7 + 300 * n) >> (16 - depth) for n, ramp in enumerate(ramps() * 3)]
     location, _ = as_png(tmp_path, [image.astype(f"uint{depth}") for image in images])
     files = sorted(location.iterdir())
-    pixels = np.stack(list(grey_pictures(files, name="made")))
+    pixels = np.stack(list(grey_images(files, name="made")))
     empty = tuple(np.zeros((0, 4), np.float32) for _ in pixels)
     sequence = scaled_sequence(
         VideoSequence("made", pixels, empty, tuple(box[:, 0] for box in empty)), scaling

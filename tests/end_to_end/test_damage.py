@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.runner import run_record as reports
+from pipeline.runner import run_json
 from pipeline.sources.live import open_with_reconnect
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import SourceError, SourceLost
@@ -178,7 +178,7 @@ def test_a_clock_that_is_set_back_and_ahead_while_a_run_goes_on_changes_nothing(
         connection.shutdown(socket.SHUT_RDWR)
 
     monkeypatch.setattr(time, "time", clock.time)
-    monkeypatch.setattr(reports, "datetime", clock)
+    monkeypatch.setattr(run_json, "datetime", clock)
     source = {"format": "raw", "size": "64x64", "dtype": "uint8", "timeout": 20.0}
     live = {"on_full": "wait", "reconnect": "none"}
     began = time.monotonic()

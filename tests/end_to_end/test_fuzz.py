@@ -164,13 +164,13 @@ def test_annotations_with_values_that_mean_nothing_are_refused(tmp_path, spoil, 
     spoil(table)
     (tmp_path / "a.json").write_text(json.dumps(table))
     with pytest.raises(UsageError, match=message):
-        registry.load("coco-video", tmp_path, "a.json")
+        registry.load_dataset("coco-video", tmp_path, "a.json")
 
 
 def test_annotations_with_a_number_of_thousands_of_digits_are_refused(tmp_path):
     (tmp_path / "a.json").write_text(f'{{"images": {DIGITS}}}')
     with pytest.raises(UsageError, match="are not JSON: Exceeds the limit"):
-        registry.load("coco-video", tmp_path, "a.json")
+        registry.load_dataset("coco-video", tmp_path, "a.json")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_rows_that_claim_anything_out_of_all_proportion_are_refused(tmp_path, ro
     (tmp_path / "gt/gt.txt").write_text(row)
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nvideo=a.mp4\nimWidth=32\nimHeight=24\n")
     with pytest.raises(UsageError, match=message):
-        registry.load("mot", tmp_path, ".")
+        registry.load_dataset("mot", tmp_path, ".")
 
 
 def test_a_folder_of_pictures_that_no_folder_can_be_is_missing(tmp_path):
@@ -195,14 +195,14 @@ def test_a_folder_of_pictures_that_no_folder_can_be_is_missing(tmp_path):
     (tmp_path / "gt/gt.txt").write_text("1,1,4,5,6,7,1,1,1")
     (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\nimDir={DIGITS}\n")
     with pytest.raises(SourceError, match="is missing; the pictures of the sequence are expected there"):
-        registry.load("mot", tmp_path, ".")
+        registry.load_dataset("mot", tmp_path, ".")
 
 
 @pytest.mark.parametrize("name", [f"a{DIGITS}.png", f"{'a' * 5000}2.png"], ids=["digits", "letters"])
 def test_a_listed_picture_that_no_file_can_be_is_refused(tmp_path, name):
     (tmp_path / "list.txt").write_text(name)
     with pytest.raises(MoteError):
-        registry.load("frame-list", tmp_path, "list.txt")
+        registry.load_dataset("frame-list", tmp_path, "list.txt")
 
 
 def test_a_number_where_weights_have_a_row_is_refused(tmp_path):

@@ -14,9 +14,10 @@ import pytest
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.runner import single, steps
+from pipeline.runner import setup, single, steps
 from pipeline.sources import live
 from pipeline.structures.frame import Frame
+from run_pipeline import parts
 from tests.support.outputs import check_consistent
 
 WIDTH, HEIGHT, FRAMES, SETTLED = 96, 64, 400, 200
@@ -74,7 +75,7 @@ def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
         pytest.skip("reading its own memory needs the /proc of Linux")
     folder, taken = tmp_path_factory.mktemp("measured"), Measurements([], [])
 
-    class Measured(single.Outcome):
+    class Measured(setup.RunRecord):
         def add(self, result):
             super().add(result)
             taken.memory.append(resident())
@@ -82,8 +83,8 @@ def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
                 taken.frames_alive.append(alive(Frame))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(single, "Outcome", Measured)
-        single.run(str(long_clip), configuration(folder, nano_weights), progress="off")
+        patch.setattr(setup, "RunRecord", Measured)
+        single.run(str(long_clip), configuration(folder, nano_weights), parts(), progress="off")
     assert check_consistent(folder) == FRAMES
     return taken
 
@@ -94,7 +95,7 @@ def test_a_run_takes_no_more_memory_as_it_goes_on(measured):
 
 
 def test_no_more_frames_are_alive_than_the_queues_hold(measured):
-    most = live.WAITING + steps.RESULTS_AHEAD + 6  # one in each hand on the way
+    most = live.QUEUE_SIZE_WAIT + steps.RESULTS_AHEAD + 6  # one in each hand on the way
     assert len(measured.frames_alive) == FRAMES // SETTLED
     assert min(measured.frames_alive) >= 1
     assert max(measured.frames_alive) <= most
@@ -103,7 +104,7 @@ def test_no_more_frames_are_alive_than_the_queues_hold(measured):
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc of Linux to count open files")
 def test_runs_give_back_their_threads_and_files(tmp_path, clip, nano_weights):
     def process(name):
-        single.run(str(clip), configuration(tmp_path / name, nano_weights), progress="off")
+        single.run(str(clip), configuration(tmp_path / name, nano_weights), parts(), progress="off")
         gc.collect()
         return open_files(), threading.active_count()
 

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 import trackers
 from datasets.synthesis import rendering
-from pipeline.evaluation.detection.report import Scores
+from pipeline.evaluation.detection.report import DetectionScores
 from pipeline.runner.ground_truth import GroundTruth
 from tests.support.outputs import OUTPUTS, check_consistent, detections, lines, report, scene, video
 
@@ -90,7 +90,7 @@ def test_motmetrics_reads_the_tracks(whole):
 def test_scores_are_in_both_reports(whole):
     scores = json.loads((whole / "metrics.json").read_text())
     assert scores["frames"] == 16
-    assert set(report(whole)["metrics"]) == set(Scores.__dataclass_fields__)
+    assert set(report(whole)["metrics"]) == set(DetectionScores.__dataclass_fields__)
     assert report(whole)["metrics"].items() <= scores.items()
 
 
@@ -145,7 +145,7 @@ def test_each_output_can_be_left_out(mote, tmp_path, clip, nano_weights, switch,
 
 
 def test_a_clip_of_sixteen_bits_runs(process, tmp_path):
-    rendering.write(scene(frames=6, bits=16), tmp_path / "deep.mkv")
+    rendering.write_scene(scene(frames=6, bits=16), tmp_path / "deep.mkv")
     folder = process(tmp_path / "deep.mkv")
     assert check_consistent(folder) == 6
     assert report(folder)["source"]["bit_depth"] == 16
@@ -170,7 +170,7 @@ def inside(boxes, width, height):
 
 @pytest.mark.parametrize(("width", "height"), [(97, 75), (64, 33)])
 def test_odd_sizes_run_and_boxes_lie_inside_the_picture(process, tmp_path, width, height):
-    rendering.write(scene(width=width, height=height, frames=6, bits=16), tmp_path / "odd.mkv")
+    rendering.write_scene(scene(width=width, height=height, frames=6, bits=16), tmp_path / "odd.mkv")
     folder = process(tmp_path / "odd.mkv", conf=0.05)
     assert check_consistent(folder) == 6
     boxes = np.concatenate(boxes_of(folder))
@@ -179,13 +179,13 @@ def test_odd_sizes_run_and_boxes_lie_inside_the_picture(process, tmp_path, width
 
 
 def test_a_picture_smaller_than_the_words_in_it_runs(process, tmp_path):
-    rendering.write(scene(width=31, height=20, frames=6, bits=16), tmp_path / "small.mkv")
+    rendering.write_scene(scene(width=31, height=20, frames=6, bits=16), tmp_path / "small.mkv")
     assert check_consistent(process(tmp_path / "small.mkv", conf=1.0)) == 6
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])
 def test_a_network_size_of_its_own_gives_boxes_in_source_pixels(process, tmp_path, fit):
-    rendering.write(scene(width=160, height=96, frames=6), tmp_path / "wide.mp4")
+    rendering.write_scene(scene(width=160, height=96, frames=6), tmp_path / "wide.mp4")
     folder = process(tmp_path / "wide.mp4", size="64x64", fit=fit, conf=0.02)
     assert check_consistent(folder) == 6
     boxes = np.concatenate(boxes_of(folder))

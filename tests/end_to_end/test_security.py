@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from datasets.layouts.conversion import convert
-from datasets.layouts.registry import load
+from datasets.layouts.registry import load_dataset
 from detectors.backends.export_folder import FORMATS, MANIFEST, Origin
 from detectors.weights.state_dict import read_state_dict
 from pipeline.config.parsing import build
@@ -183,12 +183,12 @@ def test_what_is_logged_about_a_lost_camera_tells_no_password(caplog):
 def test_videos_and_pictures_that_annotations_name_lie_below_the_root(tmp_path, path):
     dataset_trees.coco_video(tmp_path / "data", file_name=path)
     with pytest.raises(UsageError, match="is not below the root of the dataset"):
-        load("coco-video", tmp_path / "data", "gt.json")
+        load_dataset("coco-video", tmp_path / "data", "gt.json")
     table = json.loads((dataset_trees.coco_video(tmp_path / "data") / "gt.json").read_text())
     table["images"][1]["file_name"] = path
     dataset_trees.table(tmp_path / "data" / "gt.json", table)
     with pytest.raises(UsageError, match="is not below the root of the dataset"):
-        load("coco-video", tmp_path / "data", "gt.json")
+        load_dataset("coco-video", tmp_path / "data", "gt.json")
 
 
 @pytest.mark.parametrize("path", ["../0.bmp", "images/../../0.bmp", "/x/images/../../0.bmp"])
@@ -197,7 +197,7 @@ def test_pictures_that_lists_name_lie_below_the_root(tmp_path, path):
     root = dataset_trees.listed(tmp_path / "data")
     dataset_trees.text(root / "coco_train_DAUB.txt", f"{path} 1,2,9,10,0")
     with pytest.raises(UsageError, match="is not below the root of the dataset"):
-        load("daub", root, "train")
+        load_dataset("daub", root, "train")
 
 
 @pytest.mark.parametrize("key", ["imDir", "video"])
@@ -209,7 +209,7 @@ def test_what_facts_of_a_sequence_name_lies_below_the_root(tmp_path, key, path):
         root / "train" / "walk" / "seqinfo.ini", "[Sequence]", "imWidth=32", "imHeight=24", f"{key}={path}"
     )
     with pytest.raises(UsageError, match=r"seqinfo\.ini: .* is not below the root of the dataset"):
-        load("mot", root, "train")
+        load_dataset("mot", root, "train")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a\0b"])
@@ -218,17 +218,20 @@ def test_no_name_of_a_sequence_leads_a_conversion_out_of_its_folder(tmp_path, na
     root = dataset_trees.coco_video(tmp_path / "data", name=name)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UsageError, match="which no file can be"):
-        convert(load("coco-video", root, "gt.json"), to, tmp_path / "new" / "out")
+        convert(load_dataset("coco-video", root, "gt.json"), to, tmp_path / "new" / "out")
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == [tmp_path / "new"]
 
 
 def test_a_converted_dataset_names_nothing_outside_its_folder(tmp_path):
     root = dataset_trees.coco_video(tmp_path / "data")
     write_video(root / "walk.mp4", grey_frames(3, 24, 32))
-    dataset = load("coco-video", dataset_trees.coco_video(root, file_name="walk.mp4"), "gt.json")
+    dataset = load_dataset("coco-video", dataset_trees.coco_video(root, file_name="walk.mp4"), "gt.json")
     convert(dataset, "coco-video", tmp_path / "new" / "train.json")
     convert(dataset, "mot", tmp_path / "mot")
-    for again in (load("coco-video", tmp_path / "new", "train.json"), load("mot", tmp_path / "mot", ".")):
+    for again in (
+        load_dataset("coco-video", tmp_path / "new", "train.json"),
+        load_dataset("mot", tmp_path / "mot", "."),
+    ):
         (record,) = again.records
         assert ".." not in record.file_name
         with open_source(again.root / record.file_name) as source:

@@ -16,7 +16,7 @@ import pytest
 import run_pipeline
 from pipeline.config.parsing import build, override, parse_setting
 from pipeline.config.schema import RunConfig, ServiceConfig
-from pipeline.runner.health import served
+from pipeline.runner.health import serve_health
 from pipeline.runner.summary import Summary
 from pipeline.system.errors import Interrupted, UsageError, WeightsError
 from tests.conftest import PROJECT_ROOT
@@ -141,7 +141,7 @@ def test_the_container_is_healthy_as_long_as_the_run_is(container, well):
     if not well:
         summary.unopened["north"] = UsageError("no such file")
     command = [sys.executable, check[1], check[2].replace("9464", str(port))]
-    with served(summary, ServiceConfig(health_port=port)):
+    with serve_health(summary, ServiceConfig(health_port=port)):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode == 0) == well, done.stderr
 

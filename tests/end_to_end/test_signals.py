@@ -95,13 +95,13 @@ def test_a_run_that_is_killed_leaves_lines_that_can_be_read(running):
 def test_a_signal_before_the_first_frame_is_not_taken_for_the_end(
     mote, monkeypatch, tmp_path, clip, nano_weights, number, code
 ):
-    load = single.load_detector
+    load = single.load_networks
 
     def interrupted(*arguments, **options):
         os.kill(os.getpid(), number)
         return load(*arguments, **options)
 
-    monkeypatch.setattr(single, "load_detector", interrupted)
+    monkeypatch.setattr(single, "load_networks", interrupted)
     out = tmp_path / "out"
     reply = mote("--video", clip, "--weights", nano_weights, "--output", out, "--progress", "off")
     assert reply.code == code
@@ -181,7 +181,7 @@ def test_what_is_computed_when_the_signal_comes_is_written(process, tmp_path, cl
 
 
 def test_a_fault_of_a_sink_and_one_of_the_source_are_both_told(process, tmp_path, clip, monkeypatch):
-    def lost(source, outcome, stop):
+    def lost(source, record, stop):
         yield from list(source)[:4]
         raise SourceLost("the source is lost")
 
@@ -189,7 +189,7 @@ def test_a_fault_of_a_sink_and_one_of_the_source_are_both_told(process, tmp_path
         time.sleep(0.5)  # until the network has met the end of the source
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(single, "counted", lost)
+    monkeypatch.setattr(single, "count_frames", lost)
     monkeypatch.setattr(JsonlSink, "write", full)
     with pytest.raises(OutputError) as caught:
         process(clip)

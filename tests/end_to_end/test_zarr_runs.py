@@ -15,7 +15,7 @@ import pytest
 
 from datasets.synthesis import rendering
 from pipeline.sinks import zarr_store
-from pipeline.sinks.zarr_store import ZarrSink, survey
+from pipeline.sinks.zarr_store import ZarrSink, count_complete_frames
 from pipeline.system.errors import OutputError
 from tests.conftest import PROJECT_ROOT
 from tests.pipeline.runner.test_recovery import KILLER
@@ -57,7 +57,7 @@ def test_a_resumed_run_ends_with_the_same_arrays(process, clip, tmp_path, monkey
             patch.setattr(ZarrSink, "__exit__", lambda self, *_: None)
         with pytest.raises(OutputError, match="it is enough"):
             process(clip, **settings)
-    kept = survey(tmp_path / "out" / "results.zarr")
+    kept = count_complete_frames(tmp_path / "out" / "results.zarr")
     assert (kept, len(lines(tmp_path / "out"))) == ({4: 8, 16: 10}[chunk], 10)
     folder = process(clip, **{**settings, "output": {"zarr": True, "resume": True}})
     assert report(folder)["resumed_after"] == 10
@@ -83,7 +83,7 @@ def test_a_damaged_store_is_made_anew(process, clip, stored):
 
 def test_killed_for_real_it_ends_with_the_same_arrays(mote, nano_weights, tmp_path):
     source = tmp_path / "long.mp4"
-    rendering.write(scene(frames=40), source)
+    rendering.write_scene(scene(frames=40), source)
     arguments = [str(source), "--weights", nano_weights, "--progress", "off", "--save-zarr"]
     command = [sys.executable, "-c", textwrap.dedent(KILLER), *arguments, str(tmp_path), "18.5"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}

@@ -30,7 +30,8 @@ from pathlib import Path
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from pipeline.sources import reader, zarr_array
+from pipeline.imaging import image_files
+from pipeline.sources import zarr_array
 from pipeline.structures import annotations
 from pipeline.system import cli
 from pipeline.system.cli import whole
@@ -48,8 +49,8 @@ ROUND = 200
 MEMORY = 2 << 30
 """Bytes of address space beyond what the process has at the start."""
 SMALL = (
-    (reader, "MAX_PIXELS", 1_000_000),
-    (zarr_array, "MAX_SLAB", 1 << 24),
+    (image_files, "MAX_PIXELS", 1_000_000),
+    (zarr_array, "MAX_SLAB_BYTES", 1 << 24),
     (annotations, "MAX_FRAMES", 10_000),
 )
 """What is allowed here, instead of what the program allows: large ones only take time."""

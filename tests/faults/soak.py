@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.detection.plots import plain, save
+from pipeline.evaluation.detection.plots import save_figure, style_axes
 from pipeline.system import cli
 from pipeline.system.cli import whole
 from pipeline.system.errors import MoteError
@@ -274,9 +274,9 @@ def draw(readings: Sequence[Reading], wrong: Sequence[Trouble], path: Path) -> N
         for trouble in wrong:
             if trouble.kind in ("stop", "silence"):
                 place.axvspan(trouble.begin / 60, trouble.end / 60, color="#f3d9c8", linewidth=0)
-        plain(place)
+        style_axes(place)
     axes[-1].set_xlabel("minutes; shaded: the camera is away or silent")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def soak(options: argparse.Namespace, place: Path) -> int:

@@ -112,11 +112,10 @@ TRACK_ROWS = "".join(f"{n + 1},1,{4 + n},5.5,5,6,0.9,-1,-1,-1\n" for n in range(
 
 def read_truth_of_run(path: Path) -> str:
     """What `--annotations` does with a file in a run."""
-    from pipeline.runner.ground_truth import GroundTruth
+    from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
 
     info = SourceInfo("clip.mp4", *SIZE, Fraction(30), COUNT, 8, 1)
-    truth = GroundTruth(path, info)
-    truth.begin(1)
+    truth = GroundTruth(SourceAnnotations(path, info), 1)
     picture = np.zeros(SIZE[::-1], np.uint8)
     for index in range(COUNT):
         found = Detections([[3 + index, 4, 8 + index, 10]], [0.9], [0])
@@ -153,12 +152,12 @@ def read_layout(name: str, split: str) -> Callable[[Path], str]:
 
     def read(path: Path) -> str:
         from datasets.layouts import registry
-        from pipeline.evaluation.tracking import identities
+        from pipeline.evaluation.tracking.identities import target_identities
 
-        found = registry.load(name, path.parent, split, strict=False)
-        json.dumps(found.coco())
+        found = registry.load_dataset(name, path.parent, split, strict=False)
+        json.dumps(found.to_coco())
         for record in found.records:
-            identities(record)
+            target_identities(record)
         return "read"
 
     return read
@@ -192,12 +191,13 @@ def read_sequence(path: Path) -> str:
 
 def read_tracks(path: Path) -> str:
     """Tracks that are scored."""
-    from pipeline.evaluation.tracking import GATES, track_scores
+    from pipeline.evaluation.tracking.gates import GATES
+    from pipeline.evaluation.tracking.scoring import score_tracks
     from pipeline.structures.annotations import video_records
 
     (record,) = video_records(truth_table())
     for gate in GATES:
-        track_scores(record, path, gate=gate)
+        score_tracks(record, path, gate=gate)
     return "scored"
 
 

@@ -14,7 +14,7 @@ from pipeline.sinks.coco import CocoSink
 from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.mot import MotSink
-from pipeline.sinks.rotating import RotatingSink, pieces_in
+from pipeline.sinks.rotating import RotatingSink, find_rotated_files
 from tests.support.outputs import video
 
 FOREVER = Rotation(seconds=0, size=10**12, budget=0)
@@ -27,7 +27,7 @@ def open_files(place):
 
 def sizes(folder):
     """Bytes of each piece that is there."""
-    return [piece.size() for piece in pieces_in(folder)]
+    return [piece.size() for piece in find_rotated_files(folder)]
 
 
 def records(piece, name=JSONL):
@@ -37,7 +37,7 @@ def records(piece, name=JSONL):
 
 def assert_whole(folder, expected):
     """Assert that the pieces in a folder are those of a run with the `expected` lines, video and all."""
-    pieces = pieces_in(folder)
+    pieces = find_rotated_files(folder)
     assert [piece.number for piece in pieces] == list(range(1, len(pieces) + 1))
     found = [[line["frame"] for line in records(piece)] for piece in pieces]
     assert list(chain(*found)) == expected

@@ -33,7 +33,7 @@ SMALL = {
 
 def write_clip(folder, *, width=96, height=64, frames=12):
     """A data set of one synthetic clip; returns its folder."""
-    rendering.write(Scene.random(3, width=width, height=height, frames=frames), folder / "clip.mp4")
+    rendering.write_scene(Scene.random(3, width=width, height=height, frames=frames), folder / "clip.mp4")
     return folder
 
 

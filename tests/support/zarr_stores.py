@@ -16,6 +16,7 @@ from pipeline.structures.detections import Detections, ScoreMap
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
+from run_pipeline import parts
 
 INFO = SourceInfo("test", 40, 24, Fraction(30), None, 8, 1)
 
@@ -98,5 +99,5 @@ def run_with_arrays(source: Path, weights: str, folder: Path) -> Path:
     """The outputs of a whole run, results.zarr among them."""
     output = {"folder": str(folder), "zarr": True}
     table = {"detector": {"weights": weights, "conf": 0.2}, "output": output}
-    run(str(source), build(RunConfig, table), progress="off")
+    run(str(source), build(RunConfig, table), parts(), progress="off")
     return folder

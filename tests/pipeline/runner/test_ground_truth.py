@@ -9,8 +9,8 @@ import pytest
 from pipeline import vid_map_coco
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.evaluation.detection.report import Scores
-from pipeline.runner.ground_truth import GroundTruth
+from pipeline.evaluation.detection.report import DetectionScores
+from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
 from pipeline.runner.single import run
 from pipeline.sources.opening import open_source
 from pipeline.structures.annotations import load_coco, video_records
@@ -18,6 +18,7 @@ from pipeline.structures.detections import Detections
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import UsageError
+from run_pipeline import parts
 from tests.support.outputs import detections, lines, report, save_nano
 
 
@@ -81,7 +82,7 @@ def test_frames_without_annotation_are_processed_but_not_scored(process, tmp_pat
 @pytest.mark.parametrize("start", [16, 20])
 def test_ground_truth_of_other_frames_is_refused_before_the_run(clip, truth, start):
     with open_source(clip, start=0) as source, pytest.raises(UsageError, match="none of the frames"):
-        GroundTruth(truth, source.info, start=start)
+        SourceAnnotations(truth, source.info, start=start)
 
 
 def test_frames_counted_from_one_are_refused_instead_of_scored_one_off(tmp_path, clip, truth):
@@ -91,7 +92,7 @@ def test_frames_counted_from_one_are_refused_instead_of_scored_one_off(tmp_path,
 
     path = rewritten(truth, tmp_path / "gt.json", count_from_one)
     with open_source(clip) as source, pytest.raises(UsageError, match="count frames from 1"):
-        GroundTruth(path, source.info)
+        SourceAnnotations(path, source.info)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,7 @@ def test_classes_count_only_where_detector_and_annotations_have_the_same(clip, c
     path = clip.with_suffix(".json")
     (record,) = video_records(load_coco(path))
     with open_source(clip) as source:
-        truth = GroundTruth(path, source.info)
-        truth.begin(classes)
+        truth = GroundTruth(SourceAnnotations(path, source.info), classes)
         for frame in source:
             boxes = record.boxes[frame.index]
             right = Detections(boxes, [0.9] * len(boxes), [label] * len(boxes))
@@ -135,7 +135,7 @@ def judged(tmp_path_factory, clip, truth, nano_weights):
     """The outputs of one run over the clip with the ground truth by which half is right."""
     folder = tmp_path_factory.mktemp("judged") / "out"
     table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}
-    run(str(clip), build(RunConfig, table), annotations=str(truth), progress="off")
+    run(str(clip), build(RunConfig, table), parts(), annotations=str(truth), progress="off")
     return folder
 
 
@@ -146,7 +146,7 @@ def test_the_threshold_is_that_of_the_run(judged):
 
 def test_the_account_of_the_run_has_the_headline_of_the_metrics(judged):
     headline, metrics = report(judged)["metrics"], metrics_of(judged)
-    assert set(headline) == set(Scores.__dataclass_fields__)
+    assert set(headline) == set(DetectionScores.__dataclass_fields__)
     assert headline == {name: metrics[name] for name in headline}
 
 

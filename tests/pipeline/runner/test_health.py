@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig, ServiceConfig
-from pipeline.runner.health import RunMetrics, health, served
+from pipeline.runner.health import RunMetrics, health, serve_health
 from pipeline.runner.multi import run_many
 from pipeline.runner.single import run
 from pipeline.runner.summary import Summary
@@ -29,6 +29,7 @@ from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import UsageError
+from run_pipeline import parts
 from tests.conftest import PROJECT_ROOT
 from tests.support import stream_servers
 from tests.support.media import grey_frames
@@ -98,18 +99,18 @@ def config(tmp_path, nano_weights):
 @contextmanager
 def going(work, *arguments):
     """A run in a thread of its own; it must have ended by the end of the block."""
-    outcomes, failures = [], []
+    results, failures = [], []
 
     def do() -> None:
         try:
-            outcomes.append(work(*arguments, progress="off"))
+            results.append(work(*arguments, parts(), progress="off"))
         except BaseException as error:
             failures.append(error)
 
     thread = threading.Thread(target=do)
     thread.start()
     try:
-        yield outcomes
+        yield results
     finally:
         thread.join(SECONDS)
     assert not thread.is_alive()
@@ -205,7 +206,7 @@ def test_a_source_that_is_away_is_named_until_it_is_back(config):
     assert "sesame" not in json.dumps(told)
     assert now["mote_stream_healthy",] == 0
     assert ended[0].written == 7
-    assert ended[0].source.away is None
+    assert ended[0].source.outage is None
 
 
 def test_streams_are_told_apart_and_one_that_was_not_opened_is_named(config, tmp_path):
@@ -232,7 +233,7 @@ def test_streams_are_told_apart_and_one_that_was_not_opened_is_named(config, tmp
     for name in names:
         assert f'mote_frames_processed_total{{stream="{name}"}} 3.0' in text
     assert 'mote_stream_healthy{stream="gone"} 0.0' in text
-    assert [outcome.written for outcome in ended[0].outcomes.values()] == [3, 3]
+    assert [record.written for record in ended[0].records.values()] == [3, 3]
 
 
 def collected(summary: Summary) -> dict[tuple, float]:
@@ -245,7 +246,7 @@ def collected(summary: Summary) -> dict[tuple, float]:
 def test_the_numbers_are_those_of_the_record(config, clip, tmp_path):
     settings, _ = config(source={}, live={"on_full": "drop-oldest", "queue": 1}, service={"health_port": 0})
     summary = Summary()
-    summary.outcomes["clip"] = run(str(clip), settings, progress="off")
+    summary.records["clip"] = run(str(clip), settings, parts(), progress="off")
     told, facts = collected(summary), report(tmp_path / "out")
     assert told["mote_frames_decoded_total",] == facts["frames"]["decoded"] == 16
     assert told["mote_frames_processed_total",] == facts["frames"]["written"]
@@ -261,10 +262,10 @@ def test_the_numbers_are_those_of_the_record(config, clip, tmp_path):
 def test_latencies_are_counted_in_buckets_that_hold_all_shorter_ones(config, clip):
     settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
     summary = Summary()
-    summary.outcomes["clip"] = outcome = run(str(clip), settings, progress="off")
+    summary.records["clip"] = record = run(str(clip), settings, parts(), progress="off")
     durations = [0.0004, 0.002, 0.02, 0.02, 0.3, 200]
     for seconds in durations:
-        outcome.latency.add(seconds)
+        record.latency.add(seconds)
     told = collected(summary)
     buckets = {key[1]: value for key, value in told.items() if key[0] == "mote_latency_seconds_bucket"}
     assert list(buckets)[:4] == ["0.001", "0.00251", "0.00501", "0.01"]
@@ -276,19 +277,19 @@ def test_latencies_are_counted_in_buckets_that_hold_all_shorter_ones(config, cli
 
 def test_each_result_starts_the_wait_for_the_next_anew(config, clip):
     settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
-    outcome = run(str(clip), settings, progress="off")
-    first = outcome.last_progress
+    record = run(str(clip), settings, parts(), progress="off")
+    first = record.last_progress
     frame = Frame(grey_frames(1)[0], 1, Fraction(1), "clip")
-    outcome.add(Result(frame, Detections.empty(), Tracks.empty(), warmup=False))
-    assert outcome.last_progress > first
+    record.add(Result(frame, Detections.empty(), Tracks.empty(), warmup=False))
+    assert record.last_progress > first
 
 
 def test_a_stream_that_failed_is_an_alarm_and_one_that_ended_is_none(config, clip):
     settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
     summary = Summary()
-    summary.outcomes["clip"] = outcome = run(str(clip), settings, progress="off")
+    summary.records["clip"] = record = run(str(clip), settings, parts(), progress="off")
     assert health(summary, settings.service)["status"] == "ok"
-    outcome.failure = UsageError("rtsp://user:sesame@camera/1: lost")
+    record.failure = UsageError("rtsp://user:sesame@camera/1: lost")
     told = health(summary, settings.service)
     assert told["status"] == "failing"
     assert told["streams"]["clip"]["state"] == "failed"
@@ -296,23 +297,23 @@ def test_a_stream_that_failed_is_an_alarm_and_one_that_ended_is_none(config, cli
 
 
 def test_nothing_of_it_is_in_the_global_registry():
-    with served(Summary(), ServiceConfig(health_port=stream_servers.free_port())):
+    with serve_health(Summary(), ServiceConfig(health_port=stream_servers.free_port())):
         assert b"mote_" not in prometheus_client.generate_latest(prometheus_client.REGISTRY)
 
 
 def test_it_listens_on_the_loopback_interface_unless_another_address_is_named():
-    with served(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
+    with serve_health(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
         assert healthz(port) == (200, {"status": "ok", "streams": {}})
         with pytest.raises(ConnectionRefusedError):
             ask(port, "/healthz", host="127.0.0.2")
-    with served(
+    with serve_health(
         Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()), health_host="0.0.0.0")
     ):
         assert ask(port, "/healthz", host="127.0.0.2")[0] == 200
 
 
 def test_other_paths_are_not_there_and_a_head_has_no_body():
-    with served(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
+    with serve_health(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
         assert ask(port, "/")[0] == 404
         assert ask(port, "/metrics/../../etc/passwd")[0] == 404
         assert ask(port, "/healthz?verbose=1")[0] == 200
@@ -323,7 +324,7 @@ def test_other_paths_are_not_there_and_a_head_has_no_body():
 def test_a_client_that_says_nothing_holds_up_neither_others_nor_the_end(monkeypatch):
     monkeypatch.setattr("pipeline.runner.health._Handler.timeout", SECONDS)
     with ExitStack() as clients:
-        with served(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
+        with serve_health(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
             clients.enter_context(socket.create_connection(("127.0.0.1", port)))
             assert healthz(port)[0] == 200
             ending = time.monotonic()
@@ -363,6 +364,7 @@ def test_what_cannot_be_served_is_refused(mote, clip, tmp_path, options, said):
 
 TWICE = """
 import sys, run_pipeline
+from run_pipeline import parts
 for options in (["--output", "unasked"], ["--output", "asked", "--health-port", sys.argv[1]]):
     assert run_pipeline.main([*sys.argv[2:], *options]) == 0
     names = ("prometheus_client", "http.server", "pipeline.runner.health")

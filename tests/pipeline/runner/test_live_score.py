@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.runner import ground_truth
-from pipeline.runner.ground_truth import GroundTruth
+from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
 from pipeline.sources.opening import open_source
 from pipeline.structures.detections import Detections
 from pipeline.structures.results import Result
@@ -27,9 +27,7 @@ def time(monkeypatch):
 @pytest.fixture
 def truth(clip):
     with open_source(clip) as source:
-        truth = GroundTruth(clip.with_suffix(".json"), source.info)
-    truth.begin(1)
-    return truth
+        return GroundTruth(SourceAnnotations(clip.with_suffix(".json"), source.info), 1)
 
 
 @pytest.fixture
@@ -86,18 +84,18 @@ def test_a_score_that_takes_long_is_computed_rarely(truth, counted, time):
 
 
 @pytest.mark.parametrize(
-    ("remark", "line"),
+    ("note", "line"),
     [
         (lambda: "AP50 0.812", "1/4 frames, 1.0 frames/s, 0:03 left, AP50 0.812"),
         (lambda: "", "1/4 frames, 1.0 frames/s, 0:03 left"),
     ],
-    ids=["a remark", "none yet"],
+    ids=["a note", "none yet"],
 )
-def test_progress_ends_with_the_remark(monkeypatch, remark, line):
+def test_progress_ends_with_the_note(monkeypatch, note, line):
     time = Clock()
     monkeypatch.setattr("pipeline.system.progress.time", time)
     stream = io.StringIO()
-    with Progress(4, mode="plain", stream=stream, remark=remark) as bar:
+    with Progress(4, mode="plain", stream=stream, note=note) as bar:
         time.now += 1
         bar.advance()
     assert stream.getvalue() == line + "\n"

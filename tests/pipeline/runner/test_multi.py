@@ -14,6 +14,7 @@ from PIL import Image
 
 import trackers
 from datasets.synthesis import rendering
+from detectors.inference.multi_stream import MultiStreamDetector
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
 from pipeline.runner import multi
@@ -23,6 +24,7 @@ from pipeline.runner.single import run
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sources import live
 from pipeline.system.errors import OutputError, WeightsError
+from run_pipeline import parts
 from tests.support.bright_segmenter import add_segmenters, picture, save_bright, save_pictures
 from tests.support.outputs import check_consistent, lines, report, scene
 
@@ -39,7 +41,7 @@ def sources(tmp_path_factory):
     scenes = [scene(frames=9), scene(frames=6, bits=16, seed=3), scene(width=96, frames=7, seed=4)]
     for place, shown in zip(places, scenes, strict=True):
         place.parent.mkdir(exist_ok=True)
-        rendering.write(shown, place)
+        rendering.write_scene(shown, place)
     return [str(place) for place in places]
 
 
@@ -67,7 +69,9 @@ def together(tmp_path, bright):
 
     def call(*locations, annotations=None, **sections):
         table = {"detector": bright, **sections, "output": {"folder": str(tmp_path / "many")}}
-        summary = run_many(locations, build(RunConfig, table), annotations=annotations, progress="off")
+        summary = run_many(
+            locations, build(RunConfig, table), parts(), annotations=annotations, progress="off"
+        )
         return summary, tmp_path / "many"
 
     return call
@@ -89,7 +93,12 @@ def compare(together, tmp_path, locations, sections):
     found = 0
     for name, location in zip(distinct_names(locations), locations, strict=True):
         alone = tmp_path / "alone" / name
-        run(location, build(RunConfig, {**sections, "output": {"folder": str(alone)}}), progress="off")
+        run(
+            location,
+            build(RunConfig, {**sections, "output": {"folder": str(alone)}}),
+            parts(),
+            progress="off",
+        )
         assert untimed(out / name) == untimed(alone)
         assert check_consistent(out / name) == len(lines(alone))
         found += sum(len(record["detections"]) for record in lines(alone))
@@ -252,7 +261,7 @@ def test_weights_that_give_no_numbers_end_all_with_valid_files(together, tmp_pat
 
 
 def test_a_source_that_has_ended_is_complete_whatever_fails_later(together, spots, monkeypatch):
-    over, write, detect = threading.Event(), JsonlSink.write, multi.SharedDetector.detect
+    over, write, detect = threading.Event(), JsonlSink.write, MultiStreamDetector.detect
 
     def failing(self, turns):
         for items, ended in turns:
@@ -267,7 +276,7 @@ def test_a_source_that_has_ended_is_complete_whatever_fails_later(together, spot
             time.sleep(0.05)  # the failure is known by now
         write(self, result)
 
-    monkeypatch.setattr(multi.SharedDetector, "detect", failing)
+    monkeypatch.setattr(MultiStreamDetector, "detect", failing)
     monkeypatch.setattr(JsonlSink, "write", slow)
     summary, out = together(spots("a", 5), spots("b"))
     assert (summary.exit_code, summary.complaints()) == (4, ["no numbers"])
@@ -302,26 +311,26 @@ def test_no_source_is_overwritten_by_another(mote, tmp_path, bright, clip, spots
 
 def held(monkeypatch, name):
     """Sources of the name give nothing until all others have ended; whether they did is in the event."""
-    over, counted = threading.Event(), multi.counted
+    over, count_frames = threading.Event(), multi.count_frames
 
-    def slow(source, outcome, stop):
-        if outcome.folder.name == name:
+    def slow(source, record, stop):
+        if record.folder.name == name:
             assert over.wait(SECONDS)
-        yield from counted(source, outcome, stop)
+        yield from count_frames(source, record, stop)
 
-    monkeypatch.setattr(multi, "counted", slow)
+    monkeypatch.setattr(multi, "count_frames", slow)
     return over
 
 
 def test_a_source_that_gives_nothing_does_not_hold_up_the_others(together, spots, monkeypatch):
-    over, finish = held(monkeypatch, "a"), multi.Outcome.finish
+    over, finish = held(monkeypatch, "a"), multi.write_end
 
-    def finished(outcome, truth):
-        finish(outcome, truth)
-        if outcome.folder.name == "b":
+    def finished(record, truth):
+        finish(record, truth)
+        if record.folder.name == "b":
             over.set()
 
-    monkeypatch.setattr(multi.Outcome, "finish", finished)
+    monkeypatch.setattr(multi, "write_end", finished)
     summary, out = together(spots("a"), spots("b"))
     assert summary.exit_code == 0
     assert [check_consistent(out / name) for name in "ab"] == [LONG, LONG]
@@ -355,14 +364,12 @@ def test_what_one_source_has_under_way_is_bounded(together, spots, monkeypatch):
             over.set()
         write(self, result)
 
-    decoded, begin = {}, multi.Outcome.begin
+    decoded, begin = {}, multi.write_start
     monkeypatch.setattr(JsonlSink, "write", slow)
-    monkeypatch.setattr(
-        multi.Outcome, "begin", lambda o, truth: (decoded.update({o.folder.name: o}), begin(o, truth))
-    )
+    monkeypatch.setattr(multi, "write_start", lambda r: (decoded.update({r.folder.name: r}), begin(r)))
     together(spots("a"), spots("b"))
     # waiting to be read, in the hand of the thread, waiting to be written with the one that is
-    assert most[0] <= live.WAITING + 1 + multi.RESULTS_AHEAD + 1
+    assert most[0] <= live.QUEUE_SIZE_WAIT + 1 + multi.RESULTS_AHEAD + 1
 
 
 # Signals

@@ -17,7 +17,7 @@ from datasets.synthesis import rendering
 from pipeline import recover
 from pipeline.sinks.base import Sinks
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.sinks.video import VideoSink, as_ordinary
+from pipeline.sinks.video import VideoSink, defragment
 from tests.conftest import PROJECT_ROOT
 from tests.pipeline.sinks.test_sinks import IRREGULAR_MKV, draw, make_result, source_info
 from tests.support.interrupted_runs import assert_same, broken_off, without_times
@@ -67,7 +67,7 @@ def contents(folder):
     "torn", [b"", TORN, TORN + b"\0" * 4000, b"\n"], ids=["whole", "torn", "zeros", "blank"]
 )
 def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, after, torn):
-    folder = broken_off(whole, tmp_path / "out", after=after, torn=torn)
+    folder = broken_off(whole, tmp_path / "out", after=after, truncated=torn)
     reply = put_in_order(folder)
     assert (reply.code, reply.err) == (0, "")
     assert reply.out.startswith(f"{folder}: recovered {after} frames, ")
@@ -82,7 +82,7 @@ def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, aft
 
 
 def test_doing_it_again_changes_nothing(whole, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9, torn=TORN)
+    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TORN)
     assert put_in_order(folder).code == 0
     before = contents(folder)
     reply = put_in_order(folder)
@@ -119,7 +119,7 @@ def test_ids_and_scores_are_those_of_the_ground_truth(process, clip, tmp_path, p
 
 
 def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9, torn=TORN)
+    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TORN)
     assert put_in_order(folder).code == 0
     arguments = (clip, "--weights", nano_weights, "--conf", 0.2, "--output", folder, "--resume")
     assert mote(*arguments, "--annotations", clip.with_suffix(".json")).code == 0
@@ -138,9 +138,9 @@ def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_pat
         (
             "results.jsonl",
             b'{"frame": 0}\n{"frame": 1}\n',
-            "results.jsonl, line 1 is no result: 'detections'",
+            "results.jsonl, line 1 is not a result: 'detections'",
         ),
-        ("results.jsonl", b"[" * 100_000 + b"\n{}\n", "results.jsonl, line 1 is no result"),
+        ("results.jsonl", b"[" * 100_000 + b"\n{}\n", "results.jsonl, line 1 is not a result"),
     ],
     ids=["no record", "a list", "a deep record", "other lines", "a deep line"],
 )
@@ -160,7 +160,7 @@ def test_a_doubled_line_is_refused(whole, tmp_path, put_in_order):
     (folder / "results.jsonl").write_bytes(b"".join([*rows[:5], *rows[4:]]))
     reply = put_in_order(folder)
     assert reply.code == 2
-    assert "line 6 is no result: its frame does not follow the one before" in reply.err
+    assert "line 6 is not a result: its frame does not follow the one before" in reply.err
 
 
 def test_a_run_that_goes_on_is_not_touched(whole, tmp_path, put_in_order):
@@ -206,7 +206,7 @@ KILLER = """
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("long") / "long.mp4"
-    rendering.write(scene(frames=FRAMES), path)
+    rendering.write_scene(scene(frames=FRAMES), path)
     return path
 
 
@@ -300,12 +300,12 @@ def test_fragments_become_an_ordinary_video_with_the_same_times(tmp_path):
         broken = path.read_bytes()
     path.write_bytes(broken[:-500])  # within the last fragment
     assert b"moof" in boxes_of(path)
-    count = as_ordinary(path)
+    count = defragment(path)
     assert b"moof" not in boxes_of(path)
     after = [pts for pts, _ in video(path)]
     assert len(after) == count >= 20
     assert after == IRREGULAR_MKV[:count]
-    assert as_ordinary(path) == count
+    assert defragment(path) == count
     assert [pts for pts, _ in video(path)] == after
     assert [entry.name for entry in tmp_path.iterdir()] == ["annotated.mp4"]
 
@@ -314,6 +314,6 @@ def test_fragments_become_an_ordinary_video_with_the_same_times(tmp_path):
 def test_a_video_without_a_whole_fragment_stays_as_it_is(tmp_path, content):
     path = tmp_path / "annotated.mp4"
     path.write_bytes(content)
-    assert as_ordinary(path) == 0
+    assert defragment(path) == 0
     assert path.read_bytes() == content
     assert [entry.name for entry in tmp_path.iterdir()] == ["annotated.mp4"]

@@ -35,7 +35,7 @@ def resume(mote, clip, nano_weights):
 
 @pytest.mark.parametrize("after", [0, 1, 4, 5, 9, 15, 16])
 def test_a_resumed_run_ends_with_the_same_files(whole, clip, resume, tmp_path, after):
-    folder = broken_off(whole, tmp_path / "out", after=after, torn=b'{"frame": 7, "pts"')
+    folder = broken_off(whole, tmp_path / "out", after=after, truncated=b'{"frame": 7, "pts"')
     reply = resume(folder, "--annotations", clip.with_suffix(".json"))
     assert (reply.code, reply.err) == (0, "")
     assert_same(folder, whole)
@@ -74,16 +74,16 @@ def test_only_the_last_frames_go_through_the_network_again(whole, resume, tmp_pa
 
 
 def test_a_run_that_lost_its_source_goes_on_from_there(process, whole, clip, resume, tmp_path, monkeypatch):
-    counted = steps.counted
+    count_frames = steps.count_frames
 
-    def lost(source, outcome, stop):
-        for number, frame in enumerate(counted(source, outcome, stop)):
+    def lost(source, record, stop):
+        for number, frame in enumerate(count_frames(source, record, stop)):
             if number == 7:
                 raise SourceError("the disk was taken away")
             yield frame
 
     with monkeypatch.context() as patch:
-        patch.setattr(single, "counted", lost)
+        patch.setattr(single, "count_frames", lost)
         with pytest.raises(SourceError):
             process(clip)
     folder = tmp_path / "out"
@@ -174,7 +174,7 @@ def test_other_settings_are_refused(refused, options, reason):
 
 def test_another_source_is_refused(refused, tmp_path):
     other = tmp_path / "clip.mp4"
-    rendering.write(scene(seed=5), other)
+    rendering.write_scene(scene(seed=5), other)
     assert "source.fingerprint is" in refused(source=other)
 
 
@@ -200,7 +200,7 @@ def test_lines_that_are_damaged_in_the_middle_are_refused_with_their_number(refu
         rows = (folder / "results.jsonl").read_text().splitlines(keepends=True)
         (folder / "results.jsonl").write_text("".join([*rows[:3], rows[3][:40] + "\n", *rows[4:]]))
 
-    assert "results.jsonl, line 4 is no result" in refused(change=damage)
+    assert "results.jsonl, line 4 is not a result" in refused(change=damage)
 
 
 def test_several_sources_are_refused(mote, clip, tmp_path):
@@ -232,7 +232,7 @@ def test_lines_of_something_else_are_found_out(whole, resume, tmp_path, place, v
 def test_the_past_of_a_new_run_is_empty_and_fits_everything():
     past = ResumeState()
     past.require_same({})
-    assert past.written.count == 0
+    assert past.written.line_count == 0
     assert list(past.checked([])) == []
 
 
@@ -241,23 +241,23 @@ def test_a_folder_that_is_written_to_is_not_resumed(whole, tmp_path):
     with JsonlSink(folder / "results.jsonl"):
         with pytest.raises(UsageError, match="still going"):
             ResumeState(folder, record=report(folder))
-    assert ResumeState(folder, record=report(folder)).written.count == 0
+    assert ResumeState(folder, record=report(folder)).written.line_count == 0
 
 
 def test_a_signal_while_the_past_is_gone_through_again_loses_nothing(
     whole, clip, resume, tmp_path, monkeypatch
 ):
     folder = broken_off(whole, tmp_path / "out", after=14)
-    counted = steps.counted
+    count_frames = steps.count_frames
 
-    def interrupted(source, outcome, stop):
-        for number, frame in enumerate(counted(source, outcome, stop)):
+    def interrupted(source, record, stop):
+        for number, frame in enumerate(count_frames(source, record, stop)):
             if number == 4:
                 stop.signal = signal.SIGTERM
             yield frame
 
     with monkeypatch.context() as patch:
-        patch.setattr(single, "counted", interrupted)
+        patch.setattr(single, "count_frames", interrupted)
         reply = resume(folder)
     assert reply.code == 128 + signal.SIGTERM
     assert len(lines(folder)) == 14
@@ -267,7 +267,7 @@ def test_a_signal_while_the_past_is_gone_through_again_loses_nothing(
 
 def test_a_source_that_has_become_shorter_is_found_out(whole, resume, tmp_path, monkeypatch):
     folder = broken_off(whole, tmp_path / "out", after=14)
-    monkeypatch.setattr(single, "counted", lambda source, outcome, stop: islice(source, 12))
+    monkeypatch.setattr(single, "count_frames", lambda source, record, stop: islice(source, 12))
     reply = resume(folder)
     assert reply.code == 2
     assert "the source has 12 frames, and had 14 or more" in reply.err

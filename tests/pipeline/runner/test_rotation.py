@@ -13,7 +13,7 @@ from pipeline.config.rotation import Rotation
 from pipeline.sinks.coco import CocoSink
 from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.sinks.rotating import NAMES, RotatedFiles, RotatingSink, pieces_in
+from pipeline.sinks.rotating import ROTATED_OUTPUTS, RotatedFiles, RotatingSink, find_rotated_files
 from pipeline.sinks.video import VideoSink
 from pipeline.system.errors import OutputError
 from tests.pipeline.sinks.test_sinks import draw, make_result, source_info
@@ -39,7 +39,7 @@ def test_a_piece_ends_after_its_time(tmp_path):
         for index in range(10):
             sink.write(make_result(index))
             now += 25
-    frames = [[line["frame"] for line in records(piece)] for piece in pieces_in(tmp_path)]
+    frames = [[line["frame"] for line in records(piece)] for piece in find_rotated_files(tmp_path)]
     assert frames == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
@@ -49,7 +49,7 @@ def test_a_piece_ends_when_it_is_large_enough(tmp_path):
             sink.write(make_result(index))
     first, *others = sizes(tmp_path)
     assert len(others) >= 3
-    one = first / len(records(pieces_in(tmp_path)[0]))
+    one = first / len(records(find_rotated_files(tmp_path)[0]))
     assert all(2000 <= size < 2000 + 2 * one for size in (first, *others[:-1]))
 
 
@@ -57,7 +57,7 @@ def test_nothing_is_parted_without_need(tmp_path):
     with RotatingSink(tmp_path, open_files, FOREVER) as sink:
         for index in range(40):
             sink.write(make_result(index))
-    assert [piece.number for piece in pieces_in(tmp_path)] == [1]
+    assert [piece.number for piece in find_rotated_files(tmp_path)] == [1]
 
 
 def test_names_sort_by_number_and_tell_when_a_piece_began(tmp_path):
@@ -67,10 +67,10 @@ def test_names_sort_by_number_and_tell_when_a_piece_began(tmp_path):
             sink.write(make_result(index))
             now += 1
     names = sorted(path.name for path in tmp_path.glob("results-*"))
-    assert names == [piece.path(JSONL).name for piece in pieces_in(tmp_path)]
+    assert names == [piece.path(JSONL).name for piece in find_rotated_files(tmp_path)]
     assert names[11].startswith("results-000012-20")
     assert names[11].endswith("Z.jsonl")
-    assert all(earlier.began <= later.began for earlier, later in pairwise(pieces_in(tmp_path)))
+    assert all(earlier.began <= later.began for earlier, later in pairwise(find_rotated_files(tmp_path)))
 
 
 def test_joined_detections_are_those_of_one_file_to_the_byte(tmp_path):
@@ -85,7 +85,7 @@ def test_joined_detections_are_those_of_one_file_to_the_byte(tmp_path):
             for result in results:
                 sink.write(result)
                 now += 1
-        assert len(pieces_in(folder)) == -(-12 // every)
+        assert len(find_rotated_files(folder)) == -(-12 // every)
         assert (folder / COCO).read_bytes() == (tmp_path / "whole.json").read_bytes()
 
 
@@ -99,16 +99,16 @@ def test_the_oldest_pieces_are_deleted_and_the_budget_is_kept_at_every_moment(tm
         for index in range(200):
             sink.write(make_result(index))
             assert sum(sizes(tmp_path)) <= budget
-            kept.append([piece.number for piece in pieces_in(tmp_path)])
+            kept.append([piece.number for piece in find_rotated_files(tmp_path)])
             assert kept[-1] == list(range(kept[-1][0], kept[-1][-1] + 1))  # never one from the middle
             if gone and index == 100:
-                pieces_in(tmp_path)[0].delete()
-    left = [line["frame"] for piece in pieces_in(tmp_path) for line in records(piece)]
+                find_rotated_files(tmp_path)[0].delete()
+    left = [line["frame"] for piece in find_rotated_files(tmp_path) for line in records(piece)]
     assert left == list(range(left[0], 200))
     assert sum(sizes(tmp_path)) > budget / 2
-    account = sink.account
+    account = sink.counts
     assert account["deleted"] == kept[-1][0] - 1 > 3
-    assert account["kept"] == len(pieces_in(tmp_path))
+    assert account["kept"] == len(find_rotated_files(tmp_path))
     assert account["deleted_frames"] == left[0]
     assert {row["image_id"] for row in json.loads((tmp_path / COCO).read_text())} == {n + 1 for n in left}
 
@@ -117,9 +117,9 @@ def test_the_open_piece_is_never_deleted_nor_the_last_one(tmp_path):
     with RotatingSink(tmp_path, open_files, Rotation(0, 100, 200)) as sink:
         for index in range(5):
             sink.write(make_result(index))
-            assert pieces_in(tmp_path)[-1].number == index + 1
-            assert [line["frame"] for line in records(pieces_in(tmp_path)[-1])] == [index]
-    assert [piece.number for piece in pieces_in(tmp_path)] == [5]
+            assert find_rotated_files(tmp_path)[-1].number == index + 1
+            assert [line["frame"] for line in records(find_rotated_files(tmp_path)[-1])] == [index]
+    assert [piece.number for piece in find_rotated_files(tmp_path)] == [5]
 
 
 # Whole runs
@@ -128,7 +128,7 @@ def test_the_open_piece_is_never_deleted_nor_the_last_one(tmp_path):
 def test_the_pieces_of_a_run_are_together_the_whole_run(process, clip, whole):
     folder = in_pieces(process, clip, zarr=True)
     assert_whole(folder, list(range(16)))
-    pieces = pieces_in(folder)
+    pieces = find_rotated_files(folder)
     assert len(pieces) == 4
     timeless = [
         {key: v for key, v in line.items() if key != "timings_ms"} for p in pieces for line in records(p)
@@ -158,7 +158,7 @@ def test_flags_part_by_size_and_keep_the_budget(mote, clip, nano_weights, tmp_pa
     assert f"{account['kept']} kept, {account['deleted']} deleted for the budget" in reply.out
     assert report(tmp_path / "out")["frames"]["written"] == 16
     assert sum(sizes(tmp_path / "out")) <= 60_000
-    left = [line["frame"] for piece in pieces_in(tmp_path / "out") for line in records(piece)]
+    left = [line["frame"] for piece in find_rotated_files(tmp_path / "out") for line in records(piece)]
     assert left == list(range(account["deleted_frames"], 16))
     assert {row["image_id"] - 1 for row in detections(tmp_path / "out")} <= set(left)
 
@@ -175,12 +175,12 @@ def test_ground_truth_scores_detections_and_says_why_not_tracks(process, clip, w
 
 def test_many_streams_part_their_files_each_by_itself(mote, clip, nano_weights, tmp_path):
     other = tmp_path / "other.mp4"
-    rendering.write(scene(frames=5), other)
+    rendering.write_scene(scene(frames=5), other)
     options = ("--weights", nano_weights, "--progress", "off", "--no-save-video", "--rotate-size", "12kB")
     assert mote("--video", clip, "--video", other, "--output", tmp_path / "out", *options).code == 0
     counts = {}
     for stem, count in (("clip", 16), ("other", 5)):
-        pieces = pieces_in(tmp_path / "out" / stem)
+        pieces = find_rotated_files(tmp_path / "out" / stem)
         assert [line["frame"] for piece in pieces for line in records(piece)] == list(range(count))
         assert report(tmp_path / "out" / stem)["pieces"]["kept"] == len(pieces)
         counts[stem] = len(pieces)
@@ -209,7 +209,7 @@ def test_pieces_stay_unless_they_are_to_be_replaced(process, clip, output):
     assert not before & files_of(folder)
     assert not list(folder.glob("*.part"))
     assert (folder / "notes.txt").exists()
-    assert len(pieces_in(folder)) == len(output)
+    assert len(find_rotated_files(folder)) == len(output)
 
 
 # What goes wrong
@@ -239,11 +239,11 @@ def test_a_full_disk_closes_the_piece_and_joins_what_there_is(tmp_path):
 
     with pytest.raises(OutputError, match="No space left"):
         go()
-    assert [[line["frame"] for line in records(piece)] for piece in pieces_in(tmp_path)] == [
+    assert [[line["frame"] for line in records(piece)] for piece in find_rotated_files(tmp_path)] == [
         [0, 1, 2],
         [3, 4],
     ]
-    for piece, count in zip(pieces_in(tmp_path), (3, 2), strict=True):
+    for piece, count in zip(find_rotated_files(tmp_path), (3, 2), strict=True):
         assert_plays(piece.path(VIDEO), count)
     assert {row["image_id"] for row in json.loads((tmp_path / COCO).read_text())} == set(range(1, 6))
 
@@ -280,11 +280,11 @@ def test_a_run_in_pieces_is_not_resumed(mote, process, clip, nano_weights):
 def test_files_of_others_are_no_pieces(tmp_path):
     for name in ("results-000001.jsonl", "my-results-000001-20260101T000000Z.jsonl", "results-1-x.jsonl"):
         (tmp_path / name).touch()
-    assert pieces_in(tmp_path) == []
+    assert find_rotated_files(tmp_path) == []
     piece = RotatedFiles(tmp_path, 1_234_567, "20260101T000000Z")
     piece.path(MOT).touch()
-    assert pieces_in(tmp_path) == [piece]
-    assert {piece.path(name).name.partition("-")[0] for name in NAMES} == {
+    assert find_rotated_files(tmp_path) == [piece]
+    assert {piece.path(name).name.partition("-")[0] for name in ROTATED_OUTPUTS} == {
         "annotated",
         "detections",
         "results",

@@ -15,7 +15,7 @@ from datasets.synthesis import rendering
 from pipeline import recover
 from pipeline.runner import recovery
 from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
-from pipeline.sinks.rotating import RotatingSink, pieces_in
+from pipeline.sinks.rotating import RotatingSink, find_rotated_files
 from pipeline.system.errors import OutputError
 from tests.conftest import PROJECT_ROOT
 from tests.pipeline.runner.test_recovery import KILLER
@@ -33,7 +33,7 @@ def put_in_order(capsys):
 
 def broken_off(folder, *, after, torn=b""):
     """Make of a run in pieces of four frames what a process leaves that was killed in the third of them."""
-    *_, third, fourth = pieces_in(folder)
+    *_, third, fourth = find_rotated_files(folder)
     fourth.delete()
     kept = b"".join(third.path(JSONL).read_bytes().splitlines(keepends=True)[: after - 8])
     third.path(JSONL).write_bytes(kept + torn)
@@ -48,8 +48,8 @@ def broken_off(folder, *, after, torn=b""):
 @pytest.mark.parametrize("after", [8, 10])
 def test_what_a_killed_run_leaves_is_put_in_order(process, clip, whole, put_in_order, after):
     folder = in_pieces(process, clip)
-    broken_off(folder, after=after, torn=b'{"frame": 11')
-    closed = {path: path.read_bytes() for piece in pieces_in(folder)[:2] for path in piece.files()}
+    broken_off(folder, after=after, truncated=b'{"frame": 11')
+    closed = {path: path.read_bytes() for piece in find_rotated_files(folder)[:2] for path in piece.files()}
     reply = put_in_order(folder)
     assert (reply.code, reply.err) == (0, "")
     assert f"recovered {after} frames, " in reply.out
@@ -58,7 +58,7 @@ def test_what_a_killed_run_leaves_is_put_in_order(process, clip, whole, put_in_o
         row["score"] for row in detections(whole) if row["image_id"] <= after
     ]
     rows = (whole / MOT).read_text().splitlines(keepends=True)
-    tracks = "".join(piece.path(MOT).read_text() for piece in pieces_in(folder))
+    tracks = "".join(piece.path(MOT).read_text() for piece in find_rotated_files(folder))
     assert tracks == "".join(row for row in rows if int(row.split(",")[0]) <= after)
     assert {path: path.read_bytes() for path in closed} == closed
     assert (report(folder)["state"], report(folder)["frames"]["written"]) == ("recovered", after)
@@ -71,7 +71,7 @@ def test_what_a_killed_run_leaves_is_put_in_order(process, clip, whole, put_in_o
 def test_deleted_pieces_are_counted_after_a_crash(process, clip, put_in_order):
     folder = in_pieces(process, clip)
     broken_off(folder, after=10)
-    pieces_in(folder)[0].delete()
+    find_rotated_files(folder)[0].delete()
     assert put_in_order(folder).code == 0
     assert report(folder)["pieces"] == {"kept": 2, "deleted": 1, "deleted_frames": None}
     assert report(folder)["frames"]["written"] == 6
@@ -101,7 +101,7 @@ def test_a_run_that_goes_on_is_not_touched(process, clip, put_in_order):
 
 def test_killed_for_real_every_piece_plays_and_no_line_is_lost(nano_weights, put_in_order, tmp_path):
     source = tmp_path / "long.mp4"
-    rendering.write(scene(frames=35), source)
+    rendering.write_scene(scene(frames=35), source)
     options = ["--weights", nano_weights, "--conf", "0.2", "--progress", "off", "--rotate-size", "15kB"]
     command = [sys.executable, "-c", textwrap.dedent(KILLER), str(source), *options, str(tmp_path), "8.5"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
@@ -109,7 +109,7 @@ def test_killed_for_real_every_piece_plays_and_no_line_is_lost(nano_weights, put
     assert killer.returncode == 0, killer.stderr
     folder = tmp_path / "0"
     assert put_in_order(folder).code == 0
-    pieces = pieces_in(folder)
+    pieces = find_rotated_files(folder)
     assert len(pieces) >= 2
     frames = [[line["frame"] for line in records(piece)] for piece in pieces]
     assert list(chain(*frames)) == list(range(sum(map(len, frames))))

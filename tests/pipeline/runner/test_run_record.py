@@ -13,9 +13,11 @@ from pipeline.config.schema import RunConfig
 from pipeline.runner.latency import Latency
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.single import run
+from pipeline.runner.summary import run_table
 from pipeline.system import progress
 from pipeline.system.errors import OutputError, SourceError
-from pipeline.system.progress import Progress, clock
+from pipeline.system.progress import Progress, format_duration
+from run_pipeline import parts
 from tests.support.clock import Clock
 from tests.support.outputs import check_consistent
 
@@ -171,7 +173,7 @@ def closed():
 @pytest.mark.parametrize("mode", ["auto", "bar", "plain"])
 def test_a_closed_stderr_does_not_stop_the_run(monkeypatch, tmp_path, clip, nano_weights, stream, mode):
     monkeypatch.setattr(sys, "stderr", stream)
-    assert run(str(clip), configuration(tmp_path, nano_weights), progress=mode).state == "complete"
+    assert run(str(clip), configuration(tmp_path, nano_weights), parts(), progress=mode).state == "complete"
     assert check_consistent(tmp_path) == 3
 
 
@@ -196,7 +198,7 @@ def test_a_stderr_closed_on_the_way_silences_the_progress(time):
     ],
 )
 def test_durations_read_like_a_clock(seconds, text):
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text
 
 
 # The account of a run
@@ -209,14 +211,14 @@ def configuration(folder, nano_weights, **sections):
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory, clip, nano_weights) -> RunRecord:
+def record(tmp_path_factory, clip, nano_weights) -> RunRecord:
     folder = tmp_path_factory.mktemp("table")
     truth = str(clip.with_suffix(".json"))
-    return run(str(clip), configuration(folder, nano_weights), annotations=truth, progress="off")
+    return run(str(clip), configuration(folder, nano_weights), parts(), annotations=truth, progress="off")
 
 
-def test_the_table_is_two_aligned_columns(outcome):
-    rows = outcome.table().splitlines()
+def test_the_table_is_two_aligned_columns(record):
+    rows = run_table(record).splitlines()
     starts = {len(row) - len(row[12:].lstrip()) for row in rows}
     assert starts == {12}
 
@@ -227,18 +229,18 @@ def test_the_table_is_two_aligned_columns(outcome):
         ("source", "clip.mp4, 64x64, 30 frames/s"),
         ("detector", "nano.safetensors on cpu"),
         ("frames", "3 decoded, 3 written, 0 corrupt"),
-        ("detections", "of score 0.05 or more"),
+        ("detections", "with score 0.05 or more"),
         ("tracks", "confirmed"),
         ("speed", "frames/s in"),
-        ("  detect", "ms a frame, 95 % below"),
+        ("  detect", "ms per frame, 95 % below"),
         ("AP50", "over 3 frames"),
         ("best F1", "at score"),
         ("outputs", "annotated.mp4, detections.json, tracks.txt, results.jsonl, run.json, metrics.json"),
         ("state", "complete"),
     ],
 )
-def test_the_table_says_what_was_done(outcome, name, value):
-    (row,) = (row for row in outcome.table().splitlines() if row.startswith(f"{name} "))
+def test_the_table_says_what_was_done(record, name, value):
+    (row,) = (row for row in run_table(record).splitlines() if row.startswith(f"{name} "))
     assert value in row
 
 
@@ -254,6 +256,6 @@ def test_the_table_says_what_was_done(outcome, name, value):
     ids=["none", "source", "output", "ours", "no text"],
 )
 def test_what_ended_a_run_decides_its_state_and_exit_code(failure, state, code, reason):
-    outcome = RunRecord(None, None, RunConfig(), {})
-    outcome.failure = failure
-    assert (outcome.state, outcome.exit_code, outcome.reason) == (state, code, reason)
+    record = RunRecord(None, None, RunConfig(), {})
+    record.failure = failure
+    assert (record.state, record.exit_code, record.reason) == (state, code, reason)
