@@ -13,6 +13,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import tomli_w
+
 from pipeline.system.errors import UsageError
 
 T = TypeVar("T")
@@ -91,26 +93,17 @@ def full_setting(kind: type, setting: tuple[list[str], Any]) -> tuple[list[str],
 
 
 def dump_toml(table: Mapping[str, Any]) -> str:
-    """Nested tables as TOML that `load_toml` reads back: a section for each table; None is left out."""
-    values = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-    sections = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    blocks = [_assignments(values), *(f"[{key}]\n{_assignments(inner)}" for key, inner in sections.items())]
-    return "\n".join(block for block in blocks if block)
+    """Returns nested tables as TOML that `load_toml` reads back; keys whose value is None are left out."""
+    return tomli_w.dumps(_without_none(table))
 
 
-def _assignments(table: Mapping[str, Any]) -> str:
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in table.items() if value is not None)
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML; tables are written inline, their keys in quotes."""
+def _without_none(value: Any) -> Any:
+    """Returns a copy of nested tables and lists without None, which TOML cannot express."""
     if isinstance(value, Mapping):
-        rows = (f"{json.dumps(str(key))} = {_toml(inner)}" for key, inner in value.items())
-        return "{" + ", ".join(rows) + "}"
+        return {str(key): _without_none(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # json's text, numbers and truth values are TOML's; its infinity is not
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+        return [_without_none(inner) for inner in value if inner is not None]
+    return value
 
 
 def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
@@ -233,4 +226,4 @@ def _in_words(hint: Any, default: Any = None) -> str:
     kind, count = WORDS[arguments[0]], None if arguments[1:] == (...,) else len(arguments)
     example = default or [kind.example] * (count or 2)
     number = COUNTS.get(count, count) if count else "a list of"
-    return f"{number} {kind.several}, such as {_toml(example)}"
+    return f"{number} {kind.several}, such as {json.dumps(example)}"

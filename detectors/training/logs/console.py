@@ -1,24 +1,29 @@
-"""How far a training run is, for people: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a training run on the console: a bar on a terminal, otherwise lines of text."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
 
-from pipeline.system.progress import clock
+from pipeline.system.progress import format_duration
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Console:
-    """Shows steps and news of one run of `total` steps, `done` of which were done before; a context manager.
+    """Context manager that shows the progress of a run of `total` steps, `done` of which are already done.
 
-    Each `every`-th step makes a line where there is no terminal. Where `shown` is false nothing is written.
+    If standard error is not a terminal, every `every`-th step prints a line to standard output. With `shown`
+    false nothing is written.
     """
 
     def __init__(self, total: int, *, done: int, every: int, shown: bool = True):
         self._total, self._done, self._every, self._shown = total, done, every, shown
         self._started = time.monotonic()
-        self._bar = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def __enter__(self) -> Console:
         if self._shown and sys.stderr is not None and sys.stderr.isatty():
@@ -32,18 +37,18 @@ class Console:
             self._bar.close()
 
     def step(self, step: int, losses: Mapping[str, float]) -> None:
-        """One more step is done."""
+        """Shows that `step`, counted from 1, is done, and the terms of its loss."""
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
             self._bar.update()
         elif self._shown and (step % self._every == 0 or step == self._total):
             pace = (time.monotonic() - self._started) / (step - self._done)
-            told = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-            left = clock(pace * (self._total - step))
-            self.say(f"step {step}/{self._total}: {told}, {pace:.2f} s/step, {left} left")
+            terms = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            left = format_duration(pace * (self._total - step))
+            self.print(f"step {step}/{self._total}: {terms}, {pace:.2f} s/step, {left} left")
 
-    def say(self, text: str) -> None:
-        """A line of news on standard output."""
+    def print(self, text: str) -> None:
+        """Prints a line on standard output, above the bar."""
         if not self._shown:
             return
         if self._bar is not None:
@@ -54,5 +59,5 @@ class Console:
 
     @property
     def elapsed(self) -> str:
-        """Time since the start, for people."""
-        return clock(time.monotonic() - self._started)
+        """Time since the start, formatted as h:mm:ss or m:ss."""
+        return format_duration(time.monotonic() - self._started)
