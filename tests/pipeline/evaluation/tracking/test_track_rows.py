@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipeline.evaluation.tracking import TrackRows, read_tracks
+from pipeline.evaluation.tracking.track_rows import TrackRows, read_tracks
 from pipeline.sinks.mot import MotSink
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame

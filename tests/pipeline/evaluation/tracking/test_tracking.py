@@ -11,17 +11,11 @@ import motmetrics
 import numpy as np
 import pytest
 
-from pipeline.evaluation.tracking import (
-    GATES,
-    OVERALL,
-    TrackRows,
-    centre_distances,
-    identities,
-    iou_distances,
-    pooled,
-    summary,
-    track_scores,
-)
+from pipeline.evaluation.tracking.gates import GATES, centre_distances, iou_distances
+from pipeline.evaluation.tracking.identities import target_identities
+from pipeline.evaluation.tracking.scoring import OVERALL, score_tracks, score_videos
+from pipeline.evaluation.tracking.tables import video_table
+from pipeline.evaluation.tracking.track_rows import TrackRows
 from pipeline.structures.annotations import VideoRecord, load_coco, video_records
 from pipeline.system.errors import UsageError
 from tests.conftest import PROJECT_ROOT
@@ -113,7 +107,7 @@ WORKED = [
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize(("targets", "paths", "expected"), WORKED)
 def test_scores_are_those_worked_out_by_hand(targets, paths, expected, gate):
-    scores = track_scores(record(targets), tracks(paths), gate=gate).as_dict()
+    scores = score_tracks(record(targets), tracks(paths), gate=gate).as_dict()
     assert scores == pytest.approx({**expected, "gate": gate, "limit": GATES[gate].limit})
 
 
@@ -131,19 +125,19 @@ def test_scores_are_those_worked_out_by_hand(targets, paths, expected, gate):
 )
 def test_motp_is_the_mean_distance_of_what_lies_within_the_gate(gate, limit, shift, distance):
     shifted = tracks({3: still(FRAMES, at=50 + shift)})
-    scores = track_scores(record(ONE), shifted, gate=gate, limit=limit)
+    scores = score_tracks(record(ONE), shifted, gate=gate, limit=limit)
     assert scores.motp == pytest.approx(distance)
     assert scores.misses == (0 if distance else 6)
 
 
 def test_motp_counts_the_matches_at_which_the_track_changes():
     paths = {7: still([0, 1, 2]), 8: still([3, 4, 5], at=53)}
-    assert track_scores(record(ONE), tracks(paths), gate="centre").motp == pytest.approx(1.5)
+    assert score_tracks(record(ONE), tracks(paths), gate="centre").motp == pytest.approx(1.5)
 
 
 def test_a_track_keeps_its_target_while_it_is_within_the_gate_even_if_another_is_nearer():
     paths = {7: still(FRAMES, at=52), 8: still([2, 3, 4, 5])}
-    scores = track_scores(record(ONE), tracks(paths), gate="centre")
+    scores = score_tracks(record(ONE), tracks(paths), gate="centre")
     assert (scores.switches, scores.false_positives, scores.motp) == (0, 4, 2)
 
 
@@ -166,7 +160,7 @@ def test_distances_of_nothing_have_the_shape_of_nothing(gate, shape):
 
 def test_an_unknown_gate_is_answered_with_the_closest_one():
     with pytest.raises(UsageError, match="unknown gate 'center'; did you mean 'centre'"):
-        track_scores(record(ONE), tracks({}), gate="center")
+        score_tracks(record(ONE), tracks({}), gate="center")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +168,7 @@ def test_an_unknown_gate_is_answered_with_the_closest_one():
 )
 def test_a_limit_out_of_range_is_refused(gate, limit):
     with pytest.raises(UsageError, match=f"limit .* of gate '{gate}' is not above 0"):
-        track_scores(record(ONE), tracks({}), gate=gate, limit=limit)
+        score_tracks(record(ONE), tracks({}), gate=gate, limit=limit)
 
 
 def random_case(seed, name="clip"):
@@ -223,7 +217,7 @@ def test_random_tracks_score_as_motmetrics_scores_them_alone_and_together():
         names=[truth.name for truth, _ in cases],
         generate_overall=True,
     )
-    scores = pooled(cases, gate="centre", limit=4)
+    scores = score_videos(cases, gate="centre", limit=4)
     assert list(scores) == list(table.index)
     assert scores[OVERALL].switches > 10
     for name, row in scores.items():
@@ -232,26 +226,26 @@ def test_random_tracks_score_as_motmetrics_scores_them_alone_and_together():
 
 def test_videos_pooled_count_tracks_and_targets_of_each():
     case = record(ONE), tracks({1: still(FRAMES)})
-    scores = pooled([case, (replace(case[0], name="other"), case[1])])[OVERALL]
+    scores = score_videos([case, (replace(case[0], name="other"), case[1])])[OVERALL]
     assert (scores.targets, scores.tracks, scores.frames, scores.idf1) == (2, 2, 12, 1)
 
 
 def test_a_video_without_matches_leaves_the_motp_of_all_together_defined():
     found = record(ONE), tracks({1: still(FRAMES, at=52)})
-    scores = pooled([found, (record(ONE, name="lost"), tracks({}))], gate="centre")
+    scores = score_videos([found, (record(ONE, name="lost"), tracks({}))], gate="centre")
     assert scores["lost"].motp is None
     assert scores[OVERALL].motp == pytest.approx(2)
 
 
 def test_a_video_is_pooled_over_the_frames_that_were_processed():
-    scores = pooled([(record(ONE), tracks({1: still([0, 1])}), [0, 1])])
+    scores = score_videos([(record(ONE), tracks({1: still([0, 1])}), [0, 1])])
     assert (scores["clip"].frames, scores[OVERALL].mota) == (2, 1)
 
 
 def test_videos_of_one_name_are_not_pooled():
     case = record(ONE), tracks({})
     with pytest.raises(UsageError, match="two videos named 'clip'"):
-        pooled([case, case])
+        score_videos([case, case])
 
 
 NOTHING = {
@@ -265,27 +259,27 @@ NOTHING = {
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize(("targets", "paths", "frames", "expected"), NOTHING.values(), ids=NOTHING)
 def test_what_is_undefined_is_none(targets, paths, frames, expected, gate):
-    scores = track_scores(record(targets, frames=frames), tracks(paths), gate=gate).as_dict()
+    scores = score_tracks(record(targets, frames=frames), tracks(paths), gate=gate).as_dict()
     assert {name: scores[name] for name in expected} == expected
     assert scores["frames"] == frames
     json.dumps(scores, allow_nan=False)
 
 
 def test_no_videos_pool_to_nothing():
-    scores = pooled([])
+    scores = score_videos([])
     assert list(scores) == [OVERALL]
     assert (scores[OVERALL].mota, scores[OVERALL].frames) == (None, 0)
 
 
 def test_frames_that_were_not_processed_are_neither_misses_nor_false_positives():
     rows = tracks({1: still([0, 1]), 2: still([4], at=200)})
-    scores = track_scores(record(ONE), rows, frames=range(1, 3))
+    scores = score_tracks(record(ONE), rows, frames=range(1, 3))
     assert (scores.frames, scores.boxes, scores.misses) == (2, 2, 1)
     assert (scores.tracks, scores.false_positives) == (1, 0)
 
 
 def test_frames_that_are_not_annotated_are_left_out():
-    scores = track_scores(record({1: still([0, 3])}, annotated=[0, 3]), tracks({1: still(range(9))}))
+    scores = score_tracks(record({1: still([0, 3])}, annotated=[0, 3]), tracks({1: still(range(9))}))
     assert (scores.frames, scores.mota, scores.false_positives) == (2, 1, 0)
 
 
@@ -293,7 +287,7 @@ def test_the_order_of_rows_does_not_matter():
     truth, rows = random_case(3)
     order = np.random.default_rng(0).permutation(len(rows))
     mixed = TrackRows(rows.frames[order], rows.ids[order], rows.boxes[order])
-    assert track_scores(truth, mixed) == track_scores(truth, rows)
+    assert score_tracks(truth, mixed) == score_tracks(truth, rows)
 
 
 def without_identities(truth):
@@ -302,59 +296,66 @@ def without_identities(truth):
 
 def test_a_single_target_without_identity_is_one_for_each_unbroken_run():
     truth = without_identities(record({1: still([0, 1, 4, 5])}))
-    assert [ids.tolist() for ids in identities(truth)] == [[0], [0], [], [], [1], [1]]
-    scores = track_scores(truth, tracks({1: still([0, 1]), 2: still([4, 5])}))
+    assert [ids.tolist() for ids in target_identities(truth)] == [[0], [0], [], [], [1], [1]]
+    scores = score_tracks(truth, tracks({1: still([0, 1]), 2: still([4, 5])}))
     assert (scores.targets, scores.switches, scores.idf1) == (2, 0, 1)
 
 
 def test_frames_that_are_not_annotated_do_not_break_a_run():
     truth = without_identities(record({1: still([0, 3, 6])}, frames=8, annotated=[0, 3, 6, 7]))
-    assert [ids.tolist() for ids in identities(truth)] == [[0], [], [], [0], [], [], [0], []]
+    assert [ids.tolist() for ids in target_identities(truth)] == [[0], [], [], [0], [], [], [0], []]
 
 
 def test_a_target_without_identity_is_none_of_those_with_one():
     truth = record({-1: still([0, 1, 3]), 5: still(FRAMES, at=90)})
-    assert [sorted(ids.tolist()) for ids in identities(truth)] == [[5, 6], [5, 6], [5], [5, 7], [5], [5]]
+    assert [sorted(ids.tolist()) for ids in target_identities(truth)] == [
+        [5, 6],
+        [5, 6],
+        [5],
+        [5, 7],
+        [5],
+        [5],
+    ]
 
 
 def test_several_targets_without_identities_are_refused():
     truth = without_identities(record({1: still([2]), 2: still([2], at=90)}))
     with pytest.raises(UsageError, match="frame 2 of 'clip' has 2 targets without identities"):
-        track_scores(truth, tracks({}))
+        score_tracks(truth, tracks({}))
 
 
 def test_an_identity_twice_in_a_frame_is_refused():
     truth = record({1: still([2]), 2: still([2], at=90)})
     truth = replace(truth, instances=tuple(np.minimum(ids, 1) for ids in truth.instances))
     with pytest.raises(UsageError, match=r"frame 2 of 'clip' has an identity twice: \[1, 1\]"):
-        track_scores(truth, tracks({}))
+        score_tracks(truth, tracks({}))
 
 
 def test_a_file_scores_as_its_rows_do(tmp_path):
     truth, rows = record(ONE), tracks({1: still([0, 1, 2], at=51)})
     path = tmp_path / "tracks.txt"
     path.write_text("".join(f"{frame + 1},1,52,1,10,10,0.5,-1,-1,-1\n" for frame in range(3)))
-    assert track_scores(truth, path) == track_scores(truth, str(path)) == track_scores(truth, rows)
+    assert score_tracks(truth, path) == score_tracks(truth, str(path)) == score_tracks(truth, rows)
 
 
 def test_the_table_names_the_gate_and_the_unit():
-    shown = track_scores(record(ONE), tracks({1: still(FRAMES, at=52)}), gate="centre").table()
+    shown = score_tracks(record(ONE), tracks({1: still(FRAMES, at=52)}), gate="centre").table()
     lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
     assert (lines["gate"], lines["limit"]) == ("centre", "5.0000")
     assert (lines["mota"], lines["motp"]) == ("1.0000", "2.0000 (px)")
 
 
 def test_the_tables_show_a_dash_for_what_is_undefined():
-    scores = pooled([(record({}), tracks({}))])
+    scores = score_videos([(record({}), tracks({}))])
     assert "motp             -" in scores["clip"].table()
-    header, *rows = summary(scores).splitlines()
+    header, *rows = video_table(scores).splitlines()
     assert header.split()[:3] == ["video", "mota", "motp"]
     assert [row.split()[:3] for row in rows] == [["clip", "-", "-"], [OVERALL, "-", "-"]]
     assert len({len(line) for line in (header, *rows)}) == 1
 
 
 def test_importing_the_module_does_not_load_motmetrics():
-    code = "import sys, pipeline.evaluation.tracking"
+    code = "import sys, pipeline.evaluation.tracking.scoring"
     code += "; print(*{'motmetrics', 'pandas', 'torch'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, check=True)
     assert said.stdout.strip() == b""
@@ -367,6 +368,6 @@ def test_the_labels_of_a_real_clip_score_full_marks_as_tracks_of_themselves(dron
     )
     frames = np.repeat(np.arange(len(truth)), [len(boxes) for boxes in truth.boxes])
     rows = TrackRows(frames, np.concatenate(truth.instances), np.concatenate(truth.boxes))
-    scores = track_scores(truth, rows)
+    scores = score_tracks(truth, rows)
     assert (scores.mota, scores.motp, scores.idf1, scores.targets) == (1, 0, 1, 1)
     assert scores.frames == len(truth) > scores.boxes > 0
