@@ -1,9 +1,8 @@
-"""A zarr array on disk that grows along its first axis while other processes read it.
+"""A zarr array that grows along its first axis while other processes read it.
 
-Rows are there before they are counted: `append` writes chunks, each a file that is put in its place as a
-whole, and `publish` then replaces the description of the array, which holds its length. So whoever opens the
-array, at any moment and after a death of the writer, finds every row that its length counts. A reader keeps
-the length that it has opened the array with; it opens it again to see more.
+`append` writes chunks, each of them a file that is replaced atomically; `publish` then replaces the metadata
+of the array, which hold its length. So a reader finds all rows that the length counts, at any moment, also if
+the writer was killed. A reader sees the length at which it opened the array; it opens it again to see more.
 """
 
 from __future__ import annotations
@@ -11,96 +10,109 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.system.files import replace_on_success
 
-LEVEL = 1
-"""Of zstd; a higher one saves little of noisy frames and takes longer."""
-_DESCRIPTION = "zarr.json"
+if TYPE_CHECKING:
+    import zarr
+
+ZSTD_LEVEL = 1
+"""Compression level; higher ones take longer and save little, since frames are noisy."""
+_METADATA_FILE = "zarr.json"
 
 
 class ArraySpec(NamedTuple):
-    """What an array of such a kind holds."""
+    """Shape, type and chunks of an array."""
 
     shape: tuple[int, ...]
-    """Of one row."""
-    dtype: Any
-    step: int
-    """Rows in a chunk."""
+    """Shape of one row."""
+    dtype: npt.DTypeLike
+    chunk_rows: int
+    """Number of rows in a chunk."""
     dimensions: Sequence[str]
-    """Names of the axes, the first one included."""
+    """Names of the axes, beginning with that of the rows."""
     attributes: Mapping[str, Any]
 
 
-def create(group, name: str, column: ArraySpec) -> None:
-    """Add an array of no rows to an open zarr group; raises OSError."""
+def create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
+    """Adds an empty array to an open zarr group. Raises OSError."""
     from zarr.codecs import ZstdCodec
 
     group.create_array(
         name,
-        shape=(0, *column.shape),
-        chunks=(column.step, *column.shape),
-        dtype=column.dtype,
-        compressors=ZstdCodec(level=LEVEL, checksum=True),
+        shape=(0, *spec.shape),
+        chunks=(spec.chunk_rows, *spec.shape),
+        dtype=spec.dtype,
+        compressors=ZstdCodec(level=ZSTD_LEVEL, checksum=True),
         fill_value=0,
         chunk_key_encoding={"name": "default", "separator": "."},  # all chunks in one folder
-        dimension_names=list(column.dimensions),
-        attributes=dict(column.attributes),
+        dimension_names=list(spec.dimensions),
+        attributes=dict(spec.attributes),
     )
 
 
 class AppendableArray:
-    """The only writer of an array that `create` has made; of what it holds, the first `length` rows stay."""
+    """Appends rows to an array of `create_array`, of which it must be the only writer.
+
+    Args:
+        folder: folder of the array.
+        length: number of rows of the array that stay; the others are overwritten.
+
+    Raises:
+        OSError: the array cannot be read.
+    """
 
     def __init__(self, folder: Path, length: int = 0):
         import zarr
-        from numcodecs.zstd import Zstd
+        from numcodecs.zstd import Zstd  # type: ignore[import-untyped]  # it ships no type information
 
         array = zarr.open_array(folder, mode="r")
-        self._folder, self._codec = folder, Zstd(level=LEVEL, checksum=True)
-        self._description = json.loads((folder / _DESCRIPTION).read_bytes())
-        self._key = array.metadata.encode_chunk_key
-        self._shape, self._dtype = array.chunks, array.dtype.newbyteorder("<")
+        self._folder, self._codec = folder, Zstd(level=ZSTD_LEVEL, checksum=True)
+        self._metadata = json.loads((folder / _METADATA_FILE).read_bytes())
+        self._chunk_key = array.metadata.encode_chunk_key
+        self._chunk_shape, self._dtype = array.chunks, array.dtype.newbyteorder("<")
         self._length = length
-        self._tail = array[length // self._shape[0] * self._shape[0] : length]  # of a chunk that has room
-        self._sizes = [0, 0]
+        full = length // self._chunk_shape[0] * self._chunk_shape[0]
+        self._tail = np.asarray(array[full:length])  # rows of the last chunk, which has room for more
+        self._full_bytes = self._tail_bytes = 0
 
     @property
     def size(self) -> int:
-        """Bytes of the chunks that were written."""
-        return sum(self._sizes)
+        """Size in bytes of the chunks that were written."""
+        return self._full_bytes + self._tail_bytes
 
     def append(self, rows: np.ndarray) -> None:
-        """Write rows (n, …), which nobody sees until `publish`; raises OSError."""
-        step = self._shape[0]
+        """Writes rows, (n, …), which readers do not see before `publish`. Raises OSError."""
+        step = self._chunk_shape[0]
         number = self._length // step
         rows = np.concatenate([self._tail, rows])
         for start in range(0, len(rows), step):
-            self._write(number + start // step, rows[start : start + step])
+            self._write_chunk(number + start // step, rows[start : start + step])
         self._length = number * step + len(rows)
         self._tail = rows[len(rows) // step * step :].copy()
 
     def publish(self) -> None:
-        """Let readers know of all rows; raises OSError."""
-        self._description["shape"][0] = self._length
-        _replace(self._folder / _DESCRIPTION, json.dumps(self._description, indent=2).encode())
+        """Makes all rows visible to readers. Raises OSError."""
+        self._metadata["shape"][0] = self._length
+        _replace(self._folder / _METADATA_FILE, json.dumps(self._metadata, indent=2).encode())
 
-    def _write(self, number: int, rows: np.ndarray) -> None:
-        """Put a chunk in its place; one that is not full replaces the one of fewer rows."""
-        chunk = np.zeros(self._shape, self._dtype)
+    def _write_chunk(self, number: int, rows: np.ndarray) -> None:
+        """Writes a chunk; it replaces the chunk of this number that had fewer rows."""
+        chunk = np.zeros(self._chunk_shape, self._dtype)
         chunk[: len(rows)] = rows
-        coded = self._codec.encode(chunk)
-        _replace(self._folder / self._key((number, *[0] * (chunk.ndim - 1))), coded)
-        self._sizes[1] = len(coded)
-        if len(rows) == self._shape[0]:
-            self._sizes = [sum(self._sizes), 0]
+        encoded = self._codec.encode(chunk)
+        _replace(self._folder / self._chunk_key((number, *[0] * (chunk.ndim - 1))), encoded)
+        self._tail_bytes = len(encoded)
+        if len(rows) == self._chunk_shape[0]:
+            self._full_bytes, self._tail_bytes = self.size, 0
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replaces a file as a whole. Raises OSError, which leaves the old one."""
+    """Replaces a file atomically. Raises OSError; the old file then stays."""
     # Chunks are written several times a second: waiting for the disk each time would slow the run down.
     with replace_on_success(path, sync=False) as partial:
         partial.write_bytes(content)

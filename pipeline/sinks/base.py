@@ -1,13 +1,14 @@
-"""Where results go: JSON lines, COCO results, MOT challenge text, and several sinks as one.
+"""The interface of sinks, and several sinks combined into one.
 
-A sink is a context manager with one method: entering opens its file, `write` takes one result, leaving
-closes the file. Files are valid at every moment, whatever ends the run: each record is handed to the
-system as a whole, and one that does not fit on the disk is taken back. Boxes are measured in source pixels.
+A sink is a context manager that writes one output: entering opens the file, `write` appends one result,
+leaving closes the file. Files are valid at every moment, however the run ends: each record is passed to the
+operating system as a whole, and one that does not fit on the disk is removed. Boxes are in source pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Protocol, Self
 
 from pipeline.structures.results import Result
@@ -16,23 +17,25 @@ from pipeline.system.signals import defer_signals
 
 
 class Sink(Protocol):
-    """What `Sinks` can hold."""
+    """Writes the results of a run to one output."""
 
     def __enter__(self) -> Self:
-        """Open the output; `OutputError` where that is impossible."""
+        """Opens the output. Raises OutputError if that fails."""
 
     def write(self, result: Result) -> None:
-        """Take one result, in the order of the source; `OutputError` where it cannot be written."""
+        """Appends one result; results come in the order of the source. Raises OutputError if that fails."""
 
-    def __exit__(self, kind, error, traceback) -> None:
-        """Complete and close the output, also while `error` is on its way out."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Completes and closes the output, also if the block is left by an exception. Raises OutputError."""
 
 
 class Sinks:
-    """Several sinks as one: all are entered, each result goes to all, and all are closed in reverse.
+    """Several sinks combined: each result is written to all of them, in order; they are closed in reverse.
 
-    If one fails, the others are still closed; the first error is the one that is raised, and what failed
-    after it is noted on it.
+    If one of them fails, the others are still closed. The first error is raised, with later ones as notes.
+    Signals are deferred while results are written, so all outputs hold the same frames.
     """
 
     def __init__(self, sinks: Iterable[Sink]):
@@ -51,18 +54,21 @@ class Sinks:
         return self
 
     def write(self, result: Result) -> None:
-        """Hand `result` to every sink, in the order given; an `OutputError` ends it, a signal does not."""
+        """Writes a result to every sink. Raises OutputError."""
         with defer_signals():
             for sink in self._open:
                 sink.write(result)
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         with defer_signals():
             first = self._close(error)
-            if first is not error:
+            if first is not None and first is not error:
                 raise first
 
     def _close(self, first: BaseException | None) -> BaseException | None:
+        """Closes the open sinks; returns the first error, which is `first` if that is not None."""
         while self._open:
             try:
                 self._open.pop().__exit__(type(first) if first else None, first, None)
@@ -74,11 +80,14 @@ class Sinks:
         return first
 
 
-def quietly(close: Callable[[], None], error: BaseException | None) -> None:
-    """Close; while `error` is on its way out, a second fault is noted on it instead of hiding it."""
+def close_preserving_error(close: Callable[[], None], error: BaseException | None) -> None:
+    """Calls `close`; if `error` is being raised, an OutputError of `close` becomes a note on it.
+
+    Without `error`, the OutputError is raised.
+    """
     try:
         close()
-    except OutputError as fault:
+    except OutputError as failure:
         if error is None:
             raise
-        error.add_note(f"then: {fault}")
+        error.add_note(f"then: {failure}")

@@ -1,4 +1,4 @@
-"""pipeline.sinks.coco."""
+"""Writes `detections.json`: detections in the results format of COCO."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
-from pipeline.sinks.base import quietly
-from pipeline.sinks.jsonl_codec import run_lengths
+from pipeline.sinks.base import close_preserving_error
+from pipeline.sinks.jsonl_codec import encode_rle
 from pipeline.sinks.record_file import RecordFile
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.system.files import atomic_write, output_error
 
-_COCO_HEAD, _COCO_TAIL = b"[", b"\n]\n"
+_HEAD, _TAIL = b"[", b"\n]\n"
 
 
 class CocoSink:
-    """`detections.json`: COCO results, ``[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, …]``.
+    """Appends the detections of each frame to `detections.json`.
 
-    Detections with masks have them under ``"segmentation"``, in COCO's compressed run lengths.
+    ``[{"image_id", "category_id", "bbox": [x, y, w, h], "score"}, …]``
 
-    Records go to a file beside the target, ending in ``.part``, which is a complete JSON array after
-    every frame; leaving renames it to the target. No record stays in memory. Boxes keep 6 decimals, scores
-    all digits of their type, so that their order survives.
+    Boxes have 6 decimals; scores keep all digits of a float32, which preserves their order. Detections with
+    masks have them under ``"segmentation"`` in COCO's compressed RLE. Records are written to a file beside
+    the target, with ``.part`` added to its name, which is a complete JSON array after every frame; leaving
+    renames it to the target. No record stays in memory.
 
     Args:
-        path: the target file.
-        image_id: id of a frame in the ground truth; None for a frame that is not in it, which is
-            skipped. Default: index + 1.
-        category_id: label -> category id; KeyError in `write` for a label that is missing.
-            Default: label + 1.
+        path: file to write.
+        image_id: returns the image id of a frame in the ground truth, or None for a frame that is not
+            annotated, which is skipped. Default: index + 1.
+        category_id: category id of each label. `write` raises KeyError if a label is missing. Default:
+            label + 1.
     """
 
     def __init__(
@@ -46,23 +47,22 @@ class CocoSink:
         category_id: Mapping[int, int] | None = None,
     ):
         self.path = Path(path)
-        # Open for the length of the run and complete after every record, so `recover` can use it: not the
-        # block of an `atomic_write`, whose part is removed if the run fails.
+        # Not an `atomic_write`, which removes its temporary file if the run fails: `recover` uses this one.
         self._part = self.path.with_name(self.path.name + ".part")
         self._image_id = image_id or (lambda frame: frame.index + 1)
         self._category_id = category_id
+        self._separator = "\n"
 
     def __enter__(self) -> Self:
-        self._file = RecordFile(self._part, head=_COCO_HEAD, tail=_COCO_TAIL)
-        self._separator = "\n"
+        self._file = RecordFile(self._part, head=_HEAD, tail=_TAIL)
         return self
 
     def write(self, result: Result) -> None:
-        """Append the frame's detections.
+        """Appends the detections of a frame.
 
         Raises:
             OutputError: they cannot be written.
-            ValueError: a score is not finite; COCO has no way to say that.
+            ValueError: a score is not finite, which JSON cannot represent.
         """
         image_id = self._image_id(result.frame)
         if image_id is None or not len(result.detections):
@@ -74,11 +74,11 @@ class CocoSink:
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """Size of the file in bytes."""
         return self._file.size
 
-    def __exit__(self, kind, error, traceback) -> None:
-        quietly(self._finish, error)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        close_preserving_error(self._finish, error)
 
     def _finish(self) -> None:
         self._file.close()
@@ -89,35 +89,38 @@ class CocoSink:
 
 
 def join_coco(paths: Iterable[Path], target: Path) -> None:
-    """Write the results in files of `CocoSink`, one after the other, to `target`. Raises OutputError."""
-    with atomic_write(target) as partial, partial.open("wb") as whole:
-        whole.write(b"[")
+    """Concatenates files of `CocoSink` into the file `target`, without parsing them. Raises OutputError."""
+    with atomic_write(target) as partial, partial.open("wb") as joined:
+        joined.write(b"[")
         separator = b""
         for path in paths:
             with path.open("rb") as file:
-                rest = os.fstat(file.fileno()).st_size - len(_COCO_HEAD) - len(_COCO_TAIL)
-                whole.write(separator * (rest > 0))
+                rest = os.fstat(file.fileno()).st_size - len(_HEAD) - len(_TAIL)
+                joined.write(separator * (rest > 0))
                 separator = separator or b"," * (rest > 0)
-                file.seek(len(_COCO_HEAD))
+                file.seek(len(_HEAD))
                 while rest > 0:
-                    rest -= whole.write(file.read(min(rest, 1 << 20)))
-        whole.write(_COCO_TAIL)
+                    rest -= joined.write(file.read(min(rest, 1 << 20)))
+        joined.write(_TAIL)
 
 
 def coco_results(
     detections: Detections, *, image_id: int, category_id: Mapping[int, int] | None = None
-) -> Iterator[dict]:
-    """The detections of one frame as COCO results; `category_id` as for `CocoSink`."""
-    labels, boxes = detections.labels.tolist(), _bboxes(detections.boxes)
+) -> Iterator[dict[str, Any]]:
+    """Yields the detections of one frame as COCO results; `category_id` as for `CocoSink`."""
+    labels, boxes = detections.labels.tolist(), _rounded_bboxes(detections.boxes)
     for row, (label, bbox, score) in enumerate(zip(labels, boxes, detections.scores, strict=True)):
         category = label + 1 if category_id is None else category_id[label]
         record = {"image_id": image_id, "category_id": category, "bbox": bbox, "score": float(str(score))}
         if detections.masks is not None:
-            record["segmentation"] = run_lengths(detections.masks[row])
+            record["segmentation"] = encode_rle(detections.masks[row])
         yield record
 
 
-def _bboxes(boxes: np.ndarray) -> list[list[float]]:
-    """(N, 4) x1 y1 x2 y2 -> N lists x, y, w, h."""
+def _rounded_bboxes(boxes: np.ndarray) -> list[list[float]]:
+    """Converts boxes, (N, 4) x1 y1 x2 y2, to N lists x, y, w, h of six decimals.
+
+    `results.jsonl` has exact boxes; here the decimals are few, since evaluation needs no more.
+    """
     corners = boxes.astype(np.float64)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(6).tolist()

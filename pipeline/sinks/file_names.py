@@ -1,12 +1,10 @@
-"""pipeline.sinks.file_names."""
+"""Names of the files in the output folder of a run."""
 
 from __future__ import annotations
 
 VIDEO, COCO, MOT, JSONL = "annotated.mp4", "detections.json", "tracks.txt", "results.jsonl"
-
 ZARR, RUN, METRICS = "results.zarr", "run.json", "metrics.json"
-
 OUTPUTS = (VIDEO, COCO, MOT, JSONL, ZARR, RUN, METRICS)
 
 UNFINISHED = tuple(f"{name}.part" for name in (COCO, RUN, METRICS, MOT, VIDEO))
-"""What a run that was killed may leave beside them."""
+"""Temporary files that a killed run may leave."""

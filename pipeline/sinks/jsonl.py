@@ -1,4 +1,4 @@
-"""pipeline.sinks.jsonl."""
+"""Writes `results.jsonl`: the complete results as JSON Lines, one JSON object for each frame."""
 
 from __future__ import annotations
 
@@ -6,58 +6,56 @@ import json
 from pathlib import Path
 from typing import Self
 
-from pipeline.sinks.base import quietly
+from pipeline.sinks.base import close_preserving_error
 from pipeline.sinks.jsonl_codec import EMPTY, ValidPrefix, to_record
 from pipeline.sinks.record_file import RecordFile
 from pipeline.structures.results import Result
 
 
 class JsonlSink:
-    """`results.jsonl`: one JSON object a line, one line a frame, there as soon as the frame is done.
+    """Appends one line for each frame to `results.jsonl`; a line is on the disk before the next frame.
+
+    The format of a line:
 
     ``{"frame": index, "pts": seconds, "detections": [{"bbox": [x, y, w, h], "score", "label"}],
     "tracks": [{"id", "bbox", "score", "label", "state", "velocity": [x, y], "age"}], "warmup": bool,
     "behind": frames, "timings_ms": {stage: milliseconds}}``
 
-    `behind` counts the real frames, this one included, in the window of the detector. After a gap there is
-    also ``"gap": {"event": "lost" | "dropped" | "reconnect" | "jump" | "resize" | "cut", "missing": frames
-    or null, "window": "repeated" | "restarted"}``.
+    `behind` is the number of real frames, this one included, in the temporal window of the detector; `state`
+    is tentative, confirmed or coasting; numbers that are not finite are null. Boxes and scores keep all
+    digits of a float32, see `pipeline.sinks.jsonl_codec`. Detections with masks have them under ``"rle"``.
 
-    Where segmenters ran, also ``"masks": [{"segmenter", "score", "bbox", "rle": {"size": [H, W],
-    "counts"}}]``: each group of pixels that one marked, in COCO's compressed run lengths, which
-    `pycocotools.mask.decode` reads.
-
-    Detections with masks have them under "rle". Boxes and scores keep all digits of their type (see
-    `pipeline.sinks.jsonl_codec`); `state` is tentative, confirmed or coasting; a number that is not finite
-    is null.
+    After a gap a line also has ``"gap": {"event": "lost" | "dropped" | "reconnect" | "jump" | "resize" |
+    "cut", "missing": frames or null, "window": "repeated" | "restarted"}``. If segmenters run beside the
+    detector, it also has ``"masks": [{"segmenter", "score", "bbox", "rle": {"size": [H, W], "counts"}}]``:
+    each connected component of a segmenter in COCO's compressed RLE, as `pycocotools.mask.decode` reads it.
 
     Args:
-        path: the target file.
-        kept: of a run that is resumed: what of the file stays. The results that its lines are of come first,
-            and are not written again.
+        path: file to write.
+        kept: the lines that stay if a run is resumed. Their results come first in `write`, which skips them.
     """
 
     def __init__(self, path: str | Path, *, kept: ValidPrefix = EMPTY):
         self.path = Path(path)
         self._kept = kept
+        self._to_skip = kept.line_count
 
     def __enter__(self) -> Self:
-        self._file = RecordFile(self.path, kept=self._kept.end, alone=True)
-        self._known = self._kept.count
+        self._file = RecordFile(self.path, kept=self._kept.end, exclusive=True)
         return self
 
     def write(self, result: Result) -> None:
-        """Append one line; `OutputError` if it cannot be written."""
-        if self._known:
-            self._known -= 1
+        """Appends one line. Raises OutputError if it cannot be written."""
+        if self._to_skip:
+            self._to_skip -= 1
             return
         line = json.dumps(to_record(result), allow_nan=False, separators=(",", ":"))
         self._file.append(line.encode() + b"\n")
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """Size of the file in bytes."""
         return self._file.size
 
-    def __exit__(self, kind, error, traceback) -> None:
-        quietly(self._file.close, error)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        close_preserving_error(self._file.close, error)

@@ -1,14 +1,15 @@
-"""What a line of results.jsonl holds: a result as JSON, and read back as it was, to the last bit.
+"""Converts results to the records of results.jsonl and back, without loss.
 
-Numbers are the shortest decimals from which the same float32 comes back. So the other files can be rebuilt
-from the lines, and a tracker that is given the detections again does again what it did.
+A record is the JSON object of one line, as `pipeline.sinks.jsonl.JsonlSink` describes it. Numbers are the
+shortest decimals that convert back to the same float32. So the other files can be rebuilt from the records,
+and a tracker that gets the recorded detections gives the recorded tracks.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,32 +22,30 @@ from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.errors import UsageError
 
 _DECIMALS = 9
-"""Of widths and heights, where that is enough: what the digits of a float32 leave of their difference."""
-
-
-FAULTS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""What is raised where something is read that is not a line."""
+"""Decimals of widths and heights, if so many suffice to restore the other corner of the box exactly."""
+DECODE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""Exceptions that decoding raises for text that is not a record."""
 
 
 class ValidPrefix(NamedTuple):
-    """What of a results.jsonl is whole."""
+    """The complete lines at the start of a results.jsonl."""
 
-    count: int
-    """Lines, one for each frame."""
+    line_count: int
+    """Number of complete lines, one for each frame."""
     end: int
-    """Bytes that they take."""
-    torn: int
-    """Bytes after them, of a line that was not finished."""
+    """Size of these lines in bytes."""
+    truncated: int
+    """Number of bytes after them, which belong to a truncated line."""
 
 
 EMPTY = ValidPrefix(0, 0, 0)
 
 
-def to_record(result: Result) -> dict:
-    """The line of a frame, as `pipeline.sinks.jsonl.JsonlSink` describes it."""
+def to_record(result: Result) -> dict[str, Any]:
+    """Returns the record of a result."""
     detections = result.detections
-    columns = (_bboxes(detections.boxes), _scores(detections.scores), detections.labels.tolist())
-    line = {
+    columns = (_exact_bboxes(detections.boxes), _scores(detections.scores), detections.labels.tolist())
+    record: dict[str, Any] = {
         "frame": result.frame.index,
         "pts": seconds_of(result.frame),
         "detections": [
@@ -55,36 +54,42 @@ def to_record(result: Result) -> dict:
         ],
         "tracks": track_records(result.tracks),
         "warmup": result.warmup,
-        **_continuity(result.frame),
-        "timings_ms": {stage: _number(seconds * 1e3, 3) for stage, seconds in result.timings.items()},
+        **_gap_fields(result.frame),
+        "timings_ms": {stage: _rounded(seconds * 1e3, 3) for stage, seconds in result.timings.items()},
     }
     if detections.masks is not None:
-        for record, mask in zip(line["detections"], detections.masks, strict=True):
-            record["rle"] = run_lengths(mask)
+        for row, mask in zip(record["detections"], detections.masks, strict=True):
+            row["rle"] = encode_rle(mask)
     if result.segments:
-        line["masks"] = [r for name, found in result.segments.items() for r in _mask_records(name, found)]
-    return line
-
-
-def _continuity(frame: Frame) -> dict:
-    """How many frames stood behind a result, and what lies before its frame."""
-    record = {} if frame.behind is None else {"behind": frame.behind}
-    if gap := frame.gap:
-        window = "repeated" if gap.bridged else "restarted"
-        record["gap"] = {"event": gap.event, "missing": gap.missing if gap.known else None, "window": window}
+        record["masks"] = [row for name, found in result.segments.items() for row in _mask_rows(name, found)]
     return record
 
 
+def _gap_fields(frame: Frame) -> dict[str, Any]:
+    """Returns the fields of a record about the temporal window of a frame and the gap before it."""
+    fields: dict[str, Any] = (
+        {} if frame.real_frames_in_window is None else {"behind": frame.real_frames_in_window}
+    )
+    if gap := frame.gap:
+        window = "repeated" if gap.repeat_previous else "restarted"
+        fields["gap"] = {
+            "event": gap.event,
+            "missing": gap.missing if gap.elapsed_known else None,
+            "window": window,
+        }
+    return fields
+
+
 def seconds_of(frame: Frame) -> float | None:
-    """The presentation time of a frame as its line has it."""
-    return _number(float(frame.pts), 6)
+    """Returns the presentation time of a frame in seconds as in its record: six decimals."""
+    return _rounded(float(frame.pts), 6)
 
 
-def track_records(tracks: Tracks) -> list[dict]:
-    """The tracks of a frame as its line has them."""
+def track_records(tracks: Tracks) -> list[dict[str, Any]]:
+    """Returns the tracks of a frame as in its record."""
     columns = (
         tracks.ids.tolist(),
-        _bboxes(tracks.boxes),
+        _exact_bboxes(tracks.boxes),
         _scores(tracks.scores),
         tracks.labels.tolist(),
         tracks.state.tolist(),
@@ -98,65 +103,71 @@ def track_records(tracks: Tracks) -> list[dict]:
             "score": score,
             "label": label,
             "state": TrackState(state).name.lower(),
-            "velocity": [_number(component, 4) for component in velocity],
+            "velocity": [_rounded(component, 4) for component in velocity],
             "age": age,
         }
         for track_id, bbox, score, label, state, velocity, age in zip(*columns, strict=True)
     ]
 
 
-def run_lengths(mask: np.ndarray) -> dict:
-    """(H, W) bool → ``{"size": [H, W], "counts": text}``, COCO's compressed run lengths."""
+def encode_rle(mask: np.ndarray) -> dict[str, Any]:
+    """Encodes a mask, (H, W) bool, in COCO's compressed RLE: ``{"size": [H, W], "counts": text}``."""
     from pycocotools import mask as coco
 
     coded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": coded["counts"].decode()}
 
 
-def detections_of(line: dict) -> Detections:
-    """The detections of a line, as they were. Raises one of `FAULTS` for what is no line."""
-    rows = line["detections"]
-    masks = _masks(rows) if rows and "rle" in rows[0] else None
-    return Detections(*_columns(rows), masks)
+def detections_of(record: Mapping[str, Any]) -> Detections:
+    """Returns the detections of a record, equal to the written ones.
+
+    Raises one of `DECODE_ERRORS` if it is not a record.
+    """
+    rows = record["detections"]
+    masks = _decode_masks(rows) if rows and "rle" in rows[0] else None
+    return Detections(*_arrays(rows), masks)
 
 
-def tracks_of(line: dict) -> Tracks:
-    """The tracks of a line, velocities to four decimals. Raises as `detections_of` does."""
-    rows = line["tracks"]
-    states = [TrackState[row["state"].upper()] for row in rows]
+def tracks_of(record: Mapping[str, Any]) -> Tracks:
+    """Returns the tracks of a record; velocities have four decimals. Raises as `detections_of` does."""
+    rows = record["tracks"]
+    states = np.array([TrackState[row["state"].upper()] for row in rows], np.int64)
     velocities = np.reshape([row["velocity"] for row in rows], (-1, 2))
-    ids, ages = ([row[key] for row in rows] for key in ("id", "age"))
-    return Tracks(*_columns(rows), ids, states, velocities, ages)
+    ids, ages = (np.array([row[key] for row in rows], np.int64) for key in ("id", "age"))
+    return Tracks(*_arrays(rows), ids, states, velocities, ages)
 
 
-def segments_of(line: dict, names: Sequence[str], shape: tuple[int, int]) -> dict[str, Segments]:
-    """What each of the segmenters of those `names` marked in a frame of (H, W) pixels, as it was."""
+def segments_of(
+    record: Mapping[str, Any], names: Iterable[str], shape: tuple[int, int]
+) -> dict[str, Segments]:
+    """Returns the components in a frame of `shape` (H, W) by the names of the segmenters that found them."""
     found = {}
     for name in names:
-        rows = [row for row in line["masks"] if row["segmenter"] == name]
+        rows = [row for row in record["masks"] if row["segmenter"] == name]
         regions = np.zeros(shape, np.int32)
-        for number, mask in enumerate(_masks(rows), start=1):
+        for number, mask in enumerate(_decode_masks(rows), start=1):
             regions[mask] = number
-        boxes, scores, _ = _columns([{**row, "label": 0} for row in rows])
+        boxes, scores, _ = _arrays([{**row, "label": 0} for row in rows])
         found[name] = Segments(regions, Detections(boxes, scores, np.zeros(len(rows))))
     return found
 
 
 def scan(path: Path) -> ValidPrefix:
-    """How much of a results.jsonl is whole; a missing file has no lines.
+    """Finds the complete lines of a results.jsonl; a missing file has none.
 
-    Raises UsageError for a file that cannot be read, and for one that is damaged before its last line.
+    Raises UsageError if the file cannot be read, or is damaged before its last line.
     """
-    count, end, last, fault = 0, 0, -1, None
+    count, end, last = 0, 0, -1
+    problem: str | None = None
     try:
         with path.open("rb") as file:
             for text in file:
-                if fault:
-                    raise UsageError(f"{path}, line {count + 1} is no result: {fault}")
+                if problem:
+                    raise UsageError(f"{path}, line {count + 1} is not a result: {problem}")
                 try:
-                    last = _checked(text, last)["frame"]
-                except FAULTS as error:
-                    fault = str(error) or type(error).__name__
+                    last = _validated(text, last)["frame"]
+                except DECODE_ERRORS as error:
+                    problem = str(error) or type(error).__name__
                 else:
                     count, end = count + 1, end + len(text)
             size = file.tell()
@@ -167,61 +178,65 @@ def scan(path: Path) -> ValidPrefix:
     return ValidPrefix(count, end, size - end)
 
 
-def read(path: Path, count: int) -> Iterator[dict]:
-    """The first `count` lines of a file that was surveyed, one after the other."""
-    if not count:  # there need not be a file
+def read_records(path: Path, count: int) -> Iterator[dict[str, Any]]:
+    """Yields the records of the first `count` lines of a file, which `scan` has validated."""
+    if not count:  # the file may be missing
         return
     with path.open("rb") as file:
         for _, text in zip(range(count), file, strict=False):
             yield json.loads(text)
 
 
-def _checked(text: bytes, last: int) -> dict:
-    """A line whose frame comes after the `last` one. Raises as `detections_of` does for what is none."""
+def _validated(text: bytes, last: int) -> dict[str, Any]:
+    """Parses a line whose frame comes after frame `last`. Raises one of `DECODE_ERRORS` if it is invalid."""
     if not text.endswith(b"\n"):
-        raise ValueError("it is not finished")
-    line = json.loads(text)
-    if not (isinstance(line, dict) and isinstance(line["frame"], int) and line["frame"] > last):
+        raise ValueError("it is truncated")
+    record = json.loads(text)
+    if not (isinstance(record, dict) and isinstance(record["frame"], int) and record["frame"] > last):
         raise ValueError("its frame does not follow the one before")
-    detections_of(line)
-    tracks_of(line)
-    line["pts"], line["warmup"], line["timings_ms"]
-    return line
+    detections_of(record)
+    tracks_of(record)
+    record["pts"], record["warmup"], record["timings_ms"]
+    return record
 
 
-def _mask_records(segmenter: str, segments: Segments) -> Iterator[dict]:
-    """The groups that one segmenter marked."""
+def _mask_rows(segmenter: str, segments: Segments) -> Iterator[dict[str, Any]]:
+    """Yields the components that a segmenter found as in a record."""
     found = segments.components
-    rows = zip(_bboxes(found.boxes), _scores(found.scores), segments.masks(), strict=True)
-    for bbox, score, mask in rows:
-        yield {"segmenter": segmenter, "score": score, "bbox": bbox, "rle": run_lengths(mask)}
+    columns = zip(_exact_bboxes(found.boxes), _scores(found.scores), segments.masks(), strict=True)
+    for bbox, score, mask in columns:
+        yield {"segmenter": segmenter, "score": score, "bbox": bbox, "rle": encode_rle(mask)}
 
 
-def _masks(rows: Sequence[dict]) -> np.ndarray:
-    """(N, H, W) bool of records with run lengths."""
+def _decode_masks(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Decodes the RLE of rows; returns (N, H, W) bool."""
     from pycocotools import mask as coco
 
     coded = [{"size": row["rle"]["size"], "counts": row["rle"]["counts"].encode()} for row in rows]
     return np.array([coco.decode(one) for one in coded], dtype=bool)
 
 
-def _columns(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, list[float], list[int]]:
-    """Boxes (N, 4) x1 y1 x2 y2, scores and labels of records."""
+def _arrays(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns boxes, (N, 4) float32 x1 y1 x2 y2, scores, (N,) float32, and labels, (N,) int64."""
     bboxes = np.reshape(np.array([row["bbox"] for row in rows], np.float64), (-1, 4))
     boxes = np.concatenate([bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]], axis=1)
-    return boxes.astype(np.float32), [row["score"] for row in rows], [row["label"] for row in rows]
+    scores = np.array([row["score"] for row in rows], np.float32)
+    return boxes.astype(np.float32), scores, np.array([row["label"] for row in rows], np.int64)
 
 
-def _bboxes(boxes: np.ndarray) -> list[list[float]]:
-    """(N, 4) float32 x1 y1 x2 y2 → N lists x, y, w, h; x + w in float64 gives x2 again, and y + h y2."""
+def _exact_bboxes(boxes: np.ndarray) -> list[list[float]]:
+    """Converts boxes, (N, 4) float32 x1 y1 x2 y2, to N lists x, y, w, h without loss.
+
+    x + w in float64, rounded to float32, is x2 again; likewise y + h is y2.
+    """
     rows = []
     for x1, y1, x2, y2 in boxes:
         x, y = _shortest(x1), _shortest(y1)
-        rows.append([x, y, _extent(x, x2), _extent(y, y2)])
+        rows.append([x, y, _exact_extent(x, x2), _exact_extent(y, y2)])
     return rows
 
 
-def _extent(start: float, end: np.float32) -> float:
+def _exact_extent(start: float, end: np.float32) -> float:
     short = round(_shortest(end) - start, _DECIMALS)
     return short if np.float32(start + short) == end else float(end) - start
 
@@ -234,5 +249,5 @@ def _scores(scores: np.ndarray) -> list[float | None]:
     return [_shortest(score) if math.isfinite(score) else None for score in scores]
 
 
-def _number(value: float, decimals: int) -> float | None:
+def _rounded(value: float, decimals: int) -> float | None:
     return round(value, decimals) if math.isfinite(value) else None

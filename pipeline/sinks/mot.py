@@ -1,24 +1,27 @@
-"""pipeline.sinks.mot."""
+"""Writes `tracks.txt`: tracks in the text format of the MOT Challenge."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Self
 
-from pipeline.sinks.base import quietly
+from pipeline.sinks.base import close_preserving_error
 from pipeline.sinks.record_file import RecordFile
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import TrackState
 
 
 class MotSink:
-    """`tracks.txt`: MOT challenge, one line a track and frame.
+    """Appends one line for each track and frame to `tracks.txt`.
 
     ``frame,id,left,top,width,height,conf,-1,-1,-1``
 
-    Frames, x and y count from 1, decimals are kept: a box whose x1 is 0 is written as 1, since readers
-    such as motmetrics subtract it. Confirmed and coasting tracks are written, tentative ones are not;
-    `conf` is the score of the track's last detection.
+    Frames and pixels are counted from 1: x1 = 0 is written as 1, since readers such as motmetrics subtract 1.
+    Boxes have four decimals. Confirmed and coasting tracks are written, tentative ones are not; `conf` is the
+    score of the track's last detection.
+
+    Args:
+        path: file to write; it is replaced.
     """
 
     def __init__(self, path: str | Path):
@@ -29,7 +32,7 @@ class MotSink:
         return self
 
     def write(self, result: Result) -> None:
-        """Append the frame's tracks; `OutputError` if they cannot be written."""
+        """Appends the tracks of a frame. Raises OutputError if they cannot be written."""
         tracks = result.tracks[result.tracks.state != TrackState.TENTATIVE]
         rows = zip(tracks.ids.tolist(), tracks.boxes.tolist(), tracks.scores.tolist(), strict=True)
         frame = result.frame.index + 1
@@ -42,8 +45,8 @@ class MotSink:
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """Size of the file in bytes."""
         return self._file.size
 
-    def __exit__(self, kind, error, traceback) -> None:
-        quietly(self._file.close, error)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        close_preserving_error(self._file.close, error)

@@ -1,8 +1,8 @@
-"""Outputs of runs that go on for long, in pieces: NAME-000001-20261121T180000Z.EXT, and so on.
+"""Rotates the output files of long runs: NAME-000001-20261121T180000Z.EXT and so on.
 
-All files of a piece tell of the same frames, and each is valid by itself: a video begins with a key frame
-and at time 0. The number orders the pieces; the time, in UTC, is that at which a piece was begun. Where the
-disk has a budget the oldest pieces are deleted for it.
+A set of files holds the outputs of the same frames, each of them valid without the other sets: a video starts
+with a key frame at time 0. The number orders the sets; the time, in UTC, is that of the start of a set. If
+the disk has a budget, the oldest sets are deleted.
 """
 
 from __future__ import annotations
@@ -12,88 +12,102 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from pipeline.config.rotation import Rotation
 from pipeline.sinks import zarr_store
-from pipeline.sinks.base import Sink, Sinks, quietly
+from pipeline.sinks.base import Sink, Sinks, close_preserving_error
 from pipeline.sinks.coco import join_coco
 from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
 from pipeline.system.files import lock_folder, output_error
 
-NAMES = (JSONL, COCO, MOT, VIDEO, ZARR)
-"""What is in pieces."""
-STORE = Path(ZARR).suffix
-_STEMS = "|".join(Path(name).stem for name in NAMES)
-_FORM = re.compile(rf"(?:{_STEMS})-(\d{{6,}})-(\d{{8}}T\d{{6}}Z)\.\w+(?:\.part)?")
+ROTATED_OUTPUTS = (JSONL, COCO, MOT, VIDEO, ZARR)
+"""Names of the outputs that are rotated."""
+_STORE_SUFFIX = Path(ZARR).suffix
+_STEMS = "|".join(Path(name).stem for name in ROTATED_OUTPUTS)
+_PATTERN = re.compile(rf"(?:{_STEMS})-(\d{{6,}})-(\d{{8}}T\d{{6}}Z)\.\w+(?:\.part)?")
 
 
 class RotatedFiles(NamedTuple):
-    """One of the pieces in a folder."""
+    """One set of rotated files in a folder."""
 
     folder: Path
     number: int
     began: str
-    """UTC, as in the names of its files."""
+    """Start of the set, UTC, as in the names of its files."""
 
     def path(self, name: str) -> Path:
-        """Where the piece has the output of this name, if it has it."""
+        """Returns the path of an output in this set; the file may be missing."""
         plain = Path(name)
         return self.folder / f"{plain.stem}-{self.number:06d}-{self.began}{plain.suffix}"
 
     def size(self) -> int:
-        """Bytes of its files."""
-        return sum(_size(self.path(name)) for name in NAMES)
+        """Returns the size of the files in bytes."""
+        return sum(_size(self.path(name)) for name in ROTATED_OUTPUTS)
 
     def files(self) -> list[Path]:
-        """Those of its outputs that are there."""
-        return [path for name in NAMES if (path := self.path(name)).exists()]
+        """Returns the paths of the outputs that exist."""
+        return [path for name in ROTATED_OUTPUTS if (path := self.path(name)).exists()]
 
     def delete(self) -> None:
-        """Remove its files; results.jsonl comes last, as what tells of the others. Raises OutputError."""
-        for name in reversed(NAMES):
+        """Deletes the files; results.jsonl, the record of the others, comes last. Raises OutputError."""
+        for name in reversed(ROTATED_OUTPUTS):
             path = self.path(name)
-            delete(path.with_name(f"{path.name}.part"))
-            delete(path)
+            delete_output(path.with_name(f"{path.name}.part"))
+            delete_output(path)
 
 
-def pieces_in(folder: Path) -> list[RotatedFiles]:
-    """The pieces in a folder, oldest first. Raises OutputError for a folder that cannot be read."""
+def find_rotated_files(folder: Path) -> list[RotatedFiles]:
+    """Returns the sets of rotated files in a folder, oldest first.
+
+    Raises OutputError if the folder cannot be read.
+    """
     try:
-        found = [match for name in os.listdir(folder) if (match := _FORM.fullmatch(name))]
+        found = [match for name in os.listdir(folder) if (match := _PATTERN.fullmatch(name))]
     except OSError as error:
         raise output_error(folder, error) from error
-    return sorted(
-        {RotatedFiles(folder, int(match[1]), match[2]) for match in found}, key=lambda piece: piece[1:]
-    )
+    sets = {RotatedFiles(folder, int(match[1]), match[2]) for match in found}
+    return sorted(sets, key=lambda files: files[1:])
 
 
-class _Closed(NamedTuple):
-    piece: RotatedFiles
+class SizedSink(Sink, Protocol):
+    """A sink that knows how much it has written."""
+
+    @property
+    def size(self) -> int:
+        """Size of the output in bytes so far; used between entering and leaving."""
+
+
+class _OpenFiles(NamedTuple):
+    """The set of files that is being written."""
+
+    files: RotatedFiles
+    sinks: Sequence[SizedSink]
+    entered: Sinks
+
+
+class _ClosedFiles(NamedTuple):
+    """A set of files that this run has completed."""
+
+    files: RotatedFiles
     frames: int
     size: int
 
 
-class SizedSink(Sink, Protocol):
-    """A sink of which it is known how much it has written."""
-
-    @property
-    def size(self) -> int:
-        """Bytes on the disk so far; asked for between entering and leaving."""
-
-
 class RotatingSink:
-    """A sink that hands results to the files of one piece after the other.
+    """Writes results to one set of files after the other.
 
     Args:
-        folder: where they lie.
-        open_files: the sinks of a piece, not yet entered, given where each output is to be.
-        rotation: when the next piece begins, which is between two frames, and how much all may take.
-        clock: seconds that never go back.
+        folder: folder of the files; it is locked until the sink is left.
+        open_files: returns the sinks of a set, not yet entered; its argument maps the name of an output to
+            the path of its file.
+        rotation: when the next set begins, always between two frames, and the budget of all sets.
+        clock: monotonic clock in seconds.
     """
 
     def __init__(
@@ -105,95 +119,100 @@ class RotatingSink:
         clock: Callable[[], float] = time.monotonic,
     ):
         self._folder, self._open_files, self._rotation, self._clock = folder, open_files, rotation, clock
-        self.account = {"kept": 0, "deleted": 0, "deleted_frames": 0, "deleted_bytes": 0}
-        """For run.json."""
+        self._lock = ExitStack()
+        self._closed: deque[_ClosedFiles] = deque()
+        self._open: _OpenFiles | None = None
+        self._number = 0  # of the open set
+        self._frames = 0  # in the open set
+        self._size = 0  # of the open set, bytes
+        self._began = 0.0  # start of the open set, by the clock
+        self.counts = {"kept": 0, "deleted": 0, "deleted_frames": 0, "deleted_bytes": 0}
+        """Sets that exist, and sets, frames and bytes that were deleted for the budget; goes to run.json."""
 
     def __enter__(self) -> Self:
-        self._lock = lock_folder(self._folder)
-        self._closed: deque[_Closed] = deque()
-        self._number = 0
-        self._files: Sinks | None = None
+        self._lock.callback(os.close, lock_folder(self._folder))
         try:
             self._begin()
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
         return self
 
     def write(self, result: Result) -> None:
-        """Hand on one result, to a new piece where it is time for one; `OutputError` where that fails."""
+        """Writes one result, to a new set of files if one is due. Raises OutputError if that fails."""
         if self._frames and self._due():
             self._end(None)
             self._begin()
-        self._files.write(result)
+        assert self._open is not None
+        self._open.entered.write(result)
         self._frames += 1
-        self._size = sum(sink.size for sink in self._sinks)
+        self._size = sum(sink.size for sink in self._open.sinks)
         self._keep_budget()
 
-    def __exit__(self, kind, error, traceback) -> None:
-        try:
-            quietly(lambda: self._finish(error), error)
-        finally:
-            os.close(self._lock)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        with self._lock:
+            close_preserving_error(lambda: self._finish(error), error)
 
     def _finish(self, error: BaseException | None) -> None:
         try:
             self._end(error)
             self._keep_budget()
-        except OutputError as fault:
-            quietly(lambda: merge_detections(self._folder), fault)
+        except OutputError as failure:
+            close_preserving_error(lambda: merge_detections(self._folder), failure)
             raise
         merge_detections(self._folder)
 
     def _due(self) -> bool:
+        """Returns whether the next result belongs to a new set."""
         rotation = self._rotation
         late = rotation.seconds and self._clock() - self._began >= rotation.seconds
         return bool(late or (rotation.size and self._size >= rotation.size))
 
     def _begin(self) -> None:
+        """Opens the next set of files."""
         self._number += 1
-        self._piece = RotatedFiles(self._folder, self._number, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-        self._sinks = self._open_files(self._piece.path)
+        files = RotatedFiles(self._folder, self._number, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        sinks = self._open_files(files.path)
         self._began, self._frames, self._size = self._clock(), 0, 0
-        self._files = Sinks(self._sinks).__enter__()
-        self.account["kept"] += 1
+        self._open = _OpenFiles(files, sinks, Sinks(sinks).__enter__())
+        self.counts["kept"] += 1
 
     def _end(self, error: BaseException | None) -> None:
-        """Close the files of the open piece, if there is one."""
-        files, self._files = self._files, None
-        if files is None:
+        """Closes the open set of files, if there is one."""
+        ended, self._open = self._open, None
+        if ended is None:
             return
         try:
-            files.__exit__(type(error) if error else None, error, None)
+            ended.entered.__exit__(type(error) if error else None, error, None)
         finally:
-            self._closed.append(_Closed(self._piece, self._frames, self._piece.size()))
+            self._closed.append(_ClosedFiles(ended.files, self._frames, ended.files.size()))
             self._size = 0
 
     def _keep_budget(self) -> None:
-        """Delete closed pieces, but for the last of a run, while all together take more than they may."""
-        budget, taken = self._rotation.budget, self._size + sum(closed.size for closed in self._closed)
-        while budget and taken > budget and len(self._closed) > (self._files is None):
+        """Deletes the oldest closed sets while all exceed the budget; the last set of a run always stays."""
+        budget, used = self._rotation.budget, self._size + sum(closed.size for closed in self._closed)
+        while budget and used > budget and len(self._closed) > (self._open is None):
             oldest = self._closed.popleft()
-            oldest.piece.delete()
-            taken -= oldest.size
-            self.account["kept"] -= 1
-            self.account["deleted"] += 1
-            self.account["deleted_frames"] += oldest.frames
-            self.account["deleted_bytes"] += oldest.size
+            oldest.files.delete()
+            used -= oldest.size
+            self.counts["kept"] -= 1
+            self.counts["deleted"] += 1
+            self.counts["deleted_frames"] += oldest.frames
+            self.counts["deleted_bytes"] += oldest.size
 
 
 def merge_detections(folder: Path) -> None:
-    """Make detections.json of those of the pieces that are there, if any is. Raises OutputError."""
-    parts = [path for piece in pieces_in(folder) if (path := piece.path(COCO)).exists()]
+    """Concatenates the rotated files of detections, if there are any, to one. Raises OutputError."""
+    parts = [path for files in find_rotated_files(folder) if (path := files.path(COCO)).exists()]
     if parts:
         join_coco(parts, folder / COCO)
 
 
-def delete(path: Path) -> None:
-    """Remove an output, if it is there. Raises OutputError."""
+def delete_output(path: Path) -> None:
+    """Deletes an output, a file or a zarr store, if it exists. Raises OutputError."""
     try:
-        if path.suffix == STORE:
-            zarr_store.remove(path)
+        if path.suffix == _STORE_SUFFIX:
+            zarr_store.remove_store(path)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
@@ -201,6 +220,6 @@ def delete(path: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 for what is missing."""
+    """Returns the size in bytes of a file, or of all files in a folder; 0 if it is missing."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,4 +1,4 @@
-"""The annotated video: H.264 in mp4 at source resolution, each frame at the time it has in the source."""
+"""Writes `annotated.mp4`: annotated frames as H.264 in MP4, at the resolution and times of the source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Self
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import Result
@@ -24,52 +24,58 @@ from pipeline.system.signals import defer_signals
 log = logging.getLogger(__name__)
 
 _TICKS = 5_760_000
-"""Ticks per second: a multiple of 90000, 15360, 12800, 120000, 24000 and 1000, so that the time stamps of
+"""Ticks per second: a multiple of 90000, 15360, 12800, 120000, 24000 and 1000, so that the timestamps of
 nearly all containers are whole numbers of ticks."""
 _COARSE_TICKS = 90_000
-"""For nominal rates that do not go with the finer ones."""
-_MAX_GAP = 300
-"""Seconds between two frames at most, if the nominal interval is not longer."""
+"""Ticks per second for nominal rates with which the finer ticks would exceed `_MAX_TICKS`."""
+_MAX_GAP = Fraction(300)
+"""Maximum time between two frames in seconds, unless the nominal interval is longer."""
 _MIN_RATE = Fraction(1, 20_000)
-"""Frames per second; for an interval longer than this, the coarse ticks are too many for `_MAX_TICKS`."""
+"""Minimum nominal rate in frames per second; at a lower one even coarse ticks would exceed `_MAX_TICKS`."""
 _MAX_TICKS = 2**31 - 10
-"""Between two frames, with room for rounding. The muxer counts them with 32 bits, and crashes on more."""
-_KEY_FRAMES = 2
-"""Seconds between key frames: what seeking jumps by, and what a killed run loses."""
-_ORDINARY_BYTES = 1_000_000_000
-"""Size up to which a file that was written without an index gets one at its end: some seconds of copying."""
+"""Maximum number of ticks between two frames, with a margin for rounding. The muxer counts them with 32 bits
+and crashes if there are more."""
+_KEY_FRAME_SECONDS = 2
+"""Time between key frames: the step of seeking, and what a killed run loses."""
+_MAX_DEFRAGMENTED_BYTES = 1_000_000_000
+"""Maximum size of an endless video that is defragmented at the end of a run, which takes some seconds."""
 _WITH_INDEX = "hybrid_fragmented+frag_keyframe"
-"""The muxer remembers each frame, about 140 bytes, and ends with an ordinary mp4."""
+"""The muxer remembers all frames, about 140 bytes each, and ends with a regular MP4."""
 _WITHOUT_INDEX = "frag_keyframe+delay_moov+default_base_moof+skip_trailer"
-"""It remembers the frames of one fragment."""
-_BT709 = 1
-_LIMITED_RANGE = 1
+"""The muxer remembers the frames of one fragment."""
+_BT709 = 1  # AVCOL_SPC_BT709, AVCOL_PRI_BT709, AVCOL_TRC_BT709
+_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
 
 
 class TimestampMapper:
-    """From presentation times in a source to ticks since the first frame, strictly increasing.
+    """Maps presentation times of a source to ticks since the first frame, which are strictly increasing.
 
-    A time that does not advance is moved to one tick after the frame before. Where the clock was set back by
-    more than a second, or jumps ahead by more than five minutes and than the nominal interval, the frame
-    follows at the nominal interval and later ones keep their distance to it. `adjusted` counts the frames
-    whose distance to the one before was changed.
+    A time that does not advance is mapped to one tick after the previous frame. If the clock is set back by
+    more than a second, or jumps ahead by more than five minutes and more than the nominal interval, the frame
+    follows at the nominal interval, and later frames keep their distance to it.
+
+    Args:
+        rate: nominal rate of the source in frames per second.
+        ticks: ticks per second.
     """
 
     def __init__(self, *, rate: Fraction, ticks: int):
         self._interval = 1 / rate
-        self._longest = max(_MAX_GAP, self._interval + Fraction(1, ticks))  # the last one was rounded
+        # one tick more, since the last time was rounded
+        self._max_interval = max(_MAX_GAP, self._interval + Fraction(1, ticks))
         self._ticks = ticks
         self._offset: Fraction | None = None
         self._last = -1
         self.adjusted = 0
+        """Number of frames whose distance to the previous one was changed."""
 
-    def place(self, pts: Fraction) -> int:
-        """Ticks of the frame that is presented at `pts` seconds; the first frame is at 0."""
+    def to_ticks(self, pts: Fraction) -> int:
+        """Returns the ticks of a frame with the presentation time `pts` in seconds; 0 for the first frame."""
         if self._offset is None:
             self._offset = pts
         last = Fraction(self._last, self._ticks)
-        moved = pts - self._offset - last
-        if not -1 <= moved <= self._longest:
+        interval = pts - self._offset - last
+        if not -1 <= interval <= self._max_interval:
             self._offset = pts - last - self._interval
             self.adjusted += 1
         tick = round((pts - self._offset) * self._ticks)
@@ -81,25 +87,24 @@ class TimestampMapper:
 
 
 class VideoSink:
-    """Encodes what an annotator draws; a context manager like every sink.
+    """Draws and encodes results.
 
-    Pixels: yuv420p, which every player shows; its frames have even sides, so a picture of odd size is
-    extended by a copy of its last column or row. Time: the first frame is at 0, the distances between frames
-    are the source's, exactly or to 0.1 µs, regular or not (see `TimestampMapper`). Safety: the file is
-    written in fragments of two seconds, which are playable if the process is killed, and is turned into an
-    ordinary mp4 on leaving, by an exception or not.
+    Pixels are yuv420p, which every player supports and which needs even sides: an image of odd size is padded
+    with a copy of its last column or row. The first frame is at time 0; intervals between frames are those of
+    the source, exactly or to 0.1 µs, also if they are irregular (see `TimestampMapper`). The file is written
+    as fragments of two seconds, which are playable if the process is killed; leaving turns it into a regular
+    MP4, also after an exception.
 
-    Of a source without an end the muxer must not remember each frame: with `endless` what it holds does not
-    grow. Such a file becomes an ordinary mp4 by a copy, if it is not too large for that; else it stays in
-    fragments, which `as_ordinary` can join later.
+    If a source is endless, the muxer must not remember all frames: with `endless` its memory does not grow.
+    Leaving then defragments the file by copying it if it is not too large; else `defragment` can do so later.
 
     Args:
-        path: the target file; it is overwritten.
-        info: of the source: size and nominal rate.
-        annotator: draws a result as (H, W, 3) uint8 R, G, B of the source's size.
-        quality: constant rate factor of x264: 0 lossless, 51 worst.
-        preset: of x264, speed against size.
-        endless: nobody knows how many frames will come.
+        path: file to write; it is replaced.
+        info: size and nominal rate of the source.
+        annotator: draws a result; returns (H, W, 3) uint8 R, G, B of the size of the source.
+        quality: constant rate factor of x264: 0 is lossless, 51 the worst.
+        preset: preset of x264, a compromise between speed and size.
+        endless: the number of frames has no bound.
     """
 
     def __init__(
@@ -119,30 +124,30 @@ class VideoSink:
         self._options = {
             "preset": preset,
             "crf": str(quality),
-            # a short look ahead and no B-frames: few frames in memory, and no time before the first one.
-            # The network needs the cores more than the encoder does.
+            # A short lookahead and no B-frames: few frames in memory, and no decoding time before the first.
+            # One thread: the network needs the cores more than the encoder does.
             "x264-params": "bframes=0:rc-lookahead=10:sync-lookahead=0:threads=1:log-level=error",
         }
         self._rate = max(info.rate, _MIN_RATE)
         self._ticks = _ticks(self._rate)
-        self._timeline = TimestampMapper(rate=self._rate, ticks=self._ticks)
+        self._timestamps = TimestampMapper(rate=self._rate, ticks=self._ticks)
         self._padding = ((0, info.height % 2), (0, info.width % 2), (0, 0))
         self._reformatter = VideoReformatter()
         self._empty = True
 
     @property
     def adjusted(self) -> int:
-        """Frames so far whose time could not be kept, see `TimestampMapper`."""
-        return self._timeline.adjusted
+        """Number of frames whose time could not be kept, see `TimestampMapper`."""
+        return self._timestamps.adjusted
 
     @property
     def size(self) -> int:
-        """Bytes on the disk so far."""
+        """Size in bytes of the part of the file that is valid."""
         return self._file.size
 
     def __enter__(self) -> Self:
         self._file = _SealingFile(self.path)
-        # flush_packets: or the fragments would wait in a buffer for longer than they should
+        # without flush_packets, complete fragments would stay in a buffer
         self._open({"movflags": _WITHOUT_INDEX if self._endless else _WITH_INDEX, "flush_packets": "1"})
         return self
 
@@ -162,36 +167,35 @@ class VideoSink:
         context = stream.codec_context
         context.time_base = Fraction(1, self._ticks)
         context.thread_count = 1
-        context.gop_size = max(1, round(_KEY_FRAMES * self._rate))
+        context.gop_size = max(1, round(_KEY_FRAME_SECONDS * self._rate))
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
         return stream
 
     def write(self, result: Result) -> None:
-        """Draw and encode one result.
+        """Draws and encodes one result.
 
-        Raises:
-            OutputError: it cannot be written, or its size is not the source's.
+        Raises OutputError if it cannot be written, or if its size is not that of the source.
         """
-        picture = self._annotator(result)
+        image = self._annotator(result)
         expected = (self._info.height, self._info.width, 3)
-        if picture.shape != expected:
+        if image.shape != expected:
             raise OutputError(
-                f"cannot write {self.path}: frame {result.frame.index} has the shape {picture.shape}, "
+                f"cannot write {self.path}: frame {result.frame.index} has the shape {image.shape}, "
                 f"but the video was begun with {expected}"
             )
         if any(after for _, after in self._padding):
-            picture = np.pad(picture, self._padding, mode="edge")
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace="ITU709")
-        frame.pts = self._timeline.place(result.frame.pts)
+            image = np.pad(image, self._padding, mode="edge")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        frame.pts = self._timestamps.to_ticks(result.frame.pts)
         frame.time_base = Fraction(1, self._ticks)
         self._empty = False
         self._encode(frame)
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
-        """Encode and write a frame, or with None all that the encoder still holds."""
-        with defer_signals():  # a packet that is taken out and not written would spoil those after it
+        """Encodes and writes a frame; None flushes the encoder."""
+        with defer_signals():  # later packets cannot be decoded if one is taken from the encoder and lost
             try:
                 for packet in self._stream.encode(frame):
                     self._container.mux(packet)
@@ -199,29 +203,29 @@ class VideoSink:
                 raise output_error(self.path, error) from error
             self._file.checkpoint()
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with defer_signals():
             self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
-        """Complete and close the file; a fault is noted on the `error` that is on its way out, if one is."""
+        """Completes and closes the file; if `error` is being raised, a failure becomes a note on it."""
         try:
             if self._empty:
                 self._write_empty()
             else:
                 self._finish()
-        except OutputError as fault:
+        except OutputError as failure:
             if error is None:
                 raise
-            if error is not fault and str(error) != str(fault):
-                error.add_note(f"then: {fault}")
+            if error is not failure and str(error) != str(failure):
+                error.add_note(f"then: {failure}")
         finally:
             self._file.close()
-        if self._endless and not self._empty and self.size <= _ORDINARY_BYTES:
+        if self._endless and not self._empty and self.size <= _MAX_DEFRAGMENTED_BYTES:
             try:
-                as_ordinary(self.path)
-            except OutputError as fault:  # such as a disk without room for the copy: the fragments are whole
-                log.warning("%s stays in fragments: %s", self.path.name, fault)
+                defragment(self.path)
+            except OutputError as failure:  # no room for the copy, for example: the fragments are playable
+                log.warning("%s stays in fragments: %s", self.path.name, failure)
 
     def _finish(self) -> None:
         try:
@@ -230,7 +234,7 @@ class VideoSink:
             self._close()
 
     def _write_empty(self) -> None:
-        """A video without frames; the fragmented kind cannot be ended before its first frame."""
+        """Writes a video without frames; a fragmented one cannot be completed before its first frame."""
         self._open({"movflags": "empty_moov"})
         self._container.start_encoding()
         self._close()
@@ -243,115 +247,120 @@ class VideoSink:
         self._file.checkpoint()
 
 
-def as_ordinary(path: Path) -> int:
-    """Turn fragments, also those that a killed process has left, into an ordinary mp4; returns the number of
-    frames.
+def defragment(path: Path) -> int:
+    """Turns a fragmented MP4, which a killed process may have left, into a regular one, without reencoding.
 
-    Nothing is coded anew, times stay, and half a fragment is left out. Before the first whole one the file
-    stays as it is, and the number is 0. Raises OutputError where the file cannot be written.
+    Times are preserved, an incomplete fragment is left out. Returns the number of frames; 0 if there is no
+    complete fragment, in which case the file is unchanged. Raises OutputError if the file cannot be written.
     """
     try:
         with atomic_write(path) as partial:
             return _remux(path, partial)
-    except (av.error.InvalidDataError, av.error.EOFError, IndexError):  # no header, or no whole fragment
+    except (av.error.InvalidDataError, av.error.EOFError, IndexError):  # no header, or no complete fragment
         return 0
     except av.error.FFmpegError as error:
         raise output_error(path, error) from error
 
 
-def _remux(fragmented: Path, ordinary: Path) -> int:
-    """Copies the whole fragments of a video into an ordinary mp4; returns the number of frames.
+def _remux(fragmented: Path, regular: Path) -> int:
+    """Copies the complete fragments of a video into a regular MP4; returns the number of frames.
 
-    Raises IndexError if there is none.
+    Raises IndexError if there are none.
     """
-    with av.open(f"file:{fragmented}") as given, av.open(f"file:{ordinary}", "w", format="mp4") as made:
-        stream = given.streams.video[0]
+    with av.open(f"file:{fragmented}") as source, av.open(f"file:{regular}", "w", format="mp4") as target:
+        stream = source.streams.video[0]
         if stream.codec_context is None:
-            raise IndexError("the header is cut off before the codec")
-        copy = made.add_stream_from_template(stream)
+            raise IndexError("the header is truncated before the codec")
+        copy = target.add_stream_from_template(stream)
         copy.time_base = stream.time_base
         count = 0
-        for packet in _whole_packets(given, stream):
+        for packet in _complete_packets(source, stream):
             packet.stream = copy
-            made.mux(packet)
+            target.mux(packet)
             count += 1
     if not count:
-        raise IndexError("no whole fragment")
+        raise IndexError("no complete fragment")
     return count
 
 
-def _whole_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+def _complete_packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     with suppress(av.error.FFmpegError):
         for packet in container.demux(stream):
-            if packet.is_corrupt:  # the file ends within it
+            if packet.is_corrupt:  # the file is truncated within it
                 return
             if packet.size:
                 yield packet
 
 
 def _ticks(rate: Fraction) -> int:
-    """Ticks per second: a whole number of them in the nominal interval, and in others if possible."""
+    """Returns the ticks per second: the nominal interval is a whole number of ticks if possible."""
     exact = (math.lcm(_TICKS, rate.numerator), math.lcm(_COARSE_TICKS, rate.numerator))
-    longest = max(_MAX_GAP, 1 / rate)
-    return next(ticks for ticks in (*exact, _TICKS, _COARSE_TICKS) if ticks * longest <= _MAX_TICKS)
+    max_interval = max(_MAX_GAP, 1 / rate)
+    return next(ticks for ticks in (*exact, _TICKS, _COARSE_TICKS) if ticks * max_interval <= _MAX_TICKS)
 
 
 class _SealingFile:
-    """The file under the muxer: after the first fault it accepts everything and writes nothing more.
+    """The output file of the muxer, sealed by the first failure: later writes succeed without effect.
 
-    The muxer, told of a full disk, would still turn its fragments into an ordinary mp4 and ruin them halfway.
-    So it is not told; `checkpoint` raises the fault instead, and the file ends with the last whole fragment.
-    Likewise for all else that is raised in `write`: PyAV passes errors on to the muxer, and loses the rest.
+    If the muxer got an error, such as that of a full disk, it would still turn the fragments into a regular
+    MP4 and corrupt them halfway. So `write` reports success, and `checkpoint` raises the error; the file ends
+    with the last complete fragment. The same holds for all other exceptions in `write`, such as
+    KeyboardInterrupt, which PyAV would discard.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._fault: BaseException | None = None
-        self._good = 0
+        self._failure: BaseException | None = None
+        self._valid_size = 0
         try:
             self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by `close`
         except OSError as error:
             raise output_error(path, error) from error
 
-    def write(self, data) -> int:
-        """Write all of `data`, the muxer's view of its buffer."""
+    def write(self, data: memoryview) -> int:
+        """Writes all of `data`, a buffer of the muxer; returns its size in bytes."""
         view, start = memoryview(data), self._file.tell()
         try:
-            while view and self._fault is None:  # a nearly full disk takes a part first
+            while (
+                view and self._failure is None
+            ):  # a nearly full disk accepts a part before it raises an error
                 view = view[self._file.write(view) :]
         except BaseException as error:
-            self._fault = error
-            if start >= self._good:  # else it is the header, rewritten when all is there
-                self._file.truncate(self._good)
+            self._failure = error
+            if start >= self._valid_size:  # else it is the header, which is rewritten at the end
+                self._file.truncate(self._valid_size)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to `offset`, as files do."""
+        """Changes the position of the next write, as files do; returns it."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """The position of the next write."""
+        """Returns the position of the next write."""
         return self._file.tell()
 
     @property
     def size(self) -> int:
-        """Bytes that are known to be whole."""
-        return self._good
+        """Size in bytes of the part that is valid."""
+        return self._valid_size
 
     def checkpoint(self) -> None:
-        """Declare all that was written to be whole; if not all was, raise why, as `OutputError` if it can."""
-        if isinstance(self._fault, OSError):
-            raise output_error(self._path, self._fault) from self._fault
-        if self._fault is not None:
-            raise self._fault
+        """Marks everything written so far as valid.
+
+        If a write has failed, raises its exception; an OSError is raised as OutputError.
+        """
+        if isinstance(self._failure, OSError):
+            raise output_error(self._path, self._failure) from self._failure
+        if self._failure is not None:
+            raise self._failure
         try:
             require_present(self._file)
         except OSError as error:
             raise output_error(self._path, error) from error
-        self._good = os.fstat(self._file.fileno()).st_size
+        self._valid_size = os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        """Close the file; `OutputError` if the system reports a late fault."""
+        """Closes the file. Raises OutputError if the operating system reports a delayed write error."""
         try:
             self._file.close()
         except OSError as error:

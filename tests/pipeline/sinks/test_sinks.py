@@ -123,10 +123,10 @@ def test_times_that_do_not_advance_are_moved_by_a_tick_and_counted(tmp_path):
 
 
 def test_a_clock_that_is_set_back_or_far_ahead_goes_on_at_the_nominal_rate():
-    timeline = TimestampMapper(rate=Fraction(10), ticks=1000)
+    timestamps = TimestampMapper(rate=Fraction(10), ticks=1000)
     times = [100, 101, Fraction(5, 2), Fraction(7, 2), 90000, 90001]
-    assert [timeline.place(Fraction(t)) for t in times] == [0, 1000, 1100, 2100, 2200, 3200]
-    assert timeline.adjusted == 2
+    assert [timestamps.to_ticks(Fraction(t)) for t in times] == [0, 1000, 1100, 2100, 2200, 3200]
+    assert timestamps.adjusted == 2
 
 
 def run_into_an_exception(sink, *, count):
@@ -274,8 +274,8 @@ def test_a_missing_folder_is_named_in_one_line(tmp_path, sink_type):
 
 DISK_FULL = """
     import resource, sys
-    sys.path[:0] = [{root!r}, {tests!r}]
-    from test_sinks import *
+    sys.path[:0] = [{root!r}]
+    from tests.pipeline.sinks.test_sinks import *
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
     noise = np.random.default_rng(0)
     def draw_noise(result):
@@ -294,7 +294,7 @@ DISK_FULL = """
 @pytest.mark.parametrize("kind", ["JsonlSink", "CocoSink", "MotSink", "VideoSink"])
 def test_a_full_disk_is_reported_and_what_was_written_stays_valid(tmp_path, kind):
     path = tmp_path / "out"
-    names = {"root": str(PROJECT_ROOT), "tests": str(PROJECT_ROOT / "tests"), "path": str(path)}
+    names = {"root": str(PROJECT_ROOT), "path": str(path)}
     script = textwrap.dedent(DISK_FULL).format(
         limit=400_000 if kind == "VideoSink" else 60_000, kind=kind, **names
     )
@@ -316,8 +316,8 @@ def test_a_full_disk_is_reported_and_what_was_written_stays_valid(tmp_path, kind
 
 KILLED = """
     import os, signal, sys
-    sys.path[:0] = [{root!r}, {tests!r}]
-    from test_sinks import *
+    sys.path[:0] = [{root!r}]
+    from tests.pipeline.sinks.test_sinks import *
     with Sinks([VideoSink({path!r} + ".mp4", source_info(), draw), CocoSink({path!r} + ".json")]) as sinks:
         for index in range(200):
             sinks.write(make_result(index))
@@ -326,7 +326,7 @@ KILLED = """
 
 
 def test_a_killed_process_leaves_all_but_the_last_seconds(tmp_path):
-    names = {"root": str(PROJECT_ROOT), "tests": str(PROJECT_ROOT / "tests"), "path": str(tmp_path / "out")}
+    names = {"root": str(PROJECT_ROOT), "path": str(tmp_path / "out")}
     script = textwrap.dedent(KILLED).format(**names)
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert run.returncode == -signal.SIGKILL, run.stderr

@@ -169,23 +169,23 @@ def test_a_video_of_a_source_without_end_becomes_the_same_ordinary_one(tmp_path)
 
 
 def test_a_large_video_of_a_source_without_end_stays_in_fragments_and_can_be_joined(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "_ORDINARY_BYTES", 1000)
+    monkeypatch.setattr(video, "_MAX_DEFRAGMENTED_BYTES", 1000)
     path = tmp_path / "annotated.mp4"
     assert kinds(written(path, endless=True)) == ["ftyp", "moov", *["moof", "mdat"] * 4]
     assert count_whole(path) == FRAMES
-    assert video.as_ordinary(path) == FRAMES
+    assert video.defragment(path) == FRAMES
     assert "moof" not in kinds(path.read_bytes())
     assert count_whole(path) == FRAMES
 
 
 def test_a_file_that_is_cut_off_in_its_header_holds_nothing_to_join(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "_ORDINARY_BYTES", 0)
+    monkeypatch.setattr(video, "_MAX_DEFRAGMENTED_BYTES", 0)
     path = tmp_path / "annotated.mp4"
     data = written(path, endless=True)
     (first, *_) = (place for kind, place in parts(data) if kind == "mdat")
     for end in range(0, first, 5):
         path.write_bytes(data[:end])
-        assert video.as_ordinary(path) == 0
+        assert video.defragment(path) == 0
         assert path.read_bytes() == data[:end]
     assert list(tmp_path.iterdir()) == [path]
 
@@ -194,7 +194,7 @@ def test_without_room_for_the_copy_the_fragments_stay(tmp_path, monkeypatch, cap
     def full(path):
         raise OutputError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr(video, "as_ordinary", full)
+    monkeypatch.setattr(video, "defragment", full)
     path = tmp_path / "annotated.mp4"
     written(path, endless=True)
     assert count_whole(path) == FRAMES

@@ -17,7 +17,7 @@ from pipeline.config.schema import SourceConfig
 from pipeline.imaging.geometry import Geometry
 from pipeline.sinks import appendable_array, zarr_store
 from pipeline.sinks.base import Sinks
-from pipeline.sinks.zarr_store import ZarrSink, survey, track_ids
+from pipeline.sinks.zarr_store import ZarrSink, count_complete_frames, track_ids
 from pipeline.sources.opening import open_source
 from pipeline.structures.detections import Detections
 from pipeline.structures.tracks import Tracks, TrackState
@@ -46,8 +46,8 @@ def original(tmp_path_factory, clip, nano_weights):
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(zarr_store, "CHUNK_FRAMES", 4)
-    columns = {name: column._replace(step=5) for name, column in zarr_store.DETECTIONS.items()}
-    monkeypatch.setattr(zarr_store, "DETECTIONS", columns)
+    columns = {name: column._replace(chunk_rows=5) for name, column in zarr_store.DETECTION_ARRAYS.items()}
+    monkeypatch.setattr(zarr_store, "DETECTION_ARRAYS", columns)
     monkeypatch.setattr(zarr_store, "CHUNK_ROWS", 6)
 
 
@@ -87,7 +87,7 @@ def test_large_frames_make_short_chunks(tmp_path):
 def test_a_run_without_frames_leaves_an_empty_store(tmp_path):
     write(tmp_path / "results.zarr", [])
     assert contents(tmp_path / "results.zarr") == {}
-    assert survey(tmp_path / "results.zarr") == 0
+    assert count_complete_frames(tmp_path / "results.zarr") == 0
 
 
 def test_detections_have_the_ids_of_their_tracks():
@@ -180,7 +180,7 @@ def test_without_being_asked_nothing_is_stored_and_no_map_is_made(process, clip,
 
 def test_many_streams_have_a_store_each(mote, process, clip, nano_weights, original, tmp_path):
     other = tmp_path / "other.mp4"
-    rendering.write(scene(frames=7, seed=3), other)
+    rendering.write_scene(scene(frames=7, seed=3), other)
     options = ("--weights", nano_weights, "--conf", 0.2, "--progress", "off", "--save-zarr")
     assert mote("--video", clip, "--video", other, "--output", tmp_path / "both", *options).code == 0
     for source, alone in ((clip, original), (other, process(other, output={"zarr": True}))):
@@ -231,7 +231,7 @@ def test_wherever_a_process_dies_what_is_published_is_whole_and_can_be_gone_on_w
 
         with at_every_moment(die), pytest.raises(Death):
             write(path, results)  # what is under way is not finished by the closing
-        kept = survey(path)
+        kept = count_complete_frames(path)
         assert kept == seen_by_reader(path) == moments[moment - 1]
         write(path, results, kept=kept)
         assert_holds(path, results)
