@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.config.schema import ComponentsConfig
-from pipeline.imaging.connected_components import Regions, regions
+from pipeline.imaging.connected_components import Regions, find_regions
 from pipeline.structures.detections import Detections, Segments
 
 
@@ -15,14 +15,14 @@ def extract_components(probability: np.ndarray, config: ComponentsConfig) -> Seg
     Best first; equal scores keep raster order. Boxes hold their pixels exactly: a single pixel in row r and
     column c has the box (c, r, c + 1, r + 1).
     """
-    found = regions(probability > config.threshold)
+    found = find_regions(probability > config.threshold)
     scores = _scores(found, probability, config)
     order = np.argsort(-scores, kind="stable")
     kept = order[found.areas[order] >= config.min_area][: config.max_count]
     number = np.zeros(len(found), np.int32)
     number[kept] = np.arange(1, len(kept) + 1)
     numbered = np.zeros(probability.shape, np.int32)
-    numbered[found.rows, found.columns] = number[found.members]
+    numbered[found.rows, found.columns] = number[found.labels]
     return Segments(numbered, Detections(_boxes(found)[kept], scores[kept], np.zeros(len(kept))))
 
 
@@ -38,9 +38,9 @@ def to_detections(segments: Segments, *, conf: float) -> Detections:
 def _scores(found: Regions, probability: np.ndarray, config: ComponentsConfig) -> np.ndarray:
     """(R,) of each group."""
     if config.score == "peak":
-        return found.highest(probability)
+        return found.maxima(probability)
     values = probability[found.rows, found.columns]
-    return np.bincount(found.members, weights=values, minlength=len(found)) / found.areas
+    return np.bincount(found.labels, weights=values, minlength=len(found)) / found.areas
 
 
 def _boxes(found: Regions) -> np.ndarray:
@@ -48,6 +48,6 @@ def _boxes(found: Regions) -> np.ndarray:
     low = np.full((len(found), 2), np.iinfo(np.int64).max)
     high = np.zeros((len(found), 2), np.int64)
     for axis, values in enumerate((found.columns, found.rows)):
-        np.minimum.at(low[:, axis], found.members, values)
-        np.maximum.at(high[:, axis], found.members, values + 1)
+        np.minimum.at(low[:, axis], found.labels, values)
+        np.maximum.at(high[:, axis], found.labels, values + 1)
     return np.concatenate([low, high], axis=1)

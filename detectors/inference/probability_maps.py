@@ -15,7 +15,7 @@ from detectors.networks import registry
 from detectors.networks.segmenters.base import Segmenter
 from detectors.weights import restore, zoo
 from pipeline.imaging.geometry import Geometry
-from pipeline.imaging.pixel_formats import with_channels
+from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.system.errors import UsageError, WeightsError
 
 MIRRORS: tuple[tuple[int, ...], ...] = ((-1,), (-2,), (-2, -1))
@@ -82,7 +82,7 @@ class ProbabilityMaps:
     def batch(self, images: Sequence[np.ndarray], *, bit_depth: int | None = None) -> np.ndarray:
         """The same for several images of one size and type at once: (B, H, W) float32 in [0, 1]."""
         full_scale = 2 ** (bit_depth or 8 * images[0].itemsize) - 1
-        grey = np.stack([with_channels(image, grey=True).astype(np.float32) for image in images])
+        grey = np.stack([convert_channels(image, grey=True).astype(np.float32) for image in images])
         pictures = torch.from_numpy(grey).to(self._device)[:, None] / full_scale
         geometry = self.geometry(images[0].shape[1::-1])
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):

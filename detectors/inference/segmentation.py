@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from detectors.backends.devices import threads
 from detectors.inference.components import extract_components, to_detections
 from detectors.inference.probability_maps import ProbabilityMaps
 from detectors.inference.score_maps import DETECTOR, of_pixels
 from pipeline.config.schema import ComponentsConfig
-from pipeline.imaging.intensity_scaling import network_pictures
+from pipeline.imaging.intensity_scaling import network_images
 from pipeline.structures.detections import ScoreMap, Segments
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections
@@ -36,7 +36,7 @@ class FrameSegmenter:
     def __call__(self, frames: Sequence[Frame]) -> list[tuple[Segments, ScoreMap | None]]:
         """What is marked in each of the frames of one source, and the map behind it, where asked for."""
         with threads(self._threads):
-            pictures, full_scale = network_pictures(frames)
+            pictures, full_scale = network_images(frames)
             found = self._maps.batch(pictures, bit_depth=full_scale.bit_length())
         maps = map(of_pixels, found) if self._keep else [None] * len(found)
         return list(zip((extract_components(one, self._config) for one in found), maps, strict=True))
@@ -53,7 +53,7 @@ class SegmentingDetector:
     def reset(self) -> None:
         """Start a new sequence."""
 
-    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[FrameDetections]:
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
         """The frames with a box and a mask for each group of the least score or more."""
         name = self._segmenter.name
         for frames in groups:

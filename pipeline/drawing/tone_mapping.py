@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipeline.imaging.intensity_scaling import Running
+from pipeline.imaging.intensity_scaling import RunningPercentiles
 from pipeline.structures.frame import Frame
 
 _SHADOWS, _LIGHTS = 0.5, 99.8
@@ -15,13 +15,13 @@ _SHADOWS, _LIGHTS = 0.5, 99.8
 class ToneMapper:
     """Show frames of more than 8 bits: robust percentiles become black and white, smoothed over time.
 
-    Eight-bit frames pass unchanged. The map is monotone within a frame and moves by the fraction `rate`
+    Eight-bit frames pass unchanged. The map is monotone within a frame and moves by the fraction `smoothing`
     towards each new frame's percentiles, so the picture does not flicker when something hot comes and goes;
     where the scene's range jumps clear of the old one it follows at once.
     """
 
-    def __init__(self, *, rate: float = 0.05):
-        self._limits = Running(_SHADOWS, _LIGHTS, rate=rate)
+    def __init__(self, *, smoothing: float = 0.05):
+        self._limits = RunningPercentiles(_SHADOWS, _LIGHTS, smoothing=smoothing)
 
     def reset(self) -> None:
         """Forget the scene."""

@@ -1,4 +1,4 @@
-"""Connected groups of pixels: areas, centroids, and their assignment to each other."""
+"""Connected components of binary masks, and their one-to-one assignment by the distance of centroids."""
 
 from __future__ import annotations
 
@@ -10,68 +10,72 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 Connectivity = Literal[4, 8]
-"""Pixels touch at sides alone (4), or at corners, too (8)."""
+"""Neighbours of a pixel: those that share a side (4), or a side or a corner (8)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The groups of a mask in raster order: by their topmost row, in it by their leftmost pixel."""
+    """The connected components of a mask, ordered by their first pixel in raster order."""
 
     rows: np.ndarray
-    """(P,) int64 rows of all pixels in groups, in raster order."""
+    """(P,) int64 rows of all foreground pixels, in raster order."""
     columns: np.ndarray
     """(P,) int64 columns of the same pixels."""
-    members: np.ndarray
-    """(P,) int64 group of each of these pixels, from 0."""
+    labels: np.ndarray
+    """(P,) int64 region of each of these pixels, from 0."""
     areas: np.ndarray
-    """(R,) int64 pixels of each group."""
+    """(R,) int64 number of pixels of each region."""
     centroids: np.ndarray
-    """(R, 2) float64 mean row and column of the group's pixels, whole numbers at centres of pixels."""
+    """(R, 2) float64 mean row and column of the region's pixels; whole numbers are centres of pixels."""
 
     def __len__(self) -> int:
         return len(self.areas)
 
-    def highest(self, values: np.ndarray) -> np.ndarray:
-        """(R,) highest of the (H, W) values, 0 or more, in each group."""
+    def maxima(self, values: np.ndarray) -> np.ndarray:
+        """Returns the maximum of non-negative `values` (H, W) over each region: (R,), of the same dtype."""
         best = np.zeros(len(self), dtype=values.dtype)
-        np.maximum.at(best, self.members, values[self.rows, self.columns])
+        np.maximum.at(best, self.labels, values[self.rows, self.columns])
         return best
 
 
-def regions(mask: np.ndarray, connectivity: Connectivity = 8) -> Regions:
-    """The connected groups of an (H, W) bool mask."""
-    labels, count = ndimage.label(mask, ndimage.generate_binary_structure(2, 2 if connectivity == 8 else 1))
+def find_regions(mask: np.ndarray, connectivity: Connectivity = 8) -> Regions:
+    """Returns the connected components of a mask (H, W) bool."""
+    label_map, count = ndimage.label(
+        mask, ndimage.generate_binary_structure(2, 2 if connectivity == 8 else 1)
+    )
     rows, columns = np.nonzero(mask)
-    members = labels[rows, columns].astype(np.int64) - 1
-    areas = np.bincount(members, minlength=count)
-    sums = [np.bincount(members, weights=axis, minlength=count) for axis in (rows, columns)]
-    return Regions(rows, columns, members, areas, np.stack(sums, axis=1) / areas[:, None])
+    labels = label_map[rows, columns].astype(np.int64) - 1
+    areas = np.bincount(labels, minlength=count)
+    sums = [np.bincount(labels, weights=axis, minlength=count) for axis in (rows, columns)]
+    return Regions(rows, columns, labels, areas, np.stack(sums, axis=1) / areas[:, None])
 
 
-def distances(targets: Regions, found: Regions) -> np.ndarray:
-    """(T, F) float64 pixels between the centroids of targets and of what was found."""
-    return np.linalg.norm(targets.centroids[:, None] - found.centroids[None], axis=2)
+def centroid_distances(targets: Regions, predictions: Regions) -> np.ndarray:
+    """Returns the pairwise distances in pixels between centroids: (T, P) float64."""
+    return np.linalg.norm(targets.centroids[:, None] - predictions.centroids[None], axis=2)
 
 
-def nearest_pairs(apart: np.ndarray, limit: float) -> np.ndarray:
-    """(n, 2) pairs target, found that are less than `limit` apart: as many as can be, then the closest.
+def nearest_pairs(distances: np.ndarray, limit: float) -> np.ndarray:
+    """Assigns predictions to targets: as many pairs as possible, then the smallest total distance.
 
-    Each target and each found group is in one pair at most, and their order does not matter.
+    Only pairs closer than `limit` are formed from the `distances` (T, P). Returns (N, 2) int64 indices of
+    target and prediction, each in at most one pair. The order of the regions does not affect the pairs.
     """
-    close = apart < limit
-    near = np.flatnonzero(close.any(axis=0))  # a poor map has thousands of groups, few of them near a target
-    cost = np.where(close, apart, limit * (1 + len(apart)))[:, near]
+    close = distances < limit
+    near = np.flatnonzero(close.any(axis=0))  # a poor map has thousands of regions, few of them near a target
+    cost = np.where(close, distances, limit * (1 + len(distances)))[:, near]
     pairs = np.stack(linear_sum_assignment(cost), axis=1)
     pairs[:, 1] = near[pairs[:, 1]]
     return pairs[close[pairs[:, 0], pairs[:, 1]]]
 
 
-def first_come_pairs(apart: np.ndarray, limit: float) -> np.ndarray:
-    """(n, 2) pairs target, found: each target in order takes the first group left within the `limit`.
+def first_come_pairs(distances: np.ndarray, limit: float) -> np.ndarray:
+    """Assigns to each target, in order, the first free prediction closer than `limit`.
 
-    As most published evaluations do it; which pairs come out depends on the order of the groups.
+    `distances` are (T, P). Returns (N, 2) int64 indices of target and prediction. Most published evaluations
+    of small-target segmentation match this way; the pairs depend on the order of the regions.
     """
-    close, pairs = apart < limit, []
+    close, pairs = distances < limit, []
     for target, row in enumerate(close):
         if row.any():
             first = int(row.argmax())

@@ -1,7 +1,7 @@
-"""From source pixels to network pixels and exactly back.
+"""Invertible mapping between source pixels and network pixels, for images and boxes.
 
-One object serves training, evaluation and live use. Both pixel planes have their origin at the outer corner
-of the top-left pixel, so a box maps by scale and offset alone, at sub-pixel accuracy.
+Training, evaluation and live runs use the same `Geometry`. Both pixel planes have their origin at the outer
+corner of the top-left pixel, so a box maps by scale and offset alone, with sub-pixel accuracy.
 """
 
 from __future__ import annotations
@@ -12,70 +12,74 @@ from typing import Literal
 import cv2
 import numpy as np
 
-MULTIPLE = 32
-"""Network inputs are multiples of this in both directions."""
-GREY = 128 / 255
-"""Letterbox border as a share of full scale; networks published for letterboxed input learned with it."""
+SIZE_MULTIPLE = 32
+"""Width and height of network inputs are multiples of this."""
+BORDER_GREY = 128 / 255
+"""Grey level of letterbox borders as a fraction of full scale, the one that published networks were trained
+with."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a source picture lies in the network's input. All sizes are (width, height)."""
+    """Placement of a source image in the network input. All sizes are (width, height) in pixels."""
 
     source: tuple[int, int]
-    """Size of the source picture."""
+    """Size of the source image."""
     network: tuple[int, int]
     """Size of the network input."""
     content: tuple[int, int]
-    """Size to which the source picture is resized."""
+    """Size to which the source image is resized."""
     offset: tuple[int, int] = (0, 0)
-    """Left and top of the content inside the network input."""
+    """Left and top margin of the content in the network input."""
     border: Literal["grey", "edge"] = "grey"
-    """What surrounds the content: 128 of 255, or the content's edge repeated."""
+    """Padding around the content: grey 128 of 255, or the replicated edge of the content."""
 
     @classmethod
     def stretch(cls, source: tuple[int, int], network: tuple[int, int]) -> Geometry:
-        """Fill the network input, changing the aspect."""
+        """Resizes to the whole network input; the aspect ratio changes."""
         return cls(source, network, network)
 
     @classmethod
     def letterbox(cls, source: tuple[int, int], network: tuple[int, int]) -> Geometry:
-        """Keep the aspect, centre on grey; the content's size is truncated to whole pixels."""
+        """Resizes with the aspect ratio kept, centred on grey; the content size is truncated to integers."""
         scale = min(network[0] / source[0], network[1] / source[1])
-        content = tuple(max(1, int(side * scale)) for side in source)
-        offset = tuple((whole - part) // 2 for whole, part in zip(network, content, strict=True))
-        return cls(source, network, content, offset)
+        width, height = (max(1, int(side * scale)) for side in source)
+        return cls(source, network, (width, height), ((network[0] - width) // 2, (network[1] - height) // 2))
 
     @classmethod
-    def native(cls, source: tuple[int, int], *, scale: float = 1.0, multiple: int = MULTIPLE) -> Geometry:
-        """Keep every pixel as it is, or `scale` for each; repeat right and bottom edge up to a multiple."""
-        content = tuple(max(1, round(side * scale)) for side in source)
-        network = tuple(-(-side // multiple) * multiple for side in content)
-        return cls(source, network, content, border="edge")
+    def native(
+        cls, source: tuple[int, int], *, scale: float = 1.0, multiple: int = SIZE_MULTIPLE
+    ) -> Geometry:
+        """Resizes by `scale` alone, and pads right and bottom to multiples of `multiple` by the edge."""
+        width, height = (max(1, round(side * scale)) for side in source)
+        network = -(-width // multiple) * multiple, -(-height // multiple) * multiple
+        return cls(source, network, (width, height), border="edge")
 
     @property
     def scale(self) -> np.ndarray:
-        """(2,) float64 network pixels per source pixel along x and y."""
+        """Network pixels per source pixel along x and y: (2,) float64."""
         return np.array(self.content) / np.array(self.source)
 
     def to_network(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) x1 y1 x2 y2 in source pixels → the same boxes in network pixels."""
+        """Maps boxes (N, 4) x1 y1 x2 y2 from source pixels to network pixels."""
         return boxes * np.tile(self.scale, 2) + np.tile(self.offset, 2)
 
     def to_source(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) x1 y1 x2 y2 in network pixels → the same boxes in source pixels."""
+        """Maps boxes (N, 4) x1 y1 x2 y2 from network pixels to source pixels."""
         return (boxes - np.tile(self.offset, 2)) / np.tile(self.scale, 2)
 
     def apply(self, image: np.ndarray, *, full_scale: int = 255) -> np.ndarray:
-        """(h, w) or (h, w, 3) source picture → (H, W) or (H, W, 3) network picture on the same scale.
+        """Resizes and pads a source image (h, w) or (h, w, 3) to (H, W) or (H, W, 3).
 
-        uint8 stays uint8; uint16 stays as it is where nothing is resized, else becomes float32 without
-        rounding. Raises ValueError for a picture of another size.
+        Grey levels keep their scale, of which `full_scale` is the maximum. uint8 stays uint8. uint16 stays
+        uint16 if the size does not change, and otherwise becomes float32 without rounding.
+
+        Raises ValueError if the image does not have the size `source`.
         """
         if image.shape[1::-1] != self.source:
-            raise ValueError(f"picture is {image.shape[1]}x{image.shape[0]}, expected {self.source}")
+            raise ValueError(f"image is {image.shape[1]}x{image.shape[0]}, expected {self.source}")
         if self.content != self.source:
-            image = resize(image, self.content)
+            image = resize_image(image, self.content)
         if self.content == self.network:
             return image
         left, top = self.offset
@@ -83,14 +87,14 @@ class Geometry:
         margins = [(top, bottom), (left, right), (0, 0)][: image.ndim]
         if self.border == "edge":
             return np.pad(image, margins, mode="edge")
-        return np.pad(image, margins, constant_values=round(GREY * full_scale))
+        return np.pad(image, margins, constant_values=round(BORDER_GREY * full_scale))
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic with antialiasing when shrinking, to (width, height).
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image (h, w) or (h, w, 3) to `size` (width, height): bicubic, antialiased when shrinking.
 
-    uint8 gives uint8, equal to what Pillow gives (the published networks were trained on that); uint16 gives
-    float32, not rounded, clipped to the input's range.
+    uint8 gives uint8, equal to Pillow's result, with which the published networks were trained. uint16 gives
+    float32, not rounded, clipped to the range of the input.
     """
     from PIL import Image
 
@@ -105,12 +109,15 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return result[..., 0] if image.ndim == 2 else result
 
 
-def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture (h, w) or (h, w, 3) as one of `size` (width, height), its aspect kept, its edges spread."""
+def fit_to_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image (h, w) or (h, w, 3) to `size` (width, height).
+
+    The aspect ratio is kept, the content is centred, and its edges are replicated into the margins.
+    """
     (width, height), (rows, columns) = size, image.shape[:2]
     scale = min(width / columns, height / rows)
-    inner = max(1, round(columns * scale)), max(1, round(rows * scale))
-    scaled = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    right, bottom = width - inner[0] - left, height - inner[1] - top
-    return cv2.copyMakeBorder(scaled, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    content = max(1, round(columns * scale)), max(1, round(rows * scale))
+    resized = cv2.resize(image, content, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    left, top = (width - content[0]) // 2, (height - content[1]) // 2
+    right, bottom = width - content[0] - left, height - content[1] - top
+    return cv2.copyMakeBorder(resized, top, bottom, left, right, cv2.BORDER_REPLICATE)

@@ -1,4 +1,4 @@
-"""pipeline.imaging.image_files."""
+"""Image files: supported formats, size limits, and reading at full bit depth."""
 
 from __future__ import annotations
 
@@ -8,55 +8,58 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.imaging.image_headers import picture_size
+from pipeline.imaging.image_headers import claimed_size
 from pipeline.system.errors import SourceError
 
 MAX_PIXELS = 100_000_000
-"""Of one frame; what claims more is refused before memory is taken for it."""
+"""Pixels per frame; a file that claims more is refused before memory is allocated for it."""
 
-MAX_FILE = 1 << 30  # bytes of one picture
+MAX_FILE_BYTES = 1 << 30
+"""Size of an image file."""
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 
-ENDINGS = ("", "_pixels0", "_mask")
-"""What may follow the picture's name in that of its mask."""
+MASK_ENDINGS = ("", "_pixels0", "_mask")
+"""Endings that the name of a mask may add to the name of its image."""
 
 
 def check_size(name: str, width: int, height: int) -> None:
-    """Raise SourceError for frames too large to be meant, or without a pixel."""
+    """Raises SourceError if a frame has no pixels or more than `MAX_PIXELS`."""
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         limit = f"1 pixel to {MAX_PIXELS // 10**6} megapixels"
         raise SourceError(f"{name}: frames of {width}x{height} are refused; {limit} are allowed")
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Image file as (H, W) grey or (H, W, 3) R, G, B; uint8 or uint16 as stored, turned as EXIF data asks.
+    """Reads an image file as (H, W) grey or (H, W, 3) RGB, uint8 or uint16 as stored.
 
-    Alpha is dropped, palettes are looked up. Raises SourceError for a file that cannot be read, and for one
-    that is too large, or says that its picture is.
+    The EXIF orientation is applied, alpha is dropped, palettes are resolved.
+
+    Raises SourceError if the file cannot be read or decoded, if its pixels are not 8- or 16-bit integers, or
+    if the file or the image size that its header claims is too large.
     """
     try:
-        if (size := path.stat().st_size) > MAX_FILE:
-            raise SourceError(f"{path} has {size} bytes; a picture of up to {MAX_FILE} is read")
-        coded = path.read_bytes()
-        claimed = picture_size(coded)
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise SourceError(f"{path} has {size} bytes; images of up to {MAX_FILE_BYTES} are read")
+        encoded = path.read_bytes()
+        claimed = claimed_size(encoded)
         if claimed is not None:
             check_size(str(path), *claimed)
-        image = None if claimed is None else _decoded(coded)
+        image = None if claimed is None else _decode(encoded)
     except (OSError, cv2.error) as error:
         raise SourceError(f"{path} cannot be read: {_one_line(error)}") from error
     if image is None:
         raise SourceError(f"{path} cannot be decoded: it is damaged or no image")
     if image.dtype not in (np.uint8, np.uint16):
         raise SourceError(f"{path} holds {image.dtype} pixels; only 8 and 16 bit integers are supported")
-    return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])
+    return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])  # BGR to RGB
 
 
-def _decoded(coded: bytes) -> np.ndarray | None:
-    """What OpenCV makes of a file, without its own lines on damage: the error that follows is one line."""
+def _decode(encoded: bytes) -> np.ndarray | None:
+    """Decodes by OpenCV with its log silenced, so that damage is reported by one error of one line."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        return cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     finally:
         cv2.utils.logging.setLogLevel(level)
 
@@ -66,7 +69,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def natural_order(path: Path) -> tuple:
-    """Sort key by which numbers in names count as numbers: 2.png before 10.png."""
+def natural_order(path: Path) -> tuple[list[int | str], str]:
+    """Sort key that compares digits in names as numbers: 2.png before 10.png."""
     parts = re.split(r"(\d+)", str(path))
     return [int(part) if part.isdecimal() else part.casefold() for part in parts], str(path)

@@ -1,4 +1,4 @@
-"""The size that a coded picture claims, read before it is decoded, and the pages of TIFF files."""
+"""Image sizes from file headers, read without decoding, and the pages of TIFF files."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ from typing import BinaryIO, NamedTuple
 
 _PNG, _BMP, _JPEG, _TIFF = b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8", (b"II", b"MM")
 _MAX_PAGES = 10_000_000
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of JPEG: start of frame, but its tables
-_DAMAGED = (struct.error, ValueError, OverflowError)  # the latter for places beyond what a file can have
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG start of frame; the others: tables
+_DAMAGED = (struct.error, ValueError, OverflowError)  # OverflowError: offsets beyond any possible file
 _SUBFILE, _WIDTH, _HEIGHT = 254, 256, 257
 _VALUES = {3: "H", 4: "I", 13: "I", 16: "Q"}  # types of TIFF fields that can hold a size
 
 
 class Page(NamedTuple):
-    """A picture of a TIFF file."""
+    """A page of a TIFF file at full resolution."""
 
     number: int
-    """Its place in the file, from 0; smaller copies of other pages are counted and not listed."""
+    """Position in the file, from 0. Reduced-resolution copies are counted but not listed."""
     width: int
     height: int
 
 
-def picture_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that a coded PNG, BMP, JPEG or TIFF picture claims; None for anything else."""
+def claimed_size(encoded: bytes) -> tuple[int, int] | None:
+    """Returns the (width, height) that the header of a PNG, BMP, JPEG or TIFF file claims.
+
+    None if the data are damaged or of another format.
+    """
     try:
-        if data.startswith(_PNG):
-            return struct.unpack_from(">II", data, 16)
-        if data.startswith(_BMP):
-            old = struct.unpack_from("<I", data, 14)[0] == 12
-            width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
-            return abs(width), abs(height)  # negative where the rows run from top to bottom
-        if data.startswith(_JPEG):
-            return _jpeg_size(data)
-        if data.startswith(_TIFF):
-            page = next(_pages(io.BytesIO(data)), None)
+        if encoded.startswith(_PNG):
+            width, height = struct.unpack_from(">II", encoded, 16)
+            return width, height
+        if encoded.startswith(_BMP):
+            old = struct.unpack_from("<I", encoded, 14)[0] == 12
+            width, height = struct.unpack_from("<HH" if old else "<ii", encoded, 18)
+            return abs(width), abs(height)  # a negative height means rows from top to bottom
+        if encoded.startswith(_JPEG):
+            return _jpeg_size(encoded)
+        if encoded.startswith(_TIFF):
+            page = next(_pages(io.BytesIO(encoded)), None)
             return (page.width, page.height) if page else None
     except _DAMAGED:
         return None
@@ -44,24 +48,24 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
 
 
 def tiff_pages(file: BinaryIO) -> list[Page]:
-    """The pages of a TIFF file at full resolution; none where it is damaged or something else."""
+    """Returns the pages of a TIFF file at full resolution; none if it is damaged or of another format."""
     try:
         return list(_pages(file))
     except _DAMAGED:
         return []
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    place = 2
-    while data[place : place + 1] == b"\xff":
-        marker, length = struct.unpack_from(">BH", data, place + 1)
+def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    position = 2
+    while encoded[position : position + 1] == b"\xff":
+        marker, length = struct.unpack_from(">BH", encoded, position + 1)
         if marker == 0xFF:  # padding
-            place += 1
+            position += 1
             continue
         if marker in _FRAME_MARKERS:
-            height, width = struct.unpack_from(">HH", data, place + 5)
+            height, width = struct.unpack_from(">HH", encoded, position + 5)
             return width, height
-        place += 2 + length
+        position += 2 + length
     return None
 
 
@@ -72,13 +76,13 @@ def _pages(file: BinaryIO) -> Iterator[Page]:
         file.seek(8)
     count_format, entry_format, offset_format = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     (offset,) = _read(file, order + offset_format)
-    seen = set()
-    while offset and offset not in seen and len(seen) < _MAX_PAGES:  # a chain may bite its own tail
+    seen: set[int] = set()
+    while offset and offset not in seen and len(seen) < _MAX_PAGES:  # the chain of pages may be cyclic
         number = len(seen)
         seen.add(offset)
         file.seek(offset)
         (count,) = _read(file, order + count_format)
-        fields = {}
+        fields: dict[int, int] = {}
         for _ in range(min(count, 0xFFFF)):
             tag, kind, _, value = _read(file, order + entry_format)
             if kind in _VALUES and tag in (_SUBFILE, _WIDTH, _HEIGHT):

@@ -1,14 +1,14 @@
-"""Which grey levels the networks take for 0 and 1: declared once, the same in training and in use.
+"""Intensity scaling: which grey levels become 0 and 1 in the network input, in training and in use.
 
-A scaling looks at the frames of one sequence in order and gives the levels of each; what it needs of them it
-remembers. Scaled pictures are 16-bit, so that frames kept for training and frames just decoded are the same
-numbers. Pictures that are drawn are none of its business: see `pipeline.drawing.tone_mapping`.
+A scaling is called with the frames of one sequence in order and returns the levels of each; it may keep state
+from frame to frame. Scaled images are 16-bit, so that frames stored for training equal frames just decoded.
+Images for display are scaled by `pipeline.drawing.tone_mapping` instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -16,85 +16,99 @@ import numpy as np
 from pipeline.structures.frame import Frame
 
 FULL_SCALE = 65535
-"""Of scaled pictures."""
+"""Maximum of scaled images."""
 SCALINGS = ("full-range", "fixed", "percentile", "running")
-SHADOWS, LIGHTS = 0.1, 99.9
-"""Percentiles unless others are given: a target of a few pixels may lie above, with nothing beside it."""
+LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
+"""Default percentiles. A target of a few pixels may lie above the high one, and nothing else beside it."""
 MIN_SPAN = 32
-"""Grey levels between 0 and 1 at least, or the noise of an empty sky would fill the scale."""
-SAMPLES = 20_000
-"""Pixels that percentiles are taken from: enough for a hundredth of the range, cheap at any size."""
-RATE = 0.05
-"""Share by which running levels move towards those of a new frame."""
+"""Minimum number of grey levels from 0 to 1; otherwise the noise of an empty sky would fill the scale."""
+SAMPLED_PIXELS = 20_000
+"""Pixels from which percentiles are computed: exact to a hundredth of the range, cheap at any image size."""
+SMOOTHING = 0.05
+"""Weight of a new frame in the running levels."""
 
 
 class Scaling(Protocol):
-    """Gives the levels of frames, one after the other."""
+    """Computes the levels of frames of one sequence, in order."""
 
     def __call__(self, image: np.ndarray) -> tuple[float, float] | None:
-        """Levels of 0 and 1 for the next frame, (H, W) or (H, W, 3); None: 0 and its full scale."""
+        """Returns the levels that become 0 and 1 in the next frame, (H, W) or (H, W, 3).
+
+        None stands for 0 and the full scale of the frame.
+        """
 
 
 class FullRange:
-    """Nothing is scaled."""
+    """No scaling: each frame keeps its full scale."""
 
     def __call__(self, image: np.ndarray) -> None:
-        """Any frame keeps its own full scale."""
+        """Returns None for any frame."""
 
 
-class Fixed:
+class FixedLevels:
     """The same levels for every frame."""
 
     def __init__(self, low: float, high: float):
         self._levels = low, high
 
     def __call__(self, image: np.ndarray) -> tuple[float, float]:
-        """The declared levels."""
+        """Returns the levels given to the constructor."""
         return self._levels
 
 
 class Percentiles:
-    """Two percentiles of each frame by itself."""
+    """Two percentiles of each frame."""
 
-    def __init__(self, low: float = SHADOWS, high: float = LIGHTS):
-        self._shares = low, high
+    def __init__(self, low: float = LOW_PERCENTILE, high: float = HIGH_PERCENTILE):
+        self._percentiles = low, high
 
     def __call__(self, image: np.ndarray) -> tuple[float, float]:
-        """The levels of these percentiles, spread about their middle where they are close to each other."""
-        step = max(1, int((image.shape[0] * image.shape[1] / SAMPLES) ** 0.5))
-        low, high = np.percentile(image[::step, ::step], self._shares).tolist()
+        """Returns the percentiles of (H, W) or (H, W, 3), moved apart about their mean up to `MIN_SPAN`."""
+        step = max(1, int((image.shape[0] * image.shape[1] / SAMPLED_PIXELS) ** 0.5))
+        low, high = np.percentile(image[::step, ::step], self._percentiles).tolist()
         lacking = max(0.0, MIN_SPAN - (high - low)) / 2
         return low - lacking, high + lacking
 
 
-class Running:
-    """The percentiles of each frame, smoothed over time, so that what comes and goes shifts no scale.
+class RunningPercentiles:
+    """Percentiles smoothed over time, so that objects that enter or leave do not shift the scale.
 
-    Where the scene's range jumps clear of the old one the levels follow at once.
+    If the range of a frame does not overlap the running one, the levels are reset to those of the frame.
     """
 
-    def __init__(self, low: float = SHADOWS, high: float = LIGHTS, *, rate: float = RATE):
-        if not 0 < rate <= 1:
-            raise ValueError(f"{rate = }, expected above 0 and at most 1")
-        self._seen, self._rate = Percentiles(low, high), rate
+    def __init__(
+        self,
+        low: float = LOW_PERCENTILE,
+        high: float = HIGH_PERCENTILE,
+        *,
+        smoothing: float = SMOOTHING,
+    ):
+        """Raises ValueError if `smoothing`, the weight of a new frame, is not in (0, 1]."""
+        if not 0 < smoothing <= 1:
+            raise ValueError(f"{smoothing = }, expected above 0 and at most 1")
+        self._percentiles, self._smoothing = Percentiles(low, high), smoothing
         self._levels: tuple[float, float] | None = None
 
     def reset(self) -> None:
-        """Forget the scene."""
+        """Starts a new sequence."""
         self._levels = None
 
     def __call__(self, image: np.ndarray) -> tuple[float, float]:
-        """The levels after this frame; those of the first frame are its own percentiles."""
-        seen, old = self._seen(image), self._levels
-        if old is None or seen[1] < old[0] or seen[0] > old[1]:
-            self._levels = seen
-        else:
-            self._levels = tuple(was + self._rate * (now - was) for was, now in zip(old, seen, strict=True))
+        """Returns the levels after this frame; those of the first frame are its own percentiles."""
+        (low, high), old = self._percentiles(image), self._levels
+        if old is not None and high >= old[0] and low <= old[1]:
+            low, high = (
+                was + self._smoothing * (now - was) for was, now in zip(old, (low, high), strict=True)
+            )
+        self._levels = low, high
         return self._levels
 
 
 def parse_scaling(text: str) -> Scaling:
-    """'fixed 1000 5000' → a new scaling for one sequence. Raises ValueError for what is none."""
+    """Returns a new scaling for one sequence from its description, such as "fixed 1000 5000".
+
+    Raises ValueError if the name is unknown or its numbers do not fit.
+    """
     name, *words = text.split() or [""]
     expected = "expected full-range, fixed LO HI, percentile [LO HI] or running [LO HI]"
     try:
@@ -108,22 +122,31 @@ def parse_scaling(text: str) -> Scaling:
         raise ValueError(f"scaling = '{text}', expected LO to be less than HI")
     if name in ("percentile", "running") and numbers and not (numbers[0] >= 0 and numbers[1] <= 100):
         raise ValueError(f"scaling = '{text}', expected percentiles from 0 to 100")
-    kinds = {"full-range": FullRange, "fixed": Fixed, "percentile": Percentiles, "running": Running}
+    kinds: dict[str, Callable[..., Scaling]] = {
+        "full-range": FullRange,
+        "fixed": FixedLevels,
+        "percentile": Percentiles,
+        "running": RunningPercentiles,
+    }
     return kinds[name](*numbers)
 
 
-def network_pictures(frames: Sequence[Frame]) -> tuple[list[np.ndarray], int]:
-    """The frames of one source as networks read them, uint8 or uint16, and their full scale.
+def network_images(frames: Sequence[Frame]) -> tuple[list[np.ndarray], int]:
+    """Returns the images of frames of one source as networks read them, and their full scale.
 
-    Frames without levels are themselves, sample for sample.
+    Images are (H, W) or (H, W, 3), uint8 or uint16; those of frames without levels are unchanged.
     """
     if frames[0].levels is None:
         return [frame.image for frame in frames], 2 ** frames[0].bit_depth - 1
-    return [scaled(frame.image, frame.levels) for frame in frames], FULL_SCALE
+    images = []
+    for frame in frames:
+        assert frame.levels is not None  # one scaling applies to all frames of a source
+        images.append(apply_levels(frame.image, frame.levels))
+    return images, FULL_SCALE
 
 
-def scaled(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
-    """The picture with `levels` at 0 and at `FULL_SCALE`, what lies beyond them cut off; uint16."""
+def apply_levels(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """Maps `levels` of an image (H, W) or (H, W, 3) to 0 and `FULL_SCALE`, clipped; returns uint16."""
     low, high = levels
     values = (image.astype(np.float32) - np.float32(low)) * np.float32(FULL_SCALE / (high - low))
     return np.rint(values).clip(0, FULL_SCALE).astype(np.uint16)

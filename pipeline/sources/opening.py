@@ -1,14 +1,21 @@
-"""The door: `open_source` looks at a location and gives its frames, whatever it is.
+"""Opens a source by its location. The first kind in this list that matches the location reads it:
 
-All that can be known to be wrong raises SourceError while opening, before any output; what goes wrong later
-ends the frames with `SourceLost` after the last good one.
+- an address such as rtsp://camera/1: `pipeline.sources.streams`, with FFmpeg
+- "-", standard input: `pipeline.sources.raw` if `source.format` is raw, otherwise `pipeline.sources.streams`
+- a folder that ends in .zarr: `pipeline.sources.zarr_array`
+- a file, if `source.format` is raw: `pipeline.sources.raw`
+- a folder of images: `pipeline.sources.images`
+- an image file, each page of a TIFF file being a frame: `pipeline.sources.images`
+- any other file: `pipeline.sources.video`, with FFmpeg
+- a pattern of image files such as clip/*.png: `pipeline.sources.images`
+- the number of a camera: `pipeline.sources.streams`, with Video4Linux
 """
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,27 +24,34 @@ from pipeline.config.schema import SourceConfig
 from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 from pipeline.sources import raw, streams, video, zarr_array
 from pipeline.sources.images import ImageReader
-from pipeline.sources.reader import Reader, Request
+from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.sources.source import Source
 from pipeline.system.errors import SourceError, UsageError
 from pipeline.system.redaction import redact
 
+_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://")
+
 
 def open_source(
-    location: str | Path, config: SourceConfig | None = None, *, any_size: bool = False, **changes: Any
+    location: str | Path, config: SourceConfig | None = None, *, allow_resize: bool = False, **changes: Any
 ) -> Source:
-    """Open whatever gives frames: see the table at the end of this module.
+    """Opens any kind of source that this module lists.
 
-    `changes` are fields of `config` with other values, such as `start=100`; None leaves one as it is. Frames
-    from index `start` on are given, at most `max_frames`; they keep their index and presentation time in the
-    source. Images come in natural order (2.png before 10.png), `rate` of them per second; videos know their
-    own times. Grey video and images, also when stored as colour, give (H, W), others (H, W, 3); see
-    `pipeline.imaging.pixel_formats` for how this is settled. Rotation that the file asks for is applied.
-    Where the size changes within a video the frames end with SourceLost; with `any_size` they go on in the
-    other size, unless corrections are asked for, which are of pixels of the first.
+    Frames from index `start` on are yielded, at most `max_frames`, with their index and presentation time in
+    the source. Images come in natural order (2.png before 10.png) at `rate` frames per second; videos have
+    presentation times. Grey video and images, also if stored as colour, give (H, W), others (H, W, 3); see
+    `pipeline.imaging.pixel_formats`. Rotation that the file declares is applied.
 
-    Raises SourceError for a location that is missing, of a kind that is not supported, or without a frame
-    that can be decoded; UsageError for values that the configuration refuses or that do not fit the frames.
+    Args:
+        location: path, pattern, address, camera number or "-".
+        config: the frames to read and the properties to assume; None for the defaults.
+        allow_resize: continue with frames of another size if the size changes within a video; otherwise, and
+            if pixels are corrected, such a change raises SourceLost.
+        changes: fields of `config` to replace, such as `start=100`; None leaves a field unchanged.
+
+    Raises SourceError if the location does not exist, is of no supported kind, or has no frame that can be
+    decoded, and UsageError if values of the configuration are invalid or do not fit the frames. Iteration
+    raises SourceLost, after the last good frame, if the source ends early.
     """
     try:
         given = {key: value for key, value in changes.items() if value is not None}
@@ -45,23 +59,46 @@ def open_source(
     except ValueError as error:
         raise UsageError(f"source: {error}") from error
     location = str(location)
-    any_size = any_size and not (config.offset or config.bad_pixels)
-    request = Request(redact(location), config, any_size)
+    allow_resize = allow_resize and not (config.offset or config.bad_pixels)
+    request = ReadRequest(redact(location), config, allow_resize)
     kind = next((kind for kind in _KINDS if kind.matches(location, config)), None)
     if kind is None:
         raise SourceError(f"{request.name}: no such file or folder")
     return Source(kind.open(location, request), config)
 
 
-def _open_folder(location: str, request: Request) -> ImageReader:
+class _Kind(NamedTuple):
+    """A kind of source."""
+
+    matches: Callable[[str, SourceConfig], bool]
+    """Returns whether a location is of this kind."""
+    open: Callable[[str, ReadRequest], Reader]
+    """Returns the reader of a location."""
+
+
+def _is_image(location: str) -> bool:
+    path = Path(location)
+    # names with a leading dot are metadata that file systems store beside images
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _is_raw(location: str, config: SourceConfig) -> bool:
+    return config.format == "raw" and Path(location).is_file()
+
+
+def _open_input(_: str, request: ReadRequest) -> Reader:
+    return raw.open_input(request) if request.config.format == "raw" else streams.open_input(request)
+
+
+def _open_folder(location: str, request: ReadRequest) -> ImageReader:
     return _open_images(Path(location).iterdir(), request)
 
 
-def _open_pattern(location: str, request: Request) -> ImageReader:
+def _open_pattern(location: str, request: ReadRequest) -> ImageReader:
     return _open_images((Path(path) for path in glob.glob(location, recursive=True)), request)
 
 
-def _open_images(paths: Iterator[Path], request: Request) -> ImageReader:
+def _open_images(paths: Iterable[Path], request: ReadRequest) -> ImageReader:
     try:
         images = sorted((path for path in paths if _is_image(str(path))), key=natural_order)
     except OSError as error:
@@ -71,61 +108,24 @@ def _open_images(paths: Iterator[Path], request: Request) -> ImageReader:
     return ImageReader(images, request)
 
 
-def _open_image(location: str, request: Request) -> ImageReader:
-    return ImageReader([Path(location)], request)
-
-
-def _is_image(location: str) -> bool:
-    path = Path(location)
-    # names with a leading dot are what file systems leave beside the pictures
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-class _Kind(NamedTuple):
-    """A kind of source."""
-
-    matches: Callable[[str, SourceConfig], Any]
-    """Whether a location is of this kind."""
-    open: Callable[[str, Request], Reader]
-    """Makes the reader."""
-
-
-def _by_place(matches: Callable[[str], Any]) -> Callable[[str, SourceConfig], Any]:
-    return lambda location, config: matches(location)
-
-
-def _is_raw(location: str, config: SourceConfig) -> bool:
-    return config.format == "raw" and Path(location).is_file()
-
-
-def _open_input(location: str, request: Request) -> Reader:
-    return (raw if request.config.format == "raw" else streams).open_input(request)
-
-
-# What is read, and by what; the first row that matches decides.
+# In the order of the list at the top of this module.
 _KINDS = (
-    # an address, such as rtsp://camera/1
-    _Kind(_by_place(re.compile(r"[a-zA-Z][\w+.-]*://").match), streams.open_address),
-    # standard input
-    _Kind(_by_place(lambda location: location == "-"), _open_input),
-    # a zarr store
+    _Kind(lambda location, _: _ADDRESS.match(location) is not None, streams.open_address),
+    _Kind(lambda location, _: location == "-", _open_input),
     _Kind(
-        _by_place(lambda location: location.rstrip("/").endswith(".zarr")),
+        lambda location, _: location.rstrip("/").endswith(".zarr"),
         lambda location, request: zarr_array.ZarrReader(Path(location), request),
     ),
-    # a file of raw frames
     _Kind(_is_raw, lambda location, request: raw.open_file(Path(location), request)),
-    # a folder of images
-    _Kind(_by_place(lambda location: Path(location).is_dir()), _open_folder),
-    # an image
-    _Kind(_by_place(_is_image), _open_image),
-    # a video file
+    _Kind(lambda location, _: Path(location).is_dir(), _open_folder),
     _Kind(
-        _by_place(lambda location: Path(location).exists()),
+        lambda location, _: _is_image(location),
+        lambda location, request: ImageReader([Path(location)], request),
+    ),
+    _Kind(
+        lambda location, _: Path(location).exists(),
         lambda location, request: video.open_file(Path(location), request),
     ),
-    # a pattern of images
-    _Kind(_by_place(glob.has_magic), _open_pattern),
-    # the number of a camera
-    _Kind(_by_place(str.isdecimal), streams.open_camera),
+    _Kind(lambda location, _: glob.has_magic(location), _open_pattern),
+    _Kind(lambda location, _: location.isdecimal(), streams.open_camera),
 )

@@ -1,9 +1,9 @@
-"""What is asked of a reader, what every reader offers, and the sizes that none of them accepts."""
+"""The interface of all readers, and the request that they are constructed with."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -13,85 +13,92 @@ from pipeline.system.errors import SourceError
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of a source."""
+class ReadRequest:
+    """Which frames to read from a source, and how to interpret them."""
 
     name: str
     """The location without credentials, for messages and records."""
     config: SourceConfig = field(default_factory=SourceConfig)
-    """What is to be read of it, and what is declared about it."""
-    any_size: bool = False
-    """Whether pictures whose size changes within a video are given as they are; else they end the frames."""
+    """The frames to read, and the properties that the source itself does not declare."""
+    allow_resize: bool = False
+    """True if the frame size of a video may change; otherwise a change ends the frames."""
 
     @property
     def start(self) -> int:
-        """Index of the first frame to give."""
+        """Index of the first frame to read."""
         return self.config.start
 
     @property
     def max_frames(self) -> int | None:
-        """Number of frames to give at most."""
+        """Maximum number of frames to read; None for all."""
         return self.config.max_frames or None
 
     @property
     def rate(self) -> Fraction:
-        """Frames per second of sources that do not know their own."""
+        """Frames per second of sources without presentation times."""
         return Fraction(self.config.rate).limit_denominator(100_000)
 
-    def count(self, announced: int | None) -> int | None:
-        """Number of frames that will be given out of the `announced`; SourceError if `start` leaves none."""
-        if announced is None:
-            return None
-        if self.start >= announced:
-            raise self.nothing_left(announced)
-        left = announced - self.start
+    def frame_count(self, total: int) -> int:
+        """Returns the number of frames to read from a source that has `total`.
+
+        Raises SourceError if the source has none from `start` on.
+        """
+        if self.start >= total:
+            raise self.start_beyond_end(total)
+        left = total - self.start
         return left if self.max_frames is None else min(left, self.max_frames)
 
-    def depth(self, stored: int) -> int:
-        """Significant bits of samples stored in `stored` bits; SourceError if more are declared."""
+    def bit_depth(self, stored_bits: int) -> int:
+        """Returns the significant bits of samples that are stored in `stored_bits`.
+
+        Raises SourceError if the configuration declares more.
+        """
         declared = self.config.bits
-        if declared > stored:
-            raise SourceError(f"{self.name} holds {stored}-bit samples, source.bits = {declared} do not fit")
-        return declared or stored
+        if declared > stored_bits:
+            raise SourceError(
+                f"{self.name} holds {stored_bits}-bit samples, source.bits = {declared} do not fit"
+            )
+        return declared or stored_bits
 
     def info(
-        self, *, width: int, height: int, announced: int | None, stored: int, channels: int = 1
+        self, *, width: int, height: int, total: int | None, stored_bits: int, channels: int = 1
     ) -> SourceInfo:
-        """What is known of `announced` frames, in samples of `stored` bits, that have no rate of their own.
+        """Returns the description of a source without presentation times.
 
-        Raises SourceError as `count` and `depth` do.
+        `total` is its number of frames, None if unknown. Raises SourceError as `frame_count` and `bit_depth`
+        do.
         """
         return SourceInfo(
             name=self.name,
             width=width,
             height=height,
             rate=self.rate,
-            frame_count=self.count(announced),
-            bit_depth=self.depth(stored),
+            frame_count=None if total is None else self.frame_count(total),
+            bit_depth=self.bit_depth(stored_bits),
             channels=channels,
         )
 
-    def nothing_left(self, count: int) -> SourceError:
-        """The error for a `start` beyond the last of `count` frames."""
-        return SourceError(f"{self.name} has {count} frames, none from index {self.start} on; start earlier")
+    def start_beyond_end(self, total: int) -> SourceError:
+        """Returns the error for a `start` beyond the last of `total` frames."""
+        return SourceError(f"{self.name} has {total} frames, none from index {self.start} on; start earlier")
 
 
 class Reader(ABC):
-    """The frames of one source, whatever it is."""
+    """Reads the frames of one source."""
 
     info: SourceInfo
-    """Known before the first frame; `frame_count` is the number of frames this reader will give."""
+    """Known before the first frame; `frame_count` is the number of frames that will be read."""
     corrupt = 0
-    """Coded pictures so far that were damaged and skipped; their indices are left out."""
+    """Number of damaged frames skipped so far; their indices are left out."""
     derived_times = 0
-    """Frames so far without a presentation time, which was derived from the rate."""
+    """Number of frames so far without a presentation time, which was derived from the rate."""
 
     @abstractmethod
-    def frames(self) -> Iterator[Frame]:
-        """The frames, once; raises SourceLost where they end before their end."""
+    def frames(self) -> Generator[Frame]:
+        """Yields the frames; to be called once. Raises SourceLost if the source ends early."""
 
     def stop(self) -> None:  # noqa: B027 - most readers never wait for long
-        """Called from any thread: a wait for data that another thread is in shall end soon."""
+        """Asks a read in another thread to end soon. Thread-safe."""
 
-    def close(self) -> None:  # noqa: B027 - and some hold nothing open
-        """Close what is held open, while no frame is being read; later calls do nothing."""
+    def close(self) -> None:  # noqa: B027 - some readers hold nothing open
+        """Closes all files. Must not run during a read; further calls do nothing."""

@@ -1,32 +1,35 @@
-"""The pixels of one sequence, from a video or from picture files in order, as grey pictures one by one."""
+"""Grey images of a recorded sequence, from a video or from image files, for training and analysis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.imaging.pixel_formats import with_channels
+from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.sources.images import ImageReader
 from pipeline.sources.opening import open_source
-from pipeline.sources.reader import Request
+from pipeline.sources.reader import ReadRequest
 from pipeline.sources.source import Source
 from pipeline.system.errors import UsageError
 from pipeline.system.progress import Progress
 
 Location = Path | Sequence[Path]
-"""A video file, or the picture files of a sequence in order."""
+"""A video file, or the image files of a sequence in order."""
 
 
-def grey_pictures(location: Location, *, name: str, progress: Progress | None = None) -> Iterator[np.ndarray]:
-    """The (H, W) pictures of one sequence, all uint8 or all uint16, equal to what the pipeline reads.
+def grey_images(
+    location: Location, *, name: str, progress: Progress | None = None
+) -> Generator[np.ndarray, None, None]:
+    """Yields the images (H, W) of a sequence, all uint8 or all uint16, equal to those of a run.
 
-    Colour picture files become grey; `progress` advances by each picture. Raises SourceError for what cannot
-    be read to its end, UsageError for colour video and for depths other than 8 and 16 bits; both call the
-    sequence `name`.
+    Image files in colour become grey. `progress` advances by one per image.
+
+    Raises SourceError if the sequence cannot be read to its end, and UsageError for colour video and for bit
+    depths other than 8 and 16; both name the sequence `name`.
     """
-    with _opened(location, name) as source:
+    with _open(location, name) as source:
         info = source.info
         if isinstance(location, Path) and info.channels != 1:
             raise UsageError(f"{name}: training reads grey video, and this one has colours; convert it first")
@@ -34,14 +37,14 @@ def grey_pictures(location: Location, *, name: str, progress: Progress | None = 
             depth = f"{info.bit_depth}-bit"
             raise UsageError(f"{name}: training reads 8- and 16-bit grey, this is {depth}; convert it first")
         for frame in source:
-            yield with_channels(frame.image, grey=True)
+            yield convert_channels(frame.image, grey=True)
             if progress is not None:
                 progress.advance()
 
 
-def _opened(location: Location, name: str) -> Source:
+def _open(location: Location, name: str) -> Source:
     if isinstance(location, Path):
         return open_source(location)
     if not location:
-        raise UsageError(f"{name}: no picture files are listed; a sequence has one or more")
-    return Source(ImageReader(list(location), Request(name)))
+        raise UsageError(f"{name}: no image files are listed; a sequence has one or more")
+    return Source(ImageReader(list(location), ReadRequest(name)))

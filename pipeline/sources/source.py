@@ -1,4 +1,4 @@
-"""pipeline.sources.source."""
+"""Iterable sources of frames, which own their reader and can be closed from any thread."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from pipeline.system.errors import SourceLost
 
 
 class FrameSource(ABC):
-    """Iterator of frames, and the owner of what they come from: use it in a `with` statement.
+    """Iterator of frames that owns the files or connections behind it; use it in a `with` statement.
 
-    Iterating raises `SourceLost` where the frames end before their end. `close` may be called at any time and
-    from any thread, also while another one waits for the next frame.
+    Iteration raises SourceLost if the source ends early. `close` may be called at any time and from any
+    thread, also while another thread waits for the next frame.
     """
 
     reconnects: int = 0
-    """Connections after the first that gave frames."""
-    away: str | None = None
-    """Why frames no longer come, from the loss of a connection until a frame comes by another."""
+    """Number of connections after the first that yielded frames."""
+    outage: str | None = None
+    """Reason for the current loss of connection; None while frames arrive."""
 
     @property
     @abstractmethod
     def info(self) -> SourceInfo:
-        """Known before the first frame; `frame_count` is the number of frames this source will give."""
+        """Known before the first frame; `frame_count` is the number of frames that this source yields."""
 
     @property
     @abstractmethod
     def corrupt(self) -> int:
-        """Coded pictures so far that were damaged and skipped; their indices are left out."""
+        """Number of damaged frames skipped so far; their indices are left out."""
 
     @property
     @abstractmethod
     def derived_times(self) -> int:
-        """Frames so far without a presentation time, which was derived from the rate."""
+        """Number of frames so far without a presentation time, which was derived from the rate."""
 
     @abstractmethod
     def __next__(self) -> Frame:
-        """The next frame."""
+        """Returns the next frame."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the frames and close what they come from; later calls do nothing."""
+        """Ends the frames and closes all files; further calls do nothing."""
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -55,57 +55,61 @@ class FrameSource(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 class Source(FrameSource):
-    """The frames of one file, folder or connection: what `open_source` gives."""
+    """Preprocessed frames of one file, folder or connection; returned by `open_source`."""
 
     def __init__(self, reader: Reader, config: SourceConfig | None = None):
-        """Takes over the reader. Raises SourceError or UsageError where `config` does not fit its frames."""
+        """Takes ownership of the reader, which is closed if construction fails.
+
+        Raises SourceError or UsageError if the corrections of `config` do not fit the frames.
+        """
         self._reader = reader
         try:
-            self._prepare = SensorPreprocessing(config or SourceConfig(), reader.info)
+            self._preprocess = SensorPreprocessing(config or SourceConfig(), reader.info)
         except BaseException:
             reader.close()
             raise
         self._frames = reader.frames()
         self._closed = False
-        # Who closes the source may not be the thread that decodes, which must not find its container gone.
+        # `close` may be called in another thread than the one that decodes, and must not close the container
+        # under it.
         self._lock = threading.Lock()
 
     @property
     def info(self) -> SourceInfo:
-        """As the reader found it when it was opened."""
+        """The reader's `info`."""
         return self._reader.info
 
     @property
     def corrupt(self) -> int:
-        """As the reader counts them."""
+        """The reader's count."""
         return self._reader.corrupt
 
     @property
     def derived_times(self) -> int:
-        """As the reader counts them."""
+        """The reader's count."""
         return self._reader.derived_times
 
     def __next__(self) -> Frame:
         with self._lock:
             try:
-                return self._prepare(next(self._frames))
+                return self._preprocess(next(self._frames))
             except SourceLost:
-                if self._closed:  # no loss, if it was asked for
+                if self._closed:  # the requested end, not a loss
                     raise StopIteration from None
                 raise
 
     def stop(self) -> None:
-        """Called from any thread: the frames shall end soon, also for a thread that waits for the next."""
+        """Asks the frames to end soon, also for a thread that waits for the next one. Thread-safe."""
         self._closed = True
         self._reader.stop()
 
     def close(self) -> None:
-        """Waits for a frame that is being decoded in another thread."""
+        """Ends the frames and closes all files, after a frame that another thread is decoding."""
         self.stop()
         with self._lock:
             self._frames.close()

@@ -1,4 +1,4 @@
-"""Video that comes in as it is made: from an address, from standard input, from a camera."""
+"""Readers of video from network addresses, standard input and cameras."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 
-from pipeline.sources.reader import Request
+from pipeline.sources.reader import ReadRequest
 from pipeline.sources.video import FORMATS, VideoReader
 from pipeline.system.errors import SourceError
 
@@ -22,19 +22,19 @@ PROTOCOLS = {
     "udp": "udp",
     "rtp": "rtp,udp",
 }
-"""Schemes of addresses → the protocols that FFmpeg may use for them: none opens files of this machine."""
+"""Schemes of addresses → protocols that FFmpeg may use for them. None of these opens local files."""
 _SAMPLES = {"uint8": "gray", "uint16le": "gray16le", "uint16be": "gray16be"}
-"""Names of `source.dtype` → FFmpeg's."""
-_ANALYSED = 1_000_000
-"""Microseconds of a live stream that are looked at, at most, before its first frame is given."""
+"""Values of `source.dtype` → pixel formats of FFmpeg."""
+_ANALYSED_MICROSECONDS = 1_000_000
+"""Maximum duration of a live stream that FFmpeg analyses before the first frame."""
 _POLL_SECONDS = 0.1
 
 
 class StandardInput:
-    """Bytes from a descriptor, whose wait for more can be ended from another thread."""
+    """Unbuffered input from a file descriptor; another thread can end a wait for data."""
 
     def __init__(self, descriptor: int = 0):
-        """Raises SourceError where nothing can come from it."""
+        """Duplicates the descriptor. Raises SourceError if it is closed or a terminal."""
         try:
             self._descriptor = os.dup(descriptor)
         except OSError as error:
@@ -45,18 +45,18 @@ class StandardInput:
             raise SourceError("standard input is a terminal; pipe a stream into it")
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes, as soon as there are any; none at the end or once it is stopped."""
+        """Returns up to `size` bytes as soon as there are any; none at the end or after `stop`."""
         while not self._stopped.is_set():
             if select.select([self._descriptor], [], [], _POLL_SECONDS)[0]:
                 return os.read(self._descriptor, size)
         return b""
 
     def stop(self) -> None:
-        """End all waiting, from any thread."""
+        """Ends all reads. Thread-safe."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Close this copy of the descriptor; later calls do nothing."""
+        """Closes the duplicated descriptor; further calls do nothing."""
         self._stopped.set()
         if self._open:
             self._open = False
@@ -64,23 +64,23 @@ class StandardInput:
 
 
 class _InputReader(VideoReader):
-    """The video in standard input."""
+    """Reads video from standard input."""
 
-    def __init__(self, source: StandardInput, container: av.container.InputContainer, request: Request):
+    def __init__(self, source: StandardInput, container: av.container.InputContainer, request: ReadRequest):
         self._source = source
         super().__init__(container, request, stop=source.stop)
 
     def close(self) -> None:
-        """Close the container and standard input."""
+        """Closes the container and standard input."""
         super().close()
         self._source.close()
 
 
-def open_input(request: Request) -> VideoReader:
-    """The video that is piped in. Raises SourceError where there is none that can be decoded."""
+def open_input(request: ReadRequest) -> VideoReader:
+    """Opens video on standard input. Raises SourceError if there is none that can be decoded."""
     source = StandardInput()
     try:
-        container = av.open(source, metadata_errors="replace", format=FORMATS[request.config.format])
+        container = av.open(source, "r", metadata_errors="replace", format=FORMATS[request.config.format])
     except av.error.FFmpegError as error:
         source.close()
         remedy = "give mpegts, y4m, or raw with source.format, source.size and source.dtype"
@@ -91,38 +91,43 @@ def open_input(request: Request) -> VideoReader:
     return _InputReader(source, container, request)
 
 
-def open_address(location: str, request: Request) -> VideoReader:
-    """The video behind an address with one of the `PROTOCOLS`. Raises SourceError where none comes."""
+def open_address(location: str, request: ReadRequest) -> VideoReader:
+    """Opens video at an address with one of the `PROTOCOLS`.
+
+    Raises SourceError for other schemes, or if no video can be decoded within `source.timeout`.
+    """
     scheme = location.partition("://")[0].lower()
     if scheme not in PROTOCOLS:
         known = ", ".join(PROTOCOLS)
-        raise SourceError(f"{request.name}: '{scheme}' is no kind of address that is read; give {known}")
+        raise SourceError(f"{request.name}: addresses of scheme '{scheme}' are not supported; give {known}")
     timeout = request.config.timeout
     options = {
         "protocol_whitelist": PROTOCOLS[scheme],
-        "analyzeduration": str(_ANALYSED),
+        "analyzeduration": str(_ANALYSED_MICROSECONDS),
         "timeout": str(round(timeout * 1e6)),
         "rtsp_transport": request.config.transport,
     }
-    form = FORMATS.get(request.config.format)
+    container_format = FORMATS.get(request.config.format)
     if request.config.format == "raw":
-        form, options = "rawvideo", options | _asked(request)
-    return VideoReader(_opened(location, form, options, request), request, live=True)
+        container_format, options = "rawvideo", options | _declared_options(request)
+    return VideoReader(_open_container(location, container_format, options, request), request, live=True)
 
 
-def open_camera(location: str, request: Request) -> VideoReader:
-    """The camera of a number, as Linux counts them. Raises SourceError where there is none."""
+def open_camera(location: str, request: ReadRequest) -> VideoReader:
+    """Opens a camera by its number N, as /dev/videoN. Raises SourceError if there is none."""
     device = Path(f"/dev/video{location}")
     if sys.platform != "linux":
         raise SourceError(f"camera {location}: cameras are read on Linux alone; pipe its stream into -")
     if not device.exists():
         raise SourceError(f"camera {location}: there is no {device}")
-    return VideoReader(_opened(str(device), "v4l2", _asked(request), request), request, live=True)
+    container = _open_container(str(device), "v4l2", _declared_options(request), request)
+    return VideoReader(container, request, live=True)
 
 
-def _asked(request: Request) -> dict[str, str]:
-    """What is declared about samples and size, as FFmpeg's options."""
-    config, options = request.config, {}
+def _declared_options(request: ReadRequest) -> dict[str, str]:
+    """Returns the declared sample type, size and rate as options of FFmpeg."""
+    config = request.config
+    options: dict[str, str] = {}
     if size := config.frame_size():
         options["video_size"] = "{}x{}".format(*size)
     if config.dtype:
@@ -132,16 +137,20 @@ def _asked(request: Request) -> dict[str, str]:
     return options
 
 
-def _opened(
-    location: str, form: str | None, options: dict[str, str], request: Request
+def _open_container(
+    location: str, container_format: str | None, options: dict[str, str], request: ReadRequest
 ) -> av.container.InputContainer:
     timeout = request.config.timeout
     try:
         return av.open(
-            location, metadata_errors="replace", format=form, options=options, timeout=(timeout, timeout)
+            location,
+            metadata_errors="replace",
+            format=container_format,
+            options=options,
+            timeout=(timeout, timeout),
         )
     except av.error.ExitError:
-        reason = f"nothing came for {timeout:g} s"
+        reason = f"no data for {timeout:g} s"
     except av.error.FFmpegError as error:
         reason = error.strerror or "FFmpeg does not say why"
     # not `from error`: the text of FFmpeg's errors holds the address with its password

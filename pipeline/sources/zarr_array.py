@@ -1,75 +1,79 @@
-"""Frames of a zarr array (T, H, W) in a folder, versions 2 and 3 of the format.
+"""Reader of zarr arrays (T, H, W) in a folder, versions 2 and 3 of the format.
 
-zarr reads the description of the array, the chunks are read here: a chunk can then neither unpack to more
-than it should, nor run code as some codecs do, nor lie outside the folder.
+The zarr library reads the metadata of the array. Chunks are read here, so that a malicious chunk can neither
+decompress to more than its size, nor run code as some codecs do, nor lie outside the folder.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import product
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.imaging.image_files import check_size
-from pipeline.sources.reader import Reader, Request
+from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.structures.frame import Frame
 from pipeline.system.errors import SourceError, SourceLost
 
-MAX_SLAB = 1 << 30
-"""Bytes of the chunks that hold one frame, unpacked; they are in memory at once."""
-MAX_DESCRIPTION = 16 << 20
-"""Bytes of the text that describes an array."""
+if TYPE_CHECKING:
+    import zarr
+    from zarr.abc.codec import Codec
+    from zarr.abc.numcodec import Numcodec
+
+MAX_SLAB_BYTES = 1 << 30
+"""Decompressed bytes of the chunks that hold one frame; they are in memory at the same time."""
+MAX_METADATA_BYTES = 16 << 20
+"""Size of a metadata file."""
 CODECS = ("zstd", "blosc", "lz4", "gzip", "zlib")
-"""How chunks may be compressed."""
-_DESCRIPTIONS = ("zarr.json", ".zarray")
+"""Supported compression of chunks."""
+_METADATA_FILES = ("zarr.json", ".zarray")
 _UNFILLED = b"unfilled"
-"""Put where the last bytes of a chunk go: no picture ends like this."""
+"""Placed in the last bytes of a chunk before decompression, to detect chunks that are too short."""
 
 
 class ZarrReader(Reader):
-    """The frames of an array, one row of chunks in memory."""
+    """Reads the frames of an array, with one slab of chunks in memory."""
 
-    def __init__(self, root: Path, request: Request):
+    def __init__(self, root: Path, request: ReadRequest):
+        """Raises SourceError if the store at `root` has no array of grey frames that can be read."""
         self._request = request
         self._folder = _array_folder(root, request)
         try:
             self._array = array = _open(self._folder, request.name)
             self._check()
             self._codec = _codec(array, request.name)
-            self._stored = array.dtype
-            if (
-                getattr(array.serializer, "endian", None) is not None
-            ):  # version 3 keeps the order of bytes there
-                self._stored = array.dtype.newbyteorder(
-                    "<" if array.serializer.endian.value == "little" else ">"
-                )
+            self._stored_dtype = array.dtype
+            endian = getattr(array.serializer, "endian", None)
+            if endian is not None:  # version 3 declares the byte order here
+                self._stored_dtype = array.dtype.newbyteorder("<" if endian.value == "little" else ">")
         except SourceError:
             raise
-        except Exception as error:  # zarr and its codecs raise almost anything for a damaged description
+        except Exception as error:  # zarr and its codecs raise errors of any type for damaged metadata
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise SourceError(f"{request.name} cannot be opened as zarr array: {reason}") from error
         count, height, width = array.shape
         if not count:
             raise SourceError(f"{request.name} holds no frames")
-        stored = 8 * array.dtype.itemsize
-        self.info = request.info(width=width, height=height, announced=count, stored=stored)
+        stored_bits = 8 * array.dtype.itemsize
+        self.info = request.info(width=width, height=height, total=count, stored_bits=stored_bits)
 
-    def frames(self) -> Iterator[Frame]:
-        """The frames; raises SourceLost at a damaged chunk, and where all chunks of a frame are missing."""
-        info, step = self.info, self._array.chunks[0]
-        slab, held = None, -1
-        for index in range(self._request.start, self._request.start + info.frame_count):
-            number, place = divmod(index, step)
-            if number != held:
-                slab, held = self._slab(number, index), number
-            yield Frame(slab[place].copy(), index, index / info.rate, info.name, info.bit_depth)
+    def frames(self) -> Generator[Frame]:
+        """Yields the frames. Raises SourceLost if a chunk is damaged or all chunks of a frame are missing."""
+        info, start, step = self.info, self._request.start, self._array.chunks[0]
+        slab, current = np.zeros((0, 0, 0)), -1
+        for index in range(start, start + self._request.frame_count(self._array.shape[0])):
+            number, position = divmod(index, step)
+            if number != current:
+                slab, current = self._slab(number, index), number
+            yield Frame(slab[position].copy(), index, index / info.rate, info.name, info.bit_depth)
 
     def _check(self) -> None:
-        """Raise SourceError for an array that does not hold grey frames, or too much at once."""
+        """Raises SourceError if the array does not hold grey frames or its chunks are too large."""
         array, name = self._array, self._request.name
         if array.ndim != 3 or array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
             shape = "x".join(map(str, array.shape)) or "one number"
@@ -79,18 +83,17 @@ class ZarrReader(Reader):
             raise SourceError(f"{name} is stored in shards; write it again without, one chunk a file")
         if min(array.chunks) < 1:
             raise SourceError(f"{name} has chunks of {'x'.join(map(str, array.chunks))}, which hold nothing")
-        chunk = prod(map(int, array.chunks)) * array.dtype.itemsize
-        frame_chunks = prod(
-            -(-size // part) for size, part in zip(array.shape[1:], array.chunks[1:], strict=True)
-        )
-        if chunk * frame_chunks > MAX_SLAB:
-            needed = (
-                f"{chunk * frame_chunks} bytes for one frame in chunks of {'x'.join(map(str, array.chunks))}"
-            )
-            raise SourceError(f"{name} needs {needed}; {MAX_SLAB} are allowed: use smaller chunks")
+        grid = [-(-size // part) for size, part in zip(array.shape[1:], array.chunks[1:], strict=True)]
+        slab_bytes = prod(map(int, array.chunks)) * array.dtype.itemsize * prod(grid)
+        if slab_bytes > MAX_SLAB_BYTES:
+            needed = f"{slab_bytes} bytes for one frame in chunks of {'x'.join(map(str, array.chunks))}"
+            raise SourceError(f"{name} needs {needed}; {MAX_SLAB_BYTES} are allowed: use smaller chunks")
 
     def _slab(self, number: int, index: int) -> np.ndarray:
-        """The frames of a row of chunks, (chunk's T, H, W); `index` is the one that is wanted."""
+        """Reads the chunks that cover frames `number` * t to (`number` + 1) * t: (t, H, W).
+
+        t is the chunk length. `index` is the requested frame, for messages.
+        """
         array = self._array
         step, rows, columns = array.chunks
         _, height, width = array.shape
@@ -108,12 +111,15 @@ class ZarrReader(Reader):
                 top, left = row * rows, column * columns
                 part = slab[:, top : top + rows, left : left + columns]
                 part[:] = chunk[:, : part.shape[1], : part.shape[2]]
-        if not found:  # one that is all fill value need not be there, but no camera makes such frames
+        if not found:  # chunks of nothing but the fill value may be absent, but no camera yields such frames
             raise SourceLost(f"{self.info.name}: lost at frame {index}: its chunks are missing")
         return slab
 
     def _chunk(self, position: tuple[int, int, int]) -> np.ndarray | None:
-        """A chunk (t, h, w) as stored; None where there is none. Raises ValueError, RuntimeError, OSError."""
+        """Reads a chunk (t, h, w) in its stored dtype; None if it is absent.
+
+        Raises ValueError, RuntimeError, OSError or zlib.error if it is damaged.
+        """
         array = self._array
         path = self._folder / array.metadata.encode_chunk_key(position)
         if not path.resolve().is_relative_to(self._folder.resolve()):
@@ -121,17 +127,20 @@ class ZarrReader(Reader):
         expected = prod(array.chunks) * array.dtype.itemsize
         try:
             size = path.stat().st_size
-            if size > expected + expected // 8 + 4096:  # nothing grows more than that by being compressed
+            if size > expected + expected // 8 + 4096:  # no codec expands data more than this
                 raise ValueError(f"it has {size} bytes for {expected}")
-            coded = path.read_bytes()
+            encoded = path.read_bytes()
         except FileNotFoundError:
             return None
-        plain = _unpacked(self._codec, coded, expected)
-        return np.frombuffer(plain, self._stored).reshape(array.chunks, order=array.order)
+        data = _decompress(self._codec, encoded, expected)
+        return np.frombuffer(data, self._stored_dtype).reshape(array.chunks, order=array.order)
 
 
-def _array_folder(root: Path, request: Request) -> Path:
-    """Where the array lies in the store at `root`: at its root, where it is said, or the only one below."""
+def _array_folder(root: Path, request: ReadRequest) -> Path:
+    """Returns the folder of the array: the one named, the root of the store, or the only array below it.
+
+    Raises SourceError if there is none, or several of which none is named.
+    """
     name, wanted = request.name, request.config.array
     if not root.is_dir():
         raise SourceError(f"{name}: no such folder")
@@ -156,58 +165,68 @@ def _array_folder(root: Path, request: Request) -> Path:
 
 
 def _describes_array(folder: Path, name: str) -> bool:
-    """Whether a folder is an array and not a group; SourceError for a description out of all proportion."""
-    for description in _DESCRIPTIONS:
-        path = folder / description
+    """Returns whether a folder is an array and not a group. Raises SourceError for too large metadata."""
+    for file_name in _METADATA_FILES:
+        path = folder / file_name
         if path.is_file():
-            if (size := path.stat().st_size) > MAX_DESCRIPTION:
-                raise SourceError(f"{name}: {description} has {size} bytes; {MAX_DESCRIPTION} are read")
-            return description == ".zarray" or b'"array"' in path.read_bytes()
+            if (size := path.stat().st_size) > MAX_METADATA_BYTES:
+                raise SourceError(f"{name}: {file_name} has {size} bytes; {MAX_METADATA_BYTES} are read")
+            return file_name == ".zarray" or b'"array"' in path.read_bytes()
     return False
 
 
-def _open(folder: Path, name: str):
+def _open(folder: Path, name: str) -> zarr.Array:
     import zarr
 
     try:
         return zarr.open_array(folder, mode="r")
     except RecursionError as error:
-        raise SourceError(f"{name}: its description is nested too deep") from error
+        raise SourceError(f"{name}: its metadata is nested too deep") from error
 
 
-def _codec(array, name: str) -> str:
-    """How the chunks are compressed, one of `CODECS` or nothing. Raises SourceError for what else is done."""
+def _codec(array: zarr.Array, name: str) -> str:
+    """Returns the compression of the chunks, one of `CODECS` or empty for none.
+
+    Raises SourceError for other codecs and for filters besides.
+    """
     names = [_codec_name(codec) for codec in (*array.filters, *array.compressors)]
-    plain = array.serializer is None or _codec_name(array.serializer) == "bytes"
-    if not plain or len(names) > 1 or any(name not in CODECS for name in names):
-        found = " and ".join(names if plain else [_codec_name(array.serializer)])
+    serializer = "bytes" if array.serializer is None else _codec_name(array.serializer)
+    if serializer != "bytes" or len(names) > 1 or any(name not in CODECS for name in names):
+        found = " and ".join(names) if serializer == "bytes" else serializer
         known = ", ".join(CODECS)
         raise SourceError(f"{name}: chunks stored by {found} are not read; use one of {known}, or nothing")
     return names[0] if names else ""
 
 
-def _codec_name(codec) -> str:
-    if hasattr(codec, "codec_id"):  # of version 2
+def _codec_name(codec: Numcodec | Codec) -> str:
+    if hasattr(codec, "codec_id"):  # version 2
         return codec.codec_id
-    return codec.to_dict()["name"]
+    return str(codec.to_dict()["name"])
 
 
-def _unpacked(codec: str, coded: bytes, expected: int) -> bytes | np.ndarray:
-    """The `expected` bytes of a chunk. Raises ValueError or RuntimeError for more, fewer, and damage."""
+def _decompress(codec: str, encoded: bytes, size: int) -> bytes | np.ndarray:
+    """Returns the `size` bytes of a chunk.
+
+    Raises ValueError, RuntimeError or zlib.error if they are more, fewer, or damaged.
+    """
+    data: bytes | np.ndarray
     if codec == "":
-        plain = coded
+        data = encoded
     elif codec in ("gzip", "zlib"):
-        plain = zlib.decompressobj(wbits=47).decompress(coded, expected + 1)
+        data = zlib.decompressobj(wbits=47).decompress(encoded, size + 1)
     else:
-        import numcodecs
+        data = _decompress_by_numcodecs(codec, encoded, size)
+    if len(data) != size:
+        raise ValueError(f"it does not unpack to the {size} bytes of a chunk")
+    return data
 
-        plain = np.zeros(
-            expected, np.uint8
-        )  # the codecs refuse what does not fit, and leave what they do not fill
-        plain[-len(_UNFILLED) :] = np.frombuffer(_UNFILLED, np.uint8)[:expected]
-        numcodecs.get_codec({"id": codec}).decode(coded, out=plain)
-        if plain[-len(_UNFILLED) :].tobytes() == _UNFILLED[:expected]:
-            plain = b""
-    if len(plain) != expected:
-        raise ValueError(f"it does not unpack to the {expected} bytes of a chunk")
-    return plain
+
+def _decompress_by_numcodecs(codec: str, encoded: bytes, size: int) -> np.ndarray:
+    """Returns (size,) uint8, empty if the data are shorter; the codecs raise errors for longer data."""
+    import numcodecs  # type: ignore[import-untyped]  # it ships no types
+
+    buffer = np.zeros(size, np.uint8)
+    buffer[-len(_UNFILLED) :] = np.frombuffer(_UNFILLED, np.uint8)[:size]
+    numcodecs.get_codec({"id": codec}).decode(encoded, out=buffer)
+    unfilled = buffer[-len(_UNFILLED) :].tobytes() == _UNFILLED[:size]
+    return buffer[:0] if unfilled else buffer

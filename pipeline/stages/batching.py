@@ -1,36 +1,41 @@
-"""pipeline.stages.batching."""
+"""Batching of frames for the detector."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
-from pipeline.stages.overlap import T
 from pipeline.structures.frame import Frame
+
+T = TypeVar("T")
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """Groups of `size` frames, the last one shorter. A source's error comes after the frames before it."""
-    waiting: list[T] = []
+    """Yields batches of `size` items, the last one possibly smaller.
+
+    If `items` raises an exception, the items before it are yielded first.
+    """
+    pending: list[T] = []
     try:
         for item in items:
-            waiting.append(item)
-            if len(waiting) == size:
-                group, waiting = tuple(waiting), []
-                yield group
+            pending.append(item)
+            if len(pending) == size:
+                batch, pending = tuple(pending), []
+                yield batch
     except Exception:
-        if waiting:
-            yield tuple(waiting)
+        if pending:
+            yield tuple(pending)
         raise
-    if waiting:
-        yield tuple(waiting)
+    if pending:
+        yield tuple(pending)
 
 
 def split_at_gaps(groups: Iterable[Sequence[Frame]]) -> Iterator[tuple[Frame, ...]]:
-    """The same frames in groups in which none but the first follows a gap."""
+    """Splits groups of frames so that a gap can only precede the first frame of a group."""
     for group in groups:
         start = 0
-        for place in range(1, len(group)):
-            if group[place].gap is not None:
-                yield tuple(group[start:place])
-                start = place
+        for position in range(1, len(group)):
+            if group[position].gap is not None:
+                yield tuple(group[start:position])
+                start = position
         yield tuple(group[start:])

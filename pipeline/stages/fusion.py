@@ -1,13 +1,14 @@
-"""What segmenters that run beside a detector do to its detections.
+"""Fusion of a detector's results with the segmenters that run beside it.
 
-Boxes and groups of pixels are compared on the pixel grid: they meet where a marked pixel lies in the box
-grown by a margin, every pixel that the box touches counted as its own.
+Boxes and segments are compared on the pixel grid: a box matches a segment if a segment's pixel lies within
+the box, enlarged by a margin, where every pixel that the box touches counts as inside.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,74 +19,79 @@ from pipeline.structures.results import FrameDetections
 
 
 def fuse(
-    found: Iterable[FrameDetections], config: SegmentationConfig, *, names: Sequence[str], conf: float
+    results: Iterable[FrameDetections], config: SegmentationConfig, *, names: Sequence[str], conf: float
 ) -> Iterator[FrameDetections]:
-    """Change the detections of each frame as `config.fuse` says, by the segments under `names`.
+    """Yields the results with their detections changed by the rule `config.fuse`.
 
-    Detections that `union` adds have a score of `conf` or more.
+    `names` are the segmenters that count. Detections that the rule "union" adds score at least `conf`.
     """
-    for item in found:
+    for item in results:
         started = time.perf_counter()
         detections, segments = item.detections, [item.segments[name] for name in names]
         if config.fuse == "confirm":
-            detections = confirmed(detections, segments, margin=config.margin)
+            detections = confirm_detections(detections, segments, margin=config.margin)
         elif config.fuse == "union":
-            detections = united(detections, segments, margin=config.margin, conf=conf)
+            detections = add_segments(detections, segments, margin=config.margin, conf=conf)
         timings = {**item.timings, "fuse": time.perf_counter() - started}
-        yield item._replace(detections=detections, timings=timings)
+        yield replace(item, detections=detections, timings=timings)
 
 
-def confirmed(detections: Detections, segments: Sequence[Segments], *, margin: int) -> Detections:
-    """The detections that meet a group of at least one segmenter, unchanged and in their order."""
-    kept = [any(_meeting(box, found, margin).size for found in segments) for box in detections.boxes]
+def confirm_detections(detections: Detections, segments: Sequence[Segments], *, margin: int) -> Detections:
+    """Returns the detections that match a segment of at least one segmenter, unchanged and in order."""
+    kept = [any(_matching(box, one, margin).size for one in segments) for box in detections.boxes]
     return detections[np.array(kept, dtype=bool)]
 
 
-def united(detections: Detections, segments: Sequence[Segments], *, margin: int, conf: float) -> Detections:
-    """The detections, and as more of class 0 the groups that meet none of them; best first.
+def add_segments(
+    detections: Detections, segments: Sequence[Segments], *, margin: int, conf: float
+) -> Detections:
+    """Returns the detections, and the segments that match none of them as detections of class 0.
 
-    Of groups of several segmenters that meet the box of one another, the one of the best score is taken; at
-    equal scores that of the earlier segmenter. Where detections have masks, those that are added have, too.
+    The result is sorted by descending score. Of segments of several segmenters that match the box of one
+    another, the one with the highest score is added, at equal scores that of the earlier segmenter. If the
+    detections have masks, so have the added ones.
     """
-    free = [np.ones(len(found), dtype=bool) for found in segments]
+    unmatched = [np.ones(len(one), dtype=bool) for one in segments]
     for box in detections.boxes:
-        _strike(free, box, segments, margin)
+        _mark_matched(unmatched, box, segments, margin)
     ranked = sorted(
-        (-float(score), place, row)
-        for place, found in enumerate(segments)
-        for row, score in enumerate(found.components.scores)
+        (-float(score), number, row)
+        for number, one in enumerate(segments)
+        for row, score in enumerate(one.components.scores)
         if score >= conf
     )
     added = []
-    for _, place, row in ranked:
-        if free[place][row]:
-            added.append((place, row))
-            _strike(free, segments[place].components.boxes[row], segments, margin)
-    return _joined(detections, [(segments[place], row) for place, row in added])
+    for _, number, row in ranked:
+        if unmatched[number][row]:
+            added.append((segments[number], row))
+            _mark_matched(unmatched, segments[number].components.boxes[row], segments, margin)
+    return _merge(detections, added)
 
 
-def _strike(free: list[np.ndarray], box: np.ndarray, segments: Sequence[Segments], margin: int) -> None:
-    """Mark the groups that meet a box as no longer free, in place."""
-    for groups, found in zip(free, segments, strict=True):
-        groups[_meeting(box, found, margin)] = False
+def _mark_matched(
+    unmatched: list[np.ndarray], box: np.ndarray, segments: Sequence[Segments], margin: int
+) -> None:
+    """Clears, in place, the flags of the segments that match a box."""
+    for flags, one in zip(unmatched, segments, strict=True):
+        flags[_matching(box, one, margin)] = False
 
 
-def _meeting(box: np.ndarray, found: Segments, margin: int) -> np.ndarray:
-    """The rows of the groups with a pixel in the box grown by the margin."""
-    numbers = np.unique(found.regions[Rectangle.around(box.tolist()).grown(margin).slices()])
+def _matching(box: np.ndarray, segments: Segments, margin: int) -> np.ndarray:
+    """Returns the rows of the segments with a pixel in the box (4,) enlarged by the margin: (n,) int."""
+    numbers = np.unique(segments.regions[Rectangle.around(box.tolist()).grown(margin).slices()])
     return numbers[numbers > 0] - 1
 
 
-def _joined(detections: Detections, added: Sequence[tuple[Segments, int]]) -> Detections:
-    """Detections and added groups, best first; at equal scores the detections come before."""
+def _merge(detections: Detections, added: Sequence[tuple[Segments, int]]) -> Detections:
+    """Merges detections and added segments by descending score; at equal scores, detections come first."""
     if not added:
         return detections
-    rows = [found.components[[row]] for found, row in added]
+    rows = [segments.components[[row]] for segments, row in added]
     parts = {
         name: np.concatenate([getattr(detections, name), *(getattr(row, name) for row in rows)])
         for name in ("boxes", "scores", "labels")
     }
     if detections.masks is not None:
-        masks = [(found.regions == row + 1)[None] for found, row in added]
+        masks = [(segments.regions == row + 1)[None] for segments, row in added]
         parts["masks"] = np.concatenate([detections.masks, *masks])
     return Detections(**parts)[np.argsort(-parts["scores"], kind="stable")]

@@ -1,7 +1,8 @@
-"""Where frames are missing between those that came: found, named, and told to all who look at several frames.
+"""Detection of discontinuities of a stream: lost or dropped frames, reconnects, clock jumps, resizes, cuts.
 
-A `GapMarker` stands behind the last place where frames can be left out. It measures time in frame intervals:
-by the presentation times where those go on, by the arrival where they leap.
+A `GapMarker` follows the last place where frames can be dropped, and attaches each discontinuity to the next
+frame as `Frame.gap`. It measures time in frame intervals: by presentation times while they are continuous,
+and by arrival times across jumps of the clock.
 """
 
 from __future__ import annotations
@@ -12,40 +13,42 @@ from dataclasses import replace
 from statistics import median
 from typing import Literal
 
-from pipeline.imaging.geometry import fitted
+from pipeline.imaging.geometry import fit_to_size
 from pipeline.stages.scene_cuts import SceneCutDetector
 from pipeline.structures.frame import Event, Frame, Gap, SourceInfo
 
-Policy = Literal["repeat", "flush"]
-LEARNED = 31
-"""Frame intervals whose median is what frames are usually apart."""
-MIN_LEARNED = 5
-"""Before so many are known, frames are taken for one interval apart: the nominal rate of streams may be far
-off, and each frame would pass for one after a gap."""
-JITTER = 0.3
-"""Frame intervals that a time may be off and still mean a whole number of them."""
-MAX_STEP = 1.0
-"""Seconds between frames that follow each other above which the clock may have leapt …"""
+GapPolicy = Literal["repeat", "flush"]
+"""How a temporal window continues after missing frames. repeat: the previous frame stands in for them if they
+are fewer than a window. flush: the window is reset."""
+INTERVAL_HISTORY = 31
+"""Number of recent frame intervals whose median is the usual interval."""
+MIN_INTERVALS = 5
+"""Number of intervals before that median is used. Until then frames count as one interval apart, because the
+nominal rate of a stream may be far off and every frame would appear to follow a gap."""
+JITTER_TOLERANCE = 0.3
+"""Maximum deviation, in frame intervals, of a time that still counts as a whole number of intervals."""
+MAX_STEP_SECONDS = 1.0
+"""Maximum time between successive frames before a jump of the clock is suspected …"""
 MAX_STEP_FRAMES = 5
-"""… or as many frame intervals, where those are longer."""
+"""… or this number of frame intervals, if that is longer."""
 
 
 class DropCounter:
-    """Which frames a queue has left out; it is told in one thread and asked in another."""
+    """Records the frames that a queue drops in one thread, and counts them in another."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
         self._indices: deque[int] = deque()
         self._lock = threading.Lock()
 
     def __call__(self, frame: Frame) -> None:
-        """One more."""
+        """Records a dropped frame."""
         with self._lock:
             self.count += 1
             self._indices.append(frame.index)
 
-    def before(self, index: int) -> int:
-        """How many were left out before the frame of this index, and not told yet."""
+    def take_before(self, index: int) -> int:
+        """Returns how many frames before this index were dropped and not yet counted by a call."""
         count = 0
         with self._lock:
             while self._indices and self._indices[0] < index:
@@ -55,17 +58,17 @@ class DropCounter:
 
 
 class GapMarker:
-    """Marks the frames of one source, in their order, with what lies between them (`Frame.gap`).
+    """Attaches gaps, times and window lengths to the frames of one source, in order.
 
-    Frames of another size than the source was opened with are fitted to it, so that all coordinates stay
-    those of one picture: scaled with their aspect kept, and centred, with their edges drawn out to the sides.
+    Frames whose size differs from that of the source are resized to it, so that all coordinates refer to one
+    image size: scaled with their aspect ratio kept, centred, with their edges replicated into the margins.
 
     Args:
-        info: of the source.
-        window: frames that the detector looks at together; 1 for one that looks at each by itself.
-        policy: `repeat` bridges gaps of fewer frames than a window, `flush` none.
-        dropped: what the queue before has left out.
-        cuts: whether changes of scene are looked for. They are gaps, too, which no policy bridges.
+        info: the source.
+        window: temporal window of the detector in frames; 1 if it has none.
+        policy: whether gaps of fewer frames than a window are bridged ("repeat") or none ("flush").
+        dropped: the frames that the queue before has dropped.
+        cuts: whether scene cuts are detected. They are gaps that no policy bridges.
     """
 
     def __init__(
@@ -73,84 +76,93 @@ class GapMarker:
         info: SourceInfo,
         *,
         window: int,
-        policy: Policy,
+        policy: GapPolicy,
         dropped: DropCounter | None = None,
         cuts: bool = True,
     ):
-        self._size, self._nominal = (info.width, info.height), 1 / float(info.rate)
+        self._size, self._nominal_interval = (info.width, info.height), 1 / float(info.rate)
         self._window, self._policy = window, policy
         self._dropped = DropCounter() if dropped is None else dropped
         self._is_cut = SceneCutDetector() if cuts else None
-        self._steps: deque[float] = deque(maxlen=LEARNED)  # seconds between successive frames
-        self._real: deque[bool] = deque(maxlen=window)  # of the window, which are frames that came
+        self._intervals: deque[float] = deque(maxlen=INTERVAL_HISTORY)  # seconds between successive frames
+        self._real: deque[bool] = deque(maxlen=window)  # which frames of the window are not repeated ones
         self._last: Frame | None = None
-        self._at = 0.0
+        self._time = 0.0  # in frame intervals
         self.events: Counter[Event] = Counter()
-        """How often each has happened so far."""
+        """Number of gaps so far by their event."""
 
     def __call__(self, frame: Frame) -> Frame:
-        """The frame with its marks, of the size that was announced."""
+        """Returns the frame with gap, time and window length set, in the size of the source."""
+        gap = None
         if self._last is None:
-            gap, self._at = None, float(frame.index)
-            self._dropped.before(frame.index)  # between no two frames
+            self._time = float(frame.index)
+            self._dropped.take_before(frame.index)  # these do not lie between two frames
         else:
-            gap = self._pass(self._last, frame)
+            gap = self._find_gap(self._last, frame)
         gap = self._with_cut(gap, frame)
         self._last = frame
         if gap is not None:
             self.events[gap.event] += 1
-            if not gap.bridged:
+            if not gap.repeat_previous:
                 self._real.clear()
-            self._real.extend([False] * min(gap.missing * gap.bridged, self._window))
+            self._real.extend([False] * min(gap.missing * gap.repeat_previous, self._window))
         self._real.append(True)
-        same = (frame.width, frame.height) == self._size
-        image = frame.image if same else fitted(frame.image, self._size)
-        return replace(frame, image=image, gap=gap, at=self._at, behind=sum(self._real))
+        same_size = (frame.width, frame.height) == self._size
+        image = frame.image if same_size else fit_to_size(frame.image, self._size)
+        return replace(
+            frame, image=image, gap=gap, time_in_frames=self._time, real_frames_in_window=sum(self._real)
+        )
 
-    def _pass(self, last: Frame, frame: Frame) -> Gap | None:
-        """Let the time between two frames pass, and say what lies between them."""
+    def _find_gap(self, last: Frame, frame: Frame) -> Gap | None:
+        """Advances the time from `last` to `frame`, and returns the gap between them."""
         step, count = float(frame.pts - last.pts), frame.index - last.index
         waited = None
         if frame.arrival is not None and last.arrival is not None:
             waited = frame.arrival - last.arrival
-        usual = median(self._steps) if len(self._steps) >= MIN_LEARNED else self._nominal
-        dropped = self._dropped.before(frame.index)
-        longest = max(MAX_STEP, MAX_STEP_FRAMES * usual) + count * usual
+        enough = len(self._intervals) >= MIN_INTERVALS
+        interval = median(self._intervals) if enough else self._nominal_interval
+        dropped = self._dropped.take_before(frame.index)
+        longest = max(MAX_STEP_SECONDS, MAX_STEP_FRAMES * interval) + count * interval
         if (frame.width, frame.height) != (last.width, last.height):
-            self._advance(max(step, usual), usual, count)
-            return self._gap("resize", 0, known=False)
+            self._advance(max(step, interval), interval, count)
+            return self._gap("resize", 0, elapsed_known=False)
         if frame.connection != last.connection:
-            self._steps.clear()
-            return self._gap("reconnect", self._advance(max(step, usual), usual, count))
+            self._intervals.clear()
+            return self._gap("reconnect", self._advance(max(step, interval), interval, count))
         if step < 0 or (step > longest and (waited is None or waited < step / 2)):
-            # the clock leapt; how much time went by, only the arrival can tell
-            missing = self._advance(waited or usual * count, usual, count)
-            return self._gap("jump", missing if waited else 0, known=waited is not None)
-        missing = self._advance(step, usual, count)
+            # the clock jumped; only arrival times measure how much time passed
+            missing = self._advance(waited or interval * count, interval, count)
+            return self._gap("jump", missing if waited else 0, elapsed_known=waited is not None)
+        missing = self._advance(step, interval, count)
         if 0 < step <= longest:
-            self._steps.append(step / count)
+            self._intervals.append(step / count)
         if missing or dropped:
             return self._gap("dropped" if dropped else "lost", max(missing, dropped))
         return None
 
     def _with_cut(self, gap: Gap | None, frame: Frame) -> Gap | None:
-        """The gap before the frame, or the cut that is found there."""
+        """Returns the gap before the frame, or the cut that is detected there."""
         if self._is_cut is None:
             return gap
         if gap is not None and gap.event not in ("lost", "dropped"):
-            self._is_cut.restart()  # there is nothing to be the same as
+            self._is_cut.restart()  # the frame before is not comparable
         if not self._is_cut(frame.image):
             return gap
-        return self._gap("cut", gap.missing if gap else 0, known=False)
+        return self._gap("cut", gap.missing if gap else 0, elapsed_known=False)
 
-    def _advance(self, seconds: float, usual: float, count: int) -> int:
-        """Move on, for a frame whose index is `count` higher; returns how many frames are missing."""
-        learning = len(self._steps) < MIN_LEARNED and seconds <= MAX_STEP
-        intervals = float(count) if learning or seconds <= 0 else seconds / usual
+    def _advance(self, seconds: float, interval: float, count: int) -> int:
+        """Advances the time by `seconds`, in which the index grew by `count`.
+
+        `interval` is the usual frame interval in seconds. Returns the number of missing frames.
+        """
+        learning = len(self._intervals) < MIN_INTERVALS and seconds <= MAX_STEP_SECONDS
+        intervals = float(count) if learning or seconds <= 0 else seconds / interval
         whole = max(round(intervals), 1)
-        self._at += whole if abs(intervals - whole) <= JITTER else intervals
+        self._time += whole if abs(intervals - whole) <= JITTER_TOLERANCE else intervals
         return whole - 1
 
-    def _gap(self, event: Event, missing: int, *, known: bool = True) -> Gap:
+    def _gap(self, event: Event, missing: int, *, elapsed_known: bool = True) -> Gap:
         short = event in ("lost", "dropped") and missing < self._window - 1
-        return Gap(event, missing, bridged=short and self._policy == "repeat", known=known)
+        return Gap(
+            event, missing, repeat_previous=short and self._policy == "repeat", elapsed_known=elapsed_known
+        )

@@ -1,4 +1,4 @@
-"""pipeline.stages.overlap."""
+"""Software pipelining of the two phases of inference."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Literal, TypeVar
 
 from pipeline.system.prefetch import prefetch
 
-T, U, V = TypeVar("T"), TypeVar("U"), TypeVar("V")
+T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
 
 Schedule = Literal["sequential", "threaded", "delayed"]
-"""One after the other; each in a thread of its own; one after the other, given when the next are there."""
+"""How the two phases of inference are scheduled. sequential: one after the other. threaded: phase 1 of item
+n + 1 overlaps phase 2 of item n, in another thread. delayed: one after the other, with results returned one
+item late, so that a GPU runs ahead."""
 
 
 def run_two_phase(
     items: Iterable[T], begin: Callable[[T], U], finish: Callable[[U], V], schedule: Schedule
 ) -> Generator[V]:
-    """finish(begin(item)) of each, arranged as `StreamingDetector.halves` says."""
+    """Yields `finish(begin(item))` of each item, in order."""
     if schedule == "threaded":
         with closing(prefetch(map(begin, items), size=1, name="features", patience=None)) as begun:
             yield from map(finish, begun)
@@ -27,14 +31,17 @@ def run_two_phase(
 
 
 def delay_by_one(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each given when the one after it is there; an error comes after the items before it."""
-    waiting: list[T] = []
+    """Yields each item only after the next one has been computed.
+
+    If `items` raises an exception, the items before it are yielded first.
+    """
+    pending: list[T] = []
     try:
         for item in items:
-            waiting.append(item)
-            if len(waiting) == 2:
-                yield waiting.pop(0)
+            pending.append(item)
+            if len(pending) == 2:
+                yield pending.pop(0)
     except Exception:
-        yield from waiting
+        yield from pending
         raise
-    yield from waiting
+    yield from pending

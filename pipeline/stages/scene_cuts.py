@@ -1,8 +1,8 @@
-"""Cuts in the picture: all of it is another from one frame to the next, as where recordings were joined.
+"""Detection of scene cuts: the whole image changes from one frame to the next, as at joined recordings.
 
-Frames are compared as small pictures of block means, on the CPU. A cut is told from what happens to one scene
-by three measures: one hardly sees gain, offset and what covers a part of the picture, one not a scene that is
-restless anyway, one not a camera that moves.
+Frames are compared as small images of block means, on the CPU. Three tests decide, each blind to one
+confounder: the normalised block change (gain, offset, partial occlusion), the change relative to the recent
+median (noise and constant motion), and a shift-tolerant correlation (camera motion).
 """
 
 from __future__ import annotations
@@ -15,86 +15,88 @@ import cv2
 import numpy as np
 
 COLUMNS, ROWS = 40, 32
-"""Blocks across and down the picture."""
+"""Blocks across and down the image."""
 SAMPLES = 16
-"""Pixels of a block, across and down, that its mean is taken of at least, where it has more."""
-CUT = 0.35
-"""Least change of a cut that no movement explains. In the 283 clips of drone-ir none lies between 0.25 and
-0.58: what is below stays in one view, also where recordings were joined, what is above goes to another."""
-RESTLESS = 4.0
-"""Times the usual change of the last frames, in grey levels, that a cut exceeds: noise and a moving camera
-change every frame."""
-RECENT, LEAST_RECENT = 15, 3
-"""Frames whose change is what is usual, and how many must be known."""
-REACH = 0.2
-"""How far the picture may move from frame to frame, as a share of its width and height."""
-DETAIL = 2.0
-"""Blocks; what is wider is left out where moved pictures are compared: a light ground under a dark sky is in
-many scenes."""
-FAINT = 3.0
-"""Grey levels; fainter contrasts count less."""
+"""Minimum number of pixels sampled across and down each block, if it has as many."""
+CUT_THRESHOLD = 0.35
+"""Minimum change at a cut that no shift explains. In the 283 clips of drone-ir none lies between 0.25 and
+0.58: changes below stay in one view, also at joined recordings, and changes above lead to another view."""
+NOISE_FACTOR = 4.0
+"""Minimum change at a cut in grey levels, as a multiple of the median change of recent frames, because noise
+and camera motion change every frame."""
+HISTORY, MIN_HISTORY = 15, 3
+"""Maximum and minimum number of recent frames for that median."""
+MAX_SHIFT = 0.2
+"""Maximum shift between frames, as a fraction of width and height."""
+DETAIL_SIGMA = 2.0
+"""Sigma in blocks of the high-pass filter before shifted images are correlated: many scenes share wide
+structures such as bright ground under a dark sky."""
+MIN_CONTRAST = 3.0
+"""Grey levels; weaker contrasts are attenuated."""
 
 
 class SceneCutDetector:
-    """Looks at the frames of one source in their order."""
+    """Detects scene cuts between successive frames of one source."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._last: np.ndarray | None = None
-        self._changes: deque[float] = deque(maxlen=RECENT)
+        self._changes: deque[float] = deque(maxlen=HISTORY)
 
     def __call__(self, image: np.ndarray) -> bool:
-        """Whether a cut lies between the frame before and this one, (H, W) or (H, W, 3) of any size."""
+        """Returns whether a cut precedes this image, (H, W) or (H, W, 3) of any size."""
         last, self._last = self._last, block_means(image)
         if last is None:
             return False
         change = float(np.median(np.abs(self._last - last)))
-        usual = median(self._changes) if len(self._changes) >= LEAST_RECENT else math.inf
+        usual = median(self._changes) if len(self._changes) >= MIN_HISTORY else math.inf
         self._changes.append(change)
-        if change <= max(RESTLESS * usual, 1):  # of one grey level: no more than rounding
+        if change <= max(NOISE_FACTOR * usual, 1):  # up to one grey level is rounding
             return False
-        found = (
-            normalised_difference(last, self._last) * (1 - shift_tolerant_correlation(last, self._last)) > CUT
-        )
-        if found:
+        unexplained = 1 - shift_tolerant_correlation(last, self._last)
+        is_cut = normalised_difference(last, self._last) * unexplained > CUT_THRESHOLD
+        if is_cut:
             self._changes.clear()
-        return found
+        return is_cut
 
     def restart(self) -> None:
-        """The next frame is the first of a sequence."""
+        """Starts a new sequence."""
         self._last = None
         self._changes.clear()
 
 
 def block_means(image: np.ndarray) -> np.ndarray:
-    """The mean of each block in grey levels, (ROWS, COLUMNS) float32, less the median of all."""
+    """Returns the mean of each block in grey levels, less the median of all: (ROWS, COLUMNS) float32."""
     step = max(min(image.shape[0] // (SAMPLES * ROWS), image.shape[1] // (SAMPLES * COLUMNS)), 1)
-    taken = image[::step, ::step].astype(np.float32)
-    small = cv2.resize(taken, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
-    grey = small if small.ndim == 2 else small.mean(axis=2)
+    sampled = image[::step, ::step].astype(np.float32)
+    blocks = cv2.resize(sampled, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
+    grey = blocks if blocks.ndim == 2 else blocks.mean(axis=2)
     return grey - np.median(grey)
 
 
 def normalised_difference(before: np.ndarray, now: np.ndarray) -> float:
-    """Median change of the blocks, each picture in its own spread: a gain makes no difference."""
-    first, second = (picture / max(float(np.median(np.abs(picture))), FAINT) for picture in (before, now))
+    """Returns the median absolute difference of two images (ROWS, COLUMNS), each divided by its spread.
+
+    The spread is the median absolute value, so the result does not depend on gain.
+    """
+    first, second = (image / max(float(np.median(np.abs(image))), MIN_CONTRAST) for image in (before, now))
     return float(np.median(np.abs(second - first)))
 
 
 def shift_tolerant_correlation(before: np.ndarray, now: np.ndarray) -> float:
-    """Correlation of the details of two pictures, one of them moved by up to `REACH` to where it fits best.
+    """Returns the maximum correlation of the details of two images over shifts of up to `MAX_SHIFT`.
 
-    −1 to 1; of a picture without any details 0.
+    The images are (ROWS, COLUMNS). The result is −1 to 1, and 0 if the second image has no details.
     """
     first, second = _details(before), _details(now)
-    rows, columns = round(REACH * ROWS), round(REACH * COLUMNS)
+    rows, columns = round(MAX_SHIFT * ROWS), round(MAX_SHIFT * COLUMNS)
     middle = second[rows:-rows, columns:-columns]
-    if not middle.any():  # OpenCV takes nothing for like everything
+    if not middle.any():  # OpenCV gives 1 for a template of zeros
         return 0.0
     return float(cv2.matchTemplate(first, middle, cv2.TM_CCOEFF_NORMED).max())
 
 
-def _details(picture: np.ndarray) -> np.ndarray:
-    """The picture less its wide structures, of the same contrast everywhere."""
-    fine = picture - cv2.GaussianBlur(picture, (0, 0), DETAIL)
-    contrast = np.sqrt(cv2.GaussianBlur(fine * fine, (0, 0), DETAIL))
-    return fine / (contrast + FAINT)
+def _details(image: np.ndarray) -> np.ndarray:
+    """Returns the image without its wide structures, normalised to the same contrast everywhere."""
+    fine = image - cv2.GaussianBlur(image, (0, 0), DETAIL_SIGMA)
+    contrast = np.sqrt(cv2.GaussianBlur(fine * fine, (0, 0), DETAIL_SIGMA))
+    return fine / (contrast + MIN_CONTRAST)

@@ -1,25 +1,32 @@
-"""pipeline.stages.segmentation."""
+"""Stage that runs a segmenter beside the detector."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from detectors.inference.segmentation import FrameSegmenter
 from pipeline.stages.batching import batches
+from pipeline.structures.protocols import SegmentStage
 from pipeline.structures.results import STAGE, FrameDetections
 
 
 def segment(
-    found: Iterable[FrameDetections], segmenter: FrameSegmenter, *, batch: int = 1
+    results: Iterable[FrameDetections], segmenter: SegmentStage, *, batch: int = 1
 ) -> Iterator[FrameDetections]:
-    """Add what a segmenter marks in each frame; detections pass as they are. `batch` frames at once."""
+    """Yields the results of each frame with the segments of `segmenter` added, `batch` frames at a time.
+
+    Detections are unchanged.
+    """
     name, stage = segmenter.name, STAGE.format(segmenter.name)
-    for group in batches(found, batch):
+    for group in batches(results, batch):
         started = time.perf_counter()
-        marked = segmenter([item.frame for item in group])
+        segmented = segmenter([item.frame for item in group])
         seconds = (time.perf_counter() - started) / len(group)
-        for item, (segments, grid) in zip(group, marked, strict=True):
-            timings, known = {**item.timings, stage: seconds}, {**item.segments, name: segments}
-            maps = {**item.maps, name: grid} if grid else item.maps
-            yield item._replace(timings=timings, segments=known, maps=maps)
+        for item, (segments, score_map) in zip(group, segmented, strict=True):
+            yield replace(
+                item,
+                timings={**item.timings, stage: seconds},
+                segments={**item.segments, name: segments},
+                maps={**item.maps, name: score_map} if score_map else item.maps,
+            )

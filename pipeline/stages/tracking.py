@@ -1,4 +1,4 @@
-"""pipeline.stages.tracking."""
+"""Stage that joins the detections of successive frames to tracks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pipeline.structures.protocols import Tracker
 from pipeline.structures.results import FrameDetections, Result
 
 
-def track(found: Iterable[FrameDetections], tracker: Tracker) -> Iterator[Result]:
-    """Join the detections of successive frames to tracks."""
-    for frame, detections, warmup, timings, segments, maps in found:
+def track(results: Iterable[FrameDetections], tracker: Tracker) -> Iterator[Result]:
+    """Yields the results of each frame with the tracks of `tracker` added."""
+    for item in results:
         started = time.perf_counter()
-        tracks = tracker.update(detections, frame)
-        timings = {**timings, "track": time.perf_counter() - started}
-        yield Result(frame, detections, tracks, warmup, timings, segments, maps)
+        tracks = tracker.update(item.detections, item.frame)
+        timings = {**item.timings, "track": time.perf_counter() - started}
+        yield Result(
+            item.frame, item.detections, item.warmup, timings, item.segments, item.maps, tracks=tracks
+        )

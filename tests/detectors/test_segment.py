@@ -20,7 +20,7 @@ from detectors.weights import state_dict
 from pipeline import mask_metrics
 from pipeline.evaluation.segmentation.map_files import read_levels, read_map
 from pipeline.imaging.image_files import read_image
-from pipeline.imaging.pixel_formats import with_channels
+from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.system.errors import UsageError, WeightsError
 from tests.conftest import PROJECT_ROOT
 
@@ -96,7 +96,7 @@ def test_each_image_gets_its_map_in_both_forms(call, images, model, tmp_path):
     for name, size in PICTURES.items():
         stem = name.partition(".")[0]
         image = read_image(images / name)
-        grey = with_channels(image, grey=True).astype(np.float32) / np.iinfo(image.dtype).max
+        grey = convert_channels(image, grey=True).astype(np.float32) / np.iinfo(image.dtype).max
         with torch.inference_mode():
             probability = model.probability(torch.from_numpy(grey)[None, None])[0, 0].numpy()
         assert probability.shape == size
@@ -342,7 +342,7 @@ def test_in_the_pixels_of_the_stretched_input_they_mark_their_target_exactly(pub
     flags, mask = published
     model = load_segmenter("rdian", str(flags["weights"]))[0]
     maps = ProbabilityMaps(model, size=(512, 512), fit="stretch")
-    image = with_channels(read_image(flags["images"] / "1.png"), grey=True).astype(np.float32) / 255
+    image = convert_channels(read_image(flags["images"] / "1.png"), grey=True).astype(np.float32) / 255
     geometry = maps.geometry((720, 480))
     with torch.inference_mode():
         inputs = model.inputs(torch.from_numpy(image)[None, None], geometry)

@@ -220,7 +220,7 @@ def test_scaling_changes_what_the_networks_see_and_nothing_that_is_drawn(tmp_pat
     location, _ = as_png(tmp_path, ramps())
     plain, other = frames_of(location)[0], frames_of(location, scaling="fixed 30000 31000")[0]
     np.testing.assert_array_equal(plain.image, other.image)
-    drawn = [Annotator()(Result(f, Detections.empty(), Tracks.empty(), False)) for f in (plain, other)]
+    drawn = [Annotator()(Result(f, Detections.empty(), False, tracks=Tracks.empty())) for f in (plain, other)]
     np.testing.assert_array_equal(*drawn)
     assert not torch.equal(network_input([plain]), network_input([other]))
 
@@ -228,7 +228,7 @@ def test_scaling_changes_what_the_networks_see_and_nothing_that_is_drawn(tmp_pat
 def test_drawing_a_frame_leaves_what_the_network_sees():
     frame = Frame(ramps()[1], 0, Fraction(0), "test", 16, (2000, 60000))
     before = network_input([frame])
-    Annotator()(Result(frame, Detections.empty(), Tracks.empty(), False))
+    Annotator()(Result(frame, Detections.empty(), False, tracks=Tracks.empty()))
     assert torch.equal(network_input([frame]), before)
 
 

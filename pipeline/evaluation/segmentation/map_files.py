@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.imaging.image_files import ENDINGS, IMAGE_SUFFIXES, natural_order, read_image
-from pipeline.imaging.pixel_formats import image_is_grey, with_channels
+from pipeline.imaging.image_files import MASK_ENDINGS, IMAGE_SUFFIXES, natural_order, read_image
+from pipeline.imaging.pixel_formats import is_grey, convert_channels
 from pipeline.system.errors import SourceError, UsageError
 from pipeline.system.files import read_text
 
@@ -78,7 +78,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], kind: str) -> dict[str, Path
 
 def _bare(stem: str) -> str:
     """The name of the picture that a mask belongs to."""
-    ending = next((ending for ending in ENDINGS if ending and stem.endswith(ending)), "")
+    ending = next((ending for ending in MASK_ENDINGS if ending and stem.endswith(ending)), "")
     return stem.removesuffix(ending) or stem
 
 
@@ -141,9 +141,9 @@ def _numbers(path: Path) -> np.ndarray:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise SourceError(f"{path} cannot be read as a NumPy array") from error
     image = read_image(path)
-    if not image_is_grey(image):
+    if not is_grey(image):
         raise SourceError(f"{path} is in colour, so it is no probability map")
-    return with_channels(image, grey=True)
+    return convert_channels(image, grey=True)
 
 
 def _from_mat(path: Path) -> np.ndarray:

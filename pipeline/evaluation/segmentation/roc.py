@@ -89,7 +89,7 @@ class CurveTally:
         self._count("wanted", passed[sample.wanted(rule.grey)])
         if rule.hit != "pixels":
             groups = sample.target_regions(rule.grey, 8)
-            best = groups.highest(passed) if rule.hit == "touched" else _in_window(passed, groups.centroids)
+            best = groups.maxima(passed) if rule.hit == "touched" else _in_window(passed, groups.centroids)
             self._count("hits", best)
 
     def _count(self, name: str, passed: np.ndarray) -> None:

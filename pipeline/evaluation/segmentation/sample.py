@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.imaging.connected_components import Connectivity, Regions, regions
+from pipeline.imaging.connected_components import Connectivity, Regions, find_regions
 
 Grey = Literal["half", "background", "wrong"]
 """What mask pixels between 0 and 1 are: targets if above 0.5; background; or wrong in either case, false if
@@ -71,11 +71,11 @@ class Sample:
 
     def found_regions(self, cut: Cut, connectivity: Connectivity) -> Regions:
         """The connected groups of what was found."""
-        return self._once((cut, connectivity), lambda: regions(self.found(cut), connectivity))
+        return self._once((cut, connectivity), lambda: find_regions(self.found(cut), connectivity))
 
     def target_regions(self, grey: Grey, connectivity: Connectivity) -> Regions:
         """The connected groups of the target's pixels."""
-        return self._once((grey, connectivity), lambda: regions(self.targets(grey), connectivity))
+        return self._once((grey, connectivity), lambda: find_regions(self.targets(grey), connectivity))
 
     def _above(self, level: float) -> np.ndarray:
         """Mask pixels above the level; for level 1 those that reach it."""

@@ -12,7 +12,7 @@ from pipeline.evaluation.segmentation.sample import HALF, Cut, Grey, Sample
 from pipeline.imaging.connected_components import (
     Connectivity,
     Regions,
-    distances,
+    centroid_distances,
     first_come_pairs,
     nearest_pairs,
 )
@@ -50,11 +50,11 @@ class TargetRule:
             return _guarded(sample.found(self.cut), sample.targets(self.grey), targets)
         found = sample.found_regions(self.cut, self.connectivity)
         assign = nearest_pairs if self.hit == "nearest" else first_come_pairs
-        pairs = assign(distances(targets, found), self.distance)
+        pairs = assign(centroid_distances(targets, found), self.distance)
         alone = np.ones(len(found), dtype=bool)
         alone[pairs[:, 1]] = False
         if self.false == "rows":
-            hit = np.isin(targets.members, pairs[:, 0])
+            hit = np.isin(targets.labels, pairs[:, 0])
             false = np.count_nonzero(~np.isin(found.rows, targets.rows[hit]))
         elif self.false == "areas":
             false = found.areas[~np.isin(found.areas, found.areas[~alone])].sum()
@@ -111,7 +111,7 @@ class TargetTally:
 
 def _guarded(found: np.ndarray, target: np.ndarray, targets: Regions) -> Verdict:
     near = _grown(found, REACH)
-    hits = int(np.count_nonzero(targets.highest(near.astype(np.uint8))))
+    hits = int(np.count_nonzero(targets.maxima(near.astype(np.uint8))))
     false = int(np.count_nonzero(found & ~_grown(target, GUARD)))
     return Verdict(hits, len(targets), false, false_groups=None)
 

@@ -160,7 +160,7 @@ def test_an_epoch_after_the_first_decodes_nothing(tmp_path, video, plain, decode
 def test_the_same_bytes_under_another_name_have_the_same_entry(store, video, tmp_path, decoded):
     store.open("made", video)
     other = shutil.copy(video, tmp_path / "other.mkv")
-    assert store.holds(other)
+    assert store.contains(other)
     store.open("other", other)
     assert (len(decoded), len(entries(store))) == (1, 1)
 
@@ -168,7 +168,7 @@ def test_the_same_bytes_under_another_name_have_the_same_entry(store, video, tmp
 def test_a_changed_file_has_another_entry(store, video, plain):
     store.open("made", video)
     write_video(video, list(255 - plain), codec="ffv1", pixel_format="gray")
-    assert not store.holds(video)
+    assert not store.contains(video)
     assert np.array_equal(store.open("made", video)[:], 255 - plain)
     assert len(entries(store)) == 2
 
@@ -204,7 +204,7 @@ FrameStore({str(store.folder)!r}).open("made", Path({str(video)!r}), progress=Sl
         process.kill()
     assert partial.suffix == ".partial"
     assert (partial / "c.0.0.0").exists()
-    assert not store.holds(video)
+    assert not store.contains(video)
     assert np.array_equal(store.open("made", video)[:], plain)
     assert entries(store) == [partial.with_suffix("")]
     assert not list(store.folder.glob("*.lock"))
@@ -221,7 +221,7 @@ def test_the_next_build_removes_what_another_sequence_left(store, video, tmp_pat
 
 def test_a_build_under_way_is_left_alone(store, video):
     (store.folder / "0123.partial").mkdir()
-    with store_module._claimed(store.folder / "0123.lock"):
+    with store_module.exclusive_lock(store.folder / "0123.lock"):
         store.open("made", video)
         assert (store.folder / "0123.partial").is_dir()
 
@@ -265,7 +265,7 @@ DAMAGE = {
 def test_a_damaged_entry_is_made_anew(store, video, plain, decoded, damage):
     store.open("made", video)
     damage(entries(store)[0])
-    assert not store.holds(video)
+    assert not store.contains(video)
     assert np.array_equal(store.open("made", video)[:], plain)
     assert len(decoded) == 2
     assert len(entries(store)) == 1
@@ -312,7 +312,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     ("location", "error", "says"),
     [
         (Path("nowhere.mp4"), SourceError, r"nowhere\.mp4 cannot be read: No such file"),
-        ([], UsageError, "made: no picture files are listed"),
+        ([], UsageError, "made: no image files are listed"),
     ],
     ids=["no file", "no pictures"],
 )
@@ -363,11 +363,11 @@ def test_large_frames_have_short_chunks(store, tmp_path, monkeypatch):
 
 
 def test_the_size_is_that_of_all_files(store, video):
-    assert store.size() == 0
+    assert store.size_bytes() == 0
     store.open("made", video)
     whole = subprocess.run(["du", "-ab", store.folder], capture_output=True, text=True, check=True).stdout
     files = [line.split("\t") for line in whole.splitlines()]
-    assert store.size() == sum(int(size) for size, path in files if Path(path).is_file()) > 0
+    assert store.size_bytes() == sum(int(size) for size, path in files if Path(path).is_file()) > 0
 
 
 # Real data
@@ -381,4 +381,4 @@ def test_a_real_clip_is_stored_as_the_pipeline_reads_it(store, drone_ir):
     with open_source(video) as source:
         plain = np.stack([frame.image for frame in source])
     assert np.array_equal(store.open(video.name, video)[:], plain)
-    assert store.size() < 0.3 * plain.nbytes
+    assert store.size_bytes() < 0.3 * plain.nbytes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detectors.inference.normalisation import to_network_input
-from pipeline.imaging.geometry import Geometry, resize
+from pipeline.imaging.geometry import Geometry, resize_image
 
 ODD_SIZES = [(320, 256), (333, 251), (97, 641), (1, 1), (31, 33), (640, 512), (1920, 1080)]
 KINDS = {
@@ -182,7 +182,7 @@ def test_sixteen_bit_levels_survive_at_native_size():
 
 def test_sixteen_bit_levels_are_not_squashed_to_eight_when_resized():
     ramp = np.tile(np.arange(0, 1024, 4, dtype=np.uint16), (64, 1))  # as dark as the darkest 4 of 256 levels
-    doubled = resize(ramp, (512, 64))
+    doubled = resize_image(ramp, (512, 64))
     assert doubled.dtype == np.float32
     assert len(np.unique(doubled[32])) > 450
     exact = np.interp(np.arange(8, 504) / 2 - 0.25, np.arange(256), ramp[0])
@@ -192,10 +192,10 @@ def test_sixteen_bit_levels_are_not_squashed_to_eight_when_resized():
 def test_resized_deep_pixels_stay_inside_the_range_of_the_picture():
     picture = np.full((32, 32), 100, np.uint16)
     picture[16:, :] = 60000  # bicubic kernels overshoot at edges
-    resized = resize(picture, (77, 77))
+    resized = resize_image(picture, (77, 77))
     assert (resized.min(), resized.max()) == (100, 60000)
 
 
 def test_a_picture_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="picture is 32x16, expected"):
+    with pytest.raises(ValueError, match="image is 32x16, expected"):
         Geometry.native((16, 32)).apply(np.zeros((16, 32), np.uint8))

@@ -6,7 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.imaging.sensor_correction import SETTLING, OffsetCorrection, PixelReplacement, SpikeReplacement
+from pipeline.imaging.sensor_correction import (
+    MIN_FRAMES,
+    OffsetCorrection,
+    PixelReplacement,
+    SpikeReplacement,
+)
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import SourceError, UsageError
 from tests.pipeline.sources.test_images import write_images
@@ -77,10 +82,10 @@ def test_stuck_pixels_are_found_and_replaced_and_moving_and_resting_targets_are_
     spoilt[::3, 44, 44] = 16383  # blinks: hit in less than nine of ten frames
     mend = SpikeReplacement()
     found = np.stack([mend(frame) for frame in spoilt])
-    np.testing.assert_array_equal(found[: SETTLING - 1], spoilt[: SETTLING - 1])
+    np.testing.assert_array_equal(found[: MIN_FRAMES - 1], spoilt[: MIN_FRAMES - 1])
     changed = np.argwhere((found != spoilt).any(axis=0))
     assert sorted(map(tuple, changed.tolist())) == sorted(stuck)
-    later = found[SETTLING:].astype(int) - frames[SETTLING:]
+    later = found[MIN_FRAMES:].astype(int) - frames[MIN_FRAMES:]
     assert max(np.abs(later[:, row, column]).max() for row, column in stuck) < 60
 
 
@@ -92,7 +97,7 @@ def test_eight_bit_frames_are_mended_too():
 
 
 def test_automatic_replacement_is_chosen_by_its_name(tmp_path):
-    frames = sky(SETTLING + 2)
+    frames = sky(MIN_FRAMES + 2)
     frames[:, 7, 9] = 0
     images = {f"{number}.png": frame for number, frame in enumerate(frames)}
     found = frames_of(write_images(tmp_path / "images", images), bad_pixels="auto")

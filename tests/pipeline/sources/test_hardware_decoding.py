@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from pipeline.sources import video
-from pipeline.sources.video import accelerated
+from pipeline.sources.video import hardware_decoder
 from pipeline.system.errors import SourceError
 
 
 def test_nothing_is_asked_of_hardware_unless_told():
-    assert accelerated("none") is None
+    assert hardware_decoder("none") is None
 
 
 def test_a_build_without_the_hardware_says_what_it_has(monkeypatch):
     monkeypatch.setattr(video, "hwdevices_available", lambda: ["vaapi", "qsv"])
     with pytest.raises(SourceError, match="decodes by vaapi, qsv, not by cuda; leave --hwaccel out"):
-        accelerated("cuda")
+        hardware_decoder("cuda")
     monkeypatch.setattr(video, "hwdevices_available", list)
     with pytest.raises(SourceError, match="decodes by no hardware"):
-        accelerated("cuda")
+        hardware_decoder("cuda")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU that may decode")

@@ -115,12 +115,12 @@ def test_a_reader_that_never_returns_is_turned_away_from(monkeypatch):
     readers = [Stuck(), Stuck()]
     config = SourceConfig(timeout=0.2)
     monkeypatch.setattr("pipeline.sources.live.open_source", lambda *_, **__: Source(readers[1]))
-    monkeypatch.setattr("pipeline.sources.live.LEAVING_SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.sources.live.CLOSE_SECONDS", 0.1)
     policy = LiveConfig(reconnect="1", backoff=0.01, backoff_cap=0.01)
     started = time.monotonic()
     with LiveSource(Source(readers[0]), "stuck", config, policy, stop=StopRequest()) as source:
         frames = list(islice(source, 2))
-        with pytest.raises(SourceLost, match=r"an attempt to connect again: nothing came for 0\.2 s"):
+        with pytest.raises(SourceLost, match=r"an attempt to connect again: no frame for 0\.2 s"):
             next(source)
     assert [frame.connection for frame in frames] == [0, 1]
     assert time.monotonic() - started < SECONDS
@@ -187,12 +187,12 @@ def test_what_finds_no_room_is_dropped_and_told(on_full, kept):
 def test_a_feed_drops_for_itself_and_others_wait(on_full, kept):
     dropped = []
     queues = [QueuePolicy(2, on_full, dropped.append), QueuePolicy(2)]
-    with StreamMultiplexer([range(10), range(10)], names=["a", "b"], in_hand=100, queues=queues) as feeds:
+    with StreamMultiplexer([range(10), range(10)], names=["a", "b"], in_flight=100, queues=queues) as feeds:
         deadline = time.monotonic() + SECONDS
         while len(dropped) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
         found = {0: [], 1: []}
-        for turn in feeds.turns(4):
+        for turn in feeds.rounds(4):
             for number, item in turn.items:
                 found[number].append(item)
     assert found == {0: kept, 1: list(range(10))}

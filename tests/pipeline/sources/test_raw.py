@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.schema import SourceConfig
-from pipeline.sources import reader
+from pipeline.imaging import image_files
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import SourceError, SourceLost, UsageError
 from tests.support.media import grey_frames, open_files
@@ -64,7 +64,7 @@ def test_a_raw_file_without_a_whole_frame_is_refused_and_closed(tmp_path):
 
 
 def test_raw_frames_too_large_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 1000)
     with pytest.raises(SourceError, match="frames of 96x64 are refused"):
         open_source(write_raw(tmp_path / "a.bin"), **DECLARED)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.sources.opening import open_source
-from pipeline.sources.sequences import grey_pictures
+from pipeline.sources.sequences import grey_images
 from pipeline.system.errors import SourceError, UsageError
 from tests.support.media import cut, grey_frames, write_video
 
@@ -17,7 +17,7 @@ def test_a_video_gives_the_pixels_that_the_pipeline_sees(tmp_path):
     video = write_video(tmp_path / "made.mp4", grey_frames(4))
     with open_source(video) as source:
         expected = [frame.image for frame in source]
-    assert np.array_equal(list(grey_pictures(video, name="made")), expected)
+    assert np.array_equal(list(grey_images(video, name="made")), expected)
 
 
 def test_picture_files_give_the_pixels_that_the_pipeline_sees(tmp_path):
@@ -26,7 +26,7 @@ def test_picture_files_give_the_pixels_that_the_pipeline_sees(tmp_path):
         cv2.imwrite(str(path), image)
     with open_source(tmp_path) as source:
         expected = [frame.image for frame in source]
-    assert np.array_equal(list(grey_pictures(paths, name="made")), expected)
+    assert np.array_equal(list(grey_images(paths, name="made")), expected)
 
 
 def test_pictures_come_in_the_order_given(tmp_path):
@@ -34,20 +34,20 @@ def test_pictures_come_in_the_order_given(tmp_path):
     images = grey_frames(3)
     for path, image in zip(paths, images, strict=True):
         cv2.imwrite(str(path), image)
-    assert np.array_equal(list(grey_pictures(paths, name="made")), images)
+    assert np.array_equal(list(grey_images(paths, name="made")), images)
 
 
 def test_a_video_that_is_cut_off_is_refused(tmp_path):
     video = cut(write_video(tmp_path / "made.mkv", grey_frames(20), codec="ffv1", pixel_format="gray"))
     with pytest.raises(SourceError, match="the file is cut off"):
-        list(grey_pictures(video, name="made"))
+        list(grey_images(video, name="made"))
 
 
 def test_colour_video_is_refused(tmp_path):
     images = list(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
     video = write_video(tmp_path / "made.mp4", images, source_format="rgb24")
     with pytest.raises(UsageError, match="made: training reads grey video"):
-        next(grey_pictures(video, name="made"))
+        next(grey_images(video, name="made"))
 
 
 def test_depths_between_8_and_16_bits_are_refused(tmp_path):
@@ -56,4 +56,4 @@ def test_depths_between_8_and_16_bits_are_refused(tmp_path):
     formats = {"pixel_format": "gray10le", "source_format": "gray10le"}
     video = write_video(tmp_path / "made.mkv", images, codec="ffv1", **formats)
     with pytest.raises(UsageError, match="made: training reads 8- and 16-bit grey, this is 10-bit"):
-        next(grey_pictures(video, name="made"))
+        next(grey_images(video, name="made"))

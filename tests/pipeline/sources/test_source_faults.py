@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.imaging import pixel_formats
-from pipeline.sources import reader
+from pipeline.imaging import image_files
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import SourceError, SourceLost
 from tests.support.media import cut, grey_frames, open_files, read_until_lost, write_video
@@ -86,7 +85,7 @@ def test_locations_that_cannot_be_opened_say_why(location, message):
 
 
 def test_frames_too_large_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 1000)
     path = write_video(tmp_path / "a.mp4", grey_frames(1))
     with pytest.raises(SourceError, match="frames of 96x64 are refused"):
         open_source(path)
@@ -143,8 +142,8 @@ def test_a_picture_that_claims_a_size_out_of_all_proportion_is_refused_before_it
 
 def test_a_picture_file_too_large_is_not_even_read(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "a.png"), grey_frames(1)[0])
-    monkeypatch.setattr(pixel_formats, "MAX_FILE", 100)
-    with pytest.raises(SourceError, match=r"a.png has \d+ bytes; a picture of up to 100 is read"):
+    monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 100)
+    with pytest.raises(SourceError, match=r"a.png has \d+ bytes; images of up to 100 are read"):
         open_source(tmp_path)
 
 

@@ -181,7 +181,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(scheme):
 
 
 def test_a_port_that_nobody_sends_to_is_given_up():
-    with pytest.raises(SourceError, match=r"cannot be opened: nothing came for 0\.5 s"):
+    with pytest.raises(SourceError, match=r"cannot be opened: no data for 0\.5 s"):
         open_source("udp://127.0.0.1:49999", timeout=0.5)
 
 
@@ -222,7 +222,7 @@ def test_a_stream_that_never_becomes_a_picture_is_given_up(tmp_path):
     "location", ["file:///etc/passwd", "concat://a|b", "subfile://x", "ftp://host/a", "srt://h:1"]
 )
 def test_addresses_of_other_kinds_are_refused(location):
-    with pytest.raises(SourceError, match="is no kind of address that is read; give rtsp, http"):
+    with pytest.raises(SourceError, match=r"addresses of scheme '.*' are not supported; give rtsp, http"):
         open_source(location)
 
 

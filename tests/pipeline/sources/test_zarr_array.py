@@ -13,7 +13,8 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
 
-from pipeline.sources import reader, zarr_array
+from pipeline.imaging import image_files
+from pipeline.sources import zarr_array
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import SourceError
 from tests.support.media import grey_frames, read_until_lost
@@ -217,12 +218,12 @@ def test_a_description_nested_too_deep_or_too_long_is_refused(tmp_path, monkeypa
     )
     with pytest.raises(SourceError, match=r"cannot be opened|nested too deep"):
         open_source(path)
-    monkeypatch.setattr(zarr_array, "MAX_DESCRIPTION", 100)
+    monkeypatch.setattr(zarr_array, "MAX_METADATA_BYTES", 100)
     with pytest.raises(SourceError, match="100 are read"):
         open_source(path)
 
 
 def test_frames_too_large_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 1000)
     with pytest.raises(SourceError, match="frames of 96x64 are refused"):
         open_source(write_store(tmp_path))

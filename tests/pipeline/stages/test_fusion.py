@@ -9,7 +9,7 @@ import pytest
 
 from detectors.inference.components import extract_components
 from pipeline.config.schema import ComponentsConfig, SegmentationConfig, SegmenterConfig
-from pipeline.stages.fusion import confirmed, fuse, united
+from pipeline.stages.fusion import add_segments, confirm_detections, fuse
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections
@@ -48,43 +48,43 @@ BIRD = ([30, 20, 33, 24], 0.6, 1)
 
 
 def test_confirm_keeps_what_is_marked_with_its_score_and_class():
-    kept = confirmed(detections(DRONE, BIRD), [segments((31, 21, 32, 22, 0.7))], margin=0)
+    kept = confirm_detections(detections(DRONE, BIRD), [segments((31, 21, 32, 22, 0.7))], margin=0)
     assert rows(kept) == [BIRD]
 
 
 def test_confirm_needs_one_segmenter_of_several():
     marks = [segments((11, 11, 12, 12, 0.9)), segments((31, 21, 32, 22, 0.7))]
-    assert rows(confirmed(detections(DRONE, BIRD), marks, margin=0)) == [DRONE, BIRD]
-    assert rows(confirmed(detections(DRONE, BIRD), marks[:1], margin=0)) == [DRONE]
+    assert rows(confirm_detections(detections(DRONE, BIRD), marks, margin=0)) == [DRONE, BIRD]
+    assert rows(confirm_detections(detections(DRONE, BIRD), marks[:1], margin=0)) == [DRONE]
 
 
 def test_confirm_without_marks_keeps_nothing():
-    assert len(confirmed(detections(DRONE, BIRD), [segments()], margin=5)) == 0
+    assert len(confirm_detections(detections(DRONE, BIRD), [segments()], margin=5)) == 0
 
 
 def test_confirm_without_detections_finds_nothing():
-    assert len(confirmed(Detections.empty(), [segments((1, 1, 3, 3, 0.9))], margin=2)) == 0
+    assert len(confirm_detections(Detections.empty(), [segments((1, 1, 3, 3, 0.9))], margin=2)) == 0
 
 
 @pytest.mark.parametrize(
     ("place", "kept"), [(7, False), (8, True), (9, True), (14, True), (15, True), (16, False)]
 )
 def test_a_mark_within_the_margin_confirms_and_one_beyond_does_not(place, kept):
-    found = confirmed(detections(DRONE), [segments((place, 11, place + 1, 12, 0.9))], margin=2)
+    found = confirm_detections(detections(DRONE), [segments((place, 11, place + 1, 12, 0.9))], margin=2)
     assert bool(len(found)) is kept
 
 
 def test_a_box_at_the_border_is_compared_with_the_pixels_inside():
     corner = ([0, 0, 2, 2], 0.9, 0)
-    assert len(confirmed(detections(corner), [segments((48, 38, 50, 40, 0.9))], margin=3)) == 0
-    assert len(confirmed(detections(corner), [segments((3, 3, 4, 4, 0.9))], margin=3)) == 1
+    assert len(confirm_detections(detections(corner), [segments((48, 38, 50, 40, 0.9))], margin=3)) == 0
+    assert len(confirm_detections(detections(corner), [segments((3, 3, 4, 4, 0.9))], margin=3)) == 1
 
 
 # Union
 
 
 def union(found, *marks, margin=2, conf=0.05):
-    return rows(united(found, marks, margin=margin, conf=conf))
+    return rows(add_segments(found, marks, margin=margin, conf=conf))
 
 
 def test_union_adds_what_no_detection_has_as_class_0():
@@ -122,7 +122,7 @@ def test_at_equal_scores_the_earlier_segmenter_counts():
 def test_detections_with_masks_stay_ones_with_masks():
     base = segments((10, 10, 14, 13, 0.8))
     found = Detections(base.components.boxes, base.components.scores, [0], list(base.masks()))
-    joined = united(found, [segments((40, 30, 43, 32, 0.9))], margin=2, conf=0.05)
+    joined = add_segments(found, [segments((40, 30, 43, 32, 0.9))], margin=2, conf=0.05)
     assert [np.argwhere(mask)[0].tolist() for mask in joined.masks] == [[30, 40], [10, 10]]
 
 

@@ -12,7 +12,7 @@ import torch
 import detectors
 from detectors.inference.streaming import StreamingDetector
 from pipeline.config.schema import DetectorConfig
-from pipeline.imaging.geometry import fitted
+from pipeline.imaging.geometry import fit_to_size
 from pipeline.stages.batching import split_at_gaps
 from pipeline.stages.gaps import DropCounter, GapMarker
 from pipeline.structures.detections import Detections
@@ -49,8 +49,8 @@ def test_regular_frames_have_no_gaps_and_fill_the_window():
     line = timeline()
     marked = [line(frame(index)) for index in range(3, 11)]
     assert [item.gap for item in marked] == [None] * 8
-    assert [item.at for item in marked] == list(range(3, 11))
-    assert [item.behind for item in marked] == [1, 2, 3, 4, 5, 5, 5, 5]
+    assert [item.time_in_frames for item in marked] == list(range(3, 11))
+    assert [item.real_frames_in_window for item in marked] == [1, 2, 3, 4, 5, 5, 5, 5]
     assert not line.events
 
 
@@ -58,15 +58,15 @@ def test_regular_frames_have_no_gaps_and_fill_the_window():
 @pytest.mark.parametrize(("policy", "behind"), [("repeat", 3), ("flush", 1)])
 def test_lost_frames_are_bridged_or_start_the_window_anew(later, policy, behind):
     marked = after([later], policy=policy)
-    assert marked.gap == Gap("lost", 2, bridged=policy == "repeat", known=True)
-    assert (marked.at, marked.behind) == (12, behind)
+    assert marked.gap == Gap("lost", 2, repeat_previous=policy == "repeat", elapsed_known=True)
+    assert (marked.time_in_frames, marked.real_frames_in_window) == (12, behind)
 
 
 def test_a_gap_of_a_whole_window_is_never_bridged():
-    assert after([frame(13)]).gap.bridged
+    assert after([frame(13)]).gap.repeat_previous
     marked = after([frame(14)])
-    assert marked.gap == Gap("lost", 4, bridged=False, known=True)
-    assert (marked.at, marked.behind) == (14, 1)
+    assert marked.gap == Gap("lost", 4, repeat_previous=False, elapsed_known=True)
+    assert (marked.time_in_frames, marked.real_frames_in_window) == (14, 1)
 
 
 def test_what_the_queue_left_out_is_told_from_what_was_lost():
@@ -75,7 +75,7 @@ def test_what_the_queue_left_out_is_told_from_what_was_lost():
         dropped(frame(index))
     line = timeline(dropped=dropped)
     assert [line(frame(index)).gap for index in range(2, 10)] == [None] * 8
-    assert line(frame(12)).gap == Gap("dropped", 2, bridged=True, known=True)
+    assert line(frame(12)).gap == Gap("dropped", 2, repeat_previous=True, elapsed_known=True)
     assert line(frame(14)).gap.event == "lost"
     assert line.events == {"dropped": 1, "lost": 1}
     assert dropped.count == 4
@@ -84,8 +84,8 @@ def test_what_the_queue_left_out_is_told_from_what_was_lost():
 @pytest.mark.parametrize("time", [-300, 4, 3000], ids=["far back", "back", "ahead"])
 def test_a_leap_of_the_clock_starts_the_window_anew_and_the_time_is_not_known(time):
     marked = after([frame(10, time)])
-    assert marked.gap == Gap("jump", 0, bridged=False, known=False)
-    assert (marked.at, marked.behind) == (10, 1)
+    assert marked.gap == Gap("jump", 0, repeat_previous=False, elapsed_known=False)
+    assert (marked.time_in_frames, marked.real_frames_in_window) == (10, 1)
 
 
 def test_the_arrival_tells_how_long_a_leap_of_the_clock_took():
@@ -93,17 +93,19 @@ def test_the_arrival_tells_how_long_a_leap_of_the_clock_took():
     for index in range(10):
         line(frame(index, arrival=50 + index / RATE))
     leap = line(frame(10, 3000, arrival=50 + 13 / RATE))
-    assert leap.gap == Gap("jump", 3, bridged=False, known=True)
-    assert leap.at == 13
+    assert leap.gap == Gap("jump", 3, repeat_previous=False, elapsed_known=True)
+    assert leap.time_in_frames == 13
     after_it = line(frame(11, 3001, arrival=50 + 14 / RATE))
-    assert (after_it.gap, after_it.at, after_it.behind) == (None, 14, 2)
+    assert (after_it.gap, after_it.time_in_frames, after_it.real_frames_in_window) == (None, 14, 2)
 
 
 def test_a_pause_that_the_arrival_confirms_is_no_leap():
     line = timeline()
     for index in range(10):
         line(frame(index, arrival=50 + index / RATE))
-    assert line(frame(10, 100, arrival=50 + 100 / RATE)).gap == Gap("lost", 90, bridged=False, known=True)
+    assert line(frame(10, 100, arrival=50 + 100 / RATE)).gap == Gap(
+        "lost", 90, repeat_previous=False, elapsed_known=True
+    )
 
 
 def test_a_new_connection_is_named_and_its_time_known_even_where_its_first_frames_were_dropped():
@@ -111,8 +113,8 @@ def test_a_new_connection_is_named_and_its_time_known_even_where_its_first_frame
     for index in range(10):
         line(frame(index))
     marked = line(frame(12, 70, connection=1))
-    assert marked.gap == Gap("reconnect", 60, bridged=False, known=True)
-    assert (marked.at, marked.behind) == (70, 1)
+    assert marked.gap == Gap("reconnect", 60, repeat_previous=False, elapsed_known=True)
+    assert (marked.time_in_frames, marked.real_frames_in_window) == (70, 1)
     assert line(frame(13, 71, connection=1)).gap is None
 
 
@@ -120,7 +122,7 @@ def test_a_new_connection_is_named_and_its_time_known_even_where_its_first_frame
 def test_a_picture_of_another_size_is_fitted_without_a_black_pixel(size):
     bright = np.full(size, 200, np.uint8)
     marked = after([frame(10, picture=bright)])
-    assert marked.gap == Gap("resize", 0, bridged=False, known=False)
+    assert marked.gap == Gap("resize", 0, repeat_previous=False, elapsed_known=False)
     assert marked.image.shape == PICTURE.shape
     assert (marked.image == 200).all()
 
@@ -128,7 +130,7 @@ def test_a_picture_of_another_size_is_fitted_without_a_black_pixel(size):
 def test_fitting_keeps_the_aspect_and_the_middle():
     image = np.zeros((32, 32), np.uint8)
     image[12:20, 12:20] = 255
-    fit = fitted(image, (96, 64))
+    fit = fit_to_size(image, (96, 64))
     rows, columns = np.nonzero(fit > 127)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (24, 40, 40, 56)
 
@@ -139,19 +141,19 @@ def test_jitter_is_no_gap():
     times = np.arange(200) + chance.uniform(-0.14, 0.14, 200)
     marked = [line(frame(index, Fraction(time))) for index, time in enumerate(times)]
     assert [item.gap for item in marked] == [None] * 200
-    assert marked[-1].at == 199
+    assert marked[-1].time_in_frames == 199
 
 
 def test_a_rate_that_is_announced_wrong_makes_no_gaps():
     line = timeline()
     marked = [line(frame(index, 3 * index)) for index in range(50)]
     assert {item.gap for item in marked} == {None}
-    assert marked[-1].at == 49
+    assert marked[-1].time_in_frames == 49
     assert line(frame(50, 3 * 51)).gap.missing == 1
 
 
 def test_groups_are_parted_in_front_of_gaps():
-    gap = Gap("lost", 1, bridged=True, known=True)
+    gap = Gap("lost", 1, repeat_previous=True, elapsed_known=True)
     a, b, c, d, e = (frame(index, gap=gap if index in (0, 2, 4) else None) for index in range(5))
     assert list(split_at_gaps([(a, b, c), (d, e)])) == [(a, b), (c,), (d,), (e,)]
 
@@ -174,14 +176,14 @@ def test_repeating_gives_what_pushing_the_newest_frame_again_gives(network):
     torch.testing.assert_close(repeated.push(pictures[6:]), pushed.push(pictures[6:]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("bridged", [True, False])
-def test_a_detector_bridges_a_gap_or_starts_anew(network, bridged):
+@pytest.mark.parametrize("repeat", [True, False])
+def test_a_detector_bridges_a_gap_or_starts_anew(network, repeat):
     config = DetectorConfig(conf=0.0)
     pictures = grey_frames(8, 64, 64)
     frames = [frame(index, picture=image) for index, image in enumerate(pictures)]
-    gap = Gap("lost", 1, bridged=bridged, known=True)
-    with_gap = [*frames[:6], replace(frames[7], gap=gap, behind=4 if bridged else 1)]
-    expected = [*frames[:6], replace(frames[5], index=6), frames[7]] if bridged else [frames[7]]
+    gap = Gap("lost", 1, repeat_previous=repeat, elapsed_known=True)
+    with_gap = [*frames[:6], replace(frames[7], gap=gap, real_frames_in_window=4 if repeat else 1)]
+    expected = [*frames[:6], replace(frames[5], index=6), frames[7]] if repeat else [frames[7]]
 
     def last(items):
         detector = StreamingDetector(network, config, torch.device("cpu"))
@@ -200,7 +202,7 @@ def seen(x) -> Detections:
 def follow(tracker, count, **more):
     """The tracks after so many frames of a target that moves by a pixel a frame."""
     for index in range(count):
-        tracks = tracker.update(seen(10 + index), frame(index, at=float(index), **more))
+        tracks = tracker.update(seen(10 + index), frame(index, time_in_frames=float(index), **more))
     return tracks
 
 
@@ -209,7 +211,7 @@ def test_a_track_coasts_by_time_however_many_frames_came(away, alive):
     tracker = CentreTracker(CentreOptions(coast=30))
     assert follow(tracker, 10).state.tolist() == [TrackState.CONFIRMED]
     # only one frame was not seen, but time goes on by more
-    tracks = tracker.update(Detections.empty(), frame(10, at=9 + away))
+    tracks = tracker.update(Detections.empty(), frame(10, time_in_frames=9 + away))
     assert tracks.ids.tolist() == [1] * alive
     if alive:
         np.testing.assert_allclose(tracks.boxes[0, 0], 19 + away, atol=0.2 + away / 20)
@@ -218,8 +220,8 @@ def test_a_track_coasts_by_time_however_many_frames_came(away, alive):
 def test_tracks_end_where_nobody_knows_what_time_went_by_and_ids_go_on():
     tracker = CentreTracker()
     follow(tracker, 10)
-    gap = Gap("jump", 0, bridged=False, known=False)
-    tracks = tracker.update(seen(20), frame(10, at=10.0, gap=gap))
+    gap = Gap("jump", 0, repeat_previous=False, elapsed_known=False)
+    tracks = tracker.update(seen(20), frame(10, time_in_frames=10.0, gap=gap))
     assert tracks.ids.tolist() == [2]
     assert tracks.state.tolist() == [TrackState.TENTATIVE]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.stages.ring_buffer import Ring, window_indices
+from pipeline.stages.ring_buffer import RingBuffer, window_indices
 
 
 @pytest.mark.parametrize(
@@ -33,42 +33,42 @@ def test_ring_and_window_indices_agree_on_any_split_into_batches(seed):
     items = torch.randn(count, 2, 3, generator=chance)
     cuts = torch.randint(0, count, (4,), generator=chance).unique().tolist()
     batches = [part for part in items.tensor_split(cuts) if len(part)]
-    ring = Ring(length)
-    windows = torch.cat([ring.windows(part) for part in batches])
+    ring = RingBuffer(length)
+    windows = torch.cat([ring.push(part) for part in batches])
     assert torch.equal(windows, torch.stack([items[window_indices(t, length)] for t in range(count)]))
 
 
 def test_the_newest_item_is_the_one_appended_last():
-    ring = Ring(3)
-    assert ring.newest is None
-    ring.windows(torch.arange(5.0))
-    assert ring.newest == 4
+    ring = RingBuffer(3)
+    assert ring.latest is None
+    ring.push(torch.arange(5.0))
+    assert ring.latest == 4
 
 
 def test_a_ring_that_was_reset_forgets():
-    ring = Ring(3)
-    ring.windows(torch.arange(5.0))
+    ring = RingBuffer(3)
+    ring.push(torch.arange(5.0))
     ring.reset()
-    assert ring.newest is None
-    assert ring.windows(torch.tensor([7.0])).tolist() == [[7, 7, 7]]
+    assert ring.latest is None
+    assert ring.push(torch.tensor([7.0])).tolist() == [[7, 7, 7]]
 
 
 def test_windows_given_out_do_not_change_later():
-    ring = Ring(3)
-    first = ring.windows(torch.tensor([1.0, 2.0]))
+    ring = RingBuffer(3)
+    first = ring.push(torch.tensor([1.0, 2.0]))
     kept = first.clone()
-    ring.windows(torch.tensor([3.0, 4.0]))
+    ring.push(torch.tensor([3.0, 4.0]))
     assert torch.equal(first, kept)
 
 
 def test_a_ring_without_room_is_refused():
     with pytest.raises(ValueError, match="length = 0"):
-        Ring(0)
+        RingBuffer(0)
 
 
 def test_windows_keep_the_layout_in_memory_of_their_items():
-    ring, layout = Ring(3), torch.channels_last
+    ring, layout = RingBuffer(3), torch.channels_last
     for count in (1, 2, 1):
         items = torch.randn(count, 4, 5, 6).contiguous(memory_format=layout)
-        windows = ring.windows(items)
+        windows = ring.push(items)
         assert all(part.is_contiguous(memory_format=layout) for part in windows.unbind(1))

@@ -163,14 +163,14 @@ def frames_of_two_scenes(**change) -> list[Frame]:
 
 def test_no_window_goes_over_a_cut_and_no_track():
     gaps = marked(frames_of_two_scenes())
-    assert gaps[8] == Gap("cut", 0, bridged=False, known=False)
+    assert gaps[8] == Gap("cut", 0, repeat_previous=False, elapsed_known=False)
     assert [gap for gap in gaps if gap] == [gaps[8]]
 
 
 def test_a_cut_is_what_counts_where_frames_are_missing_besides():
     frames = frames_of_two_scenes()
     del frames[6:8]
-    assert marked(frames)[6] == Gap("cut", 2, bridged=False, known=False)
+    assert marked(frames)[6] == Gap("cut", 2, repeat_previous=False, elapsed_known=False)
 
 
 def test_what_starts_anew_anyway_keeps_its_name():

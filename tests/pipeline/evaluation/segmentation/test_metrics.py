@@ -10,7 +10,7 @@ from pipeline.evaluation.segmentation.roc import CurveRule
 from pipeline.evaluation.segmentation.sample import Sample
 from pipeline.evaluation.segmentation.scorer import MaskScorer
 from pipeline.evaluation.segmentation.target_metrics import TargetRule
-from pipeline.imaging.connected_components import first_come_pairs, nearest_pairs, regions
+from pipeline.imaging.connected_components import find_regions, first_come_pairs, nearest_pairs
 from pipeline.system.errors import UsageError
 
 HEIGHT, WIDTH = 40, 48
@@ -151,7 +151,7 @@ def test_nothing_pairs_with_nothing(assign, shape):
 
 
 def test_groups_come_in_raster_order_of_their_first_pixels():
-    groups = regions(spots((2, 30, 4, 1), (3, 1, 1, 2)) > 0)  # two blocks of 2x2 would turn them round
+    groups = find_regions(spots((2, 30, 4, 1), (3, 1, 1, 2)) > 0)  # two blocks of 2x2 would turn them round
     assert groups.centroids.tolist() == [[3.5, 30], [3, 1.5]]
     assert groups.areas.tolist() == [4, 2]
 
