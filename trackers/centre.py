@@ -24,10 +24,10 @@ from pipeline.system.errors import UsageError
 from trackers.association import assign, association_cost, gate_radius, squared_distances
 from trackers.kalman import KalmanFilter, Noise, centres_and_sizes
 
-FULL_VOTE = 5.0
+MAX_LABEL_VOTE = 5.0
 """Bound of a label's standing, in hits of score 1: so many contrary hits, and one, change any label."""
 
-TINY = 1e-3
+MIN_POSITIVE = 1e-3
 """Least value of the options that something is divided by or that would switch everything off at zero."""
 
 _RECORD = np.dtype(
@@ -98,7 +98,7 @@ class CentreOptions:
             "low_score": (0, self.high_score),
             "birth_hits": (1, math.inf),
             "birth_window": (self.birth_hits, math.inf),
-            **dict.fromkeys(("gate", "max_gate", "position_floor"), (TINY, math.inf)),
+            **dict.fromkeys(("gate", "max_gate", "position_floor"), (MIN_POSITIVE, math.inf)),
         }
         for name, value in vars(self).items():
             low, high = bounds.get(name, (0, math.inf))
@@ -145,9 +145,9 @@ class CentreTracker:
         their state, and a track not hit in this frame has its predicted box. Raises ValueError where the
         index does not exceed the one before.
         """
-        if frame.gap is not None and not frame.gap.known:
+        if frame.gap is not None and not frame.gap.elapsed_known:
             self._keep(np.zeros(len(self._records), dtype=bool))
-        self._advance(frame.index, frame.index if frame.at is None else frame.at)
+        self._advance(frame.index, frame.index if frame.time_in_frames is None else frame.time_in_frames)
         centres, _ = centres_and_sizes(detections.boxes)
         joined, taken = self._associate(centres, detections.scores, math.hypot(frame.width, frame.height))
         tracks = np.flatnonzero(joined >= 0)
@@ -159,7 +159,7 @@ class CentreTracker:
     def _advance(self, index: int, at: float) -> None:
         """Predict all tracks to the frame of this `index`, dropping those whose time ran out on the way.
 
-        `at` is its time in frame intervals.
+        `time_in_frames` is its time in frame intervals.
         """
         if self._index is not None and index <= self._index:
             raise ValueError(f"frame index {index} after {self._index}: call reset() before a new sequence")
@@ -290,4 +290,4 @@ def _vote(
     and the label that brings it below zero takes over (Boyer and Moore), with no count per class to be kept.
     """
     standing = standing + np.where(seen == held, scores, -scores)
-    return np.where(standing < 0, seen, held), np.minimum(np.abs(standing), FULL_VOTE)
+    return np.where(standing < 0, seen, held), np.minimum(np.abs(standing), MAX_LABEL_VOTE)

@@ -169,7 +169,7 @@ class StreamingDetector:
         None but the first may follow a gap, which is made known to the state of the sequence.
         """
         if (gap := frames[0].gap) is not None:
-            if gap.bridged:
+            if gap.repeat_previous:
                 self.stream.repeat(gap.missing)
             else:
                 self.stream.reset()
@@ -183,11 +183,11 @@ class StreamingDetector:
         """For each of the frames pushed last, whether fewer than a whole window stood behind it."""
         first = self.stream.frames_seen - len(frames) + 1
         behind = (
-            first + number if frame.behind is None else frame.behind for number, frame in enumerate(frames)
+            first + number if frame.real_frames_in_window is None else frame.real_frames_in_window for number, frame in enumerate(frames)
         )
         return tuple(count < self.window for count in behind)
 
-    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[FrameDetections]:
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
         """The frames with their boxes."""
         # closed here and not by the garbage collector: a thread of its own may be taking from `groups`
         with closing(extract(groups, self)) as features:

@@ -154,4 +154,4 @@ def _results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Resul
     for line in read_records(path, valid.line_count):
         frame = Frame(blank, line["frame"], Fraction(line["pts"] or 0), info.name)
         spent = {stage: (value or 0) / 1e3 for stage, value in line["timings_ms"].items()}
-        yield Result(frame, detections_of(line), tracks_of(line), line["warmup"], spent)
+        yield Result(frame, detections_of(line), line["warmup"], spent, tracks=tracks_of(line))

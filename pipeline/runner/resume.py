@@ -157,7 +157,7 @@ class ResumeState:
                 recorded = self._recorded(computed.frame, line, mask_names)
                 if spared == 0 or number >= spared + window - 1:
                     self._require_close(computed.detections, recorded)
-                yield recorded._replace(maps=computed.maps)
+                yield replace(recorded, maps=computed.maps)
 
     def verify_tracks(self, results: Iterable[Result]) -> Iterator[Result]:
         """Yields the results; raises UsageError if a replayed frame has other tracks than recorded."""

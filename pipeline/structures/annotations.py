@@ -91,7 +91,7 @@ def _fault(table: dict) -> str | None:
                 return f"{name}[{number}] has no valid '{wrong[0]}'"
     if not table["categories"]:
         return "'categories' is empty"
-    wrong = (number for number, row in enumerate(table["annotations"]) if not _is_box(row.get("bbox")))
+    wrong = (number for number, row in enumerate(table["annotations"]) if not is_box(row.get("bbox")))
     number = next(wrong, None)
     return None if number is None else f"annotations[{number}] has no valid 'bbox'"
 
@@ -103,11 +103,12 @@ def _is_of(kind: type | tuple[type, ...], value: Any) -> bool:
     return isinstance(value, kind) and (isinstance(value, str) or 0 <= value < math.inf)
 
 
-def _is_box(box: Any) -> bool:
-    """Whether JSON holds four finite numbers, width and height not negative."""
-    if not isinstance(box, list) or len(box) != 4:
+def is_box(box: Any) -> bool:
+    """Returns whether a value is a list, tuple or array of four finite numbers with width and height not negative."""
+    if not isinstance(box, (list, tuple, np.ndarray)) or len(box) != 4:
         return False
-    return all(type(side) in (int, float) and abs(side) < 1e9 for side in box) and min(box[2:]) >= 0
+    numbers = all(isinstance(side, (int, float, np.number)) and not isinstance(side, bool) for side in box)
+    return numbers and all(abs(side) < 1e9 for side in box) and min(box[2:]) >= 0
 
 
 def require_length(count: int, name: str) -> None:

@@ -48,9 +48,9 @@ class Gap:
     event: Event
     missing: int
     """Frames that are believed to be missing; 0 where their number is not known."""
-    bridged: bool
+    repeat_previous: bool
     """Whether the frame before shall stand in for those missing; else windows over frames start anew."""
-    known: bool
+    elapsed_known: bool
     """Whether the time that passed is known, and the scene the same, so that what moved can be followed."""
 
 
@@ -76,9 +76,9 @@ class Frame:
     """Number of the connection to the source by which it came: it grows where that was lost and made anew."""
     gap: Gap | None = None
     """What lies between it and the frame before; None where that is one frame interval."""
-    at: float | None = None
+    time_in_frames: float | None = None
     """Frame intervals, by the times of the source; of its first frame the index. None: `index` tells."""
-    behind: int | None = None
+    real_frames_in_window: int | None = None
     """Real frames, itself included, in the window of the detector that ends with it; None if not known."""
 
     def __post_init__(self):

@@ -50,10 +50,10 @@ def inside(path: str) -> str:
     Only what is written counts: links on the disk are followed, for whoever made them may read there.
     """
     plain = path.replace("\\", "/")
-    if _is_absolute(plain) or os.path.normpath(plain).split("/")[0] == ".." or "\0" in plain:
+    if is_absolute(plain) or os.path.normpath(plain).split("/")[0] == ".." or "\0" in plain:
         raise UsageError(f"'{path}' is not below the root of the dataset, where all its files must be")
     return path
 
 
-def _is_absolute(path: str) -> bool:
+def is_absolute(path: str) -> bool:
     return path.startswith("/") or re.match(r"[A-Za-z]:", path) is not None

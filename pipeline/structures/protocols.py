@@ -40,7 +40,7 @@ class Tracker(Protocol):
     def update(self, detections: Detections, frame: Frame) -> Tracks:
         """The tracks alive in `frame`, given what was detected in it; frames come in order of their index.
 
-        `frame.at` tells how much time went by, and `frame.gap` whether that is known.
+        `frame.time_in_frames` tells how much time went by, and `frame.gap` whether that is known.
         """
 
     def reset(self) -> None:

@@ -69,7 +69,7 @@ def tracked(record, found: dict[int, Detections], folder: Path):
         for index in range(len(record)):
             frame = Frame(image=picture, index=index, pts=Fraction(index, 30), source=record.name)
             detections = found.get(record.image_ids.get(index), Detections.empty())
-            sink.write(Result(frame, detections, tracker.update(detections, frame), False, {}))
+            sink.write(Result(frame, detections, False, tracks=tracker.update(detections, frame)))
     return read_tracks(path)
 
 

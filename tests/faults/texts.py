@@ -120,7 +120,7 @@ def read_truth_of_run(path: Path) -> str:
     for index in range(COUNT):
         found = Detections([[3 + index, 4, 8 + index, 10]], [0.9], [0])
         frame = Frame(picture, index, Fraction(index, 30), "clip.mp4")
-        truth.add(Result(frame, found, Tracks.empty(), warmup=False))
+        truth.add(Result(frame, found, tracks=Tracks.empty(), warmup=False))
     truth.live()
     json.dumps(truth.score(0.5).as_dict(), allow_nan=False)
     truth.score_tracks(path.parent / "tracks.txt")

@@ -33,7 +33,7 @@ def make_results(count, *, dtype=np.uint8, shape=(24, 40), bits=8, seed=0):
         values = chance.uniform(0.1, 1, (3, 5)).astype(np.float16)
         maps = {"detector": ScoreMap(values, (8.0, 8.0), (0.0, 0.0), "a test")}
         frame = Frame(image, 10 + index, Fraction(index, 30), "test", bits)
-        results.append(Result(frame, detections, Tracks.empty(), False, maps=maps))
+        results.append(Result(frame, detections, False, maps=maps, tracks=Tracks.empty()))
     return results
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.drawing.annotator import PALETTE, Annotator, AnnotatorOptions, colour_of
-from pipeline.drawing.bitmap_font import HEIGHT, letter
+from pipeline.drawing.bitmap_font import GLYPH_HEIGHT, render_text
 from pipeline.drawing.tone_mapping import ToneMapper
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
@@ -46,7 +46,7 @@ def result(image, rows=(), *, boxes=(), index=0, warmup=False, bit_depth=None):
     frame = Frame(image, index, Fraction(index, 30), "test", depth)
     count = len(boxes)
     detections = Detections(np.reshape(boxes, (count, 4)), [0.5] * count, [0] * count)
-    return Result(frame, detections, make_tracks(list(rows)), warmup)
+    return Result(frame, detections, warmup, tracks=make_tracks(list(rows)))
 
 
 def as_rgb(image):
@@ -219,7 +219,7 @@ def test_warm_up_and_status_are_written_into_a_free_corner():
 @pytest.mark.parametrize("rate", [1, 0.05])
 def test_deep_frames_are_mapped_monotonically(rate):
     levels = np.arange(1 << 14, dtype=np.uint16).reshape(128, 128)
-    mapper = ToneMapper(rate=rate)
+    mapper = ToneMapper(smoothing=rate)
     shown = mapper(Frame(levels, 0, Fraction(0), "test", 14))
     assert shown.dtype == np.uint8
     assert (np.diff(shown.ravel().astype(int)) >= 0).all()
@@ -265,9 +265,9 @@ def test_impossible_options_are_refused_by_name(name, value):
 
 def test_every_printable_character_can_be_lettered():
     for code in range(32, 127):
-        assert letter(chr(code)).shape[0] == HEIGHT
-    assert letter("12", scale=3).shape == (3 * HEIGHT, 3 * letter("12").shape[1])
-    digits = [letter(character).tobytes() for character in "0123456789"]
+        assert render_text(chr(code)).shape[0] == GLYPH_HEIGHT
+    assert render_text("12", scale=3).shape == (3 * GLYPH_HEIGHT, 3 * render_text("12").shape[1])
+    digits = [render_text(character).tobytes() for character in "0123456789"]
     assert len(set(digits)) == 10
 
 

@@ -10,7 +10,7 @@ import pytest
 from detectors.inference.components import extract_components
 from pipeline.config.schema import ComponentsConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
-from pipeline.drawing.contours import PALETTE, contour_colour, draw_contours, spared
+from pipeline.drawing.contours import PALETTE, contour_colour, draw_contours, protected_pixels
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
@@ -28,7 +28,7 @@ def square(left, top, side, shape=(96, 128)):
 
 def outlined(*masks, thickness=1):
     canvas = np.full((*masks[0].shape, 3), GROUND, np.uint8)
-    draw_contours(canvas, masks, spare=spared(masks), thickness=thickness)
+    draw_contours(canvas, masks, spare=protected_pixels(masks), thickness=thickness)
     return canvas
 
 
@@ -104,7 +104,7 @@ def result(image, marks, *boxes):
         [9] * len(boxes),
     )
     return Result(
-        Frame(image, 0, Fraction(0), "test"), Detections.empty(), tracks, False, segments=dict(marks)
+        Frame(image, 0, Fraction(0), "test"), Detections.empty(), False, segments=dict(marks), tracks=tracks
     )
 
 

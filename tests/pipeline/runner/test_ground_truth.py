@@ -111,7 +111,7 @@ def test_classes_count_only_where_detector_and_annotations_have_the_same(clip, c
         for frame in source:
             boxes = record.boxes[frame.index]
             right = Detections(boxes, [0.9] * len(boxes), [label] * len(boxes))
-            truth.add(Result(frame, right, Tracks.empty(), warmup=False))
+            truth.add(Result(frame, right, warmup=False, tracks=Tracks.empty()))
     assert truth.frames == 16
     assert truth.score(0.5).scores.ap50 == pytest.approx(ap50)
 

@@ -280,7 +280,7 @@ def test_each_result_starts_the_wait_for_the_next_anew(config, clip):
     record = run(str(clip), settings, parts(), progress="off")
     first = record.last_progress
     frame = Frame(grey_frames(1)[0], 1, Fraction(1), "clip")
-    record.add(Result(frame, Detections.empty(), Tracks.empty(), warmup=False))
+    record.add(Result(frame, Detections.empty(), tracks=Tracks.empty(), warmup=False))
     assert record.last_progress > first
 
 

@@ -37,7 +37,7 @@ def frames(clip):
 
 
 def nothing_in(frame) -> Result:
-    return Result(frame, Detections.empty(), Tracks.empty(), warmup=False)
+    return Result(frame, Detections.empty(), tracks=Tracks.empty(), warmup=False)
 
 
 def test_nothing_is_told_before_the_first_target(truth, time):
@@ -124,7 +124,7 @@ def test_every_frame_counts_once(truth, frames, time):
         corners = chance.uniform(0, 50, (5, 2))
         boxes = np.concatenate([corners, corners + 6], axis=1)
         truth.add(
-            Result(frame, Detections(boxes, chance.uniform(0, 1, 5), [0] * 5), Tracks.empty(), warmup=False)
+            Result(frame, Detections(boxes, chance.uniform(0, 1, 5), [0] * 5), warmup=False, tracks=Tracks.empty())
         )
         time.now += 1
         truth.live()

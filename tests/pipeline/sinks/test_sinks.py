@@ -49,7 +49,7 @@ def make_result(index=0, *, pts=None, boxes=((10.25, 20.5, 13.75, 22.125),), sco
         np.full((count, 2), 0.5),
         [index] * count,
     )
-    return Result(frame, Detections(boxes, scores, [0] * count), tracks, index < 2, {"decode": 0.0012})
+    return Result(frame, Detections(boxes, scores, [0] * count), index < 2, {"decode": 0.0012}, tracks=tracks)
 
 
 def draw(result):

@@ -205,8 +205,8 @@ def test_segments_cannot_be_changed():
 
 
 def result(size, known):
-    empty = Detections.empty(), Tracks.empty()
-    return Result(frame(np.zeros(size, np.uint8)), *empty, warmup=False, segments=known)
+    image = frame(np.zeros(size, np.uint8))
+    return Result(image, Detections.empty(), warmup=False, segments=known, tracks=Tracks.empty())
 
 
 def test_a_result_holds_segments_of_its_frame_and_they_cannot_be_exchanged():

@@ -25,7 +25,7 @@ def test_tracks_are_read_back_as_the_sink_wrote_them(tmp_path):
     with MotSink(tmp_path / "tracks.txt") as sink:
         for index in (0, 7):
             frame = Frame(np.zeros((32, 32), np.uint8), index, Fraction(index, 30), "test")
-            sink.write(Result(frame, Detections.empty(), found, False))
+            sink.write(Result(frame, Detections.empty(), False, tracks=found))
     rows = read_tracks(tmp_path / "tracks.txt")
     assert rows.frames.tolist() == [0, 0, 7, 7]
     assert rows.ids.tolist() == [4, 5, 4, 5]
