@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import signal
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+TESTS = PROJECT_ROOT / "tests"
+
+SLOW_FOLDERS = (
+    "end_to_end",
+    "benchmarks",
+    "detectors/training",
+    "detectors/mmdet_adapter",
+    "pipeline/runner",
+)
+"""Folders whose tests run the whole pipeline, train, or start processes."""
+SLOW_FIXTURES = {"mote", "process", "whole", "real_clip", "drone_ir"}
+"""Fixtures that run the whole pipeline or read real videos."""
 
 
 def pytest_addoption(parser):
@@ -32,6 +47,21 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "real_data" in item.keywords and not (shared / "data").is_dir():
             item.add_marker(missing)
+        folder = Path(item.path).parent.relative_to(TESTS).as_posix()
+        if folder.startswith(SLOW_FOLDERS) or SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def random_state():
+    """Restores the global random states, so that no test depends on those that ran before it."""
+    torch = sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    if torch:
+        torch.set_rng_state(states[2])
 
 
 @pytest.fixture(scope="session")

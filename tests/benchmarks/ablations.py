@@ -146,15 +146,15 @@ def trained(
     folder, device = Path(recipe.record.output), pick_device("auto")
     with known(recipe, base, variant):
         trainer = Trainer(recipe, device, stop=stop)
-        before, started = trainer.step, time.process_time()
+        before, started = trainer.steps_done, time.process_time()
         trainer.run()
-        count = trainer.step - before
+        count = trainer.steps_done - before
         seconds = (time.process_time() - started) / count if count else 0.0
         model = detectors.build(recipe.model.name, **recipe.model.options)
     parameters = ablated.learned_parameters(model)
     state_dict.load(model.to(device), folder / "best.safetensors")
     val = trainer.validation
-    found = fill_evaluator(model, val.records, val.coming(), val.truth, stride=stride, classes=False)
+    found = fill_evaluator(model, val.records, val.iterate(), val.truth, stride=stride, classes=False)
     report = found.report(DetectorConfig.conf)
     numbers = {
         "ap50": report.scores.ap50,

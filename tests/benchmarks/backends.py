@@ -28,6 +28,7 @@ from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.weights import restore, state_dict, zoo
 from pipeline.config.schema import parse_size
 from pipeline.system import cli
+from tests.benchmarks.options import benchmark_parser, run_benchmark
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM = 6
@@ -36,8 +37,7 @@ WARM = 6
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.backends", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.backends", __doc__)
     parser.add_argument("--detector", choices=export_folder.NETWORKS, default="tridos-nano")
     parser.add_argument("--size", default="320x256")
     parser.add_argument("--threads", type=int, default=1)
@@ -105,14 +105,9 @@ def measure(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return cli.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

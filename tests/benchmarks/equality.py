@@ -32,6 +32,7 @@ from pipeline.imaging.geometry import Geometry
 from pipeline.system import cli
 from pipeline.system.errors import MoteError
 from pipeline.system.progress import Progress
+from tests.benchmarks.options import benchmark_parser
 from tests.benchmarks.speed import plain_way
 
 NEAR = 0.5
@@ -121,8 +122,7 @@ def found(raw: torch.Tensor, geometry: Geometry, conf: float) -> Rows:
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.equality", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.equality", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of drone-ir")
     parser.add_argument("--split", default="val")
     parser.add_argument("--weights", default="tridos-nano-drone-ir", help="a name of --list, or a file")

@@ -27,6 +27,7 @@ from pipeline.evaluation.detection.matching import CENTRE_5
 from pipeline.stages.fusion import add_segments, confirm_detections
 from pipeline.system import cli
 from pipeline.system.progress import Progress
+from tests.benchmarks.options import benchmark_parser
 
 CONF = 0.4
 """Score that precision and recall are told at: that from which detections are drawn."""
@@ -34,8 +35,7 @@ CONF = 0.4
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.fusion", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.fusion", __doc__)
     parser.add_argument("--dataset", default="drone-ir")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--split", default="val")

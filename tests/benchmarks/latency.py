@@ -31,6 +31,7 @@ from pipeline.runner.single import run
 from pipeline.system import cli
 from pipeline.system.cli import whole
 from run_pipeline import parts
+from tests.benchmarks.options import benchmark_parser, run_benchmark
 
 SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 BEGINNING, SLOWER = 10, 4
@@ -40,8 +41,7 @@ TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.latency", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.latency", __doc__)
     parser.add_argument("--detector", default="tridos-nano")
     parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
     parser.add_argument("--device", default="auto")
@@ -136,14 +136,9 @@ def measure(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return cli.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from datasets.layouts import registry
 from pipeline.sources.opening import open_source
 from pipeline.stages.scene_cuts import SceneCutDetector
 from pipeline.system import cli
+from tests.benchmarks.options import benchmark_parser
 
 JOINED = 10
 """Frames of each of two clips that are joined."""
@@ -28,8 +29,7 @@ JOINED = 10
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.scene_cuts", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.scene_cuts", __doc__)
     parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", default="val", help="a split of the dataset (default: val)")

@@ -16,12 +16,12 @@ from datasets.layouts import registry
 from datasets.sequences.clips import read_sequences
 from datasets.sequences.frame_store import FrameStore
 from pipeline.system import cli
+from tests.benchmarks.options import benchmark_parser
 
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.store_size", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.store_size", __doc__)
     parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", default="train", help="a split of the dataset (default: train)")
@@ -43,7 +43,7 @@ def work(options: argparse.Namespace) -> None:
         ):
             frames = sequence.frames
             plain = len(frames) * frames.shape[1] * frames.shape[2] * frames.dtype.itemsize
-            stored = store.size() - whole_stored
+            stored = store.size_bytes() - whole_stored
             whole_plain, whole_stored = whole_plain + plain, whole_stored + stored
             print(f"{record.name:<24}{len(frames):>8}{plain:>14,}{stored:>14,}{stored / plain:>8.1%}")
     frames = sum(map(len, records))

@@ -13,7 +13,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-from pathlib import Path
 
 import torch
 
@@ -25,22 +24,21 @@ from pipeline.runner.single import run
 from pipeline.system import cli
 from pipeline.system.cli import whole
 from run_pipeline import parts
-
-DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
+from tests.benchmarks.options import (
+    DEMO,
+    add_detector_options,
+    benchmark_parser,
+    detector_settings,
+    run_benchmark,
+)
 
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.streams", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.streams", __doc__)
     parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
+    add_detector_options(parser)
     parser.add_argument("--streams", type=whole(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
-    parser.add_argument("--detector", default="tridos-nano")
-    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--backend", default="auto", help="what computes the network (default: the run's)")
-    parser.add_argument("--batch", type=whole(0), default=0, help="of all streams (default: the run's)")
-    parser.add_argument("--threads", type=whole(0), default=0, help="of the network (default: the run's)")
     parser.add_argument("--max-frames", type=whole(0), default=0, help="of each stream (default: all)")
     parser.add_argument("--repeats", type=whole(1), default=3)
     return parser
@@ -64,9 +62,7 @@ def rate(video: str, count: int, settings: dict) -> float:
 
 def measure(options: argparse.Namespace) -> str:
     """The table of all numbers of streams."""
-    detector = {key: getattr(options, key) for key in ("weights", "device", "backend", "batch", "threads")}
-    detector["name"] = options.detector
-    settings = {"detector": detector, "source": {"max_frames": options.max_frames}}
+    settings = {"detector": detector_settings(options), "source": {"max_frames": options.max_frames}}
     rate(options.video, 1, {**settings, "source": {"max_frames": 8}})  # the first calls set things up
     rates = {count: [] for count in options.streams}
     for _ in range(options.repeats):
@@ -89,14 +85,9 @@ def measure(options: argparse.Namespace) -> str:
     )
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return cli.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

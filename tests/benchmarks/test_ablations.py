@@ -10,10 +10,9 @@ from torch import nn
 
 import detectors
 from detectors.inference.normalisation import to_network_input
-from detectors.training.trainer import Trainer
 from tests.benchmarks import ablated, ablations
 from tests.benchmarks.ablations import VARIANTS
-from tests.support.training_runs import SMALL, complaint, write_clip
+from tests.support.training_runs import SMALL, complaint, kill_at, write_clip
 
 
 def clip_of(frames, *, seed=0):
@@ -143,19 +142,12 @@ def test_variants_are_trained_and_shown_in_one_table_and_not_trained_again(
 
 
 def test_a_stopped_variant_goes_on(root, tmp_path, capsys, monkeypatch):
-    step = Trainer._train_step
-
-    def killed_after_the_second(self, coming):
-        if self.step == 2:
-            raise KeyboardInterrupt
-        return step(self, coming)
-
-    monkeypatch.setattr(Trainer, "_train_step", killed_after_the_second)
+    kill_at(2, monkeypatch)
     assert run(root, tmp_path, "no-memory", steps=3) == 130
     monkeypatch.undo()
     capsys.readouterr()
     assert run(root, tmp_path, "no-memory", steps=3) == 0
-    assert "going on from step 2 of" in capsys.readouterr().out
+    assert "resuming from step 2 of" in capsys.readouterr().out
 
 
 def test_several_seeds_are_shown_as_mean_and_range():

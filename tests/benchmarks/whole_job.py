@@ -14,7 +14,6 @@ import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 
@@ -29,24 +28,22 @@ from pipeline.stages.batching import batches
 from pipeline.structures.frame import Frame
 from pipeline.system import cli
 from run_pipeline import parts
-
-DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
+from tests.benchmarks.options import (
+    DEMO,
+    add_detector_options,
+    benchmark_parser,
+    detector_settings,
+    run_benchmark,
+)
 
 
 def parser() -> cli.Parser:
     """The command line."""
-    parser = cli.Parser(prog="python -m tests.benchmarks.whole_job", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmark_parser("tests.benchmarks.whole_job", __doc__)
     parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
-    parser.add_argument("--detector", default="tridos-nano")
-    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--backend", default="auto", help="what computes the network (default: the run's)")
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--batch", type=int, default=0, help="frames computed together (default: the run's)")
+    add_detector_options(parser)
     parser.add_argument("--max-frames", type=int, default=0, help="default: all")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="of the network (default: the run's)")
     return parser
 
 
@@ -73,10 +70,7 @@ def whole_job(video: str, settings: dict) -> float:
 
 def measure(options: argparse.Namespace) -> str:
     """The table of both."""
-    detector_settings = {"name": options.detector, "weights": options.weights}
-    detector_settings |= {"device": options.device, "batch": options.batch, "threads": options.threads}
-    detector_settings |= {"backend": options.backend, "precision": options.precision}
-    settings = {"detector": detector_settings, "source": {"max_frames": options.max_frames}}
+    settings = {"detector": detector_settings(options), "source": {"max_frames": options.max_frames}}
     config = build(RunConfig, settings)
     with open_source(options.video, max_frames=options.max_frames or None) as source:
         frames, info = list(source), source.info
@@ -101,14 +95,9 @@ def measure(options: argparse.Namespace) -> str:
     )
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return cli.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

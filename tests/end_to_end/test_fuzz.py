@@ -194,7 +194,7 @@ def test_a_folder_of_pictures_that_no_folder_can_be_is_missing(tmp_path):
     (tmp_path / "gt").mkdir()
     (tmp_path / "gt/gt.txt").write_text("1,1,4,5,6,7,1,1,1")
     (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\nimDir={DIGITS}\n")
-    with pytest.raises(SourceError, match="is missing; the pictures of the sequence are expected there"):
+    with pytest.raises(SourceError, match="is missing; the images of the sequence are expected there"):
         registry.load_dataset("mot", tmp_path, ".")
 
 
