@@ -1,8 +1,8 @@
-"""Thresholds for a rate of false alarms, and how far scores are from the chance of a hit.
+"""Finds thresholds for given false-alarm rates and tests scores as probabilities of a hit.
 
     python -m pipeline.calibration --annotations gt.json --detections found.json --false-alarms 0.05
 
-All categories count as one. `--stride` is that of `detectors.evaluate`, which wrote the detections.
+All categories count as one. `--stride` must be that of `detectors.evaluate`, which wrote the detections.
 """
 
 from __future__ import annotations
@@ -11,53 +11,53 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline.evaluation.analysis.calibration_report import PLOT, plot, tables
-from pipeline.evaluation.analysis.inputs import add_inputs, evaluated
-from pipeline.evaluation.analysis.score_calibration import calibrations
+from pipeline.evaluation.analysis.calibration_report import PLOT, calibration_tables, plot_reliability
+from pipeline.evaluation.analysis.inputs import add_input_options, build_evaluator
+from pipeline.evaluation.analysis.score_calibration import calibrate
 from pipeline.structures.annotations import load_coco
 from pipeline.system import cli
 from pipeline.system.cli import RATE, SCORE
 
-MIN_RATE = 0.05
-"""Least score that the pipeline writes; below it lie thousands of boxes that no one looks at."""
+MIN_SCORE = 0.05
+"""Default of `--least`: the lowest score that a run writes; thousands of detections lie below."""
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     parser = cli.Parser(prog="python -m pipeline.calibration", description=__doc__.splitlines()[0])
-    add_inputs(parser)
+    add_input_options(parser)
     parser.add_argument(
         "--false-alarms",
         type=RATE,
         nargs="+",
         default=[0.01, 0.05, 0.1],
         metavar="RATE",
-        help="find thresholds for so many per frame (default: 0.01 0.05 0.1)",
+        help="find thresholds for these false alarms per frame (default: 0.01 0.05 0.1)",
     )
     parser.add_argument(
         "--least",
         type=SCORE,
-        default=MIN_RATE,
-        help=f"hold scores from here on against chance (default: {MIN_RATE})",
+        default=MIN_SCORE,
+        help=f"lowest score that the calibration takes (default: {MIN_SCORE})",
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", help=f"draw {PLOT}")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Compute, write and print. Raises MoteError."""
+    """Computes, prints and writes the numbers. Raises MoteError."""
     cli.require_writable(options.output, folder=options.plots)
-    evaluator = evaluated(options, load_coco(options.annotations))
-    found = calibrations(evaluator, options.false_alarms, least=options.least)
-    print(tables(found))
+    evaluator = build_evaluator(options, load_coco(options.annotations))
+    calibrations = calibrate(evaluator, options.false_alarms, min_score=options.least)
+    print(calibration_tables(calibrations))
     if options.output:
-        cli.write_json(options.output, {one.name: one.as_dict() for one in found})
+        cli.write_json(options.output, {c.name: c.as_dict() for c in calibrations})
     if options.plots:
-        print(f"\nplot: {plot(found, options.plots / PLOT)}")
+        print(f"\nplot: {plot_reliability(calibrations, options.plots / PLOT)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Runs the command and returns its exit code."""
     return cli.run(parser(), work, arguments)
 
 

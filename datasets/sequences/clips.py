@@ -1,42 +1,62 @@
-"""Sequences with pixels, and the clips a network is trained on: T frames that end at the key frame."""
+"""Sequences with pixels, and the clips that networks are trained on: T frames that end at the key frame."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from datasets.layouts.mask_folders import read_mask
 from datasets.synthesis.rendering import render
 from datasets.synthesis.scene import Scene
-from pipeline.sources.sequences import Location, grey_pictures
+from pipeline.sources.sequences import grey_images, record_location
 from pipeline.stages.ring_buffer import window_indices
 from pipeline.structures.annotations import VideoRecord
 from pipeline.system.errors import UsageError
 from pipeline.system.progress import Mode, Progress
 
 if TYPE_CHECKING:
-    from datasets.sequences.frame_store import FrameStore, StoredFrames
+    from datasets.sequences.frame_store import FrameStore
+
+
+class FrameArray(Protocol):
+    """Frames (T, H, W), uint8 or uint16 grey, that are indexed along the first axis like a numpy array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, rows, columns."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint8 or uint16."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+    def __getitem__(self, key: Any, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
 class VideoSequence:
-    """One sequence: the ground truth in memory, the pixels there or in a store."""
+    """One sequence: ground truth in memory, pixels in memory or in a store."""
 
     name: str
-    frames: np.ndarray | StoredFrames
-    """(T, H, W) uint8 or uint16 grey; both kinds are indexed alike along the first axis."""
+    frames: FrameArray
+    """(T, H, W) uint8 or uint16 grey: an array, frames in a store, or a view of either."""
     boxes: tuple[np.ndarray, ...]
     """Per frame (N, 4) float32 x1 y1 x2 y2 in pixels."""
     labels: tuple[np.ndarray, ...]
     """Per frame (N,) int64."""
     masks: tuple[np.ndarray, ...] = ()
-    """Per frame (H, W) bool, True on targets; empty where the data set has boxes alone."""
+    """Per frame (H, W) bool, True on targets; empty if the dataset has only boxes."""
     annotated: tuple[int, ...] | None = None
-    """Frames whose targets are known, ascending; None for all. Others may hold targets without boxes."""
+    """Frames whose targets are annotated, ascending; None for all. Others may hold targets without boxes."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -49,7 +69,7 @@ class VideoSequence:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A window of frames with the key frame's ground truth."""
+    """A window of frames with the ground truth of the key frame."""
 
     frames: np.ndarray
     """(T, H, W) uint8 or uint16, oldest first; the key frame is the last."""
@@ -58,23 +78,24 @@ class Clip:
     labels: np.ndarray
     """(N,) int64."""
     mask: np.ndarray | None = None
-    """(H, W) bool of the key frame, True on targets; None where there is none."""
+    """(H, W) bool of the key frame, True on targets; None if there is none."""
 
 
 def read_sequence(
     record: VideoRecord, root: Path, *, store: FrameStore | None = None, progress: Progress | None = None
 ) -> VideoSequence:
-    """The pixels of a grey video or of picture files, 8 or 16 bits, through the same reader as the pipeline.
+    """Reads the grey video or image files of a record, 8 or 16 bits, with the readers of the pipeline.
 
-    Decoded whole into memory, or with a `store` left there and read when indexed; masks are in memory.
-    `progress` advances by each decoded frame. Raises UsageError when pixels and annotations do not fit each
-    other, SourceError when a file cannot be read, OutputError when the store cannot be written.
+    All frames are decoded into memory, or into the `store`, from which they are read when indexed; masks are
+    in memory. `progress` advances by each decoded frame. Raises UsageError if pixels and annotations differ
+    in number or size, SourceError if a file cannot be read, OutputError if the store cannot be written.
     """
-    name, location = record.file_name or record.name, _location(record, root)
+    name, location = record.file_name or record.name, record_location(record, root)
+    frames: FrameArray
     if store is not None:
         frames = store.open(name, location, progress=progress)
     else:
-        frames = np.stack(list(grey_pictures(location, name=name, progress=progress)))
+        frames = np.stack(list(grey_images(location, name=name, progress=progress)))
     if frames.shape != (len(record), record.height, record.width):
         raise UsageError(
             f"{name}: decoded frames, height, width {frames.shape}, annotated "
@@ -94,43 +115,33 @@ def read_sequence(
 def read_sequences(
     records: Iterable[VideoRecord], root: Path, *, store: FrameStore | None = None, mode: Mode = "auto"
 ) -> Iterator[VideoSequence]:
-    """`read_sequence` for one record after the other, with a progress bar over all that has to be decoded."""
+    """Yields the result of `read_sequence` for each record, with one progress bar for all of them."""
     records = list(records)
-    coming = [r for r in records if store is None or not store.holds(_location(r, root))]
-    with Progress(sum(map(len, coming)), mode=mode) as progress:
+    to_decode = [r for r in records if store is None or not store.contains(record_location(r, root))]
+    with Progress(sum(map(len, to_decode)), mode=mode) as progress:
         for record in records:
             yield read_sequence(record, root, store=store, progress=progress)
-
-
-def _location(record: VideoRecord, root: Path) -> Location:
-    if not record.files and not record.file_name:
-        raise UsageError(f"{record.name}: the annotations name neither a video nor pictures for it")
-    if not record.files:
-        return root / record.file_name
-    if "" in record.files:
-        missing = record.files.index("")
-        raise UsageError(f"{record.name}: frame {missing} has no picture, and a sequence needs all of them")
-    return [root / file for file in record.files]
 
 
 def synthetic_sequences(
     count: int, *, frames: int, seed: int, width: int, height: int
 ) -> Iterator[VideoSequence]:
-    """`count` random scenes of `frames` frames each; the same seed gives the same sequences."""
+    """Yields `count` random scenes of `frames` frames; the same seed gives the same sequences."""
     for number in range(count):
         scene = Scene.random(seed + number, width=width, height=height, frames=frames)
-        pictures, truths = zip(*render(scene), strict=True)
-        boxes = tuple(np.array([t.box for t in row], dtype=np.float32).reshape(-1, 4) for row in truths)
+        images, targets = zip(*render(scene), strict=True)
+        boxes = tuple(np.array([t.box for t in row], dtype=np.float32).reshape(-1, 4) for row in targets)
         labels = tuple(np.zeros(len(b), dtype=np.int64) for b in boxes)
-        yield VideoSequence(f"synthetic-{seed + number}", np.stack(pictures), boxes, labels)
+        yield VideoSequence(f"synthetic-{seed + number}", np.stack(images), boxes, labels)
 
 
 def clip_at(
     sequence: VideoSequence, position: int, *, length: int, stride: int = 1, missing: int | None = None
 ) -> Clip:
-    """The window of `length` frames that ends at `position`, as the streaming ring buffer would hold it.
+    """Returns the window of `length` frames that ends at `position`, as in the ring buffer of a stream.
 
-    The frame `missing` steps before the key frame is taken for lost: the one before it stands in for it.
+    If `missing` is given, the frame so many steps before the key frame is treated as lost and replaced by the
+    one before it. Raises ValueError if `missing` is not from 1 to `length` - 1.
     """
     indices = window_indices(position, length, stride=stride)
     if missing is not None:

@@ -12,11 +12,24 @@ from pipeline.sources.images import ImageReader
 from pipeline.sources.opening import open_source
 from pipeline.sources.reader import ReadRequest
 from pipeline.sources.source import Source
+from pipeline.structures.annotations import VideoRecord
 from pipeline.system.errors import UsageError
 from pipeline.system.progress import Progress
 
 Location = Path | Sequence[Path]
 """A video file, or the image files of a sequence in order."""
+
+
+def record_location(record: VideoRecord, root: Path) -> Location:
+    """Returns the files of a sequence below `root`. Raises UsageError if annotations do not name them all."""
+    if not record.files and not record.file_name:
+        raise UsageError(f"{record.name}: the annotations name neither a video nor images for it")
+    if not record.files:
+        return root / record.file_name
+    if "" in record.files:
+        missing = record.files.index("")
+        raise UsageError(f"{record.name}: frame {missing} has no image, and a sequence needs all of them")
+    return [root / file for file in record.files]
 
 
 def grey_images(

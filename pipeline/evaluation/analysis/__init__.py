@@ -1,1 +1,1 @@
-"""pipeline/evaluation/analysis."""
+"""Analysis of finished detections: error attribution, box sizes, operating thresholds, score calibration."""

@@ -1,101 +1,130 @@
-"""Whose sizes follow the picture: those of labels and of found boxes against how far a target stands out."""
+"""Sizes of annotated and predicted boxes compared with the visible size of the targets in the images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from pipeline.evaluation.analysis.error_attribution import Frame, near
+from pipeline.evaluation.analysis.error_attribution import EvaluatedFrame, assign_targets
+from pipeline.evaluation.detection.evaluator import Evaluator
+from pipeline.sources.sequences import grey_images, record_location
+from pipeline.structures.annotations import VideoRecord, video_records
+from pipeline.system.errors import UsageError
 
-AROUND = 8
-"""Pixels round a label that show what the background is like."""
-SHARE = 0.25
-"""A pixel belongs to a target from this share of its contrast on; and from three deviations of the
-background on, whichever is more."""
+BACKGROUND_MARGIN = 8
+"""Pixels around an annotated box whose grey levels describe the background."""
+MIN_CONTRAST = 0.25
+"""Minimum contrast of a target's pixels relative to the highest contrast in its box."""
+MIN_DEVIATIONS = 3
+"""Minimum contrast of a target's pixels in standard deviations of the background."""
 MIN_FRAMES = 3
-"""Frames of a video without which it has no medians."""
+"""Minimum number of frames for the medians of a video."""
 
 
 @dataclass(frozen=True)
-class VideoExtents:
-    """Medians over the frames of one video whose target stands out and is found, pixels."""
+class VideoBoxSizes:
+    """Medians over the targets of one video that are visible and detected: (width, height) in pixels."""
 
     name: str
     frames: int
+    """Number of targets."""
     visible: tuple[float, float]
-    """Width and height of what stands out from the background."""
+    """Size of the pixels that contrast with the background."""
     label: tuple[float, float]
+    """Size of the annotated box."""
     found: tuple[float, float]
+    """Size of the predicted box."""
 
 
 @dataclass(frozen=True)
-class BoxSizes:
-    """All videos; what is left free is the size of a box less that of what stands out."""
+class BoxSizeComparison:
+    """Margins, box size minus visible size, and correlations over the videos."""
 
-    videos: list[VideoExtents]
+    videos: list[VideoBoxSizes]
     label_spread: tuple[float, float]
-    """Standard deviation over the videos of what labels leave free, across and down, pixels."""
+    """Standard deviation over the videos of the horizontal and vertical margin of annotated boxes, pixels."""
     found_spread: tuple[float, float]
+    """Likewise of predicted boxes."""
     label_correlation: float | None
-    """Of the logarithms of label and visible width over the videos; None where one of them is constant."""
+    """Correlation over the videos of log annotated and log visible width; None if one of them is constant."""
     found_correlation: float | None
+    """Correlation of log predicted and log visible width."""
 
-    def as_dict(self) -> dict:
-        """Plain numbers, for JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
         return asdict(self)
 
 
-def visible_size(picture: np.ndarray, box: np.ndarray) -> tuple[int, int] | None:
-    """Width and height of what stands out in a labelled box of a grey picture (H, W).
+def measure_box_sizes(coco: dict, root: Path, evaluator: Evaluator, threshold: float) -> BoxSizeComparison:
+    """Compares sizes in the frames added to an evaluator.
 
-    `box` is left, top, width, height in pixels. Counted are the pixels that differ from the background, the
-    median round the box, by `SHARE` of the greatest difference in the box, and that touch the pixel with that
-    difference. None where nothing stands out by more than three deviations.
+    Args:
+        coco: COCO-video dictionary.
+        root: folder of the videos or images that it names.
+        evaluator: evaluator with the detections.
+        threshold: minimum score of a detection.
+
+    Raises:
+        UsageError: images and annotations differ in number or size, or are neither 8- nor 16-bit grey.
+        SourceError: a file cannot be read.
     """
-    height, width = picture.shape
-    left, top = np.floor(box[:2]).astype(int).clip(0, [width - 1, height - 1])
-    right, bottom = np.ceil(box[:2] + box[2:]).astype(int).clip([left + 1, top + 1], [width, height])
-    rows = slice(max(top - AROUND, 0), bottom + AROUND)
-    columns = slice(max(left - AROUND, 0), right + AROUND)
-    part = picture[rows, columns].astype(np.float32)
-    inside = np.zeros(part.shape, dtype=bool)
-    inside[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = True
-    if inside.all():
-        return None
-    contrast = np.abs(part - np.median(part[~inside]))
-    least = 3 * part[~inside].std()
-    peak = int(np.argmax(np.where(inside, contrast, -1)))
-    if contrast.flat[peak] <= least:
-        return None
-    mask = contrast >= max(SHARE * contrast.flat[peak], least)
-    _, labels, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    fact = facts[labels.flat[peak]]
-    return int(fact[cv2.CC_STAT_WIDTH]), int(fact[cv2.CC_STAT_HEIGHT])
+    results, selected = evaluator.results(), set(evaluator.image_ids())
+    indices = {name: np.flatnonzero(inside) for name, inside in evaluator.videos()}
+
+    def videos() -> Iterator[tuple[str, Iterator[tuple[EvaluatedFrame, np.ndarray]]]]:
+        for record in video_records(coco):
+            # the results of a video are in the order of image ids
+            numbers = sorted(record.image_ids, key=record.image_ids.__getitem__)
+            numbers = [number for number in numbers if record.image_ids[number] in selected]
+            if numbers:
+                own = (results[index] for index in indices[record.name])
+                yield record.name, _with_images(record, root, dict(zip(numbers, own, strict=True)))
+
+    return compare_box_sizes(videos(), threshold)
 
 
-def extents_of(
-    videos: Iterable[tuple[str, Mapping[int, Frame], Callable[[int], np.ndarray]]], threshold: float
-) -> BoxSizes:
-    """Sizes in videos, each of a name, its frames by number and what gives the picture of a number.
+def _with_images(
+    record: VideoRecord, root: Path, frames: dict[int, EvaluatedFrame]
+) -> Iterator[tuple[EvaluatedFrame, np.ndarray]]:
+    """Yields evaluated frames, given by frame index, with their (H, W) images; reads the video to its end."""
+    name, count = record.file_name or record.name, 0
+    for index, image in enumerate(grey_images(record_location(record, root), name=name)):
+        if image.shape != (record.height, record.width):
+            size = f"{image.shape[1]}x{image.shape[0]}, annotated as {record.width}x{record.height}"
+            raise UsageError(f"{name}: frame {index} is {size}")
+        if index in frames:
+            yield frames[index], image
+        count += 1
+    if count != len(record):
+        raise UsageError(f"{name}: {count} frames were decoded, {len(record)} are annotated")
 
-    A found box is the best of score `threshold` or more whose centre is within 5 pixels of the label's.
+
+def compare_box_sizes(
+    videos: Iterable[tuple[str, Iterable[tuple[EvaluatedFrame, np.ndarray]]]], threshold: float
+) -> BoxSizeComparison:
+    """Compares sizes in videos.
+
+    Args:
+        videos: name, and evaluated frames with their (H, W) grey images, of each video. threshold: minimum
+        score of a detection. The best detection whose centre is at most 5 pixels from that of
+            a target counts.
     """
     rows = []
-    for name, frames, picture_of in videos:
-        sizes = [
-            row for number, frame in frames.items() for row in _sizes(frame, picture_of(number), threshold)
-        ]
+    for name, frames in videos:
+        sizes = [row for frame, image in frames for row in _target_sizes(frame, image, threshold)]
         if len(sizes) >= MIN_FRAMES:
-            visible, label, found = np.median(sizes, axis=0).tolist()
-            rows.append(VideoExtents(name, len(sizes), tuple(visible), tuple(label), tuple(found)))
+            medians = np.median(sizes, axis=0).tolist()
+            rows.append(VideoBoxSizes(name, len(sizes), *((width, height) for width, height in medians)))
     visible, label, found = (
         np.array([getattr(row, kind) for row in rows], dtype=float).reshape(-1, 2)
         for kind in ("visible", "label", "found")
     )
-    return BoxSizes(
+    return BoxSizeComparison(
         videos=rows,
         label_spread=_spread(label - visible),
         found_spread=_spread(found - visible),
@@ -104,26 +133,56 @@ def extents_of(
     )
 
 
-def _sizes(frame: Frame, picture: np.ndarray, threshold: float) -> list[np.ndarray]:
-    """(3, 2) visible, annotated and found width and height of each target that has all three."""
-    truth, found = frame
-    target = np.where(found.scores >= threshold, near(truth, found), -1)
+def visible_size(image: np.ndarray, box: np.ndarray) -> tuple[int, int] | None:
+    """Returns width and height in pixels of the target in an annotated box of a grey image (H, W).
+
+    `box` is (4,) left, top, width, height in pixels. The contrast of a pixel is its absolute difference from
+    the background, the median of the pixels around the box. The target consists of the 8-connected pixels
+    around the one of highest contrast in the box whose contrast is at least `MIN_CONTRAST` of the highest and
+    at least `MIN_DEVIATIONS` standard deviations of the background. None if no pixel qualifies.
+    """
+    height, width = image.shape
+    left, top = np.floor(box[:2]).astype(int).clip(0, [width - 1, height - 1])
+    right, bottom = np.ceil(box[:2] + box[2:]).astype(int).clip([left + 1, top + 1], [width, height])
+    rows = slice(max(top - BACKGROUND_MARGIN, 0), bottom + BACKGROUND_MARGIN)
+    columns = slice(max(left - BACKGROUND_MARGIN, 0), right + BACKGROUND_MARGIN)
+    part = image[rows, columns].astype(np.float32)
+    inside = np.zeros(part.shape, dtype=bool)
+    inside[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] = True
+    if inside.all():
+        return None
+    contrast = np.abs(part - np.median(part[~inside]))
+    least = MIN_DEVIATIONS * part[~inside].std()
+    peak = int(np.argmax(np.where(inside, contrast, -1)))
+    if contrast.flat[peak] <= least:
+        return None
+    mask = contrast >= max(MIN_CONTRAST * contrast.flat[peak], least)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    target = stats[labels.flat[peak]]
+    return int(target[cv2.CC_STAT_WIDTH]), int(target[cv2.CC_STAT_HEIGHT])
+
+
+def _target_sizes(frame: EvaluatedFrame, image: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """Returns (3, 2) visible, annotated and predicted width and height of each target that has all three."""
+    truth, predicted = frame
+    target = np.where(predicted.scores >= threshold, assign_targets(truth, predicted), -1)
     rows = []
     for detection in np.flatnonzero(target >= 0):
         label = truth.boxes[target[detection]]
-        visible = None if truth.crowds[target[detection]] else visible_size(picture, label)
+        visible = None if truth.crowds[target[detection]] else visible_size(image, label)
         if visible is not None:
-            rows.append(np.array([visible, label[2:], found.boxes[detection, 2:]]))
+            rows.append(np.array([visible, label[2:], predicted.boxes[detection, 2:]]))
     return rows
 
 
 def _spread(values: np.ndarray) -> tuple[float, float]:
-    """Standard deviations of (V, 2); zeros without videos."""
-    across, down = values.std(axis=0).tolist() if len(values) else (0.0, 0.0)
-    return across, down
+    """Returns the standard deviations of the columns of (V, 2) values; zeros without videos."""
+    horizontal, vertical = values.std(axis=0).tolist() if len(values) else (0.0, 0.0)
+    return horizontal, vertical
 
 
 def _correlation(sizes: np.ndarray, visible: np.ndarray) -> float | None:
+    """Returns the correlation of the logs of (V,) sizes; None if one of them is constant."""
     if len(sizes) < 2 or np.ptp(sizes) == 0 or np.ptp(visible) == 0:
         return None
     return float(np.corrcoef(np.log(sizes), np.log(visible))[0, 1])

@@ -1,12 +1,16 @@
-"""pipeline.evaluation.analysis.calibration_report."""
+"""Text tables and reliability plot of score calibrations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.evaluation.analysis.score_calibration import Calibration
-from pipeline.evaluation.detection.tables import section, shown
+import numpy as np
+
+from pipeline.evaluation.analysis.score_calibration import Calibration, calibrated_probability
+from pipeline.evaluation.detection.plots import COLOURS, save_figure, style_axes
+from pipeline.evaluation.detection.tables import format_number, format_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,70 +18,78 @@ if TYPE_CHECKING:
 PLOT = "reliability.png"
 
 
-def tables(found: list[Calibration]) -> str:
-    """All numbers, one table below the other; a dash stands for what is undefined."""
-    head = ["hit", "wanted", "at score", "false alarms", "precision", "recall", "F1", "chosen elsewhere"]
-    operations = [[*head, "recall there"]]
-    for one in found:
-        for row in one.operations:
-            point = row.point
-            wanted = f"{row.false_alarms:g}"
-            values = ("threshold", "false_alarms_per_frame", "precision", "recall", "f1")
-            cells = [shown(getattr(point, name, None)) for name in values]
-            there = [" ".join(shown(p.false_alarms_per_frame) for p in row.elsewhere) or "-"]
-            there.append(" ".join(shown(p.recall) for p in row.elsewhere) or "-")
-            operations.append([one.title, wanted, *cells, *there])
-    errors = [["hit", "error", "slope", "offset", "error of the fit", "fitted elsewhere"]]
-    for one in found:
-        values = (one.error, one.slope, one.offset, one.error_fitted, one.error_elsewhere)
-        errors.append([one.title, *map(shown, values)])
-    scores = [["score", "detections", *(one.title for one in found)]]
-    first, *others = ({b.low: b for b in one.bins} for one in found)
-    for low, row in first.items():
-        shares = [getattr(bins.get(low), "hits", None) for bins in (first, *others)]
-        scores.append([shown(row.score), str(row.count), *map(shown, shares)])
+def calibration_tables(calibrations: Sequence[Calibration]) -> str:
+    """Returns all numbers as text; a dash stands for what is undefined."""
     return "\n\n".join(
         [
-            section("Thresholds, for so many false alarms a frame at most", operations),
-            section("Expected calibration error", errors),
-            section("Share of detections that hit, by score", scores),
+            format_table("Thresholds for a maximum of false alarms a frame", _threshold_rows(calibrations)),
+            format_table("Expected calibration error", _error_rows(calibrations)),
+            format_table("Hit rate by score", _bin_rows(calibrations)),
         ]
     )
 
 
-def plot(found: list[Calibration], path: Path) -> Path:
-    """Share of hits over score, the fit, and numbers of detections, as PNG. Raises OutputError."""
-    from matplotlib.figure import Figure  # without pyplot there is no window and no state
+def _threshold_rows(calibrations: Sequence[Calibration]) -> list[list[str]]:
+    metrics = ("threshold", "false_alarms_per_frame", "precision", "recall", "f1")
+    head = ["hit", "at most", "at score", "false alarms", "precision", "recall", "F1"]
+    rows = [[*head, "false alarms, cross-validated", "recall, cross-validated"]]
+    for calibration in calibrations:
+        for row in calibration.thresholds:
+            cells = [format_number(getattr(row.point, name, None)) for name in metrics]
+            for name in ("false_alarms_per_frame", "recall"):
+                values = (format_number(getattr(point, name)) for point in row.cross_validated)
+                cells.append(" ".join(values) or "-")
+            rows.append([calibration.title, f"{row.max_false_alarms:g}", *cells])
+    return rows
 
-    from pipeline.evaluation.detection.plots import plain, save
+
+def _error_rows(calibrations: Sequence[Calibration]) -> list[list[str]]:
+    rows = [["hit", "error", "slope", "offset", "error of the fit", "cross-validated error"]]
+    for c in calibrations:
+        values = (c.error, c.slope, c.offset, c.error_fitted, c.cross_validated_error)
+        rows.append([c.title, *map(format_number, values)])
+    return rows
+
+
+def _bin_rows(calibrations: Sequence[Calibration]) -> list[list[str]]:
+    rows = [["score", "detections", *(calibration.title for calibration in calibrations)]]
+    first, *others = ({score_bin.low: score_bin for score_bin in c.bins} for c in calibrations)
+    for low, score_bin in first.items():
+        rates = [getattr(bins.get(low), "hit_rate", None) for bins in (first, *others)]
+        rows.append([format_number(score_bin.score), str(score_bin.count), *map(format_number, rates)])
+    return rows
+
+
+def plot_reliability(calibrations: Sequence[Calibration], path: Path) -> Path:
+    """Writes hit rate over score, the fits, and a histogram of scores as PNG; returns the path.
+
+    Raises OutputError if the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # without pyplot: no window and no global state
 
     figure = Figure(figsize=(6.4, 5.6), dpi=110, layout="constrained")
-    shares, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    shares.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="score = chance of a hit")
-    _draw_shares(shares, found)
-    shares.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of detections that hit")
-    shares.set_title("Reliability of scores", fontsize=11)
-    shares.legend(frameon=False, fontsize=9, loc="lower right")
-    bins = found[0].bins
+    rates, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    rates.plot(
+        [0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="score = probability of a hit"
+    )
+    _draw_hit_rates(rates, calibrations)
+    rates.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="hit rate of detections")
+    rates.set_title("Reliability of scores", fontsize=11)
+    rates.legend(frameon=False, fontsize=9, loc="lower right")
+    bins = calibrations[0].bins
     counts.bar([b.score for b in bins], [b.count for b in bins], width=0.04, color="#999999")
     counts.set(yscale="log", xlabel="score", ylabel="detections")
-    for axes in (shares, counts):
-        plain(axes)
-    return save(figure, path)
+    for axes in (rates, counts):
+        style_axes(axes)
+    return save_figure(figure, path)
 
 
-def _draw_shares(axes: Axes, found: list[Calibration]) -> None:
-    import numpy as np
-
-    from pipeline.evaluation.analysis.score_calibration import calibrated_probability
-    from pipeline.evaluation.detection.plots import COLOURS
-
-    for one, colour in zip(found, COLOURS, strict=False):
-        points = [(b.score, b.hits) for b in one.bins]
+def _draw_hit_rates(axes: Axes, calibrations: Sequence[Calibration]) -> None:
+    for c, colour in zip(calibrations, COLOURS, strict=False):
+        points = [(b.score, b.hit_rate) for b in c.bins]
         axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, linewidth=1)
-        axes.plot([], [], "o-", color=colour, markersize=4, label=f"{one.title}: error {one.error:.3f}")
-        scores = np.linspace(one.bins[0].score, one.bins[-1].score, 100)
-        label = f"fit: slope {one.slope:.2f}, offset {one.offset:.2f}, error {one.error_fitted:.3f}"
-        axes.plot(
-            scores, calibrated_probability(scores, one.slope, one.offset), ":", color=colour, label=label
-        )
+        axes.plot([], [], "o-", color=colour, markersize=4, label=f"{c.title}: error {c.error:.3f}")
+        scores = np.linspace(c.bins[0].score, c.bins[-1].score, 100)
+        fit = calibrated_probability(scores, c.slope, c.offset)
+        label = f"fit: slope {c.slope:.2f}, offset {c.offset:.2f}, error {c.error_fitted:.3f}"
+        axes.plot(scores, fit, ":", color=colour, label=label)

@@ -1,18 +1,19 @@
-"""What limits the average precision: each kind of error is taken away by an oracle, and all is matched anew.
+"""Error attribution: AP50 with one kind of error removed at a time by an oracle.
 
-After TIDE (Bolya et al., ECCV 2020), for targets of a few pixels: a detection belongs to a target when their
-centres lie within 5 pixels, however much the boxes overlap.
+Follows TIDE (Bolya et al., ECCV 2020), adapted to targets of a few pixels: a detection is assigned to a
+target if their centres are at most 5 pixels apart, whatever the overlap of the boxes. After each correction
+all detections are matched again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.analysis.size_regression import maps_for
+from pipeline.evaluation.analysis.size_regression import cross_validated_maps
 from pipeline.evaluation.detection.evaluator import Evaluator
 from pipeline.evaluation.detection.ground_truth import FrameTruth
 from pipeline.evaluation.detection.matches import Matches
@@ -20,136 +21,145 @@ from pipeline.evaluation.detection.matching import (
     CENTRE_5,
     IOU,
     Criterion,
-    match,
-    nearnesses,
-    overlaps,
-    pairs_of,
+    candidate_pairs,
+    iou_matrix,
+    match_greedily,
+    negative_centre_distances,
 )
 from pipeline.evaluation.detection.predictions import PredictedBoxes
 
-TOUCHING = 0.1
-"""IoU from which on a detection is about a target, though its centre may lie further off; as in TIDE."""
+BACKGROUND_IOU = 0.1
+"""IoU from which a detection concerns a target even if their centres are further apart; as in TIDE."""
 
-Frame = tuple[FrameTruth, PredictedBoxes]
-Fix = Callable[[FrameTruth, PredictedBoxes], Frame]
+_JSON_KEYS = {"oracles": "removals", "in_empty_frames": "on_empty"}
+"""Keys in the JSON that differ from the names of the fields, so that files of earlier versions compare."""
+
+EvaluatedFrame = tuple[FrameTruth, PredictedBoxes]
+"""Annotations and detections of one frame; detections are sorted by descending score."""
 
 
 class Oracle(NamedTuple):
-    """One kind of error and what takes it away in a frame."""
+    """Correction of one kind of error."""
 
     name: str
     """Key in the JSON report."""
     title: str
-    """For people."""
-    fix: Fix
+    """Name in tables and plots."""
+    correct: Callable[[FrameTruth, PredictedBoxes], EvaluatedFrame]
 
 
 @dataclass(frozen=True)
-class Removal:
+class OracleResult:
     """AP50 without one kind of error."""
 
     name: str
     title: str
     alone: float
-    """AP50 with this kind of error alone taken away."""
+    """AP50 with only this kind of error corrected."""
     together: float
-    """AP50 with this kind and all those before it taken away."""
+    """AP50 with this kind and all previous kinds corrected."""
 
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Errors of the detections from a score on, in frames; each detection and target counts once."""
+    """Errors of detections at or above a score threshold; each detection and target counts at most once."""
 
     targets: int
     hits: int
     """Targets hit at IoU 0.5."""
     badly_boxed: int
-    """Targets not hit, but with a detection whose centre is near."""
+    """Targets not hit, but with a detection that concerns them."""
     missed: int
-    """Targets with nothing near."""
+    """Targets that no detection concerns."""
     duplicates: int
-    """Detections that hit nothing, near a target that another one hits."""
+    """Detections that hit nothing and concern a target that another detection hits."""
     far: int
-    """Detections away from every target, in frames that have targets."""
-    on_empty: int
+    """Detections that concern no target, in frames with targets."""
+    in_empty_frames: int
     """Detections in frames without targets."""
 
 
 @dataclass(frozen=True)
-class VideoLimits:
-    """One video; ratios are found over annotated, medians over pairs with near centres, None without any."""
+class VideoErrors:
+    """Errors in one video."""
 
     name: str
     frames: int
     ap50: float | None
-    """None without targets, and so are the next two."""
+    """None without targets; so are `ap50_resized` and `centre_ap`."""
     ap50_resized: float | None
-    """With the boxes of the whole video resized by one factor of width and one of height."""
+    """AP50 with all boxes of the video resized by one factor of width and one of height."""
     centre_ap: float | None
-    """Average precision with centres within 5 pixels."""
+    """Average precision with a hit defined by centres at most 5 pixels apart."""
     width_ratio: float | None
+    """Median of predicted over annotated width of assigned detections; None without any."""
     height_ratio: float | None
+    """Likewise for the height."""
     counts: ErrorCounts
 
 
 @dataclass(frozen=True)
 class ErrorAttribution:
-    """All numbers; the threshold is where one is asked for."""
+    """Errors in all videos."""
 
     threshold: float
+    """Score threshold of the counts and of missed targets."""
     ap50: float
     centre_ap: float
+    """Average precision with a hit defined by centres at most 5 pixels apart."""
     ap50_resized: float
-    """AP50 with one factor of width and one of height for each video."""
+    """AP50 with the boxes of each video resized by one factor of width and one of height."""
     ap50_mapped: float
-    """AP50 with all sizes changed by one map that was fitted on other videos; see `size_map`."""
-    removals: list[Removal]
+    """AP50 with all sizes changed by a map fitted on other videos; see
+    `pipeline.evaluation.analysis.size_regression`."""
+    oracles: list[OracleResult]
     counts: ErrorCounts
     width_ratios: list[float]
-    """Tenth, fiftieth and ninetieth percentile of found over annotated width; empty without pairs."""
+    """10th, 50th and 90th percentile of predicted over annotated width; empty without assigned detections."""
     width_ratios_in_video: list[float]
-    """The same, each ratio over the median of its video: what no factor for the video can mend."""
-    videos: list[VideoLimits]
+    """Likewise with each ratio divided by the median of its video, which no factor per video can correct."""
+    videos: list[VideoErrors]
 
-    def as_dict(self) -> dict:
-        """Plain numbers, for JSON."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return asdict(self, dict_factory=lambda items: {_JSON_KEYS.get(k, k): value for k, value in items})
 
 
-def limits_of(evaluator: Evaluator, threshold: float) -> ErrorAttribution:
-    """The limits of what an evaluator of one category was given, `threshold` being a score.
+def attribute_errors(evaluator: Evaluator, threshold: float) -> ErrorAttribution:
+    """Attributes the errors of the detections of an evaluator that ignores categories.
 
-    Raises UsageError where no frame was added.
+    `threshold` is the score from which detections count as made, for counts and missed targets; AP uses all
+    detections. Raises UsageError if no frame was added.
     """
     frames, videos = evaluator.results(), evaluator.videos()
     resized, mapped = list(frames), list(frames)
     rows, ratios, relative = [], [np.zeros((0, 2))], [np.zeros((0, 2))]
     pairs = [
-        size_pairs([frames[place] for place in np.flatnonzero(inside)], threshold) for _, inside in videos
+        size_pairs([frames[index] for index in np.flatnonzero(inside)], threshold) for _, inside in videos
     ]
-    for (name, inside), sizes, size_map in zip(videos, pairs, maps_for(pairs), strict=True):
-        places = np.flatnonzero(inside)
-        own = [frames[place] for place in places]
-        found = sizes[0] / sizes[1]
-        median = np.median(found, axis=0) if len(found) else np.ones(2)
-        mended = [resize(frame, 1 / median) for frame in own]
-        for place, frame in zip(places, mended, strict=True):
-            resized[place] = frame
+    for (name, inside), sizes, size_map in zip(videos, pairs, cross_validated_maps(pairs), strict=True):
+        indices = np.flatnonzero(inside)
+        own = [frames[index] for index in indices]
+        ratio = sizes[0] / sizes[1]
+        median = np.median(ratio, axis=0) if len(ratio) else np.ones(2)
+        corrected = [scale_boxes(frame, 1 / median) for frame in own]
+        for index, frame in zip(indices, corrected, strict=True):
+            resized[index] = frame
             if size_map:
-                mapped[place] = resize(frames[place], size_map.factors(frames[place][1].boxes[:, 2:]))
-        ratios.append(found)
-        relative.append(found / median)
-        rows.append(_video(name, own, mended, median if len(found) else None, threshold))
+                mapped[index] = scale_boxes(frames[index], size_map.factors(frames[index][1].boxes[:, 2:]))
+        ratios.append(ratio)
+        relative.append(ratio / median)
+        rows.append(_video_errors(name, own, corrected, median if len(ratio) else None, threshold))
     if not videos:
-        found, labels = size_pairs(frames, threshold)
-        ratios.append(found / labels)
+        predicted, annotated = size_pairs(frames, threshold)
+        ratios.append(predicted / annotated)
     return ErrorAttribution(
         threshold=threshold,
-        ap50=_precision(frames, IOU) or 0.0,
-        centre_ap=_precision(frames, CENTRE_5) or 0.0,
-        ap50_resized=_precision(resized, IOU) or 0.0,
-        ap50_mapped=_precision(mapped, IOU) or 0.0,
-        removals=removals(frames, threshold),
+        ap50=_average_precision(frames, IOU) or 0.0,
+        centre_ap=_average_precision(frames, CENTRE_5) or 0.0,
+        ap50_resized=_average_precision(resized, IOU) or 0.0,
+        ap50_mapped=_average_precision(mapped, IOU) or 0.0,
+        oracles=apply_oracles(frames, threshold),
         counts=count_errors(frames, threshold),
         width_ratios=_percentiles(np.concatenate(ratios)[:, 0]),
         width_ratios_in_video=_percentiles(np.concatenate(relative)[:, 0]),
@@ -157,148 +167,164 @@ def limits_of(evaluator: Evaluator, threshold: float) -> ErrorAttribution:
     )
 
 
-def removals(frames: Sequence[Frame], threshold: float) -> list[Removal]:
-    """AP50 with each kind of error removed, alone and together with those before it."""
-    rows, left = [], list(frames)
-    for oracle in oracles(threshold):
-        alone = [oracle.fix(*frame) for frame in frames]
-        left = [oracle.fix(*frame) for frame in left]
-        values = (_precision(changed, IOU) or 0.0 for changed in (alone, left))
-        rows.append(Removal(oracle.name, oracle.title, *values))
+def apply_oracles(frames: Sequence[EvaluatedFrame], threshold: float) -> list[OracleResult]:
+    """Returns AP50 with each kind of error corrected, alone and together with the previous kinds."""
+    rows, corrected = [], list(frames)
+    for oracle in error_oracles(threshold):
+        alone = [oracle.correct(*frame) for frame in frames]
+        corrected = [oracle.correct(*frame) for frame in corrected]
+        values = (_average_precision(changed, IOU) or 0.0 for changed in (alone, corrected))
+        rows.append(OracleResult(oracle.name, oracle.title, *values))
     return rows
 
 
-def oracles(threshold: float) -> tuple[Oracle, ...]:
-    """All kinds of errors; a target is missed when nothing of score `threshold` or more is near it."""
+def error_oracles(threshold: float) -> tuple[Oracle, ...]:
+    """Returns the oracles in the order of application; missed targets depend on the score threshold."""
     return (
-        Oracle("sizes", "sizes: the label's, round the found centre", right_sizes),
-        Oracle("centres", "centres: the label's, of the found size", right_centres),
-        Oracle("duplicates", "second boxes on targets that are hit", without_duplicates),
-        Oracle("empty_frames", "false alarms in frames without labels", without_empty_frames),
-        Oracle("far", "false alarms far from any label", without_far),
-        Oracle("missed", "targets with nothing near", lambda t, f: without_missed(t, f, threshold)),
+        Oracle("sizes", "sizes: as annotated, at the predicted centre", correct_sizes),
+        Oracle("centres", "centres: as annotated, with the predicted size", correct_centres),
+        Oracle("duplicates", "duplicates of hits", drop_duplicates),
+        Oracle("empty_frames", "false alarms in frames without targets", drop_in_empty_frames),
+        Oracle("far", "false alarms far from all targets", drop_far),
+        Oracle("missed", "missed targets", lambda truth, found: ignore_missed(truth, found, threshold)),
     )
 
 
-def near(truth: FrameTruth, found: PredictedBoxes, criterion: Criterion = CENTRE_5) -> np.ndarray:
-    """(N,) int64: the target that each detection belongs to, one detection each, best first; -1 for none."""
-    crowds = truth.crowds
-    return match(pairs_of(found, truth), criterion, count=len(found.scores), ignored=crowds, crowds=crowds)
+def assign_targets(
+    truth: FrameTruth, predicted: PredictedBoxes, criterion: Criterion = CENTRE_5
+) -> np.ndarray:
+    """Returns the (N,) int64 target of each detection, -1 for none; a target has one detection at most."""
+    pairs, crowds = candidate_pairs(predicted, truth), truth.crowds
+    return match_greedily(pairs, criterion, count=len(predicted.scores), ignored=crowds, crowds=crowds)
 
 
-def right_sizes(truth: FrameTruth, found: PredictedBoxes) -> Frame:
-    """Boxes near a target get its width and height and keep their centre."""
-    return _reboxed(truth, found, lambda mine, label: _box(mine[:, :2] + mine[:, 2:] / 2, label[:, 2:]))
+def correct_sizes(truth: FrameTruth, predicted: PredictedBoxes) -> EvaluatedFrame:
+    """Gives assigned detections the annotated width and height; their centres stay."""
+    return _replace_boxes(
+        truth, predicted, lambda own, label: _boxes(own[:, :2] + own[:, 2:] / 2, label[:, 2:])
+    )
 
 
-def right_centres(truth: FrameTruth, found: PredictedBoxes) -> Frame:
-    """Boxes near a target are moved to its centre and keep their width and height."""
-    return _reboxed(truth, found, lambda mine, label: _box(label[:, :2] + label[:, 2:] / 2, mine[:, 2:]))
+def correct_centres(truth: FrameTruth, predicted: PredictedBoxes) -> EvaluatedFrame:
+    """Moves assigned detections to the annotated centre; their widths and heights stay."""
+    return _replace_boxes(
+        truth, predicted, lambda own, label: _boxes(label[:, :2] + label[:, 2:] / 2, own[:, 2:])
+    )
 
 
-def without_duplicates(truth: FrameTruth, found: PredictedBoxes) -> Frame:
-    """What hits nothing while another detection hits the target it is about is dropped."""
-    return truth, _kept(found, ~_duplicates(truth, found))
+def drop_duplicates(truth: FrameTruth, predicted: PredictedBoxes) -> EvaluatedFrame:
+    """Drops detections that hit nothing and concern a target that another detection hits."""
+    return truth, predicted.select(~_duplicates(truth, predicted))
 
 
-def without_empty_frames(truth: FrameTruth, found: PredictedBoxes) -> Frame:
-    """A frame without labels has no detections."""
-    return truth, _kept(found, np.full(len(found.scores), len(truth.boxes) > 0))
+def drop_in_empty_frames(truth: FrameTruth, predicted: PredictedBoxes) -> EvaluatedFrame:
+    """Drops all detections of a frame without annotations."""
+    return truth, predicted.select(np.full(len(predicted.scores), len(truth.boxes) > 0))
 
 
-def without_far(truth: FrameTruth, found: PredictedBoxes) -> Frame:
-    """What is about no target is dropped, but in frames without labels, which have an oracle of their own."""
-    return truth, found if not len(truth.boxes) else _kept(found, _about(truth, found).any(axis=1))
+def drop_far(truth: FrameTruth, predicted: PredictedBoxes) -> EvaluatedFrame:
+    """Drops detections that concern no target, in frames with annotations."""
+    if not len(truth.boxes):
+        return truth, predicted
+    return truth, predicted.select(np.flatnonzero(_concerns(truth, predicted).any(axis=1)))
 
 
-def without_missed(truth: FrameTruth, found: PredictedBoxes, threshold: float) -> Frame:
-    """Targets that no detection of score `threshold` or more is about need not be found."""
-    noticed = _about(truth, _kept(found, found.scores >= threshold)).any(axis=0)
-    return truth._replace(crowds=truth.crowds | ~noticed), found
+def ignore_missed(truth: FrameTruth, predicted: PredictedBoxes, threshold: float) -> EvaluatedFrame:
+    """Marks targets that no detection with a score of at least `threshold` concerns as crowds."""
+    noticed = _concerns(truth, predicted.select(predicted.scores >= threshold)).any(axis=0)
+    return truth._replace(crowds=truth.crowds | ~noticed), predicted
 
 
-def resize(frame: Frame, factors: np.ndarray) -> Frame:
-    """All detections of a frame with width and height times `factors`, (2,) or (N, 2), round their centre."""
-    truth, found = frame
-    boxes = _box(found.boxes[:, :2] + found.boxes[:, 2:] / 2, found.boxes[:, 2:] * factors)
-    return truth, found._replace(boxes=boxes)
+def scale_boxes(frame: EvaluatedFrame, factors: np.ndarray) -> EvaluatedFrame:
+    """Multiplies width and height of all detections by `factors`, (2,) or (N, 2); centres stay."""
+    truth, predicted = frame
+    boxes = _boxes(predicted.boxes[:, :2] + predicted.boxes[:, 2:] / 2, predicted.boxes[:, 2:] * factors)
+    return truth, predicted._replace(boxes=boxes)
 
 
-def size_pairs(frames: Sequence[Frame], threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Found and annotated width and height, (P, 2) each, of detections from a score on near targets."""
+def size_pairs(frames: Sequence[EvaluatedFrame], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns predicted and annotated widths and heights, (P, 2) each.
+
+    Detections are those with a target and a score of at least `threshold`; sizes of 0 are left out.
+    """
     rows = [np.zeros((0, 2, 2))]
-    for truth, found in frames:
-        target = near(truth, found)
-        pairs = (target >= 0) & (found.scores >= threshold)
-        both = np.stack([found.boxes[pairs, 2:], truth.boxes[target[pairs], 2:]], axis=1)
+    for truth, predicted in frames:
+        target = assign_targets(truth, predicted)
+        assigned = (target >= 0) & (predicted.scores >= threshold)
+        both = np.stack([predicted.boxes[assigned, 2:], truth.boxes[target[assigned], 2:]], axis=1)
         rows.append(both[(both > 0).all(axis=(1, 2))])
     both = np.concatenate(rows)
     return both[:, 0], both[:, 1]
 
 
-def count_errors(frames: Sequence[Frame], threshold: float) -> ErrorCounts:
-    """The errors of detections of score `threshold` or more."""
+def count_errors(frames: Sequence[EvaluatedFrame], threshold: float) -> ErrorCounts:
+    """Counts the errors of the detections with a score of at least `threshold`."""
     counts = np.zeros(7, dtype=int)
-    for truth, found in frames:
-        found = _kept(found, found.scores >= threshold)
-        wanted = ~truth.crowds
-        hit = np.isin(np.arange(len(wanted)), near(truth, found, IOU)) & wanted
-        about = _about(truth, found)
-        noticed = about.any(axis=0) & wanted & ~hit
-        away = 0 if about.size == 0 else int((~about.any(axis=1)).sum())
-        missed = wanted & ~hit & ~noticed
-        empty = 0 if len(truth.boxes) else len(found.scores)
-        duplicates = int(_duplicates(truth, found).sum())
-        counts += [wanted.sum(), hit.sum(), noticed.sum(), missed.sum(), duplicates, away, empty]
+    for truth, detections in frames:
+        predicted = detections.select(detections.scores >= threshold)
+        targets = ~truth.crowds
+        hit = np.isin(np.arange(len(targets)), assign_targets(truth, predicted, IOU)) & targets
+        concerns = _concerns(truth, predicted)
+        badly_boxed = concerns.any(axis=0) & targets & ~hit
+        far = 0 if concerns.size == 0 else int((~concerns.any(axis=1)).sum())
+        missed = targets & ~hit & ~badly_boxed
+        in_empty_frames = 0 if len(truth.boxes) else len(predicted.scores)
+        duplicates = int(_duplicates(truth, predicted).sum())
+        sums = (targets.sum(), hit.sum(), badly_boxed.sum(), missed.sum())
+        counts += [*sums, duplicates, far, in_empty_frames]
     return ErrorCounts(*counts.tolist())
 
 
-def _video(name, frames, mended, median, threshold) -> VideoLimits:
-    return VideoLimits(
+def _video_errors(
+    name: str,
+    frames: Sequence[EvaluatedFrame],
+    corrected: Sequence[EvaluatedFrame],
+    median: np.ndarray | None,
+    threshold: float,
+) -> VideoErrors:
+    return VideoErrors(
         name=name,
         frames=len(frames),
-        ap50=_precision(frames, IOU),
-        ap50_resized=_precision(mended, IOU),
-        centre_ap=_precision(frames, CENTRE_5),
+        ap50=_average_precision(frames, IOU),
+        ap50_resized=_average_precision(corrected, IOU),
+        centre_ap=_average_precision(frames, CENTRE_5),
         width_ratio=None if median is None else float(median[0]),
         height_ratio=None if median is None else float(median[1]),
         counts=count_errors(frames, threshold),
     )
 
 
-def _precision(frames: Sequence[Frame], criterion: Criterion) -> float | None:
-    return Matches.of(frames).under(criterion).average_precision()
+def _average_precision(frames: Sequence[EvaluatedFrame], criterion: Criterion) -> float | None:
+    return Matches.from_frames(frames).judged_by(criterion).average_precision()
 
 
-def _about(truth: FrameTruth, found: PredictedBoxes) -> np.ndarray:
-    """(N, M) bool: whether a detection is about a target, right or wrong."""
-    close = nearnesses(found, truth) >= CENTRE_5.least
-    return close | (overlaps(found, truth) >= TOUCHING)
+def _concerns(truth: FrameTruth, predicted: PredictedBoxes) -> np.ndarray:
+    """Returns (N, M) bool: centres at most 5 px apart or an IoU of at least `BACKGROUND_IOU`."""
+    close = negative_centre_distances(predicted, truth) >= CENTRE_5.min_similarity
+    return close | (iou_matrix(predicted, truth) >= BACKGROUND_IOU)
 
 
-def _duplicates(truth: FrameTruth, found: PredictedBoxes) -> np.ndarray:
-    """(N,) bool."""
-    hit = near(truth, found, IOU)
-    taken = np.isin(np.arange(len(truth.boxes)), hit)
-    return (hit < 0) & _about(truth, found)[:, taken].any(axis=1)
+def _duplicates(truth: FrameTruth, predicted: PredictedBoxes) -> np.ndarray:
+    """Returns (N,) bool: detections that hit nothing and concern a target that is hit at IoU 0.5."""
+    target = assign_targets(truth, predicted, IOU)
+    taken = np.isin(np.arange(len(truth.boxes)), target)
+    return (target < 0) & _concerns(truth, predicted)[:, taken].any(axis=1)
 
 
-def _reboxed(truth: FrameTruth, found: PredictedBoxes, change: Callable) -> Frame:
-    """Detections near targets with the boxes that `change` makes of theirs and the labels', (P, 4) each."""
-    target = near(truth, found)
-    pairs = target >= 0
-    boxes = found.boxes.copy()
-    boxes[pairs] = change(boxes[pairs], truth.boxes[target[pairs]])
-    return truth, found._replace(boxes=boxes)
+def _replace_boxes(
+    truth: FrameTruth, predicted: PredictedBoxes, change: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> EvaluatedFrame:
+    """Replaces the boxes of assigned detections by `change(predicted, annotated)`, boxes (P, 4) each."""
+    target = assign_targets(truth, predicted)
+    assigned = target >= 0
+    boxes = predicted.boxes.copy()
+    boxes[assigned] = change(boxes[assigned], truth.boxes[target[assigned]])
+    return truth, predicted._replace(boxes=boxes)
 
 
-def _box(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(N, 2) and (N, 2) → (N, 4) left, top, width, height."""
+def _boxes(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Returns (N, 4) left, top, width, height from centres (N, 2) and sizes (N, 2)."""
     return np.concatenate([centres - sizes / 2, sizes], axis=1)
-
-
-def _kept(found: PredictedBoxes, rows: np.ndarray) -> PredictedBoxes:
-    return PredictedBoxes(*(column[rows] for column in found))
 
 
 def _percentiles(values: np.ndarray) -> list[float]:

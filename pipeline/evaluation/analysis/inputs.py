@@ -1,8 +1,9 @@
-"""pipeline.evaluation.analysis.inputs."""
+"""Command-line options and inputs that the analysis commands share."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Hashable
 from pathlib import Path
 
 from pipeline.evaluation.detection.evaluator import Evaluator
@@ -11,29 +12,32 @@ from pipeline.structures.annotations import video_records
 from pipeline.system import cli
 
 
-def evaluated(options: argparse.Namespace, table: dict) -> Evaluator:
-    """What `add_inputs` asks for, with the annotations read, all categories as one. Raises UsageError."""
-    images = images_of_stride(table, options.stride) if options.stride > 1 else None
-    evaluator = Evaluator(table, image_ids=images, classes=False)
-    evaluator.add_results(load_results(options.detections))
-    return evaluator
-
-
-def images_of_stride(table: dict, stride: int) -> list:
-    """Image ids of each `stride`-th annotated frame of every video of a COCO-video dictionary."""
-    records = video_records(table)
-    return [record.image_ids[frame] for record in records for frame in sorted(record.image_ids)[::stride]]
-
-
-def add_inputs(parser: cli.Parser) -> None:
-    """The options that say what was found and in which frames."""
+def add_input_options(parser: cli.Parser) -> None:
+    """Adds the options for annotations, detections, evaluated frames and the JSON output."""
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO ground truth")
     parser.add_argument("--detections", type=Path, required=True, metavar="JSON", help="COCO results")
     parser.add_argument(
         "--stride",
-        type=cli.whole(1),
+        type=cli.int_at_least(1),
         default=1,
         metavar="N",
-        help="only each n-th frame was measured (default: 1)",
+        help="the detections cover every n-th frame only (default: 1)",
     )
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
+
+
+def build_evaluator(options: argparse.Namespace, coco: dict) -> Evaluator:
+    """Returns an evaluator with the detections of `--detections`, all categories treated as one.
+
+    `coco` is the content of `--annotations`. Raises UsageError if either cannot be used.
+    """
+    image_ids = strided_image_ids(coco, options.stride) if options.stride > 1 else None
+    evaluator = Evaluator(coco, image_ids=image_ids, classes=False)
+    evaluator.add_results(load_results(options.detections))
+    return evaluator
+
+
+def strided_image_ids(coco: dict, stride: int) -> list[Hashable]:
+    """Returns the image ids of every `stride`-th annotated frame of each video of a COCO-video dictionary."""
+    records = video_records(coco)
+    return [record.image_ids[frame] for record in records for frame in sorted(record.image_ids)[::stride]]

@@ -1,180 +1,205 @@
-"""Operating thresholds, and whether a score is the chance of a hit."""
+"""Operating thresholds for given false-alarm rates, and calibration of scores as probabilities of a hit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.detection.curves import Curve, OperatingPoint
+from pipeline.evaluation.detection.curves import OperatingPoint, PrecisionRecallCurve
 from pipeline.evaluation.detection.evaluator import Evaluator
 from pipeline.evaluation.detection.matches import Hits, Matches
 from pipeline.evaluation.detection.matching import CENTRE_5, IOU, Criterion
 from pipeline.system.errors import UsageError
 
-WIDTH = 0.05
-"""Of the bins of scores."""
-CRITERIA = (IOU, CENTRE_5)
+BIN_WIDTH = 0.05
+"""Width of the score bins."""
+CALIBRATION_CRITERIA = (IOU, CENTRE_5)
+"""Definitions of a hit for which scores are calibrated."""
+
+_JSON_KEYS = {
+    "thresholds": "operations",
+    "max_false_alarms": "false_alarms",
+    "cross_validated": "elsewhere",
+    "hit_rate": "hits",
+    "cross_validated_error": "error_elsewhere",
+}
+"""Keys in the JSON that differ from the names of the fields, so that files of earlier versions compare."""
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Detections of about the same score."""
+class ScoreBin:
+    """Detections with scores in one bin."""
 
     low: float
-    """Least score of the bin."""
+    """Lower bound of the bin, inclusive."""
     score: float
-    """Mean of its scores."""
-    hits: float
-    """The share of them that hit a target."""
+    """Mean score."""
+    hit_rate: float
+    """Hits over detections."""
     count: int
+    """Detections."""
 
 
 @dataclass(frozen=True)
 class OperatingThreshold:
-    """A threshold for a rate of false alarms, and what it gives."""
+    """Lowest score threshold for a rate of false alarms."""
 
-    false_alarms: float
-    """Most false alarms per frame that are wanted."""
+    max_false_alarms: float
+    """Requested maximum of false alarms per frame."""
     point: OperatingPoint | None
-    """On the frames it was chosen on; None where even the best detections have more false alarms."""
-    elsewhere: list[OperatingPoint]
-    """Chosen on every second video and used on the others, and the other way round; empty where there are
-    fewer than two videos or no threshold does."""
+    """Metrics on the frames that the threshold was chosen on; None if no threshold satisfies the rate."""
+    cross_validated: list[OperatingPoint]
+    """Metrics on one half of the videos with the threshold chosen on the other, both ways; a way without a
+    threshold is left out. Empty for fewer than two videos."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Under one definition of a hit."""
+    """Thresholds and calibration under one definition of a hit."""
 
     name: str
     title: str
-    operations: list[OperatingThreshold]
-    bins: list[Bin]
+    thresholds: list[OperatingThreshold]
+    bins: list[ScoreBin]
     error: float
-    """Expected calibration error: mean of |score - share of hits| of the bins, weighted by their counts."""
+    """Expected calibration error (Guo et al., 2017): mean |score - hit rate| of bins, weighted by count."""
     slope: float
-    """The chance of a hit is 1 / (1 + exp(-slope · log(s / (1 - s)) - offset)) for a score s, as fitted."""
+    """Platt scaling: a score s has the hit probability 1 / (1 + exp(-slope · log(s / (1 - s)) - offset))."""
     offset: float
     error_fitted: float
-    """Expected calibration error of that chance, on the detections it was fitted to."""
+    """Expected calibration error of that probability on the detections that it was fitted to."""
     cross_validated_error: float | None
-    """The same, fitted on every second video and used on the others, mean of both ways; None for fewer than
-    two videos with detections."""
+    """Expected calibration error on one half of the videos after a fit on the other, mean of both ways; None
+    for fewer than two videos or a half without detections."""
 
-    def as_dict(self) -> dict:
-        """Plain numbers, for JSON."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return asdict(self, dict_factory=lambda items: {_JSON_KEYS.get(k, k): value for k, value in items})
 
 
-def calibrations(evaluator: Evaluator, levels: Sequence[float], *, least: float) -> list[Calibration]:
-    """Thresholds for these false alarms per frame; scores of `least` or more are held against chance.
+def calibrate(evaluator: Evaluator, rates: Sequence[float], *, min_score: float) -> list[Calibration]:
+    """Computes thresholds and calibration for each of `CALIBRATION_CRITERIA`.
 
-    Raises UsageError where no frame was added or no detection has that score.
+    Args:
+        evaluator: evaluator with the detections.
+        rates: false alarms per frame to find thresholds for.
+        min_score: minimum score of the detections that the calibration takes.
+
+    Raises:
+        UsageError: no frame was added, or no detection has a score of at least `min_score`.
     """
-    matches = Matches.of(evaluator.results())
+    matches = Matches.from_frames(evaluator.results())
     videos = [frames for _, frames in evaluator.videos()]
     halves = [np.any(videos[start::2], axis=0) for start in (0, 1)] if len(videos) > 1 else []
-    return [_calibration(criterion, matches, halves, levels, least) for criterion in CRITERIA]
+    return [_calibrate(criterion, matches, halves, rates, min_score) for criterion in CALIBRATION_CRITERIA]
 
 
-def binned(scores: np.ndarray, hits: np.ndarray) -> list[Bin]:
-    """Scores (N,) in [0, 1] and hits (N,) bool by bins of `WIDTH`; empty bins are left out."""
-    # a score of exactly 1 belongs to the last bin, and 0.15 / 0.05 must not round down to 2
-    numbers = np.minimum(np.floor(scores / WIDTH + 1e-9), round(1 / WIDTH) - 1)
+def bin_scores(scores: np.ndarray, hits: np.ndarray) -> list[ScoreBin]:
+    """Bins scores (N,) in [0, 1] and hits (N,) bool by `BIN_WIDTH`; empty bins are left out."""
+    # a score of exactly 1 belongs to the last bin, and 0.15 / 0.05 must not be rounded down to 2
+    numbers = np.minimum(np.floor(scores / BIN_WIDTH + 1e-9), round(1 / BIN_WIDTH) - 1)
     bins = []
     for number in np.unique(numbers).tolist():
-        row = numbers == number
-        bins.append(Bin(number * WIDTH, float(scores[row].mean()), float(hits[row].mean()), int(row.sum())))
+        rows = numbers == number
+        means = float(scores[rows].mean()), float(hits[rows].mean())
+        bins.append(ScoreBin(number * BIN_WIDTH, *means, int(rows.sum())))
     return bins
 
 
 def calibration_error(scores: np.ndarray, hits: np.ndarray) -> float:
-    """Mean of |score - share of hits| of the bins, weighted by their counts; NaN without detections."""
-    bins = binned(scores, hits)
-    return float(np.average([abs(b.score - b.hits) for b in bins], weights=[b.count for b in bins]))
+    """Returns the expected calibration error of scores (N,) and hits (N,) bool; NaN without detections."""
+    bins = bin_scores(scores, hits)
+    return float(np.average([abs(b.score - b.hit_rate) for b in bins], weights=[b.count for b in bins]))
 
 
 def platt_fit(scores: np.ndarray, hits: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of the chance of a hit in the log odds of the score, by maximum likelihood (Platt).
+    """Fits the log odds of a hit as slope · log odds of the score + offset by maximum likelihood.
 
-    As Platt has it, hits and misses are aimed at by a little less than 1 and a little more than 0, so that
-    the fit is finite where scores tell them apart without fault.
+    `scores` is (N,) in [0, 1], `hits` (N,) bool. As proposed by Platt (1999), the targets of the fit are
+    slightly below 1 and slightly above 0, so that the fit is finite even if scores separate hits from false
+    alarms.
     """
     from scipy.optimize import minimize
 
-    odds = _odds(scores)
-    right, wrong = hits.sum(), (~hits).sum()
-    aims = np.where(hits, (right + 1) / (right + 2), 1 / (wrong + 2))
+    odds = _log_odds(scores)
+    positives, negatives = hits.sum(), (~hits).sum()
+    targets = np.where(hits, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        line = parameters[0] * odds + parameters[1]
-        slack = 1 / (1 + np.exp(-line)) - aims
-        return float(np.mean(np.logaddexp(0, line) - aims * line)), np.array(
-            [np.mean(slack * odds), np.mean(slack)]
-        )
+    def loss_and_gradient(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = parameters[0] * odds + parameters[1]
+        residual = 1 / (1 + np.exp(-logits)) - targets
+        loss = float(np.mean(np.logaddexp(0, logits) - targets * logits))
+        return loss, np.array([np.mean(residual * odds), np.mean(residual)])
 
-    slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+    slope, offset = minimize(loss_and_gradient, np.array([1.0, 0.0]), jac=True, method="BFGS").x
     return float(slope), float(offset)
 
 
 def calibrated_probability(scores: np.ndarray, slope: float, offset: float) -> np.ndarray:
-    """(N,) scores → (N,) chances of a hit."""
-    return 1 / (1 + np.exp(-slope * _odds(scores) - offset))
+    """Returns the (N,) probabilities of a hit at scores (N,)."""
+    return 1 / (1 + np.exp(-slope * _log_odds(scores) - offset))
 
 
-def _odds(scores: np.ndarray) -> np.ndarray:
+def _log_odds(scores: np.ndarray) -> np.ndarray:
     safe = scores.clip(1e-6, 1 - 1e-6)
     return np.log(safe / (1 - safe))
 
 
-def _calibration(
-    criterion: Criterion, matches: Matches, halves: list[np.ndarray], levels: Sequence[float], least: float
+def _calibrate(
+    criterion: Criterion,
+    matches: Matches,
+    halves: Sequence[np.ndarray],
+    rates: Sequence[float],
+    min_score: float,
 ) -> Calibration:
-    hits = matches.under(criterion)
-    rows = hits.counted & (matches.scores >= least)
+    hits = matches.judged_by(criterion)
+    rows = hits.counted & (matches.scores >= min_score)
     if not rows.any():
-        raise UsageError(f"no detection has a score of {least:g} or more; give a lower one with --least")
+        raise UsageError(f"no detection has a score of {min_score:g} or more; give a lower one with --least")
     scores, right = matches.scores[rows], hits.hits[rows]
     slope, offset = platt_fit(scores, right)
     return Calibration(
         name=criterion.name,
         title=criterion.title,
-        operations=[_operation(hits, level, halves) for level in levels],
-        bins=binned(scores, right),
+        thresholds=[_operating_threshold(hits, rate, halves) for rate in rates],
+        bins=bin_scores(scores, right),
         error=calibration_error(scores, right),
         slope=slope,
         offset=offset,
         error_fitted=calibration_error(calibrated_probability(scores, slope, offset), right),
-        error_elsewhere=_error_elsewhere(hits, rows, halves),
+        cross_validated_error=_cross_validated_error(hits, rows, halves),
     )
 
 
-def _operation(hits: Hits, level: float, halves: list[np.ndarray]) -> OperatingThreshold:
+def _operating_threshold(hits: Hits, rate: float, halves: Sequence[np.ndarray]) -> OperatingThreshold:
     curves = [hits.curve(frames=half) for half in halves]
-    elsewhere = [
+    cross_validated = [
         point
-        for chosen, used in zip(curves, reversed(curves), strict=True)
-        if (point := _at(chosen, level, used))
+        for chosen_on, applied_to in zip(curves, reversed(curves), strict=True)
+        if (point := _point_at_rate(chosen_on, rate, applied_to))
     ]
     whole = hits.curve()
-    return OperatingThreshold(level, _at(whole, level, whole), elsewhere)
+    return OperatingThreshold(rate, _point_at_rate(whole, rate, whole), cross_validated)
 
 
-def _at(chosen: Curve, level: float, used: Curve) -> OperatingPoint | None:
-    """What the threshold chosen on one curve gives on another."""
-    threshold = chosen.threshold_at(level)
-    return None if threshold is None else used.at(threshold)
+def _point_at_rate(
+    chosen_on: PrecisionRecallCurve, rate: float, applied_to: PrecisionRecallCurve
+) -> OperatingPoint | None:
+    threshold = chosen_on.threshold_at_false_alarms(rate)
+    return None if threshold is None else applied_to.operating_point(threshold)
 
 
-def _error_elsewhere(hits: Hits, rows: np.ndarray, halves: list[np.ndarray]) -> float | None:
-    m = hits.matches
-    parts = [rows & half[m.frames] for half in halves]
+def _cross_validated_error(hits: Hits, rows: np.ndarray, halves: Sequence[np.ndarray]) -> float | None:
+    matches = hits.matches
+    parts = [rows & half[matches.frames] for half in halves]
     if not parts or not all(part.any() for part in parts):
         return None
     errors = []
-    for chosen, used in zip(parts, reversed(parts), strict=True):
-        line = platt_fit(m.scores[chosen], hits.hits[chosen])
-        errors.append(calibration_error(calibrated_probability(m.scores[used], *line), hits.hits[used]))
+    for fitted_on, applied_to in zip(parts, reversed(parts), strict=True):
+        line = platt_fit(matches.scores[fitted_on], hits.hits[fitted_on])
+        probability = calibrated_probability(matches.scores[applied_to], *line)
+        errors.append(calibration_error(probability, hits.hits[applied_to]))
     return float(np.mean(errors))

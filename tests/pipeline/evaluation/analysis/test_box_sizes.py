@@ -10,7 +10,7 @@ import pytest
 from datasets.synthesis import rendering
 from datasets.synthesis.scene import Scene, Target
 from pipeline.error_analysis import main
-from pipeline.evaluation.analysis.box_sizes import extents_of, visible_size
+from pipeline.evaluation.analysis.box_sizes import compare_box_sizes, visible_size
 from pipeline.evaluation.detection.ground_truth import FrameTruth
 from pipeline.evaluation.detection.predictions import PredictedBoxes
 
@@ -58,7 +58,7 @@ def video(name: str, spot, label, found, *, frames=4):
     """A still video: a spot, its label and a found box, each left, top, width, height."""
     truth = FrameTruth(np.array([label], float), np.zeros(1, int), np.zeros(1, bool))
     best = PredictedBoxes(np.array([found], float), np.array([0.9]), np.zeros(1, int))
-    return name, dict.fromkeys(range(frames), (truth, best)), lambda _: picture(spot)
+    return name, [((truth, best), picture(spot))] * frames
 
 
 def box_round(spot, free):
@@ -75,7 +75,7 @@ def test_found_boxes_that_leave_the_same_free_everywhere_follow_what_stands_out(
         video(str(n), s, box_round(s, f), box_round(s, 8))
         for n, (s, f) in enumerate(zip(SPOTS, free, strict=True))
     ]
-    measured = extents_of(videos, 0.4)
+    measured = compare_box_sizes(videos, 0.4)
     assert [row.visible for row in measured.videos] == [(4, 3), (8, 3), (12, 5)]
     assert [row.found for row in measured.videos] == [(12, 11), (16, 11), (20, 13)]
     assert measured.found_spread == (0, 0)
@@ -87,21 +87,21 @@ def test_only_targets_that_are_found_and_videos_of_enough_frames_count():
     spot = SPOTS[0]
     short = video("short", spot, box_round(spot, 4), box_round(spot, 4), frames=2)
     missed = video("missed", spot, box_round(spot, 4), box_round((40, 14, 4, 3), 4))
-    assert extents_of([short, missed], 0.4).videos == []
-    assert extents_of([video("low", spot, box_round(spot, 4), box_round(spot, 4))], 0.95).videos == []
-    assert extents_of([], 0.4).label_correlation is None
+    assert compare_box_sizes([short, missed], 0.4).videos == []
+    assert compare_box_sizes([video("low", spot, box_round(spot, 4), box_round(spot, 4))], 0.95).videos == []
+    assert compare_box_sizes([], 0.4).label_correlation is None
 
 
 def test_the_command_reads_the_pictures_below_the_root(tmp_path, capsys):
     target = Target(x=20, y=20, vx=0.5, sigma=1.5, scr=80)
     scene = Scene(width=64, height=48, frames=6, noise=0.5, targets=(target,))
-    truth = rendering.write(scene, tmp_path / "clip.mp4")
+    truth = rendering.write_scene(scene, tmp_path / "clip.mp4")
     rows = [{key: row[key] for key in ("image_id", "category_id", "bbox")} for row in truth["annotations"]]
     found, out = tmp_path / "found.json", tmp_path / "numbers.json"
     found.write_text(json.dumps([{**row, "score": 0.8} for row in rows]))
     files = ["--annotations", str(tmp_path / "clip.json"), "--detections", str(found), "--stride", "2"]
     assert main([*files, "--root", str(tmp_path), "--output", str(out)]) == 0
-    assert "Whose sizes follow" in capsys.readouterr().out
+    assert "Boxes against visible sizes" in capsys.readouterr().out
     (video,) = json.loads(out.read_text())["extents"]["videos"]
     assert video["frames"] == 3
     assert video["label"] == pytest.approx(video["found"])

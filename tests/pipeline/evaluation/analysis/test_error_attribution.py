@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.error_analysis import main
-from pipeline.evaluation.analysis.error_attribution import limits_of
+from pipeline.evaluation.analysis.error_attribution import attribute_errors
 from pipeline.evaluation.analysis.size_regression import SizeRegression
 from pipeline.evaluation.detection.evaluator import Evaluator
 from tests.support.coco_cases import TARGET, crowded_case, found, random_case, saved, truth_of
@@ -28,18 +28,18 @@ FAULTS = {
 """Detections with one kind of error each."""
 
 
-def limits(detections, truth=None, threshold=0.4):
+def attributed(detections, truth=None, threshold=0.4):
     evaluator = Evaluator(truth or truth_of(TARGETS), classes=False)
     evaluator.add_results(detections)
-    return limits_of(evaluator, threshold)
+    return attribute_errors(evaluator, threshold)
 
 
 def alone(detections) -> dict[str, float]:
-    return {row.name: row.alone for row in limits(detections).removals}
+    return {row.name: row.alone for row in attributed(detections).oracles}
 
 
-def test_right_detections_have_no_limits():
-    result = limits(RIGHT)
+def test_right_detections_have_no_errors():
+    result = attributed(RIGHT)
     assert result.ap50 == result.centre_ap == 1
     assert set(alone(RIGHT).values()) == {1.0}
     assert (result.counts.hits, result.counts.targets) == (2, 2)
@@ -47,7 +47,7 @@ def test_right_detections_have_no_limits():
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_an_error_is_taken_away_by_its_own_oracle_alone(kind):
-    before = limits(FAULTS[kind]).ap50
+    before = attributed(FAULTS[kind]).ap50
     assert before < 1
     for name, after in alone(FAULTS[kind]).items():
         assert after == pytest.approx(1.0 if name == kind else before), name
@@ -55,7 +55,7 @@ def test_an_error_is_taken_away_by_its_own_oracle_alone(kind):
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_together_with_those_before_it_an_oracle_leaves_nothing(kind):
-    rows = limits(FAULTS[kind]).removals
+    rows = attributed(FAULTS[kind]).oracles
     reached = [row.name for row in rows].index(kind)
     assert [row.together for row in rows[reached:]] == [1.0] * (len(rows) - reached)
 
@@ -66,18 +66,18 @@ def test_together_with_those_before_it_an_oracle_leaves_nothing(kind):
         ("sizes", {"hits": 1, "badly_boxed": 1}),
         ("centres", {"hits": 1, "badly_boxed": 1}),
         ("duplicates", {"hits": 2, "duplicates": 2}),
-        ("empty_frames", {"hits": 2, "on_empty": 1}),
+        ("empty_frames", {"hits": 2, "in_empty_frames": 1}),
         ("far", {"hits": 2, "far": 1}),
         ("missed", {"hits": 1, "missed": 1}),
     ],
 )
 def test_every_error_is_counted_once(kind, counted):
-    counts = vars(limits(FAULTS[kind]).counts)
+    counts = vars(attributed(FAULTS[kind]).counts)
     assert {name: count for name, count in counts.items() if count} == {"targets": 2, **counted}
 
 
 def test_what_lies_below_the_threshold_does_not_count():
-    counts = limits(RIGHT, threshold=0.85).counts
+    counts = attributed(RIGHT, threshold=0.85).counts
     assert (counts.hits, counts.missed) == (1, 1)
 
 
@@ -96,7 +96,7 @@ def two_videos() -> tuple[dict, list[dict]]:
 
 def test_one_factor_for_a_video_mends_a_size_that_is_wrong_throughout_it():
     truth, detections = two_videos()
-    result = limits(detections, truth)
+    result = attributed(detections, truth)
     assert result.ap50 < 0.6
     assert result.ap50_resized == result.centre_ap == 1
     tight, loose = result.videos
@@ -113,13 +113,13 @@ def test_a_size_that_is_wrong_alike_in_all_videos_is_mended_by_what_other_videos
     doubled = [{**row, "bbox": [*row["bbox"][:2], 6, 6]} for row in detections[:4]] + detections[4:]
     for row, image in zip(doubled[:4], range(1, 5), strict=True):
         row["bbox"][:2] = [13 + image, 13]
-    result = limits(doubled, truth)
+    result = attributed(doubled, truth)
     assert (result.ap50, result.ap50_mapped) == (0, 1)
 
 
 def test_what_the_labels_of_one_video_alone_could_tell_is_not_mended():
     truth, detections = two_videos()
-    result = limits(detections, truth)
+    result = attributed(detections, truth)
     assert result.ap50_mapped < 0.6 < result.ap50_resized
 
 
@@ -146,16 +146,16 @@ def test_the_numbers_are_the_evaluators_and_dropping_errors_never_costs(case, se
     truth, detections = case(seed, 1)
     evaluator = Evaluator(truth, classes=False)
     evaluator.add_results(detections)
-    result = limits_of(evaluator, 0.3)
+    result = attribute_errors(evaluator, 0.3)
     assert result.ap50 == pytest.approx(evaluator.scores().ap50)
-    dropped = {row.name: row.alone for row in result.removals}
+    dropped = {row.name: row.alone for row in result.oracles}
     assert min(dropped[name] for name in ("duplicates", "empty_frames", "far")) >= result.ap50
     counts = result.counts
     assert counts.hits + counts.badly_boxed + counts.missed == counts.targets > 0
 
 
 def test_nothing_found_is_no_fault_of_the_program():
-    result = limits([])
+    result = attributed([])
     assert (result.ap50, result.counts.missed, result.width_ratios) == (0, 2, [])
 
 
@@ -165,18 +165,18 @@ def files(tmp_path):
 
 
 def test_the_command_prints_writes_and_draws(files, tmp_path, capsys):
-    out = tmp_path / "limits.json"
+    out = tmp_path / "errors.json"
     assert main([*files, "--output", str(out), "--plots", str(tmp_path / "plots")]) == 0
     printed = capsys.readouterr().out
     numbers = json.loads(out.read_text())
     assert numbers["ap50_resized"] == 1
     assert "sizes: one factor for each video" in printed
     assert "loose" in printed
-    assert np.ptp(cv2.imread(str(tmp_path / "plots" / "limits.png"))) > 100
+    assert np.ptp(cv2.imread(str(tmp_path / "plots" / "error_attribution.png"))) > 100
 
 
 def test_only_the_frames_of_the_stride_are_scored(files, tmp_path):
-    out = tmp_path / "limits.json"
+    out = tmp_path / "errors.json"
     assert main([*files, "--stride", "3", "--output", str(out)]) == 0
     assert [video["frames"] for video in json.loads(out.read_text())["videos"]] == [2, 2]
 
@@ -186,7 +186,7 @@ def test_only_the_frames_of_the_stride_are_scored(files, tmp_path):
     [
         (["--stride", "0"], 2, "expected a whole number of 1 or more"),
         (["--conf", "3"], 2, "expected a score from 0 to 1"),
-        (["--output", "missing/limits.json"], 5, "there is no folder missing"),
+        (["--output", "missing/errors.json"], 5, "there is no folder missing"),
     ],
 )
 def test_mistakes_are_told_in_one_line(files, capsys, arguments, code, told):

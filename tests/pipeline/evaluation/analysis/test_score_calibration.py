@@ -10,13 +10,13 @@ import pytest
 
 from pipeline.calibration import main
 from pipeline.evaluation.analysis.score_calibration import (
-    binned,
+    bin_scores,
     calibrated_probability,
     calibration_error,
-    calibrations,
+    calibrate,
     platt_fit,
 )
-from pipeline.evaluation.detection.curves import Curve
+from pipeline.evaluation.detection.curves import PrecisionRecallCurve
 from pipeline.evaluation.detection.evaluator import Evaluator
 from tests.support.coco_cases import TARGET, found, saved, truth_of
 
@@ -38,12 +38,12 @@ def test_the_error_is_the_mean_distance_from_the_share_of_hits():
     scores, hits = np.array([0.11, 0.13, 0.81, 0.83]), np.array([False, True, True, True])
     # bins of means 0.12 and 0.82 with shares 0.5 and 1
     assert calibration_error(scores, hits) == pytest.approx((0.38 + 0.18) / 2)
-    assert [(b.low, b.count) for b in binned(scores, hits)] == [(pytest.approx(0.1), 2), (0.8, 2)]
+    assert [(b.low, b.count) for b in bin_scores(scores, hits)] == [(pytest.approx(0.1), 2), (0.8, 2)]
 
 
 @pytest.mark.parametrize(("score", "low"), [(0.0, 0.0), (0.15, 0.15), (0.35, 0.35), (1.0, 0.95)])
 def test_a_bin_begins_at_its_least_score_and_the_last_one_holds_1(score, low):
-    assert binned(np.array([score]), np.array([True]))[0].low == pytest.approx(low)
+    assert bin_scores(np.array([score]), np.array([True]))[0].low == pytest.approx(low)
 
 
 def test_the_fit_finds_the_chance_that_hits_were_drawn_with():
@@ -61,14 +61,17 @@ def test_scores_that_tell_hits_apart_without_fault_are_fitted_by_finite_numbers(
 
 def test_a_threshold_keeps_to_the_rate_and_takes_equal_scores_together():
     scores, hits = np.array([0.9, 0.8, 0.7, 0.7, 0.6]), np.array([True, False, True, False, True])
-    curve = Curve(scores, hits, targets=3, frames=10)
-    assert curve.threshold_at(0.0) == 0.9
-    assert curve.threshold_at(0.1) == 0.8
-    assert curve.threshold_at(0.19) == 0.8
-    assert curve.threshold_at(0.2) == 0.6
-    assert curve.at(curve.threshold_at(0.2)).false_alarms_per_frame == 0.2
-    assert Curve(scores, ~hits, targets=3, frames=10).threshold_at(0.05) is None
-    assert Curve(scores[:0], hits[:0], targets=3, frames=10).threshold_at(0.05) is None
+    curve = PrecisionRecallCurve(scores, hits, targets=3, frames=10)
+    assert curve.threshold_at_false_alarms(0.0) == 0.9
+    assert curve.threshold_at_false_alarms(0.1) == 0.8
+    assert curve.threshold_at_false_alarms(0.19) == 0.8
+    assert curve.threshold_at_false_alarms(0.2) == 0.6
+    assert curve.operating_point(curve.threshold_at_false_alarms(0.2)).false_alarms_per_frame == 0.2
+    assert PrecisionRecallCurve(scores, ~hits, targets=3, frames=10).threshold_at_false_alarms(0.05) is None
+    assert (
+        PrecisionRecallCurve(scores[:0], hits[:0], targets=3, frames=10).threshold_at_false_alarms(0.05)
+        is None
+    )
 
 
 def case() -> tuple[dict, list[dict]]:
@@ -92,18 +95,18 @@ def test_a_threshold_is_tried_on_the_videos_it_was_not_chosen_on():
     truth, rows = case()
     evaluator = Evaluator(truth, classes=False)
     evaluator.add_results(rows)
-    iou, centre = calibrations(evaluator, [0.0, 0.1], least=0.05)
-    assert iou.operations == centre.operations
-    none, tenth = iou.operations
+    iou, centre = calibrate(evaluator, [0.0, 0.1], min_score=0.05)
+    assert iou.thresholds == centre.thresholds
+    none, tenth = iou.thresholds
     # without false alarms: 0.8 of the first video alone, since 0.7 is one
     assert (none.point.threshold, none.point.recall, none.point.false_alarms) == (0.8, 0.5, 0)
-    assert [(p.threshold, p.recall, p.false_alarms_per_frame) for p in none.elsewhere] == [
+    assert [(p.threshold, p.recall, p.false_alarms_per_frame) for p in none.cross_validated] == [
         (0.8, 0, 0),
         (pytest.approx(0.6), 1, 0.1),
     ]
     assert (tenth.point.false_alarms_per_frame, tenth.point.recall) == (0.1, 1)
     assert sum(b.count for b in iou.bins) == len(rows)
-    assert iou.error_elsewhere > iou.error_fitted
+    assert iou.cross_validated_error > iou.error_fitted
 
 
 @pytest.fixture
