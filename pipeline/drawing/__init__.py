@@ -1,1 +1,1 @@
-"""pipeline/drawing."""
+"""The annotated image: boxes, trails, labels, contours and enlarged views drawn over a frame."""

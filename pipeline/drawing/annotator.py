@@ -1,8 +1,8 @@
-"""The picture for people: boxes around targets, never on them, with trails, names and enlarged views.
+"""Draws results over their frames: boxes around targets, trails, labels, contours and insets.
 
-A target of three pixels vanishes under an ordinary overlay. Here every line keeps its distance from the
-pixels that a track's box touches; text, trails and enlarged views make way for them. Contours of segmenters
-lie inside boxes, but on no pixel that a segmenter marked.
+A target of three pixels disappears under an ordinary overlay. Here every line keeps a distance from the
+pixels that the box of a track touches; text, trails and insets leave them visible. Contours of segmentation
+masks may lie inside boxes, but cover no pixel of a mask.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from pipeline.drawing.contours import contour_colour, draw_contours, spared
+from pipeline.drawing.contours import contour_colour, draw_contours, protected_pixels
 from pipeline.drawing.insets import Inset, InsetLayout, Mark
 from pipeline.drawing.primitives import (
     Colour,
     Style,
+    draw_outline,
+    draw_text,
     label_position,
-    outline,
     polyline_fading,
     text_size,
-    write,
 )
 from pipeline.drawing.tone_mapping import ToneMapper
 from pipeline.structures.detections import Detections
@@ -46,42 +46,45 @@ PALETTE = (
     (240, 110, 255),
     (255, 170, 140),
 )
-"""R, G, B by track id: all saturated, so that none is mistaken for the grey picture; neighbours contrast."""
+"""R, G, B by track id: saturated, in contrast to the grey image; consecutive colours are dissimilar."""
 
 _TENTATIVE = (165, 165, 165)
-_LOOSE = (225, 225, 225)
+_UNTRACKED = (225, 225, 225)
 _TEXT = (235, 235, 235)
 _EDGE = (12, 12, 12)
 
 
 @dataclass(frozen=True)
 class AnnotatorOptions:
-    """What is drawn. Lengths grow with the frame: a unit is 1 pixel below 720 rows, 2 at 1080, 4 at 2160."""
+    """Options of `Annotator`.
+
+    Lengths are in units that grow with the frame: 1 pixel below 720 rows, 2 at 1080, 4 at 2160.
+    """
 
     trail: int = 45
-    """Frames that a track's path goes back; 0 draws none."""
+    """Length of the trail behind a track in frames; 0 draws none."""
     labels: bool = True
-    """Write each believed track's number and score beside it."""
+    """Write id and score beside each confirmed track, and the id beside coasting ones."""
     class_names: tuple[str, ...] = ()
-    """Class names by label, written after the track's number; empty where there is one class."""
+    """Class names by label, written after the id; empty if there is one class."""
     detections: bool = True
     """Mark detections that belong to no track."""
     contours: bool = True
-    """Outline what segmenters marked, in a colour for each, and name them in a corner."""
+    """Draw contours of the masks of segmenters, in one colour for each, and their names in a corner."""
     min_score: float = 0.4
-    """Least score of a detection that is marked; tracks are drawn whatever their score."""
+    """Minimum score of a detection that is marked; tracks are drawn whatever their score."""
     margin: int = 2
-    """Units between the pixels of a box and the line around it."""
+    """Distance between the pixels of a box and the line around it, in units."""
     insets: int = 3
-    """Enlarged views of small targets at most; 0 draws none."""
+    """Maximum number of insets, which are enlarged views of small targets; 0 draws none."""
     inset_zoom: int = 4
-    """Display pixels per source pixel in a view, at most; larger targets are enlarged less."""
+    """Maximum number of display pixels per source pixel in an inset; larger targets are enlarged less."""
     inset_share: float = 0.28
-    """Side of a view as a share of the picture's shorter side."""
+    """Side of an inset as a share of the shorter side of the image."""
     inset_interpolation: Literal["cubic", "nearest"] = "cubic"
-    """How source pixels are enlarged: smooth, or as the squares that they are."""
+    """Interpolation of insets; "nearest" shows source pixels as squares."""
     status: bool = False
-    """Write frame number and time into a corner."""
+    """Write frame number and time in a corner."""
 
     def __post_init__(self):
         for name in ("trail", "margin", "insets"):
@@ -96,10 +99,9 @@ class AnnotatorOptions:
 
 
 class Annotator:
-    """Draws results, one after the other, of one source.
+    """Draws the results of one source, in order.
 
-    It remembers the paths of living tracks, the places of the enlarged views and the tone of the scene;
-    `reset` forgets all three.
+    Its state are the trails of tracks, the layout of insets and the limits of the tone mapping.
     """
 
     def __init__(self, options: AnnotatorOptions | None = None):
@@ -111,51 +113,53 @@ class Annotator:
         self._trails: dict[int, deque[tuple[float, float]]] = {}
 
     def reset(self) -> None:
-        """Begin a new source."""
+        """Resets the state for a new source."""
         self._tone.reset()
         self._layout.reset()
         self._trails.clear()
 
     def __call__(self, result: Result) -> np.ndarray:
-        """Draw one result: (H, W, 3) uint8 R, G, B at source resolution; the frame's image is only read."""
+        """Draws one result; returns a new image, (H, W, 3) uint8 R, G, B, at the size of the frame."""
         options = self.options
-        picture = self._tone(result.frame)
-        canvas = picture.copy() if picture.ndim == 3 else cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-        height, width = picture.shape[:2]
+        image = self._tone(result.frame)
+        canvas = image.copy() if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        height, width = image.shape[:2]
         unit = max(1, round(min(height, width) / 480))
         margin, reach = options.margin * unit, (options.margin + 1) * unit
-        marks = [m for m in _marks(result.tracks) if _meets(m.box, width, height)]
-        loose = []
+        marks = [m for m in _marks(result.tracks) if _is_visible(m.box, width, height)]
+        untracked = []
         if options.detections:
-            believed = result.detections.scores >= options.min_score
-            loose = _loose(result.detections[believed], result.tracks)
+            detections = result.detections[result.detections.scores >= options.min_score]
+            untracked = _untracked(detections, result.tracks)
 
-        self._remember(result.tracks)
+        self._update_trails(result.tracks)
         self._draw_trails(canvas, marks, unit)
-        for mark in marks:  # a trail leads to its target, not over it
+        for mark in marks:  # no trail covers a target
             where = mark.box.slices()
-            canvas[where] = picture[where] if picture.ndim == 3 else picture[where][..., None]
+            canvas[where] = image[where] if image.ndim == 3 else image[where][..., None]
         masks = [found.regions > 0 for found in result.segments.values()] if options.contours else []
         if masks:
-            draw_contours(canvas, masks, spare=spared(masks), thickness=max(1, unit // 2))
-        for box in loose:
-            outline(canvas, box, margin=margin, thickness=max(1, unit // 2), colour=_LOOSE, style="corners")
+            draw_contours(canvas, masks, protected=protected_pixels(masks), thickness=max(1, unit // 2))
+        for box in untracked:
+            draw_outline(
+                canvas, box, margin=margin, thickness=max(1, unit // 2), colour=_UNTRACKED, style="corners"
+            )
         for mark in marks:
             _draw_box(canvas, mark, margin=margin, unit=unit)
 
         insets = self._layout.arrange(
-            marks, loose=loose, width=width, height=height, clearance=2 * (reach + unit)
+            marks, untracked=untracked, width=width, height=height, clearance=2 * (reach + unit)
         )
         for inset in insets:
-            self._draw_inset(canvas, picture, inset, masks, unit)
-        occupied = [mark.box.grown(reach) for mark in marks] + [inset.place for inset in insets]
+            self._draw_inset(canvas, image, inset, masks, unit)
+        occupied = [mark.box.grown(reach) for mark in marks] + [inset.position for inset in insets]
         if options.labels:
             occupied += self._draw_labels(canvas, marks, occupied=occupied, reach=reach, unit=unit)
         self._draw_status(canvas, result, occupied=occupied, unit=unit)
         return canvas
 
-    def _remember(self, tracks: Tracks) -> None:
-        """Add the centres of this frame; forget tracks that are gone."""
+    def _update_trails(self, tracks: Tracks) -> None:
+        """Appends the centres of this frame and forgets tracks that have ended."""
         if not self.options.trail:
             return
         trails = {}
@@ -172,31 +176,31 @@ class Annotator:
                 polyline_fading(canvas, np.array(self._trails[mark.id]), colour=mark.colour, thickness=unit)
 
     def _draw_inset(
-        self, canvas: np.ndarray, picture: np.ndarray, inset: Inset, masks: Sequence[np.ndarray], unit: int
+        self, canvas: np.ndarray, image: np.ndarray, inset: Inset, masks: Sequence[np.ndarray], unit: int
     ) -> None:
-        left, top, right, bottom = inset.place
+        left, top, right, bottom = inset.position
         side, zoom, (x, y) = right - left, inset.zoom, inset.mark.centre
-        # sub-pixel: the target rests in the middle of its view while the background moves
+        # sub-pixel accuracy: the target stays in the middle of its inset while the background moves
         shift = zoom / 2 + side / 2 - 0.5
         matrix = np.array([[zoom, 0, shift - zoom * x], [0, zoom, shift - zoom * y]], np.float64)
 
-        def enlarged(image: np.ndarray, how: int, border: int) -> np.ndarray:
-            return cv2.warpAffine(image, matrix, (side, side), flags=how, borderMode=border)
+        def enlarged(plane: np.ndarray, interpolation: int, border: int) -> np.ndarray:
+            return cv2.warpAffine(plane, matrix, (side, side), flags=interpolation, borderMode=border)
 
         smooth = self.options.inset_interpolation == "cubic"
-        how = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST
+        interpolation = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST
         view = canvas[top:bottom, left:right]
-        view[:] = enlarged(picture, how, cv2.BORDER_REPLICATE).reshape(side, side, -1)
+        view[:] = enlarged(image, interpolation, cv2.BORDER_REPLICATE).reshape(side, side, -1)
         if masks:
-            planes = (mask.astype(np.uint8) for mask in (spared(masks), *masks))
-            spare, *near = (enlarged(p, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT) > 0 for p in planes)
-            draw_contours(view, near, spare=spare, thickness=max(1, unit // 2))
-        inner = inset.place.grown(-unit)
-        outline(canvas, inner, margin=0, thickness=unit, colour=_EDGE, style="solid")
+            planes = (mask.astype(np.uint8) for mask in (protected_pixels(masks), *masks))
+            protected, *near = (enlarged(p, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT) > 0 for p in planes)
+            draw_contours(view, near, protected=protected, thickness=max(1, unit // 2))
+        inner = inset.position.grown(-unit)
+        draw_outline(canvas, inner, margin=0, thickness=unit, colour=_EDGE, style="solid")
         inner, colour = inner.grown(-unit), inset.mark.colour
-        outline(canvas, inner, margin=0, thickness=unit, colour=colour, style=_style(inset.mark))
+        draw_outline(canvas, inner, margin=0, thickness=unit, colour=colour, style=_style(inset.mark))
         corner = inner.grown(-unit)
-        write(canvas, [(f"#{inset.mark.id}", colour)], left=corner.left, top=corner.top, scale=unit)
+        draw_text(canvas, [(f"#{inset.mark.id}", colour)], left=corner.left, top=corner.top, scale=unit)
 
     def _draw_labels(
         self,
@@ -207,27 +211,27 @@ class Annotator:
         reach: int,
         unit: int,
     ) -> list[Rectangle]:
-        """Write beside each believed track, where there is room; return the places written to."""
+        """Draws labels beside confirmed and coasting tracks, if there is room; returns their rectangles."""
         written: list[Rectangle] = []
         for mark in sorted(marks, key=lambda mark: (mark.state != TrackState.CONFIRMED, -mark.score)):
             if mark.state == TrackState.TENTATIVE:
                 continue
             words = self._words(mark)
             height, width = text_size(words, scale=unit)
-            place = label_position(
+            position = label_position(
                 mark.box.grown(reach),
                 height=height,
                 width=width,
                 occupied=[*occupied, *written],
                 canvas=canvas,
             )
-            if place is not None:
-                written.append(place)
-                write(canvas, words, left=place.left, top=place.top, scale=unit)
+            if position is not None:
+                written.append(position)
+                draw_text(canvas, words, left=position.left, top=position.top, scale=unit)
         return written
 
     def _words(self, mark: Mark) -> list[tuple[str, Colour]]:
-        """The label's words with their colours; a predicted position has no score of its own."""
+        """Returns the words of a label with their colours; a coasting track has no score in this frame."""
         words = [(f"#{mark.id}", mark.colour)]
         if 0 <= mark.label < len(self.options.class_names):
             words.append((str(self.options.class_names[mark.label]), _TEXT))
@@ -238,29 +242,30 @@ class Annotator:
     def _draw_status(
         self, canvas: np.ndarray, result: Result, *, occupied: Sequence[Rectangle], unit: int
     ) -> None:
-        words = []
+        """Writes status, warm-up and the names of segmenters in the first free corner."""
+        words: list[tuple[str, Colour]] = []
         if self.options.status:
             words += [(str(result.frame.index), _TEXT), (f"{float(result.frame.pts):.2f}s", _TENTATIVE)]
         if result.warmup:
             words.append(("warm-up", _TENTATIVE))
         if self.options.contours:
-            words += [(name, contour_colour(place)) for place, name in enumerate(result.segments)]
+            words += [(name, contour_colour(index)) for index, name in enumerate(result.segments)]
         if not words:
             return
-        (height, width), (down, across) = canvas.shape[:2], text_size(words, scale=unit)
-        edge = 2 * unit
-        low, far = height - edge - down, width - edge - across
-        if low < edge or far < edge:  # the picture is smaller than the words
+        text_height, text_width = text_size(words, scale=unit)
+        margin = 2 * unit
+        bottom, right = canvas.shape[0] - margin - text_height, canvas.shape[1] - margin - text_width
+        if bottom < margin or right < margin:  # the image is smaller than the text
             return
-        for x, y in ((edge, low), (far, low), (edge, edge), (far, edge)):
-            place = Rectangle(x, y, x + across, y + down)
-            if x >= 0 and y >= 0 and all(place.gap(other) >= 0 for other in occupied):
-                write(canvas, words, left=x, top=y, scale=unit)
+        for x, y in ((margin, bottom), (right, bottom), (margin, margin), (right, margin)):
+            position = Rectangle(x, y, x + text_width, y + text_height)
+            if all(position.gap(other) >= 0 for other in occupied):
+                draw_text(canvas, words, left=x, top=y, scale=unit)
                 return
 
 
 def colour_of(track_id: int) -> Colour:
-    """R, G, B of a track, the same as long as it lives."""
+    """Returns the colour of a track, R, G, B."""
     return PALETTE[(track_id - 1) % len(PALETTE)]
 
 
@@ -289,20 +294,21 @@ def _draw_box(canvas: np.ndarray, mark: Mark, *, margin: int, unit: int) -> None
     tentative = mark.state == TrackState.TENTATIVE
     thickness = max(1, unit // 2) if tentative else unit
     colour = _TENTATIVE if tentative else mark.colour
-    outline(canvas, mark.box, margin=margin, thickness=thickness, colour=colour, style=_style(mark))
+    draw_outline(canvas, mark.box, margin=margin, thickness=thickness, colour=colour, style=_style(mark))
 
 
-def _loose(detections: Detections, tracks: Tracks) -> list[Rectangle]:
-    """The detections whose centre lies in no track that was seen in this frame."""
+def _untracked(detections: Detections, tracks: Tracks) -> list[Rectangle]:
+    """Returns the boxes of detections whose centre lies in no track that was detected in this frame."""
     boxes = detections.boxes
     if not len(boxes):
         return []
-    seen = tracks.boxes[tracks.state != TrackState.COASTING]
+    detected = tracks.boxes[tracks.state != TrackState.COASTING]
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2  # (N, 1, 2)
-    near = np.maximum(2.0, (seen[:, 2:] - seen[:, :2]) / 4)  # filtered boxes trail a little behind
-    joined = ((centres >= seen[:, :2] - near) & (centres <= seen[:, 2:] + near)).all(-1).any(-1)
-    return [Rectangle.around(box) for box in boxes[~joined].tolist()]
+    margin = np.maximum(2.0, (detected[:, 2:] - detected[:, :2]) / 4)  # the filter lags behind the target
+    inside = (centres >= detected[:, :2] - margin) & (centres <= detected[:, 2:] + margin)
+    is_tracked = inside.all(-1).any(-1)
+    return [Rectangle.around(box) for box in boxes[~is_tracked].tolist()]
 
 
-def _meets(box: Rectangle, width: int, height: int) -> bool:
+def _is_visible(box: Rectangle, width: int, height: int) -> bool:
     return box.left < width and box.top < height and box.right > 0 and box.bottom > 0

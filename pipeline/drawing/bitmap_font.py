@@ -1,7 +1,7 @@
-"""A small bitmap alphabet: text of seven pixels height that stays readable on a 320×256 picture.
+"""A bitmap font with glyphs of seven rows, which is readable on images of 320×256 pixels.
 
-Outline fonts, drawn at that size, dissolve into grey; these glyphs were made for the pixel grid and are
-enlarged by whole factors only. Capitals only: lower-case letters are set as capitals.
+Outline fonts blur into grey at this size; these glyphs are aligned to the pixel grid and scaled by integers
+only. Lower-case letters are drawn as capitals.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-HEIGHT = 7
+GLYPH_HEIGHT = 7
 """Rows of a glyph at scale 1."""
 
 _ALPHABET = """
@@ -45,8 +45,8 @@ I   J    K    L    M     N    O    P    Q    R    S    T     U    V     W     X 
 
 @cache
 def _glyphs() -> dict[str, np.ndarray]:
-    """Character -> (7, w) bool."""
-    glyphs = {" ": np.zeros((HEIGHT, 2), bool)}
+    """Returns the glyph of each character, (7, w) bool."""
+    glyphs = {" ": np.zeros((GLYPH_HEIGHT, 2), bool)}
     for block in _ALPHABET.strip().split("\n\n"):
         names, *rows = (line.split() for line in block.splitlines())
         for name, *lines in zip(names, *rows, strict=True):
@@ -56,17 +56,17 @@ def _glyphs() -> dict[str, np.ndarray]:
 
 @cache
 def _glyph(character: str, scale: int) -> np.ndarray:
-    """(7 scale, w scale) bool, with an empty column on its right; '?' stands for unknown characters."""
+    """Returns a glyph followed by an empty column, (7 * scale, w * scale) bool; '?' if it is unknown."""
     glyphs = _glyphs()
     glyph = glyphs.get(character.upper(), glyphs["?"])
     return np.pad(glyph, ((0, 0), (0, 1))).repeat(scale, 0).repeat(scale, 1)
 
 
-def letter(text: str, *, scale: int = 1) -> np.ndarray:
-    """Set `text` in one line: (7 scale, width) bool, true on the strokes; (7 scale, 0) for no text.
+def render_text(text: str, *, scale: int = 1) -> np.ndarray:
+    """Renders one line of text: (7 * scale, width) bool, True on the strokes; width is 0 for an empty text.
 
-    Characters outside the alphabet become question marks.
+    Characters that the font lacks become question marks.
     """
     if not text:
-        return np.zeros((HEIGHT * scale, 0), bool)
+        return np.zeros((GLYPH_HEIGHT * scale, 0), bool)
     return np.concatenate([_glyph(character, scale) for character in text], axis=1)[:, :-scale]

@@ -1,4 +1,4 @@
-"""The outlines of what segmenters marked, beside the pixels and never on them."""
+"""Contours of segmentation masks, drawn around the masks and never over them."""
 
 from __future__ import annotations
 
@@ -17,44 +17,47 @@ PALETTE = (
     (150, 180, 255),
     (255, 160, 140),
 )
-"""R, G, B by the segmenter's place among those that ran."""
-
-
+"""R, G, B by the index of the segmenter."""
 MAX_SHARE = 0.05
-"""Of the picture; who marks more than this has found no tiny targets."""
+"""Maximum share of the image that a mask of tiny targets covers."""
 
 
-def contour_colour(place: int) -> Colour:
-    """R, G, B of the segmenter that ran in this place, from 0."""
-    return PALETTE[place % len(PALETTE)]
+def contour_colour(index: int) -> Colour:
+    """Returns the colour, R, G, B, of the segmenter with this index in the order of running."""
+    return PALETTE[index % len(PALETTE)]
 
 
-def spared(masks: Sequence[np.ndarray]) -> np.ndarray:
-    """(H, W) bool: the pixels that no contour may cover, marked by any segmenter, of one mask or more.
+def protected_pixels(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the pixels, (H, W) bool, that no contour may cover: those of any of the masks, (H, W) bool.
 
-    A segmenter that marks a large part of the picture does not show where targets are: its pixels are not
-    among them, or there would be no room for the contours of the others.
+    A mask that covers more than `MAX_SHARE` of the image does not locate targets and is ignored, since it
+    would leave no room for the contours of the others. There must be one mask or more.
     """
-    sane = [mask for mask in masks if mask.mean() <= MAX_SHARE]
-    return np.any(sane, axis=0) if sane else np.zeros(masks[0].shape, bool)
+    plausible = [mask for mask in masks if mask.mean() <= MAX_SHARE]
+    return np.any(plausible, axis=0) if plausible else np.zeros(masks[0].shape, bool)
 
 
 def draw_contours(
-    canvas: np.ndarray, masks: Sequence[np.ndarray], *, spare: np.ndarray, thickness: int
+    canvas: np.ndarray, masks: Sequence[np.ndarray], *, protected: np.ndarray, thickness: int
 ) -> None:
-    """Outline the marked pixels of each segmenter, in the order in which they ran, in place.
+    """Draws the contour of the mask of each segmenter, in place.
 
-    `masks` are (H, W) bool at the canvas's size. The first line leaves a line's width free around what it
-    outlines, each further one lies a line's width outside the one before, so that all can be seen where
-    segmenters agree. No line covers a pixel that its segmenter marked, nor one of `spare`, (H, W) bool.
+    The first contour has a distance of one line width from its mask, each further one lies one line width
+    outside the previous one, so all are visible if segmenters agree. No line covers its own mask.
+
+    Args:
+        canvas: (H, W, 3) uint8 R, G, B.
+        masks: one for each segmenter, (H, W) bool.
+        protected: (H, W) bool, pixels that no line covers.
+        thickness: width of lines in pixels.
     """
-    for place, mask in enumerate(masks):
+    for index, mask in enumerate(masks):
         if mask.any():
-            inner, outer = (_grown(mask, (place + step) * thickness) for step in (1, 2))
-            canvas[outer & ~inner & ~spare] = contour_colour(place)
+            inner, outer = (_dilated(mask, (index + step) * thickness) for step in (1, 2))
+            canvas[outer & ~inner & ~protected] = contour_colour(index)
 
 
-def _grown(mask: np.ndarray, by: int) -> np.ndarray:
-    """The mask and all pixels within `by` of it."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * by + 1, 2 * by + 1))
+def _dilated(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Returns a mask, (H, W) bool, dilated by a disc."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)

@@ -1,4 +1,7 @@
-"""Where to put enlarged views of small targets: in a corner that hides none of them, and stays there."""
+"""Layout of insets, the enlarged views of small targets: which targets, what zoom, which corner.
+
+An inset hides no target and seldom moves.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from pipeline.structures.rectangle import Rectangle
 from pipeline.structures.tracks import TrackState
 
 _MIN_SIDE = 24
-"""Pixels; a smaller view would show its frame more than its content."""
+"""Minimum side of an inset in pixels; a smaller one would show little more than its frame."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One track as the picture shows it."""
+    """A track as it is drawn."""
 
     id: int
     box: Rectangle
-    """The pixels that the track's box touches."""
+    """The pixels that the box of the track touches."""
     centre: tuple[float, float]
-    """x, y of the box's centre, source pixels."""
+    """x, y of the centre of the box in source pixels."""
     state: TrackState
     score: float
     label: int
@@ -32,100 +35,115 @@ class Mark:
 
 @dataclass(frozen=True)
 class Inset:
-    """One enlarged view."""
+    """An enlarged view of a target."""
 
     mark: Mark
-    place: Rectangle
-    """Where it lies in the picture."""
+    position: Rectangle
+    """The pixels of the image that it covers."""
     zoom: int
     """Display pixels per source pixel."""
 
 
 @dataclass
-class _Seat:
-    """What is remembered of a track that has a view."""
+class _InsetSlot:
+    """The inset of a track over several frames."""
 
     zoom: int
-    place: Rectangle | None = None  # None: at the moment no place is free
+    position: Rectangle | None = None
+    """None while no position is free."""
 
 
 class InsetLayout:
-    """Chooses which tracks get a view, how much it is enlarged and where it goes, without restlessness.
+    """Chooses which tracks have an inset, its zoom and its position, all with hysteresis.
 
-    A track that has a view keeps it while it is believed and small; views that become free go to confirmed
-    tracks by score and age. A view keeps its place until a target comes near, then moves to the place
-    farthest from all targets; where none is free it is not shown.
+    A track keeps its inset while it is confirmed or coasting, and small; free insets go to confirmed tracks,
+    by score and age. An inset keeps its position until a target comes near, then moves to the position
+    farthest from all targets; if none is free it is hidden.
+
+    Args:
+        count: maximum number of insets.
+        zoom: maximum display pixels per source pixel.
+        share: side of an inset as a share of the shorter side of the image.
     """
 
     def __init__(self, *, count: int, zoom: int, share: float):
         self._count, self._zoom, self._share = count, zoom, share
-        self._seats: dict[int, _Seat] = {}
+        self._slots: dict[int, _InsetSlot] = {}  # by track id
 
     def reset(self) -> None:
-        """Forget all views."""
-        self._seats.clear()
+        """Forgets all insets."""
+        self._slots.clear()
 
     def arrange(
-        self, marks: Sequence[Mark], *, loose: Sequence[Rectangle], width: int, height: int, clearance: int
+        self,
+        marks: Sequence[Mark],
+        *,
+        untracked: Sequence[Rectangle],
+        width: int,
+        height: int,
+        clearance: int,
     ) -> list[Inset]:
-        """Lay out the views for one frame.
+        """Returns the insets of one frame.
 
         Args:
-            marks: all tracks, none of which a view may hide.
-            loose: detections without a track; avoided when a place is chosen, no reason to leave one.
-            width: of the picture, pixels.
-            height: of the picture, pixels.
-            clearance: pixels to keep free around the boxes of tracks.
+            marks: all tracks; an inset hides none of them.
+            untracked: detections without a track; a new position avoids them, but they move no inset.
+            width: width of the image in pixels.
+            height: height of the image in pixels.
+            clearance: minimum distance in pixels between an inset and the box of a track.
         """
         side = round(min(width, height) * self._share)
         if side < _MIN_SIDE:
             return []
-        self._choose(marks, side)
+        self._assign_slots(marks, side)
         by_id = {mark.id: mark for mark in marks}
-        tiers = _places(width=width, height=height, side=side, border=clearance)
+        tiers = _candidate_positions(width=width, height=height, side=side, border=clearance)
         tracks = [mark.box for mark in marks]
         insets: list[Inset] = []
-        for track_id, seat in self._seats.items():
-            taken = [s.place for s in self._seats.values() if s is not seat and s.place is not None]
-            free = [[place for place in tier if _distance(place, taken) >= 0] for tier in tiers]
-            seat.place = _settle(seat.place, free, tracks=tracks, loose=loose, clearance=clearance)
-            if seat.place is not None:
-                insets.append(Inset(by_id[track_id], seat.place, seat.zoom))
+        for track_id, slot in self._slots.items():
+            others = [other for other in self._slots.values() if other is not slot]
+            taken = [other.position for other in others if other.position is not None]
+            free = [[position for position in tier if _distance(position, taken) >= 0] for tier in tiers]
+            slot.position = _choose_position(
+                slot.position, free, tracks=tracks, untracked=untracked, clearance=clearance
+            )
+            if slot.position is not None:
+                insets.append(Inset(by_id[track_id], slot.position, slot.zoom))
         return insets
 
-    def _choose(self, marks: Sequence[Mark], side: int) -> None:
-        """Bring the seats up to date: who leaves, who stays, who is new."""
-        seats: dict[int, _Seat] = {}
-        believed = {mark.id: mark for mark in marks if mark.state != TrackState.TENTATIVE}
-        for track_id, seat in self._seats.items():
-            if track_id not in believed:
+    def _assign_slots(self, marks: Sequence[Mark], side: int) -> None:
+        """Removes the slots of tracks that are gone or too large, and gives free ones to other tracks."""
+        slots: dict[int, _InsetSlot] = {}
+        established = {mark.id: mark for mark in marks if mark.state != TrackState.TENTATIVE}
+        for track_id, slot in self._slots.items():
+            if track_id not in established:
                 continue
-            seat.zoom = self._adjust(seat.zoom, _extent(believed[track_id].box), side)
-            if seat.zoom >= 2:
-                seats[track_id] = seat
-        waiting = [m for m in believed.values() if m.state == TrackState.CONFIRMED and m.id not in seats]
+            slot.zoom = self._adjusted_zoom(slot.zoom, _extent(established[track_id].box), side)
+            if slot.zoom >= 2:
+                slots[track_id] = slot
+        waiting = [m for m in established.values() if m.state == TrackState.CONFIRMED and m.id not in slots]
         waiting.sort(key=lambda mark: (-mark.score, -mark.age, mark.id))
         for mark in waiting:
-            zoom = self._fitting(1.2 * _extent(mark.box), side)
-            if zoom >= 2 and len(seats) < self._count:
-                seats[mark.id] = _Seat(zoom)
-        self._seats = seats
+            zoom = self._max_zoom(1.2 * _extent(mark.box), side)
+            if zoom >= 2 and len(slots) < self._count:
+                slots[mark.id] = _InsetSlot(zoom)
+        self._slots = slots
 
-    def _fitting(self, extent: float, side: int) -> int:
-        """Largest zoom at which `extent` source pixels fit into a view of `side` pixels."""
+    def _max_zoom(self, extent: float, side: int) -> int:
+        """Returns the largest zoom at which `extent` source pixels fit into an inset of `side` pixels."""
         return min(self._zoom, int(side / extent))
 
-    def _adjust(self, zoom: int, extent: float, side: int) -> int:
-        """Keep the zoom while the target fits with some air around it, so that it does not pump."""
-        return min(max(zoom, self._fitting(1.7 * extent, side)), self._fitting(1.05 * extent, side))
+    def _adjusted_zoom(self, zoom: int, extent: float, side: int) -> int:
+        """Returns the old zoom while the target fits with some margin, so that it does not oscillate."""
+        return min(max(zoom, self._max_zoom(1.7 * extent, side)), self._max_zoom(1.05 * extent, side))
 
 
 def _extent(box: Rectangle) -> float:
     return max(box.right - box.left, box.bottom - box.top, 1)
 
 
-def _places(*, width: int, height: int, side: int, border: int) -> list[list[Rectangle]]:
-    """The four corners, and the middles of those edges that are long enough."""
+def _candidate_positions(*, width: int, height: int, side: int, border: int) -> list[list[Rectangle]]:
+    """Returns the corners, then the middles of the edges that are long enough, as tiers of preference."""
     right, bottom = width - border - side, height - border - side
     corners = [(right, border), (border, border), (right, bottom), (border, bottom)]
     middles = []
@@ -136,25 +154,26 @@ def _places(*, width: int, height: int, side: int, border: int) -> list[list[Rec
     return [[Rectangle(x, y, x + side, y + side) for x, y in tier] for tier in (corners, middles)]
 
 
-def _settle(
+def _choose_position(
     old: Rectangle | None,
     tiers: Sequence[Sequence[Rectangle]],
     *,
     tracks: Sequence[Rectangle],
-    loose: Sequence[Rectangle],
+    untracked: Sequence[Rectangle],
     clearance: int,
 ) -> Rectangle | None:
-    """The place to stay at or to go to; None where every free one would hide a track."""
-    if any(old in tier for tier in tiers) and _distance(old, tracks) >= clearance:
+    """Returns the old position or a better one; None if every free position would hide a track."""
+    if old is not None and any(old in tier for tier in tiers) and _distance(old, tracks) >= clearance:
         return old
-    # a view that was hidden comes back only when there is ample space, or it would blink
+    # a hidden inset needs more space to appear again, or it would flicker
     needed = clearance if old is not None else 2 * clearance
     for tier in tiers:
-        clear = [place for place in tier if _distance(place, tracks) >= needed]
+        clear = [position for position in tier if _distance(position, tracks) >= needed]
         if clear:
-            return max(clear, key=lambda place: _distance(place, [*tracks, *loose]))
+            return max(clear, key=lambda position: _distance(position, [*tracks, *untracked]))
     return None
 
 
-def _distance(place: Rectangle, obstacles: Sequence[Rectangle]) -> float:
-    return min((place.gap(box) for box in obstacles), default=math.inf)
+def _distance(position: Rectangle, obstacles: Sequence[Rectangle]) -> float:
+    """Returns the distance in pixels to the nearest obstacle; negative if they overlap, inf without any."""
+    return min((position.gap(box) for box in obstacles), default=math.inf)

@@ -1,4 +1,4 @@
-"""From the camera's grey levels to the 8 bits of a display; never part of the way to the network."""
+"""Tone mapping of deep frames to 8 bits for display; the detector does not see its result."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pipeline.imaging.intensity_scaling import RunningPercentiles
 from pipeline.structures.frame import Frame
 
 _SHADOWS, _LIGHTS = 0.5, 99.8
-"""Percentiles shown as black and white; above them lies what is much hotter than the scene."""
+"""Percentiles shown as black and white; the brighter pixels are much hotter than the scene."""
 
 
 class ToneMapper:
-    """Show frames of more than 8 bits: robust percentiles become black and white, smoothed over time.
+    """Maps frames of more than 8 bits to 8 bits: running percentiles become black and white.
 
-    Eight-bit frames pass unchanged. The map is monotone within a frame and moves by the fraction `smoothing`
-    towards each new frame's percentiles, so the picture does not flicker when something hot comes and goes;
-    where the scene's range jumps clear of the old one it follows at once.
+    Eight-bit frames are unchanged. The mapping is monotone within a frame. Its limits move towards the
+    percentiles of each new frame by the fraction `smoothing`, so the image does not flicker if a hot object
+    comes and goes; if the range of the scene no longer overlaps the old one, they follow at once.
     """
 
     def __init__(self, *, smoothing: float = 0.05):
         self._limits = RunningPercentiles(_SHADOWS, _LIGHTS, smoothing=smoothing)
 
     def reset(self) -> None:
-        """Forget the scene."""
+        """Forgets the limits, for a new scene."""
         self._limits.reset()
 
     def __call__(self, frame: Frame) -> np.ndarray:
-        """The frame for display: uint8 of the same shape; `frame.image` itself where it has 8 bits."""
+        """Returns the image for display, uint8 of the same shape; `frame.image` itself if it has 8 bits."""
         if frame.image.dtype == np.uint8 and frame.bit_depth == 8:
             return frame.image
         low, high = self._limits(frame.image)

@@ -162,7 +162,7 @@ def test_the_memory_of_trails_is_bounded_by_the_living_tracks():
 
 
 def inset_places(annotator):
-    return [seat.place for seat in annotator._layout._seats.values() if seat.place]
+    return [slot.position for slot in annotator._layout._slots.values() if slot.position]
 
 
 def test_an_inset_never_hides_a_track_and_seldom_moves():

@@ -28,7 +28,7 @@ def square(left, top, side, shape=(96, 128)):
 
 def outlined(*masks, thickness=1):
     canvas = np.full((*masks[0].shape, 3), GROUND, np.uint8)
-    draw_contours(canvas, masks, spare=protected_pixels(masks), thickness=thickness)
+    draw_contours(canvas, masks, protected=protected_pixels(masks), thickness=thickness)
     return canvas
 
 
