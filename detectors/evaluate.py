@@ -1,4 +1,4 @@
-"""How good weights are on an annotated dataset.
+"""Evaluates weights on an annotated dataset.
 
 python -m detectors.evaluate tridos-nano-drone-ir --root DIR --stride 5
 """
@@ -8,53 +8,68 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detectors.evaluation.detection import ENLARGE, score_dataset
 from pipeline.system import cli
 from pipeline.system.cli import PROBABILITY, SCORE
 from pipeline.system.errors import UsageError
 
+if TYPE_CHECKING:
+    from datasets.layouts.registry import Dataset
+    from detectors.networks.segmenters.base import Segmenter
+
+DESCRIPTION = "Evaluate weights on an annotated dataset."
+
 
 def parser() -> cli.Parser:
-    """The command line."""
-    parser = cli.Parser(prog="python -m detectors.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", help="a name of `run_pipeline.py --list`, or a file")
-    parser.add_argument("--detector", default="tridos-nano", help="network of a weights file")
-    parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
-    parser.add_argument("--split", default="val", help="a split of the dataset (default: val)")
-    parser.add_argument("--videos", nargs="+", metavar="NAME", help="measure these sequences (default: all)")
-    parser.add_argument(
-        "--stride", type=cli.whole(1), default=5, metavar="N", help="measure each n-th frame (default: 5)"
+    """Returns the parser of the command line."""
+    parser = cli.Parser(prog="python -m detectors.evaluate", description=DESCRIPTION)
+    add = parser.add_argument
+    add("weights", help="a name of `run_pipeline.py --list`, or a file")
+    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add("--dataset", default="drone-ir", help="layout of the dataset (default: drone-ir)")
+    add("--root", type=Path, required=True, help="folder of the dataset")
+    add("--split", default="val", help="split of the dataset (default: val)")
+    add("--videos", nargs="+", metavar="NAME", help="evaluate on these sequences (default: all)")
+    add(
+        "--stride",
+        type=cli.int_at_least(1),
+        default=5,
+        metavar="N",
+        help="evaluate every n-th annotated frame (default: 5)",
     )
-    parser.add_argument(
-        "--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)"
+    add(
+        "--enlarge",
+        type=ENLARGE,
+        metavar="N",
+        help="factor to enlarge frames by (default: the factor the weights were trained with)",
     )
-    parser.add_argument("--by-class", action="store_true", help="score class by class, not all as one")
-    parser.add_argument(
-        "--conf", type=SCORE, default=0.4, help="threshold where one is asked for (default: 0.4)"
+    add("--by-class", action="store_true", help="score each class separately, instead of all as one")
+    add("--conf", type=SCORE, default=0.4, help="score threshold of threshold-based metrics (default: 0.4)")
+    add(
+        "--threshold",
+        type=PROBABILITY,
+        default=0.5,
+        help="segmenters: probability above which a pixel is a target (default: 0.5)",
     )
-    parser.add_argument(
-        "--threshold", type=PROBABILITY, default=0.5, help="of segmenters: found is above (default: 0.5)"
+    add("--flip-averaging", action="store_true", help="segmenters: average over four mirrored views")
+    add("--workers", type=cli.int_at_least(1), default=1, help="number of processes (default: 1)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="number format of the network (default: fp32)",
     )
-    parser.add_argument(
-        "--flip-averaging", action="store_true", help="of segmenters: the mean of four mirrored views"
-    )
-    parser.add_argument("--workers", type=cli.whole(1), default=1, help="processes (default: 1)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="as of a run (default: fp32)"
-    )
-    parser.add_argument("--output", type=Path, help="write all numbers as JSON, too")
-    parser.add_argument("--detections", type=Path, help="write what was found as COCO results, too")
-    parser.add_argument(
-        "--plots", type=Path, help="folder for curves: precision-recall and FROC, of segmenters ROC"
-    )
+    add("--output", type=Path, help="also write all numbers as JSON")
+    add("--detections", type=Path, help="also write the detections as COCO results")
+    add("--plots", type=Path, help="folder for plots: precision-recall and FROC curves, segmenters: ROC")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure, write and print. Raises MoteError."""
+    """Evaluates, prints the tables and writes the files. Raises MoteError."""
     cli.require_writable(options.output, options.detections, folder=options.plots)
     # torch takes seconds to load: not for --help
     import torch
@@ -64,17 +79,18 @@ def work(options: argparse.Namespace) -> None:
     from detectors.inference.streaming import optimise_for_inference
     from detectors.networks.segmenters.base import Segmenter
     from detectors.weights import restore, zoo
-    from pipeline.evaluation.detection.tables import tables
+    from pipeline.evaluation.detection.tables import report_tables
 
     device = pick_device(options.device)
     require_precision(options.precision, device)
-    ours = zoo.ZOO_TABLE.get(options.weights)
-    model, path, _ = restore.network(ours.detector if ours else options.detector, options.weights)
-    dataset = registry.load(options.dataset, options.root, options.split)
+    entry = zoo.ZOO_TABLE.get(options.weights)
+    model, path, _ = restore.network(entry.detector if entry else options.detector, options.weights)
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
     if options.videos:
-        dataset = dataset.only(options.videos)
+        dataset = dataset.subset(options.videos)
     if isinstance(model, Segmenter):
-        _segmenter(model.to(device), dataset, options, enlarge=options.enlarge or restore.enlargement(path))
+        enlarge = options.enlarge or restore.enlargement(path)
+        _evaluate_segmenter(model.to(device), dataset, options, enlarge=enlarge)
         return
     torch.set_num_threads(thread_count(model))
     workers = options.workers if device.type == "cpu" else 1
@@ -89,29 +105,31 @@ def work(options: argparse.Namespace) -> None:
         by_class=options.by_class,
     )
     report = evaluator.report(options.conf)
-    print(tables(report))
+    print(report_tables(report))
     if options.detections:
         cli.write_json(options.detections, rows)
     if options.output:
         cli.write_json(options.output, report.as_dict())
     if options.plots:
-        from pipeline.evaluation.detection.plots import plot
+        from pipeline.evaluation.detection.plots import plot_report
 
-        print("\nplots: " + ", ".join(map(str, plot(report, options.plots))))
+        print("\nplots: " + ", ".join(map(str, plot_report(report, options.plots))))
 
 
-def _segmenter(model, dataset, options, *, enlarge) -> None:
-    from detectors.evaluation.segmentation import report
+def _evaluate_segmenter(
+    model: Segmenter, dataset: Dataset, options: argparse.Namespace, *, enlarge: float
+) -> None:
+    from detectors.evaluation.segmentation import report_masks
 
-    boxes = {"--by-class": options.by_class, "--detections": options.detections}
-    boxes["--precision"] = options.precision != "fp32"
-    if name := next((name for name, given in boxes.items() if given), None):
-        raise UsageError(f"{name} is for networks that find boxes, {type(model).__name__} marks pixels")
-    report(model, dataset, options, enlarge=enlarge)
+    for_boxes = {"--by-class": options.by_class, "--detections": options.detections}
+    for_boxes["--precision"] = options.precision != "fp32"
+    if name := next((name for name, given in for_boxes.items() if given), None):
+        raise UsageError(f"{name} is for networks that predict boxes, {type(model).__name__} predicts masks")
+    report_masks(model, dataset, options, enlarge=enlarge)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Runs the command and returns its exit code."""
     return cli.run(parser(), work, arguments)
 
 

@@ -1,8 +1,8 @@
-"""How well weights stand what goes wrong with video: noise, blur, low contrast, a shaking camera …
+"""Evaluates weights on corrupted frames: noise, blur, low contrast, camera shake …
 
 python -m detectors.robustness tridos-nano-drone-ir --root DIR --stride 50
 
-Each window of frames is disturbed by itself. Boxes and distances are in pixels of the undisturbed picture.
+Each window of frames is corrupted on its own. Boxes and distances are in pixels of the clean frame.
 """
 
 from __future__ import annotations
@@ -12,59 +12,73 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from detectors.evaluation.robustness import network, robustness, table
+from detectors.evaluation.robustness import evaluate_robustness, robustness_table
 from pipeline.system import cli
+
+DESCRIPTION = "Evaluate weights on corrupted frames: noise, blur, low contrast, camera shake …"
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     from detectors.evaluation.detection import ENLARGE
 
-    parser = cli.Parser(prog="python -m detectors.robustness", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m detectors.robustness", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file")
-    add("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
+    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add("--dataset", default="drone-ir", help="layout of the dataset (default: drone-ir)")
     add("--root", type=Path, required=True, help="folder of the dataset")
-    add("--split", default="val", help="a split of the dataset (default: val)")
-    add("--stride", type=cli.whole(1), default=50, metavar="N", help="each n-th frame (default: 50)")
-    add("--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)")
-    add("--only", nargs="+", default=[], metavar="NAME", help="these disturbances, beside the clean frames")
-    add("--workers", type=cli.whole(1), default=1, help="processes (default: 1)")
+    add("--split", default="val", help="split of the dataset (default: val)")
+    add(
+        "--stride",
+        type=cli.int_at_least(1),
+        default=50,
+        metavar="N",
+        help="evaluate every n-th annotated frame (default: 50)",
+    )
+    add(
+        "--enlarge",
+        type=ENLARGE,
+        metavar="N",
+        help="factor to enlarge frames by (default: the factor the weights were trained with)",
+    )
+    add("--only", nargs="+", default=[], metavar="NAME", help="corruptions, besides none (default: all)")
+    add("--workers", type=cli.int_at_least(1), default=1, help="number of processes (default: 1)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
+    add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure, write and print. Raises MoteError."""
-    from datasets.augmentation.corruptions import DISTURBANCES
+    """Evaluates, prints the table and writes the file. Raises MoteError."""
+    from datasets.augmentation.corruptions import CORRUPTIONS
     from datasets.layouts import registry
+    from detectors.evaluation.detection import load_network
     from pipeline.system.errors import unknown_name
 
     cli.require_writable(options.output)
-    known = {disturbance.name: disturbance for disturbance in DISTURBANCES}
+    known = {corruption.name: corruption for corruption in CORRUPTIONS}
     for name in options.only:
         if name not in known:
-            raise unknown_name("disturbance", name, known)
-    wanted = {DISTURBANCES[0].name, *options.only} if options.only else known
-    dataset = registry.load(options.dataset, options.root, options.split)
-    model, enlarge, device = network(options)
-    rows = robustness(
+            raise unknown_name("corruption", name, known)
+    wanted = {CORRUPTIONS[0].name, *options.only} if options.only else known
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
+    model, enlarge, device = load_network(options)
+    rows = evaluate_robustness(
         model,
         dataset,
-        [disturbance for disturbance in DISTURBANCES if disturbance.name in wanted],
+        [corruption for corruption in CORRUPTIONS if corruption.name in wanted],
         stride=options.stride,
         enlarge=enlarge,
         workers=options.workers if device.type == "cpu" else 1,
     )
-    print(table(rows))
+    print(robustness_table(rows))
     if options.output:
         cli.write_json(options.output, [asdict(row) for row in rows])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Runs the command and returns its exit code."""
     return cli.run(parser(), work, arguments)
 
 

@@ -1,10 +1,11 @@
-"""Probability maps of all images in a folder, by a single-frame segmenter.
+"""Writes probability maps of all images in a folder, by a single-frame segmenter.
 
     python -m detectors.segment --detector rdian --weights FILE --images nuaa-sirst/images --output results/
 
 Each map has the size of its image: OUTPUT/DATASET/img/NAME.png holds probability × 255, rounded, and
-OUTPUT/DATASET/mat/NAME.mat the probability itself, float32, as T. Images may be of any sizes, 8 or 16 bit;
-colour is taken as grey. One that cannot be read is named at the end, and the others have their maps.
+OUTPUT/DATASET/mat/NAME.mat the probability itself, float32, in the variable T. Images may have any sizes, in
+8 or 16 bits; colour is converted to grey. Images that cannot be read are reported at the end and do not
+affect the others.
 """
 
 from __future__ import annotations
@@ -20,50 +21,65 @@ from pipeline.system import cli
 from pipeline.system.errors import SourceError, UsageError
 from pipeline.system.progress import MODES, Progress
 
+DESCRIPTION = "Write probability maps of all images in a folder, by a single-frame segmenter."
+
 
 def parser() -> cli.Parser:
-    """The command line."""
-    parser = cli.Parser(prog="python -m detectors.segment", description=__doc__.splitlines()[0])
+    """Returns the parser of the command line."""
+    parser = cli.Parser(prog="python -m detectors.segment", description=DESCRIPTION)
     add = parser.add_argument
     add("--detector", required=True, metavar="NAME", help="a segmenter: rdian, madnet, dconet, …")
-    add("--weights", metavar="FILE", help="name or file of its weights (default: those that ship)")
+    add("--weights", metavar="FILE", help="name or file of its weights (default: the supplied ones)")
     add("--images", required=True, type=Path, metavar="DIR", help="folder of images")
-    add("--output", required=True, type=Path, metavar="DIR", help="maps go to DIR/DATASET/{img,mat}")
-    add("--dataset", metavar="NAME", help="default: the images' folder, or its parent if it is called images")
-    add("--format", nargs="+", choices=list(FORMATS), default=["png"], help="kinds of files (default: png)")
+    add("--output", required=True, type=Path, metavar="DIR", help="maps are written to DIR/DATASET/{img,mat}")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="default: name of the folder of images, or of its parent if that is 'images'",
+    )
+    add("--format", nargs="+", choices=list(FORMATS), default=["png"], help="file formats (default: png)")
     add(
         "--size",
-        type=cli.checked(parse_size),
+        type=cli.as_argument_type(parse_size),
         metavar="WxH",
-        help="network input (default: native, every pixel as it is)",
+        help="size of the network input (default: native, that of each image)",
     )
     add(
         "--fit",
         choices=("letterbox", "stretch"),
         default="letterbox",
-        help="how images fill a size of WxH (default: letterbox)",
+        help="how images are fitted to WxH (default: letterbox)",
     )
     add(
         "--enlarge",
-        type=cli.number(MIN_SCALE, MAX_SCALE, f"{MIN_SCALE:g} to {MAX_SCALE:g}"),
+        type=cli.float_in_range(MIN_SCALE, MAX_SCALE, f"{MIN_SCALE:g} to {MAX_SCALE:g}"),
         metavar="N",
-        help="network pixels per pixel of a native size (default: as the weights learned)",
+        help="factor to enlarge images of native size by (default: the factor the weights were trained with)",
     )
-    add("--flip-averaging", action="store_true", help="mean of four mirrored views, in four times the time")
+    add(
+        "--flip-averaging",
+        action="store_true",
+        help="average over four mirrored views, which takes four times as long",
+    )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
-    add("--progress", choices=MODES, default="auto", help="on standard error (default: auto)")
-    add("--overwrite", action="store_true", help="replace maps that are there already")
+    add(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="number format of the network (default: fp32)",
+    )
+    add("--progress", choices=MODES, default="auto", help="progress on standard error (default: auto)")
+    add("--overwrite", action="store_true", help="replace existing maps")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Write the maps and tell. Raises MoteError."""
+    """Writes the maps and prints a summary. Raises MoteError."""
     if options.size and options.enlarge:
         raise UsageError("--enlarge is for a native size; leave it out, or --size")
     images = images_in(options.images)
     folder = options.output / dataset_name(options.images, options.dataset)
-    # torch takes seconds to load: not for --help and not for a folder that is not there
+    # torch takes seconds to load: not for --help and not if the folder is missing
     from detectors.inference.probability_maps import ProbabilityMaps, load_segmenter
     from detectors.weights.restore import enlargement
 
@@ -91,13 +107,13 @@ def work(options: argparse.Namespace) -> None:
         where = ", ".join(str(path.parent) for path in jobs[0].outputs.values())
         print(f"{len(seconds)} maps in {where}; {spent[0]:.1f} ms per image, {spent[1]:.1f} with its files")
     if faults:
-        from pipeline.evaluation.segmentation.map_files import shortened
+        from pipeline.evaluation.segmentation.map_files import abbreviate
 
-        raise SourceError(f"{len(faults)} of {len(jobs)} images have no map: {shortened(faults)}")
+        raise SourceError(f"{len(faults)} of {len(jobs)} images have no map: {abbreviate(faults)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Runs the command and returns its exit code."""
     return cli.run(parser(), work, arguments)
 
 

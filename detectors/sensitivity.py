@@ -1,9 +1,9 @@
-"""How dim a target may be: detection probability against signal-to-clutter ratio, in synthetic scenes.
+"""Measures detection probability against signal-to-clutter ratio, in synthetic scenes.
 
 python -m detectors.sensitivity tridos-nano-drone-ir --plots DIR
 
-Each scene is drawn once for every ratio; all that differs is how bright its targets are. The threshold is the
-same for all ratios: the lowest score with no more than the wanted false alarms in all frames together.
+Each scene is rendered once for every ratio; only the brightness of its targets differs. The score threshold
+is the same for all ratios: the lowest one that keeps the rate of false alarms over all frames.
 """
 
 from __future__ import annotations
@@ -13,48 +13,78 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from detectors.evaluation.sensitivity import FALSE_ALARMS, PLOT, RATIOS, plot, sensitivity, table
+from detectors.evaluation.sensitivity import (
+    FALSE_ALARMS,
+    PLOT_NAME,
+    RATIOS,
+    measure_sensitivity,
+    plot_sensitivity,
+    sensitivity_table,
+)
 from pipeline.system import cli
+
+DESCRIPTION = "Measure detection probability against signal-to-clutter ratio, in synthetic scenes."
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     from detectors.evaluation.detection import ENLARGE
     from pipeline.system.cli import RATE
 
-    parser = cli.Parser(prog="python -m detectors.sensitivity", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m detectors.sensitivity", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file")
-    add("--ratios", type=RATE, nargs="+", default=list(RATIOS), metavar="SCR", help="signal over clutter")
-    add("--false-alarms", type=RATE, nargs="+", default=list(FALSE_ALARMS), metavar="RATE", help="per frame")
-    add("--scenes", type=cli.whole(1), default=10, metavar="N", help="of each ratio (default: 10)")
-    add("--frames", type=cli.whole(5), default=30, metavar="N", help="of each scene (default: 30)")
-    add("--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)")
+    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add(
+        "--ratios",
+        type=RATE,
+        nargs="+",
+        default=list(RATIOS),
+        metavar="SCR",
+        help=f"signal-to-clutter ratios (default: {' '.join(f'{ratio:g}' for ratio in RATIOS)})",
+    )
+    add(
+        "--false-alarms",
+        type=RATE,
+        nargs="+",
+        default=list(FALSE_ALARMS),
+        metavar="RATE",
+        help=f"false alarms per frame (default: {' '.join(f'{rate:g}' for rate in FALSE_ALARMS)})",
+    )
+    add("--scenes", type=cli.int_at_least(1), default=10, metavar="N", help="scenes per ratio (default: 10)")
+    add("--frames", type=cli.int_at_least(5), default=30, metavar="N", help="frames per scene (default: 30)")
+    add(
+        "--enlarge",
+        type=ENLARGE,
+        metavar="N",
+        help="factor to enlarge frames by (default: the factor the weights were trained with)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
-    add("--plots", type=Path, metavar="DIR", help=f"draw {PLOT}")
+    add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
+    add("--plots", type=Path, metavar="DIR", help=f"folder for a plot, {PLOT_NAME}")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure, write and print. Raises MoteError."""
-    from detectors.evaluation.robustness import network
+    """Measures, prints the table and writes the files. Raises MoteError."""
+    from detectors.evaluation.detection import load_network
 
     cli.require_writable(options.output, folder=options.plots)
-    model, enlarge, _ = network(options)
+    model, enlarge, _ = load_network(options)
     ratios, rates = options.ratios, options.false_alarms
-    measured = sensitivity(model, ratios, rates, count=options.scenes, frames=options.frames, enlarge=enlarge)
-    print(table(measured))
+    measured = measure_sensitivity(
+        model, ratios, rates, count=options.scenes, frames=options.frames, enlarge=enlarge
+    )
+    print(sensitivity_table(measured))
     if options.output:
         cli.write_json(options.output, asdict(measured))
     if options.plots:
         name = Path(options.weights).stem
-        print(f"\nplot: {plot(measured, options.plots / PLOT, title=name)}")
+        print(f"\nplot: {plot_sensitivity(measured, options.plots / PLOT_NAME, title=name)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Runs the command and returns its exit code."""
     return cli.run(parser(), work, arguments)
 
 

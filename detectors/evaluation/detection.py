@@ -1,48 +1,85 @@
-"""detectors.evaluation.detection."""
+"""Detects targets in annotated sequences and scores the detections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.config.schema import DetectorConfig
 from pipeline.system import cli
+from pipeline.system.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
+    import argparse
+
+    import numpy as np
+    import torch
+    from torch import Tensor
 
     from datasets.layouts.registry import Dataset
     from datasets.sequences.clips import VideoSequence
+    from detectors.networks.tridos import Tridos
+    from detectors.networks.tridos.optimised.fused import FusedTridos
     from pipeline.evaluation.detection.evaluator import Evaluator
-    from pipeline.evaluation.detection.report import Scores
+    from pipeline.evaluation.detection.report import DetectionScores
+    from pipeline.imaging.geometry import Geometry
     from pipeline.structures.annotations import VideoRecord
     from pipeline.structures.detections import Detections
 
-CONF = 0.01
-"""Least score that is measured: what lies below adds less than a thousandth to the average precision."""
+    Network: TypeAlias = Tridos | FusedTridos
+    """A network that predicts boxes."""
+    SequenceTask: TypeAlias = tuple[Network, VideoRecord, Path, list[int], float]
+    """The arguments of `_detect_sequence`."""
 
-ENLARGE = cli.checked(lambda text: DetectorConfig(enlarge=float(text)).enlarge)
-"""The type of an option."""
+MIN_SCORE = 0.01
+"""Minimum score of evaluated detections; lower ones change average precision by less than 0.001."""
+
+ENLARGE = cli.as_argument_type(lambda text: DetectorConfig(enlarge=float(text)).enlarge)
+"""Type of the option `--enlarge`."""
+
+
+def load_network(options: argparse.Namespace) -> tuple[Tridos, float, torch.device]:
+    """Loads the network that the options `weights`, `detector`, `device` and `enlarge` name.
+
+    Returns it on its device, the enlargement of its frames, and the device. Raises UsageError if the network
+    is a segmenter, WeightsError if the weights cannot be read or do not fit.
+    """
+    # torch takes seconds to load: not for --help
+    import torch
+
+    from detectors.backends.devices import pick_device, thread_count
+    from detectors.networks.segmenters.base import Segmenter
+    from detectors.weights import restore, zoo
+
+    device = pick_device(options.device)
+    entry = zoo.ZOO_TABLE.get(options.weights)
+    model, path, _ = restore.network(entry.detector if entry else options.detector, options.weights)
+    if isinstance(model, Segmenter):
+        name = type(model).__name__
+        raise UsageError(f"this command is for networks that predict boxes, {name} predicts masks")
+    torch.set_num_threads(thread_count(model))
+    return model.to(device), options.enlarge or restore.enlargement(path), device
 
 
 def evaluate_scores(
-    model: nn.Module,
+    model: Network,
     records: Iterable[VideoRecord],
     sequences: Iterable[VideoSequence],
     truth: dict,
     *,
     stride: int,
-) -> Scores:
-    """Class-agnostic scores on every `stride`-th frame of the sequences, whole frames.
+) -> DetectionScores:
+    """Returns class-agnostic scores on every `stride`-th annotated frame of the sequences, as whole frames.
 
-    Frames that are not annotated are left out. The model is given back in the mode it came in.
+    `truth` is the COCO-video dictionary of the records. The training mode of the model is restored.
     """
     return fill_evaluator(model, records, sequences, truth, stride=stride, classes=False).scores()
 
 
 def fill_evaluator(
-    model: nn.Module,
+    model: Network,
     records: Iterable[VideoRecord],
     sequences: Iterable[VideoSequence],
     truth: dict,
@@ -50,31 +87,32 @@ def fill_evaluator(
     stride: int,
     classes: bool,
 ) -> Evaluator:
-    """What `evaluate_scores` takes its scores from.
+    """Returns an evaluator with the detections of every `stride`-th annotated frame, see `evaluate_scores`.
 
-    With `classes` a target is found under its own class alone: label n is the n-th category by its id.
+    With `classes` a detection matches targets of its class only: label n is the n-th category by id.
     """
     from pipeline.evaluation.detection.evaluator import Evaluator
 
     evaluator = Evaluator(truth, classes=classes)
     for record, sequence in zip(records, sequences, strict=True):
-        for position, found in detect_frames(model, sequence, annotated(record, stride)):
+        for position, found in detect_frames(model, sequence, annotated_positions(record, stride)):
             evaluator.add(record.image_ids[position], found)
     return evaluator
 
 
-def annotated(record: VideoRecord, stride: int) -> list[int]:
-    """Every `stride`-th of the annotated frames."""
+def annotated_positions(record: VideoRecord, stride: int) -> list[int]:
+    """Returns the positions of every `stride`-th annotated frame, ascending."""
     return sorted(record.image_ids)[::stride]
 
 
 def detect_frames(
-    model: nn.Module, sequence: VideoSequence, positions: list[int], *, enlarge: float = 1.0
+    model: Network, sequence: VideoSequence, positions: list[int], *, enlarge: float = 1.0
 ) -> Iterator[tuple[int, Detections]]:
-    """Detections of score `CONF` or more in some frames, ascending, in pixels of the sequence.
+    """Yields each of `positions`, ascending, with its detections of score `MIN_SCORE` or more.
 
-    The network sees frames enlarged by `enlarge`. Where windows overlap the sequence is streamed, else each
-    window is a clip: the same numbers either way.
+    Boxes are in pixels of the sequence; the network input is enlarged by `enlarge`. If the windows overlap,
+    the sequence is streamed, otherwise each window is computed as a clip; the results are equal. The
+    training mode of the model is restored.
     """
     import torch
 
@@ -84,48 +122,54 @@ def detect_frames(
 
     geometry = Geometry.native(sequence.frames.shape[:0:-1], scale=enlarge)
     dense = len(positions) * (model.frames - 1) > len(sequence)
-    raw_outputs = _streamed if dense else _clip_by_clip
+    raw_outputs = _stream_outputs if dense else _clip_outputs
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for position, raw in raw_outputs(model, sequence, positions, geometry):
-                boxes, scores, labels = decode(raw, conf=CONF, iou=DetectorConfig.iou)[0]
-                boxes = geometry.to_source(boxes.cpu().numpy())
-                yield position, Detections(boxes, scores.cpu().numpy(), labels.cpu().numpy())
+                boxes, scores, labels = decode(raw, conf=MIN_SCORE, iou=DetectorConfig.iou)[0]
+                in_source = geometry.to_source(boxes.cpu().numpy())
+                yield position, Detections(in_source, scores.cpu().numpy(), labels.cpu().numpy())
     finally:
         model.train(training)
 
 
-def _streamed(model, sequence, positions, geometry):
+def _stream_outputs(
+    model: Network, sequence: VideoSequence, positions: list[int], geometry: Geometry
+) -> Iterator[tuple[int, Tensor]]:
+    """Yields positions and raw outputs (1, 5 + classes, h, w), computed frame by frame."""
     stream, wanted = model.stream(), set(positions)
     for position in range(max(positions) + 1):
-        raw = stream.push(_pixels(model, geometry, sequence.frames[position : position + 1]))
+        raw = stream.push(_network_input(model, geometry, sequence.frames[position : position + 1]))
         if position in wanted:
             yield position, raw
 
 
-def _clip_by_clip(model, sequence, positions, geometry):
+def _clip_outputs(
+    model: Network, sequence: VideoSequence, positions: list[int], geometry: Geometry
+) -> Iterator[tuple[int, Tensor]]:
+    """Yields positions and raw outputs (1, 5 + classes, h, w), computed clip by clip."""
     from datasets.sequences.clips import clip_at
 
     for position in positions:
         clip = clip_at(sequence, position, length=model.frames)
-        yield position, model(_pixels(model, geometry, clip.frames).transpose(0, 1)[None])
+        yield position, model(_network_input(model, geometry, clip.frames).transpose(0, 1)[None])
 
 
-def _pixels(model, geometry, frames):
+def _network_input(model: Network, geometry: Geometry, frames: np.ndarray) -> Tensor:
     """(T, H, W) uint8 or uint16 → (T, 3, h, w) network input on the model's device."""
     import numpy as np
 
     from detectors.inference.normalisation import to_network_input
 
     scale = int(np.iinfo(frames.dtype).max)
-    pictures = [geometry.apply(frame, full_scale=scale) for frame in frames]
-    return to_network_input(pictures, full_scale=scale, device=next(model.parameters()).device)
+    images = [geometry.apply(frame, full_scale=scale) for frame in frames]
+    return to_network_input(images, full_scale=scale, device=next(model.parameters()).device)
 
 
 def score_dataset(
-    model: nn.Module,
+    model: Network,
     dataset: Dataset,
     *,
     stride: int,
@@ -133,25 +177,27 @@ def score_dataset(
     workers: int = 1,
     by_class: bool = False,
 ) -> tuple[Evaluator, list[dict]]:
-    """Every `stride`-th frame of a dataset, scored, and the COCO results.
+    """Detects targets in every `stride`-th annotated frame of a dataset.
 
-    All categories count as one unless `by_class`: then label n is the n-th category by its id.
-    With several `workers`, sequences are shared among so many processes of one thread each: as fast as the
-    cores together, where a narrow network gains nothing from a second thread.
+    Returns an evaluator with the detections, and the detections as COCO results. All categories count as
+    one, except with `by_class`: then label n is the n-th category by id. With several `workers` the sequences
+    are distributed over as many processes of one thread each, because a narrow network gains nothing from a
+    second thread. Raises SourceError if a sequence cannot be read.
     """
     from pipeline.evaluation.detection.evaluator import Evaluator
     from pipeline.sinks.coco import coco_results
     from pipeline.system.progress import Progress
 
-    table = dataset.coco()
+    table = dataset.to_coco()
     ids = sorted(category["id"] for category in table["categories"])
     categories = dict(enumerate(ids)) if by_class else dict.fromkeys(range(model.num_classes), ids[0])
-    evaluator, rows = Evaluator(table, classes=by_class), []
-    tasks = [(model, r, dataset.root, annotated(r, stride), enlarge) for r in dataset.records]
+    evaluator = Evaluator(table, classes=by_class)
+    rows: list[dict] = []
+    tasks = [(model, r, dataset.root, annotated_positions(r, stride), enlarge) for r in dataset.records]
     count = sum(len(positions) for *_, positions, _ in tasks)
-    with Progress(count) as progress, closing(_of_sequences(tasks, workers)) as of_sequences:
-        for record, found in of_sequences:
-            for position, detections in found:
+    with Progress(count) as progress, closing(_detect_sequences(tasks, workers)) as sequences:
+        for record, frames in sequences:
+            for position, detections in frames:
                 image = record.image_ids[position]
                 evaluator.add(image, detections)
                 rows += coco_results(detections, image_id=image, category_id=categories)
@@ -159,19 +205,24 @@ def score_dataset(
     return evaluator, rows
 
 
-def _of_sequences(tasks, workers):
-    """Each record with its detections, in the order of the dataset."""
+def _detect_sequences(
+    tasks: list[SequenceTask], workers: int
+) -> Generator[tuple[VideoRecord, Iterable[tuple[int, Detections]]]]:
+    """Yields each record with its detections, in the order of the dataset."""
     if workers == 1:
         for task in tasks:
-            yield task[1], _of_sequence(*task)
+            yield task[1], _detect_sequence(*task)
         return
     from detectors.evaluation.worker_pool import map_in_order
 
-    with closing(map_in_order(_of_sequence_whole, tasks, workers=workers)) as found:
-        yield from zip((task[1] for task in tasks), found, strict=True)
+    with closing(map_in_order(_detect_sequence_in_worker, tasks, workers=workers)) as results:
+        yield from zip((task[1] for task in tasks), results, strict=True)
 
 
-def _of_sequence(model, record, root, positions, enlarge) -> Iterator[tuple[int, Detections]]:
+def _detect_sequence(
+    model: Network, record: VideoRecord, root: Path, positions: list[int], enlarge: float
+) -> Iterator[tuple[int, Detections]]:
+    """Yields some positions of a sequence with their detections; reads it only if there are any."""
     from datasets.sequences.clips import read_sequence
 
     return (
@@ -181,9 +232,9 @@ def _of_sequence(model, record, root, positions, enlarge) -> Iterator[tuple[int,
     )
 
 
-def _of_sequence_whole(task) -> list[tuple[int, Detections]]:
-    """In a process that is one of several."""
+def _detect_sequence_in_worker(task: SequenceTask) -> list[tuple[int, Detections]]:
+    """`_detect_sequence` in a worker process."""
     import torch
 
     torch.set_num_threads(1)
-    return list(_of_sequence(*task))
+    return list(_detect_sequence(*task))

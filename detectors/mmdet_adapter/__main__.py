@@ -50,7 +50,7 @@ def train_work(options: argparse.Namespace) -> None:
 
 
 def export_parser() -> cli.Parser:
-    """The options of `export`."""
+    """The options of `export_weights`."""
     parser = cli.Parser(
         prog=f"{PROGRAM} export",
         description="Write the weights in a checkpoint of one of our networks as a file for --weights.",
@@ -62,11 +62,11 @@ def export_parser() -> cli.Parser:
 
 def export_work(options: argparse.Namespace) -> None:
     """Convert. Raises MoteError."""
-    from detectors.mmdet_adapter.checkpoints import export
+    from detectors.mmdet_adapter.checkpoints import export_weights
 
     if options.output.suffix != ".safetensors":
         raise UsageError(f"{options.output} does not end in .safetensors; name it so")
-    print(f"{export(options.checkpoint, options.output)} tensors in {options.output}")
+    print(f"{export_weights(options.checkpoint, options.output)} tensors in {options.output}")
 
 
 def compare_parser() -> cli.Parser:
@@ -89,7 +89,7 @@ def compare_parser() -> cli.Parser:
     add("--class-agnostic", action="store_true", help="count all categories as one")
     add(
         "--stride",
-        type=cli.whole(1),
+        type=cli.int_at_least(1),
         default=1,
         metavar="N",
         help="take each n-th annotated frame for detections, as `detectors.evaluate` does (default: 1)",
@@ -117,24 +117,24 @@ def compare_work(options: argparse.Namespace) -> None:
             raise UsageError(f"{options.tracks} is no folder; give one with a MOT file for each video")
         files = {path.stem: path for path in sorted(options.tracks.glob("*.txt"))}
         parts["tracks"] = comparison.compare_tracks(video_records(table), files)
-    print("\n\n".join(f"{name}\n{comparison.as_text(rows)}" for name, rows in parts.items()))
+    print("\n\n".join(f"{name}\n{comparison.format_table(rows)}" for name, rows in parts.items()))
     if options.output:
         rows = {name: [row._asdict() for row in part] for name, part in parts.items()}
         cli.write_json(options.output, rows)
 
 
 @dataclass(frozen=True)
-class Task:
+class Subcommand:
     """One of the things that this command does."""
 
     parser: Callable[[], cli.Parser]
     work: Callable[[argparse.Namespace], None]
 
 
-TASKS = {
-    "train": Task(train_parser, train_work),
-    "export": Task(export_parser, export_work),
-    "compare": Task(compare_parser, compare_work),
+SUBCOMMANDS = {
+    "train": Subcommand(train_parser, train_work),
+    "export": Subcommand(export_parser, export_work),
+    "compare": Subcommand(compare_parser, compare_work),
 }
 
 
@@ -143,15 +143,15 @@ def parser() -> cli.Parser:
     parser = cli.Parser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=TASKS, help="its own options: TASK --help")
+    parser.add_argument("task", choices=SUBCOMMANDS, help="its own options: TASK --help")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in TASKS:
-        task = TASKS[arguments[0]]
+    if arguments and arguments[0] in SUBCOMMANDS:
+        task = SUBCOMMANDS[arguments[0]]
         return cli.run(task.parser(), task.work, arguments[1:])
     return cli.run(parser(), lambda _: None, arguments)
 

@@ -114,7 +114,7 @@ def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopR
 
     # No limit to the wait for this worker: it ends on its own, and must end before the interpreter does.
     ahead = RESULTS_AHEAD if stream.queue.on_full == "wait" else 1
-    with closing(prefetch(results(), size=ahead, name="detect", patience=None)) as computed:
+    with closing(prefetch(results(), size=ahead, name="detect", join_timeout=None)) as computed:
         yield from computed
 
 

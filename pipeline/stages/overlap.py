@@ -23,7 +23,7 @@ def run_two_phase(
 ) -> Generator[V]:
     """Yields `finish(begin(item))` of each item, in order."""
     if schedule == "threaded":
-        with closing(prefetch(map(begin, items), size=1, name="features", patience=None)) as begun:
+        with closing(prefetch(map(begin, items), size=1, name="features", join_timeout=None)) as begun:
             yield from map(finish, begun)
         return
     results = (finish(begin(item)) for item in items)

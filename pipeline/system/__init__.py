@@ -1,1 +1,1 @@
-"""pipeline/system."""
+"""Errors, commands, files, signals and threads; nothing in here knows frames or networks."""

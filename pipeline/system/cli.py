@@ -1,4 +1,4 @@
-"""What all commands share: how options are read, and how mistakes and interruptions end them."""
+"""Option parsing, error reporting and exit codes shared by all commands."""
 
 from __future__ import annotations
 
@@ -14,55 +14,68 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 from pipeline.system.errors import Interrupted, MoteError, OutputError, UsageError, describe
 from pipeline.system.redaction import redact
 
+T = TypeVar("T")
+
 
 class Parser(argparse.ArgumentParser):
-    """Options whose faults are errors like all others; an unknown one names its close match."""
+    """An argument parser that raises UsageError and suggests a close match for an unknown option."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError instead of printing the usage, which would bury the message."""
+        """Raises UsageError instead of printing the usage, in which the message is easily overlooked."""
         raise UsageError(f"{message}; see --help")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """The options. Raises UsageError for what does not fit; `--help` and `--version` raise SystemExit."""
+    def parse_args(  # type: ignore[override]  # the overloads for namespaces of other types are not needed
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Returns the parsed options.
+
+        Raises UsageError for unknown options and invalid values; `--help` and `--version` raise SystemExit.
+        """
         arguments = list(sys.argv[1:] if args is None else args)
-        # Looked at first: argparse would tell before that the option is missing which was meant.
+        # First of all: for a misspelt option argparse would report that the required one is missing.
         for text in itertools.takewhile(lambda text: text not in ("--", "-h", "--help"), arguments):
             if text.startswith("--") and " " not in text:
-                self._check(text.partition("=")[0])
+                self._require_known(text.partition("=")[0])
         return super().parse_args(arguments, namespace)
 
-    def _check(self, flag: str) -> None:
-        """Raise UsageError for a flag that neither is an option nor abbreviates one."""
+    def _require_known(self, flag: str) -> None:
+        """Raises UsageError for a flag that is neither an option nor an abbreviation of one."""
         known = sorted(self._option_string_actions)
         if not any(option.startswith(flag) for option in known):
             close = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
             self.error(f"unknown option '{flag}'" + (f", did you mean '{close[0]}'?" if close else ""))
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number of `least` or more."""
+def int_at_least(minimum: int) -> Callable[[str], int]:
+    """Returns the argparse type of a whole number of `minimum` or more.
+
+    It raises ArgumentTypeError for other texts.
+    """
 
     def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            value = None
-        if value is None or value < least:
-            raise argparse.ArgumentTypeError(f"'{text}', expected a whole number of {least} or more")
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"'{text}', expected a whole number of {minimum} or more")
         return value
 
     return convert
 
 
-def checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The type of an option that `convert` reads; the message of its ValueError tells what is expected."""
+def as_argument_type(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """Returns the argparse type of an option that `convert` parses.
 
-    def converted(text: str) -> Any:
+    It raises ArgumentTypeError with the message of the ValueError of `convert`.
+    """
+
+    def converted(text: str) -> T:
         try:
             return convert(text)
         except ValueError as error:
@@ -71,15 +84,18 @@ def checked(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return converted
 
 
-def number(least: float, most: float, expected: str) -> Callable[[str], float]:
-    """The type of an option that is a number from `least` to `most`, in words what is `expected`."""
+def float_in_range(minimum: float, maximum: float, expected: str) -> Callable[[str], float]:
+    """Returns the argparse type of a number from `minimum` to `maximum`, both included.
+
+    It raises ArgumentTypeError, which says what is `expected`, for other texts.
+    """
 
     def convert(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not least <= value <= most:
+        if not minimum <= value <= maximum:
             raise argparse.ArgumentTypeError(f"'{text}', expected {expected}")
         return value
 
@@ -87,31 +103,32 @@ def number(least: float, most: float, expected: str) -> Callable[[str], float]:
 
 
 def require_writable(*files: Path | None, folder: Path | None = None) -> None:
-    """Raise OutputError for what cannot be written later, before anything is computed; None is not asked for.
+    """Raises OutputError for files, or a folder, that cannot be written; None is ignored.
 
-    Files need their folder; `folder` itself may be missing with those above it.
+    Called before anything is computed. Files need an existing folder; `folder` itself and its parents may be
+    missing.
     """
     for path in filter(None, files):
-        if os.path.isdir(path):  # False, too, where it must not be looked at
+        if os.path.isdir(path):  # False, too, if its parent may not be read
             raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
         if not os.path.isdir(path.parent):
             raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first")
         _require_access(path, path if os.path.exists(path) else path.parent)
     if folder:
-        there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
-        if not there.is_dir():
-            raise OutputError(f"cannot write {folder}: {there} is no folder; choose another name")
-        _require_access(folder, there)
+        existing = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
+        if not existing.is_dir():
+            raise OutputError(f"cannot write {folder}: {existing} is no folder; choose another name")
+        _require_access(folder, existing)
 
 
 def _require_access(path: Path, place: Path) -> None:
-    """Raise OutputError for `path` where the file or folder `place` must not be written."""
+    """Raises OutputError, which names `path`, if the file or folder `place` is write-protected."""
     if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
         raise OutputError(f"cannot write {path}: {place} may not be written; choose another place")
 
 
 def write_json(path: Path, table: dict | list) -> None:
-    """Write what a command computed. Raises OutputError where that fails, ValueError for NaN."""
+    """Writes a table as indented JSON. Raises OutputError if that fails, ValueError for NaN or infinity."""
     try:
         path.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
@@ -121,59 +138,73 @@ def write_json(path: Path, table: dict | list) -> None:
 def run(
     parser: Parser, work: Callable[[argparse.Namespace], int | None], arguments: Sequence[str] | None = None
 ) -> int:
-    """Do `work` with the options read from `arguments` (default: those of the process).
+    """Runs a command: parses `arguments` (default: those of the process) and passes the options to `work`.
 
-    Returns the exit code: that of the work or of the MoteError it raised, which is told in one line, or 130
-    after Ctrl-C. Where nobody reads the output to its end (`… | head`) the code is 1 and nothing is said.
+    Returns the exit code: that of `work`, that of the MoteError it raised, which is reported in one line on
+    standard error, or 130 after Ctrl-C. If the reader of standard output closes it early (`… | head`), the
+    code is 1 and nothing is reported.
     """
     code = 0
+    limit_thread_spinning()
     try:
-        code = _done(parser, work, arguments)
-        if sys.stdout:  # None where it was closed before the start
-            sys.stdout.flush()  # what cannot be written shows here and not when the interpreter ends
+        code = _run_work(parser, work, arguments)
+        if sys.stdout:  # None if it was closed before the start
+            sys.stdout.flush()  # raises here what would otherwise be raised when the interpreter ends
         return code
     except BrokenPipeError:
-        _silence()
+        _discard_output()
         return code or 1
     except OSError as error:
-        if error.errno != errno.ENOSPC:  # what goes wrong with other files is an OutputError
+        if error.errno != errno.ENOSPC:  # failures of other files are OutputErrors already
             raise
-        _silence()
-        return _complain(OutputError(f"cannot write to standard output: {error.strerror}"))
+        _discard_output()
+        return _report(OutputError(f"cannot write to standard output: {error.strerror}"))
 
 
-def _done(
+def limit_thread_spinning() -> None:
+    """Sets the environment variable GOMP_SPINCOUNT to 5000 if the user has not set it.
+
+    The OpenMP threads of torch wait for one another at the end of each parallel loop. By default libgomp lets
+    them spin 300 000 times before they sleep, and a spinning thread keeps its core from the thread it waits
+    for if another program runs. With 5000, tridos on two cores, one of them busy, processes ten times as many
+    frames, and about as many on an idle machine. libgomp reads the variable once, when torch is loaded, so
+    every command sets it before.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
+
+def _run_work(
     parser: Parser, work: Callable[[argparse.Namespace], int | None], arguments: Sequence[str] | None
 ) -> int:
     try:
         return work(parser.parse_args(arguments)) or 0
     except KeyboardInterrupt:
-        return _complain(Interrupted(signal.SIGINT))
+        return _report(Interrupted(signal.SIGINT))
     except MoteError as error:
-        return _complain(error)
-    except SystemExit as ending:  # of --help and --version
+        return _report(error)
+    except SystemExit as ending:  # raised by --help and --version
         return int(ending.code or 0)
 
 
-def _complain(error: MoteError) -> int:
-    """Tell what ended the command; returns the exit code."""
+def _report(error: MoteError) -> int:
+    """Prints an error as one line on standard error; returns its exit code."""
     print(f"error: {redact(describe(error))}", file=sys.stderr)
     return error.exit_code
 
 
-def _silence() -> None:
-    """Let what is still to be flushed vanish: the interpreter would report that it cannot be written."""
+def _discard_output() -> None:
+    """Redirects standard output to the null device, so the interpreter reports no failed flush at its end."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
-SCORE = number(0, 1, "a score from 0 to 1")
-"""The type of an option."""
+SCORE = float_in_range(0, 1, "a score from 0 to 1")
+"""The argparse type of a score threshold."""
 
-PROBABILITY = number(0, math.nextafter(1, 0), "a probability from 0 to less than 1")
-"""The type of an option."""
+PROBABILITY = float_in_range(0, math.nextafter(1, 0), "a probability from 0 to less than 1")
+"""The argparse type of a probability threshold."""
 
-RATE = number(0, sys.float_info.max, "false alarms per frame, 0 or more")
-"""The type of an option."""
+RATE = float_in_range(0, sys.float_info.max, "false alarms per frame, 0 or more")
+"""The argparse type of a false-alarm rate."""

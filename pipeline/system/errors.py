@@ -1,6 +1,6 @@
-"""The errors a user can meet, each with the exit code it ends the program with.
+"""Errors that are reported to the user, each with the exit code of the program.
 
-Every message is one line: the value at fault, what was allowed, and the remedy.
+Every message is one line: the offending value, what is allowed, and the remedy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class MoteError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """One line, whatever the values in it hold."""
+        """Returns the message on one line, even if a value in it contains line breaks."""
         return " ".join(super().__str__().splitlines())
 
 
@@ -45,7 +45,7 @@ class OutputError(MoteError):
 
 
 class Interrupted(MoteError):
-    """The run was stopped by a signal; exit code 128 + the signal's number."""
+    """The run was stopped by a signal; exit code 128 + the number of the signal."""
 
     def __init__(self, signal_number: int, remark: str = ""):
         name = signal.Signals(signal_number).name
@@ -54,7 +54,7 @@ class Interrupted(MoteError):
 
 
 def describe(error: BaseException) -> str:
-    """What went wrong, and what went wrong after it, in one line; faults of the program with their type."""
+    """Returns the message and the notes of an error on one line, with its type if it is no MoteError."""
     first = str(error)
     if not isinstance(error, MoteError):
         first = ": ".join(filter(None, (type(error).__name__, first)))
@@ -62,7 +62,7 @@ def describe(error: BaseException) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a `name` that is not among the `known` ones of its `kind`, naming the closest match."""
+    """Returns the UsageError for a `name` that is not one of the `known`; it suggests the closest match."""
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""
@@ -70,4 +70,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 class SourceLost(SourceError):
-    """The source ended before its end; all frames before the loss have been given."""
+    """The source ended early; all frames before the loss were delivered."""

@@ -50,6 +50,12 @@ def fingerprint(location: str) -> str | None:
     return digest.hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def output_error(path: Path, error: Exception) -> OutputError:
     """Returns the OutputError for a failure to write `path`, with a remedy if the cause is a known one."""
     number = getattr(error, "errno", None)
@@ -144,8 +150,9 @@ def lock_folder(folder: Path) -> int:
 
 
 def _open_for_lock(path: Path) -> int:
+    windows_folder = os.name == "nt" and path.is_dir()  # cannot be opened there, and has no lock
     try:
-        return os.open(path, os.O_RDONLY)
+        return os.open(os.devnull if windows_folder else path, os.O_RDONLY)
     except OSError as error:
         raise output_error(path, error) from error
 

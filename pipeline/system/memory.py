@@ -1,4 +1,4 @@
-"""Memory that a program holds and no longer uses, given back."""
+"""Returns free heap pages to the operating system."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 
 
 def release_free_memory() -> None:
-    """Free what only cycles hold, and hand free pages to the system.
+    """Collects reference cycles and returns free heap pages to the operating system.
 
-    glibc keeps an arena for each thread, and gives back by itself only what lies free at its end. Threads
-    that come and go, each with buffers of its own, leave arenas that are almost empty and still resident.
-    Where there is no glibc the second part does nothing.
+    glibc keeps an arena for each thread and returns only the free memory at its end. Short-lived threads with
+    large buffers leave arenas that are almost empty and still resident. Without glibc only cycles are
+    collected.
     """
     gc.collect()
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in musl
         if trim is not None:
             trim(ctypes.c_size_t(0))

@@ -1,7 +1,7 @@
-"""Several iterables read ahead, each by a thread of its own, and handed out in turn to one consumer.
+"""Reads several iterables ahead, each in its own thread, and serves them round-robin to one consumer.
 
-The consumer never waits for one of them while another has something: a slow or silent one costs the others
-nothing. What each may have under way is bounded twice: read ahead, and handed out but not yet finished.
+The consumer never waits for one input while another has an item, so a slow or silent input does not delay the
+others. Two numbers are bounded for each input: items read ahead, and items served but not yet finished.
 """
 
 from __future__ import annotations
@@ -19,34 +19,41 @@ T = TypeVar("T")
 
 
 class Round(NamedTuple, Generic[T]):
-    """What there is to do now; both may be empty, where nothing happened for `POLL_SECONDS`."""
+    """Items taken round-robin, and feeds that ended; both are empty after `POLL_SECONDS` without news."""
 
     items: list[tuple[int, T]]
     """Each with the number of its feed; those of one feed in their order."""
     ended: list[tuple[int, BaseException | None]]
-    """Feeds all of whose items have been handed out, each told once, and what broke it off."""
+    """Feeds whose items have all been served, each reported once, with the exception that ended it."""
 
 
 class _Feed(Generic[T]):
     """The state of one iterable, guarded by the condition of its `StreamMultiplexer`."""
 
-    def __init__(self, items: Iterable[T], queueing: QueuePolicy):
-        self.items, self.queueing = items, queueing
+    def __init__(self, items: Iterable[T], policy: QueuePolicy):
+        self.items, self.policy = items, policy
         self.ahead: deque[T] = deque()
-        self.in_hand = 0
+        self.in_flight = 0
         self.wanted = True
         self.exhausted = False
-        self.told = False
+        self.reported = False
         self.failure: BaseException | None = None
 
 
 class StreamMultiplexer(Generic[T]):
-    """The feeds, numbered in the order given, and their threads, which the `with` block starts and ends.
+    """Serves several iterables round-robin; a context manager that starts and ends their threads.
 
-    `ahead` items at most wait in each feed, and then its thread does, unless there are `queues`, one for each
-    feed, that say otherwise. A feed of which `in_hand` items are handed out and not yet `done` is passed
-    over. Threads are named after the `names` of the feeds. A thread that stays inside its iterable for more
-    than `JOIN_SECONDS` after the block is logged and left to itself: it is a daemon.
+    A thread that stays inside its iterable for more than `JOIN_SECONDS` after the block is logged and left
+    running as a daemon thread.
+
+    Args:
+        feeds: the iterables, numbered from 0; each is closed in its thread if it has a `close` method.
+        names: names of the threads.
+        in_flight: a feed with this number of items served but not yet `done` is passed over.
+        ahead: maximum number of items waiting in each feed; its thread blocks if there are more.
+        queues: size and overflow policy for each feed instead of `ahead`.
+
+    Raises ValueError if a number is below 1.
     """
 
     def __init__(
@@ -54,17 +61,17 @@ class StreamMultiplexer(Generic[T]):
         feeds: Sequence[Iterable[T]],
         *,
         names: Sequence[str],
-        in_hand: int,
+        in_flight: int,
         ahead: int = 1,
         queues: Sequence[QueuePolicy] | None = None,
     ):
         queues = [QueuePolicy(ahead)] * len(feeds) if queues is None else queues
-        if min(ahead, in_hand, *(queueing.size for queueing in queues)) < 1:
-            raise ValueError(f"{ahead = }, {in_hand = }, {queues = }, expected 1 or more")
-        self._feeds = [_Feed(items, queueing) for items, queueing in zip(feeds, queues, strict=True)]
-        self._in_hand = in_hand
+        if min(ahead, in_flight, *(policy.size for policy in queues)) < 1:
+            raise ValueError(f"{ahead = }, {in_flight = }, {queues = }, expected 1 or more")
+        self._feeds = [_Feed(items, policy) for items, policy in zip(feeds, queues, strict=True)]
+        self._in_flight = in_flight
         self._changed = threading.Condition()
-        self._next = 0  # the feed whose turn it is
+        self._next = 0  # the feed to be served next
         self._threads = [
             threading.Thread(target=self._read, args=(feed,), name=name, daemon=True)
             for feed, name in zip(self._feeds, names, strict=True)
@@ -86,47 +93,47 @@ class StreamMultiplexer(Generic[T]):
                     "thread %s is still busy and was left behind", thread.name
                 )
 
-    def turns(self, size: int) -> Iterator[Round[T]]:
-        """Up to `size` items at once, one of each feed in turn, until all feeds have ended or are dropped.
+    def rounds(self, size: int) -> Iterator[Round[T]]:
+        """Yields rounds of up to `size` items, the feeds in turn, until all have ended or were dropped.
 
-        What is there is taken at once: a full turn is not waited for. A consumer that is slower than its
-        feeds finds them all filled, so the turns are full where it pays.
+        Available items are served at once, without waiting for a full round. If the consumer is slower than
+        its feeds, their queues are full, and so are the rounds.
         """
         while True:
             with self._changed:
-                self._changed.wait_for(self._something, POLL_SECONDS)
-                if not any(feed.wanted and not feed.told for feed in self._feeds):
+                self._changed.wait_for(self._has_news, POLL_SECONDS)
+                if not any(feed.wanted and not feed.reported for feed in self._feeds):
                     return
-                turn = Round(self._take(size), self._ends())
-                self._changed.notify_all()  # there is room for more
-            yield turn
+                current = Round(self._take(size), self._ends())
+                self._changed.notify_all()  # there is room for more items
+            yield current
 
     def done(self, number: int) -> None:
-        """One more item of a feed has been finished with."""
+        """Marks one item of a feed as finished."""
         with self._changed:
-            self._feeds[number].in_hand -= 1
+            self._feeds[number].in_flight -= 1
             self._changed.notify_all()
 
     def drop(self, number: int) -> None:
-        """Nothing more is wanted of a feed: its thread ends, its items are let go, its end is not told."""
+        """Ends the thread of a feed and discards its items; its end is not reported."""
         with self._changed:
             self._feeds[number].wanted = False
             self._feeds[number].ahead.clear()
             self._changed.notify_all()
 
-    def _something(self) -> bool:
-        """Whether there is reason for a turn, or for the last one."""
-        waiting = [feed for feed in self._feeds if feed.wanted and not feed.told]
+    def _has_news(self) -> bool:
+        """Whether an item or an end can be served, or all feeds have ended."""
+        waiting = [feed for feed in self._feeds if feed.wanted and not feed.reported]
         return not waiting or any(self._ready(feed) or self._over(feed) for feed in waiting)
 
     def _ready(self, feed: _Feed) -> bool:
-        return bool(feed.ahead) and feed.in_hand < self._in_hand
+        return bool(feed.ahead) and feed.in_flight < self._in_flight
 
     def _over(self, feed: _Feed) -> bool:
-        return feed.wanted and feed.exhausted and not feed.ahead and not feed.told
+        return feed.wanted and feed.exhausted and not feed.ahead and not feed.reported
 
     def _take(self, size: int) -> list[tuple[int, T]]:
-        """Up to `size` items, the feeds in turn; the turn after this one goes on with the next of them."""
+        """Takes up to `size` items round-robin; the next call continues with the feed after the last one."""
         taken: list[tuple[int, T]] = []
         count, passed = len(self._feeds), 0
         while len(taken) < size and passed < count:
@@ -137,18 +144,18 @@ class StreamMultiplexer(Generic[T]):
                 passed += 1
                 continue
             passed = 0
-            feed.in_hand += 1
+            feed.in_flight += 1
             taken.append((number, feed.ahead.popleft()))
         return taken
 
     def _ends(self) -> list[tuple[int, BaseException | None]]:
         ended = [(number, feed.failure) for number, feed in enumerate(self._feeds) if self._over(feed)]
         for number, _ in ended:
-            self._feeds[number].told = True
+            self._feeds[number].reported = True
         return ended
 
     def _read(self, feed: _Feed) -> None:
-        """The work of a feed's thread, which also closes the iterator of its items, where that can be."""
+        """Reads a feed, in its thread, and closes its iterator if that has a `close` method."""
         try:
             iterator = iter(feed.items)
             try:
@@ -166,8 +173,8 @@ class StreamMultiplexer(Generic[T]):
                 self._changed.notify_all()
 
     def _offer(self, feed: _Feed, item: T) -> bool:
-        """Add `item` when there is room, or in place of another; False if it is not wanted any more."""
-        size, on_full, dropped = feed.queueing
+        """Adds an item by the policy of the feed; returns False if the feed was dropped."""
+        size, on_full, dropped = feed.policy
         with self._changed:
             if on_full == "wait":
                 self._changed.wait_for(lambda: len(feed.ahead) < size or not feed.wanted)

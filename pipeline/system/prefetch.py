@@ -1,4 +1,4 @@
-"""Work ahead of the consumer in a thread of its own: the only place in the pipeline with threads."""
+"""Computes items ahead of their consumer in a worker thread, with a bounded queue between the two."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.1  # how long a blocking call may last before it looks whether it is still wanted
-JOIN_SECONDS = 5.0  # how long the end waits for a worker that is busy inside its iterator
+POLL_SECONDS = 0.1  # longest blocking wait before a thread checks whether it should stop
+JOIN_SECONDS = 5.0  # how long closing waits for a worker that is busy inside its iterator
 
 _END = object()
 
 OnFull = Literal["wait", "drop-oldest", "drop-newest"]
-"""What becomes of an item for which there is no room: it waits, the one that waits longest makes room for it,
-or it is let go itself."""
+"""Overflow policy of a bounded queue: block the producer, drop the oldest item, or drop the new item."""
 
 
-def _forget(item: Any) -> None:
-    """Nobody asks what was dropped."""
+def _ignore(item: object) -> None:
+    """The default `dropped` callback: does nothing."""
 
 
 class QueuePolicy(NamedTuple):
-    """How items wait for whoever takes them."""
+    """Size and overflow policy of a bounded queue."""
 
     size: int
-    """Items that may wait."""
+    """Maximum number of waiting items, 1 or more."""
     on_full: OnFull = "wait"
-    dropped: Callable[[Any], None] = _forget
-    """Told each item that is dropped, in the thread that reads them."""
+    dropped: Callable[[Any], None] = _ignore
+    """Called with each dropped item, in the thread that reads the items."""
 
 
 def prefetch(
@@ -39,47 +38,51 @@ def prefetch(
     *,
     size: int,
     name: str = "prefetch",
-    patience: float | None = JOIN_SECONDS,
+    join_timeout: float | None = JOIN_SECONDS,
     on_full: OnFull = "wait",
-    dropped: Callable[[T], None] = _forget,
+    dropped: Callable[[T], None] = _ignore,
 ) -> Generator[T]:
-    """The same items in the same order, taken from `items` by a worker thread up to `size` + 1 ahead.
-
-    Where the consumer is slower than the worker, `on_full` says whether the worker waits; `dropped` is told
-    each item that is left out, in the worker's thread.
+    """Yields the items in order while a worker thread computes up to `size` + 1 of them ahead.
 
     The worker starts with the first `next`. An exception of `items` is raised here, with its traceback, after
-    the items before it. When the returned generator is closed or dropped, the worker stops at once, or when
-    the item it works on is there. In any case the worker itself closes the iterator of `items`, where that
-    has a `close`; an error in there is raised by the generator's `close`. A worker that stays inside `items`
-    for longer than `patience` seconds is logged and left to itself: it is a daemon. None waits for as long as
-    it takes, for workers that the interpreter must not leave behind. `name` is the thread's.
+    the items before it. When the generator is closed or collected, the worker stops after its current item.
+    The worker itself closes the iterator of `items`, if that has a `close` method; an exception of that is
+    raised by the `close` of the generator.
 
-    Raises ValueError for a `size` below 1.
+    Args:
+        items: what to iterate over, in the worker thread only.
+        size: maximum number of items in the queue.
+        name: name of the worker thread.
+        join_timeout: seconds that closing waits for a worker inside `items`, which is then logged and left
+            running as a daemon thread; None waits for its end, for workers that must not outlive the caller.
+        on_full: what happens if the consumer is slower than the worker.
+        dropped: called with each dropped item, in the worker thread.
+
+    Raises ValueError if `size` is below 1.
     """
     if size < 1:
         raise ValueError(f"{size = }, expected 1 or more")
-    return _consume(items, QueuePolicy(size, on_full, dropped), name, patience)
+    return _consume(items, QueuePolicy(size, on_full, dropped), name, join_timeout)
 
 
-def _consume(items: Iterable[T], queueing: QueuePolicy, name: str, patience: float | None) -> Generator[T]:
-    ahead: queue.Queue = queue.Queue(queueing.size)
+def _consume(items: Iterable[T], policy: QueuePolicy, name: str, join_timeout: float | None) -> Generator[T]:
+    ahead: queue.Queue[T | object] = queue.Queue(policy.size)
     stop = threading.Event()
     failures: list[BaseException] = []
-    arguments = (items, ahead, queueing, stop, failures)
+    arguments = (items, ahead, policy, stop, failures)
     worker = threading.Thread(target=_produce, args=arguments, name=name, daemon=True)
     worker.start()
     try:
         while (item := _take(ahead, worker)) is not _END:
-            yield item
+            yield cast(T, item)
     except GeneratorExit:
-        pass  # closed early: go on below, so that `close` tells what the worker met when it closed `items`
+        pass  # closed early: continue below, so that `close` raises what closing `items` raised
     finally:
         stop.set()
         _discard(ahead)
-        # the garbage collector may end this generator in any thread, the worker's own included
+        # The garbage collector may close this generator in any thread, even in the worker.
         if worker is not threading.current_thread():
-            worker.join(patience)
+            worker.join(join_timeout)
             if worker.is_alive():
                 logging.getLogger(__name__).warning("thread %s is still busy and was left behind", name)
     if failures:
@@ -87,15 +90,19 @@ def _consume(items: Iterable[T], queueing: QueuePolicy, name: str, patience: flo
 
 
 def _produce(
-    items: Iterable[T], ahead: queue.Queue, queueing: QueuePolicy, stop: threading.Event, failures: list
+    items: Iterable[T],
+    ahead: queue.Queue[T | object],
+    policy: QueuePolicy,
+    stop: threading.Event,
+    failures: list[BaseException],
 ) -> None:
-    """The worker: fill the queue until `items` end or `stop` is set; always leave a sentinel."""
+    """Fills the queue, in the worker, until `items` end or `stop` is set; always ends with the sentinel."""
     try:
         iterator = iter(items)
         try:
             for item in iterator:
-                if queueing.on_full != "wait":
-                    _squeeze(ahead, item, queueing)
+                if policy.on_full != "wait":
+                    _put_or_drop(ahead, item, policy)
                     if stop.is_set():
                         break
                 elif not _offer(ahead, item, stop):
@@ -109,8 +116,8 @@ def _produce(
         _offer(ahead, _END, stop)
 
 
-def _offer(ahead: queue.Queue, item: object, stop: threading.Event) -> bool:
-    """Put `item`, waiting for room; False if it is not wanted any more."""
+def _offer(ahead: queue.Queue[T | object], item: T | object, stop: threading.Event) -> bool:
+    """Puts an item, waiting for room; returns False if `stop` was set before."""
     while not stop.is_set():
         try:
             ahead.put(item, timeout=POLL_SECONDS)
@@ -120,32 +127,32 @@ def _offer(ahead: queue.Queue, item: object, stop: threading.Event) -> bool:
     return False
 
 
-def _squeeze(ahead: queue.Queue, item: T, queueing: QueuePolicy) -> None:
-    """Put `item` at once, where need be in place of the one that waits longest, or drop it."""
+def _put_or_drop(ahead: queue.Queue[T | object], item: T, policy: QueuePolicy) -> None:
+    """Puts an item without waiting; if the queue is full, drops it or the oldest one."""
     while True:
         try:
             return ahead.put_nowait(item)
         except queue.Full:
-            if queueing.on_full == "drop-newest":
-                return queueing.dropped(item)
+            if policy.on_full == "drop-newest":
+                return policy.dropped(item)
         try:
-            queueing.dropped(ahead.get_nowait())
-        except queue.Empty:  # it was taken meanwhile
+            policy.dropped(ahead.get_nowait())
+        except queue.Empty:  # the consumer took it meanwhile
             continue
 
 
-def _take(ahead: queue.Queue, worker: threading.Thread) -> object:
-    """The next item or the sentinel; RuntimeError if the worker has died without leaving one."""
+def _take(ahead: queue.Queue[T | object], worker: threading.Thread) -> T | object:
+    """Returns the next item or the sentinel; raises RuntimeError if the worker died without either."""
     while True:
         try:
             return ahead.get(timeout=POLL_SECONDS)
         except queue.Empty:
             if not worker.is_alive() and ahead.empty():
-                raise RuntimeError(f"thread {worker.name} died without a word") from None
+                raise RuntimeError(f"thread {worker.name} died without an exception") from None
 
 
-def _discard(ahead: queue.Queue) -> None:
-    """Make room for a worker that waits in `put`, and let go of the items that nobody will take."""
+def _discard(ahead: queue.Queue[T | object]) -> None:
+    """Empties the queue: frees a worker that waits in `put`, and the items that nobody will take."""
     while True:
         try:
             ahead.get_nowait()

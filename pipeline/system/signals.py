@@ -1,12 +1,14 @@
-"""Ctrl-C and SIGTERM as a request: the run ends after the work in hand and closes every file."""
+"""Graceful shutdown: SIGINT and SIGTERM end a run after the current frame, with all files closed."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from pipeline.system.errors import Interrupted
 
@@ -14,24 +16,24 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether a signal has asked the run to end."""
+    """Records whether a signal has asked the run to stop."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal: int | None = None
 
     def check(self) -> None:
-        """Raise Interrupted once a signal has come."""
+        """Raises Interrupted if a signal has arrived."""
         if self.signal is not None:
             raise Interrupted(self.signal, "what was done until then is kept")
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request within the block; later ones change nothing.
+    """Turns SIGINT and SIGTERM into a stop request within the block; only the first signal has an effect.
 
-    A second Ctrl-C must not break off the closing of the files, so it is ignored too; SIGQUIT and SIGKILL end
-    the program at once. Shells start background jobs with SIGINT ignored; it is taken all the same, since
-    whoever sends it to a run by hand means it.
+    A second Ctrl-C must not interrupt the closing of the files, so it is ignored; SIGQUIT and SIGKILL end the
+    program at once. Shells start background jobs with SIGINT ignored; it is handled nevertheless, since a
+    SIGINT that is sent to such a job is intended. In threads other than the main one the block has no effect.
     """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
@@ -41,8 +43,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
     def request(number: int, _frame: object) -> None:
         if stop.signal is None:
             stop.signal = number
-            if os.isatty(2):  # a person waits
-                # print() may be what the signal has interrupted, and is not made to be entered twice
+            if os.isatty(2):  # somebody is watching
+                # os.write, since print() is not re-entrant and may be what the signal has interrupted
                 os.write(2, b"\nstopping after the work in hand; the files are being closed\n")
 
     before = {number: signal.signal(number, request) for number in SIGNALS}
@@ -55,22 +57,22 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """What must not be broken off halfway: signals that come within the block are handled when it is left.
+    """Defers SIGINT and SIGTERM until the block ends, so it cannot be interrupted halfway.
 
-    A handler of Python's may raise before any line of the main thread, KeyboardInterrupt for one, also in a
-    callback from C, which swallows it; no `try` is early enough for that.
+    Python's handlers may raise, such as KeyboardInterrupt, before any line of the main thread, and even in a
+    callback from C, which swallows the exception; no `try` statement can prevent that.
     """
-    waiting: list[int] = []
-    before = {}
+    deferred: list[int] = []
+    before: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
     try:
-        if threading.current_thread() is threading.main_thread():  # in others no handler runs
+        if threading.current_thread() is threading.main_thread():  # no handler runs in others
             for number in SIGNALS:
                 if callable(handler := signal.getsignal(number)):
                     before[number] = handler
-                    signal.signal(number, lambda number, _: waiting.append(number))
+                    signal.signal(number, lambda number, _: deferred.append(number))
         yield
     finally:
-        for number in reversed(before):  # SIGINT last, whose handler is the one that raises
+        for number in reversed(before):  # SIGINT last, since its handler raises
             signal.signal(number, before[number])
-        for number in waiting:
-            signal.raise_signal(number)
+        for arrived in deferred:
+            signal.raise_signal(arrived)

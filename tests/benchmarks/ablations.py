@@ -196,10 +196,10 @@ def parser() -> cli.Parser:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=", ".join(VARIANTS))
     parser.add_argument("--config", type=Path, default=CONFIG, help="the budget (TOML)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
-    parser.add_argument("--steps", type=cli.whole(1), help="of each training (default: the budget's)")
-    parser.add_argument("--seeds", type=cli.whole(1), default=1, help="runs of each (default: 1)")
+    parser.add_argument("--steps", type=cli.int_at_least(1), help="of each training (default: the budget's)")
+    parser.add_argument("--seeds", type=cli.int_at_least(1), default=1, help="runs of each (default: 1)")
     parser.add_argument(
-        "--stride", type=cli.whole(1), default=50, help="measure each n-th frame (default: 50)"
+        "--stride", type=cli.int_at_least(1), default=50, help="measure each n-th frame (default: 50)"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"), help="folder of all runs")
     parser.add_argument("--show", action="store_true", help="train nothing, print what is done")

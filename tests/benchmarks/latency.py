@@ -29,7 +29,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.single import run
 from pipeline.system import cli
-from pipeline.system.cli import whole
+from pipeline.system.cli import int_at_least
 from run_pipeline import parts
 from tests.benchmarks.options import benchmark_parser, run_benchmark
 
@@ -45,11 +45,11 @@ def parser() -> cli.Parser:
     parser.add_argument("--detector", default="tridos-nano")
     parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--width", type=whole(32), default=320)
-    parser.add_argument("--height", type=whole(32), default=256)
-    parser.add_argument("--frames", type=whole(20), default=300, help="in each run (default: 300)")
+    parser.add_argument("--width", type=int_at_least(32), default=320)
+    parser.add_argument("--height", type=int_at_least(32), default=256)
+    parser.add_argument("--frames", type=int_at_least(20), default=300, help="in each run (default: 300)")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the highest rate")
-    parser.add_argument("--queue", type=whole(0), default=0, help="frames that may wait (0: as ever)")
+    parser.add_argument("--queue", type=int_at_least(0), default=0, help="frames that may wait (0: as ever)")
     parser.add_argument("--no-video", action="store_true", help="do not draw and encode")
     return parser
 

@@ -31,8 +31,8 @@ def add_detector_options(parser: cli.Parser) -> None:
     add("--device", default="auto")
     add("--backend", default="auto", help="runtime of the network (default: that of a run)")
     add("--precision", default="fp32")
-    add("--batch", type=cli.whole(0), default=0, help="frames per batch (default: that of a run)")
-    add("--threads", type=cli.whole(0), default=0, help="threads of the network (default: those of a run)")
+    add("--batch", type=cli.int_at_least(0), default=0, help="frames per batch (default: that of a run)")
+    add("--threads", type=cli.int_at_least(0), default=0, help="threads of the network (default: those of a run)")
 
 
 def detector_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def of_stages(name: str, size: str, options: Any) -> dict[str, float]:
             with VideoSink(Path(place, VIDEO), source.info, annotator, quality=OutputConfig.quality) as video:
                 while (frame := timed("decode", lambda: next(source, None))) is not None:
                     features = _through_network(detector, frame, timed)
-                    found = timed("boxes and NMS", lambda f=features: next(iter(detector.found([f]))))
+                    found = timed("boxes and NMS", lambda f=features: next(iter(detector.postprocess([f]))))
                     result = timed("track", lambda f=found: next(iter(track([f], tracker))))
                     timed("draw and encode", lambda r=result: video.write(r))
     return {stage: statistics.median(values[WARM:] or values) for stage, values in spent.items()}
@@ -88,10 +88,10 @@ def _detector(name: str, size: str, place: Path, options: Any) -> StreamingDetec
 def _through_network(detector: StreamingDetector, frame: Frame, timed: Callable) -> Any:
     """The raw output of the next frame, the parts of the network timed by themselves."""
     model, stream = detector.model, detector.stream
-    pixels = timed("prepare", lambda: detector.pixels((frame,)))
+    pixels = timed("prepare", lambda: detector.preprocess((frame,)))
     features = timed("network, one frame", lambda: model.frame_features(pixels))
-    older = stream.older(features.spatial)
+    older = stream.previous(features.spatial)
     pairs = timed("network, pair", lambda: model.pair_features(older, features.spatial))
-    begun = detector.begun((frame,), stream.windows(features, pairs))
-    raw = timed("network, join", lambda: model.join(*begun.parts))
-    return detector.features(begun, raw)
+    pending = detector.pending((frame,), stream.append(features, pairs))
+    raw = timed("network, join", lambda: model.join(*pending.parts))
+    return detector.raw_output(pending, raw)

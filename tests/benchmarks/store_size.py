@@ -25,7 +25,7 @@ def parser() -> cli.Parser:
     parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--split", default="train", help="a split of the dataset (default: train)")
-    parser.add_argument("--videos", type=cli.whole(1), default=8, help="clips to store (default: 8)")
+    parser.add_argument("--videos", type=cli.int_at_least(1), default=8, help="clips to store (default: 8)")
     return parser
 
 

@@ -22,7 +22,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.runner.multi import run_many
 from pipeline.runner.single import run
 from pipeline.system import cli
-from pipeline.system.cli import whole
+from pipeline.system.cli import int_at_least
 from run_pipeline import parts
 from tests.benchmarks.options import (
     DEMO,
@@ -38,9 +38,9 @@ def parser() -> cli.Parser:
     parser = benchmark_parser("tests.benchmarks.streams", __doc__)
     parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
     add_detector_options(parser)
-    parser.add_argument("--streams", type=whole(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
-    parser.add_argument("--max-frames", type=whole(0), default=0, help="of each stream (default: all)")
-    parser.add_argument("--repeats", type=whole(1), default=3)
+    parser.add_argument("--streams", type=int_at_least(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
+    parser.add_argument("--max-frames", type=int_at_least(0), default=0, help="of each stream (default: all)")
+    parser.add_argument("--repeats", type=int_at_least(1), default=3)
     return parser
 
 

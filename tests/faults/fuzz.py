@@ -34,7 +34,7 @@ from pipeline.imaging import image_files
 from pipeline.sources import zarr_array
 from pipeline.structures import annotations
 from pipeline.system import cli
-from pipeline.system.cli import whole
+from pipeline.system.cli import int_at_least
 from pipeline.system.errors import MoteError
 from tests.faults.binaries import image, video, weights, zarr
 from tests.faults.mutants import Edit, Seed, mutants, mutated
@@ -239,7 +239,7 @@ def parser() -> cli.Parser:
         "targets", nargs="+", choices=sorted(TARGETS), metavar="TARGET", help=", ".join(TARGETS)
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="for each target (default: 10)")
-    parser.add_argument("--seed", type=whole(0), default=0, help="of the first round (default: 0)")
+    parser.add_argument("--seed", type=int_at_least(0), default=0, help="of the first round (default: 0)")
     parser.add_argument(
         "--limit", type=float, default=LIMIT, help=f"seconds an execution (default: {LIMIT:g})"
     )

@@ -33,7 +33,7 @@ import numpy as np
 
 from pipeline.evaluation.detection.plots import save_figure, style_axes
 from pipeline.system import cli
-from pipeline.system.cli import whole
+from pipeline.system.cli import int_at_least
 from pipeline.system.errors import MoteError
 from tests.faults.camera import Trouble, serve, troubles
 from tests.support.outputs import lines, report
@@ -82,10 +82,10 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m tests.faults.soak", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--rate", type=whole(1), default=12, help="frames per second (default: 12)")
-    parser.add_argument("--width", type=whole(32), default=320)
-    parser.add_argument("--height", type=whole(32), default=256)
-    parser.add_argument("--seed", type=whole(0), default=0, help="of the troubles (default: 0)")
+    parser.add_argument("--rate", type=int_at_least(1), default=12, help="frames per second (default: 12)")
+    parser.add_argument("--width", type=int_at_least(32), default=320)
+    parser.add_argument("--height", type=int_at_least(32), default=256)
+    parser.add_argument("--seed", type=int_at_least(0), default=0, help="of the troubles (default: 0)")
     parser.add_argument("--calm", action="store_true", help="nothing goes wrong: one connection all the time")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between readings (default: 5)")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the readings")

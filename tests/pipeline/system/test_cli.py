@@ -22,7 +22,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m some.command", description="Does something.")
     parser.add_argument("file", nargs="?")
     parser.add_argument("--size")
-    parser.add_argument("--count", type=cli.whole(1))
+    parser.add_argument("--count", type=cli.int_at_least(1))
     return parser
 
 
@@ -30,6 +30,14 @@ def shell(text: str) -> subprocess.CompletedProcess:
     """A command line in which `mote` is the program; the exit code is that of the program."""
     script = f"set -o pipefail; mote() {{ '{sys.executable}' run_pipeline.py \"$@\"; }}; {text}"
     return subprocess.run(["bash", "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True)
+
+
+def python(code: str) -> list[str]:
+    """Returns the words that Python code prints in a process of its own."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 # The way of each command
@@ -46,6 +54,42 @@ sys.exit(any(name in sys.modules for name in ("torch", "cv2", "av", "scipy", "py
     assert (reply.returncode, reply.stderr) == (0, "")
     name = "run_pipeline.py" if module == "run_pipeline" else f"python -m {module}"
     assert reply.stdout.startswith(f"usage: {name} ")
+
+
+@pytest.mark.parametrize("package", ["pipeline", "datasets", "detectors", "trackers", "run_pipeline"])
+def test_an_import_leaves_the_environment_as_it_was(package):
+    code = f"import os; before = dict(os.environ); import {package}; print(dict(os.environ) == before)"
+    assert python(code) == ["True"]
+
+
+@pytest.mark.parametrize(("asked", "spins"), [(None, "5000"), ("70", "70")], ids=["default", "user"])
+def test_a_command_limits_the_spinning_of_threads_before_torch_is_loaded(monkeypatch, asked, spins):
+    if asked:
+        monkeypatch.setenv("GOMP_SPINCOUNT", asked)
+    else:
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    code = """
+import os, sys
+from pipeline.system import cli
+
+def work(options):
+    print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"))
+
+sys.exit(cli.run(cli.Parser(), work, []))
+"""
+    assert python(code) == ["False", spins]
+
+
+def test_no_command_loads_torch_before_it_runs():
+    modules = [
+        f"{folder.name}.{path.stem}"
+        for folder in map(PROJECT_ROOT.joinpath, ("pipeline", "datasets", "detectors"))
+        for path in folder.glob("*.py")
+        if "cli.run(" in path.read_text(encoding="utf-8")
+    ]
+    assert len(modules) >= 16
+    names = ", ".join([*modules, "run_pipeline", "detectors.mmdet_adapter.__main__"])
+    assert python(f"import sys, {names}; print('torch' in sys.modules)") == ["False"]
 
 
 @pytest.mark.parametrize("work", [lambda options: None, lambda options: 0])

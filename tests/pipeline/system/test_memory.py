@@ -23,7 +23,7 @@ pieces = [bytes([n % 256]) * 50_000 for n in range(1, 3000)]
 kept = pieces[::20]  # free memory lies between pieces in use: it is not given back by itself
 del pieces
 before = resident()
-give_back()
+release_free_memory()
 print(before - resident())
 """
 

@@ -21,9 +21,9 @@ def wait_until(condition) -> bool:
     return condition()
 
 
-def gathering(*feeds, ahead=4, in_hand=100):
+def gathering(*feeds, ahead=4, in_flight=100):
     names = [f"feed {number}" for number in range(len(feeds))]
-    return StreamMultiplexer(feeds, names=names, ahead=ahead, in_hand=in_hand)
+    return StreamMultiplexer(feeds, names=names, ahead=ahead, in_flight=in_flight)
 
 
 class Counter:
@@ -50,7 +50,7 @@ def waiting_for(event, items=()):
 def everything(feeds, size):
     """All items of each feed, and how each ended, in the order in which that was told."""
     found, ended = {}, []
-    for turn in feeds.turns(size):
+    for turn in feeds.rounds(size):
         assert len(turn.items) <= size
         for number, item in turn.items:
             found.setdefault(number, []).append(item)
@@ -70,7 +70,7 @@ def test_each_feed_keeps_its_order_and_all_its_items(size):
 def test_feeds_that_are_ahead_are_served_in_turn():
     counters = [Counter() for _ in range(3)]
     with gathering(*counters) as feeds:
-        turns, order = feeds.turns(4), []
+        turns, order = feeds.rounds(4), []
         for _ in range(3):
             assert wait_until(lambda: all(len(feed.ahead) == 4 for feed in feeds._feeds))
             order += next(turns).items
@@ -81,7 +81,7 @@ def test_feeds_that_are_ahead_are_served_in_turn():
 def test_a_silent_feed_costs_the_others_nothing():
     over = threading.Event()
     with gathering(waiting_for(over, ["late"]), range(30)) as feeds:
-        turns, found = feeds.turns(2), []
+        turns, found = feeds.rounds(2), []
         while len(found) < 30:
             found += next(turns).items
         over.set()
@@ -93,7 +93,7 @@ def test_a_silent_feed_costs_the_others_nothing():
 def test_a_turn_comes_even_where_nothing_happens():
     over = threading.Event()
     with gathering(waiting_for(over)) as feeds:
-        assert next(feeds.turns(1)) == ([], [])
+        assert next(feeds.rounds(1)) == ([], [])
         over.set()
 
 
@@ -107,8 +107,8 @@ def test_no_more_is_read_ahead_than_allowed():
 
 def test_a_feed_whose_items_are_not_done_is_passed_over():
     counters = [Counter(), Counter()]
-    with gathering(*counters, in_hand=2) as feeds:
-        turns, order = feeds.turns(1), []
+    with gathering(*counters, in_flight=2) as feeds:
+        turns, order = feeds.rounds(1), []
         while len(order) < 12:
             for number, _ in next(turns).items:
                 order.append(number)
@@ -137,7 +137,7 @@ def test_a_failure_is_told_after_the_items_before_it_and_leaves_the_others():
 def test_a_feed_that_is_dropped_is_closed_and_its_end_is_not_told():
     counter = Counter()
     with gathering(counter, range(10)) as feeds:
-        next(feeds.turns(1))
+        next(feeds.rounds(1))
         feeds.drop(0)
         found, ended = everything(feeds, 1)
         assert wait_until(lambda: counter.closed)
@@ -148,7 +148,7 @@ def test_a_feed_that_is_dropped_is_closed_and_its_end_is_not_told():
 def test_leaving_ends_the_threads_and_closes_the_feeds():
     counters = [Counter() for _ in range(4)]
     with gathering(*counters) as feeds:
-        list(itertools.islice(feeds.turns(1), 3))
+        list(itertools.islice(feeds.rounds(1), 3))
     assert all(counter.closed for counter in counters)
     assert not any(thread.name.startswith("feed") for thread in threading.enumerate())
 
@@ -157,14 +157,14 @@ def test_a_thread_that_does_not_end_is_told_and_left_behind(monkeypatch, caplog)
     monkeypatch.setattr(multiplexer, "JOIN_SECONDS", 0.1)
     over = threading.Event()
     with gathering(waiting_for(over), range(3)) as feeds:
-        next(feeds.turns(1))
+        next(feeds.rounds(1))
     over.set()
     assert [record.getMessage() for record in caplog.records] == [
         "thread feed 0 is still busy and was left behind"
     ]
 
 
-@pytest.mark.parametrize("limits", [{"ahead": 0}, {"in_hand": 0}], ids=str)
+@pytest.mark.parametrize("limits", [{"ahead": 0}, {"in_flight": 0}], ids=str)
 def test_feeds_without_room_are_refused(limits):
     with pytest.raises(ValueError, match="expected 1 or more"):
         gathering([], **limits)

@@ -192,7 +192,7 @@ def test_a_worker_that_is_stuck_in_its_items_is_left_behind_and_logged(caplog):
         yield 1
         release.wait(SECONDS)
 
-    ahead = prefetch(items(), size=1, name="stuck", patience=0.05)
+    ahead = prefetch(items(), size=1, name="stuck", join_timeout=0.05)
     next(ahead)
     ahead.close()
     assert "thread stuck is still busy" in caplog.text
@@ -206,7 +206,7 @@ def test_a_worker_that_dies_without_a_word_is_noticed(monkeypatch):
 
     monkeypatch.setattr(queue.Queue, "put", broken_put)
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
-    with pytest.raises(RuntimeError, match="died without a word"):
+    with pytest.raises(RuntimeError, match="died without an exception"):
         list(prefetch([1], size=1))
 
 
