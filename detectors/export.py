@@ -1,8 +1,8 @@
-"""Networks for other programs: `python -m detectors.export tridos-nano-drone-ir --size 320x256`.
+"""Exports a network as graphs: `python -m detectors.export tridos-nano-drone-ir --size 320x256`.
 
-A folder gets three graphs, each for any number of samples: `frame` (what one image decides), `pair` (two
-neighbouring frames) and `join` (a window of five), with `export.json` beside them. Each frame passes the
-first two once; a program keeps the last five results. What the tensors are: detectors/backends/graphs.py.
+Writes a folder with three graphs of variable batch size, `frame` (features of one image), `pair` (of two
+consecutive frames) and `join` (output of a window of five), and `export.json`. Each frame passes the first
+two once; a program keeps their last five results. The tensors are documented in detectors/backends/graphs.py.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ DEFAULT_SIZE = "320x256"
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command line."""
     parser = cli.Parser(
         prog="python -m detectors.export",
-        description="Export a network as three graphs: what one frame, two neighbours and a window of five "
-        "decide. run_pipeline.py runs them with --weights DIR --backend onnxruntime or openvino.",
+        description="Export a network as three graphs: features of a frame, features of a pair of frames, "
+        "output of a window of five frames. run_pipeline.py runs them with --weights DIR and --backend "
+        "onnxruntime or openvino.",
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="tridos, tridos-nano, or weights of --list")
-    add("--weights", metavar="FILE", help="weights of a detector (default: those that ship)")
-    add("--format", choices=FORMATS, default=FORMATS[0], help="default: onnx")
-    add("--size", metavar="WxH", default=DEFAULT_SIZE, help=f"input (default: {DEFAULT_SIZE})")
-    add("--output", metavar="DIR", type=Path, help="default: runs/exported/NAME-WxH-FORMAT")
-    add("--overwrite", action="store_true", help="replace an earlier export in that folder")
+    add("--weights", metavar="FILE", help="weights of a detector (default: the supplied ones)")
+    add("--format", choices=FORMATS, default=FORMATS[0], help="file format (default: onnx)")
+    add("--size", metavar="WxH", default=DEFAULT_SIZE, help=f"size of the input (default: {DEFAULT_SIZE})")
+    add("--output", metavar="DIR", type=Path, help="folder (default: runs/exported/NAME-WxH-FORMAT)")
+    add("--overwrite", action="store_true", help="replace an earlier export in the folder")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Export as the options say. Raises MoteError."""
+    """Exports the network and prints the files. Raises MoteError."""
     try:
         size = parse_size(options.size, multiple=32)
     except ValueError as error:
@@ -66,7 +67,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Runs the command and returns its exit code."""
     return cli.run(parser(), work, arguments)
 
 

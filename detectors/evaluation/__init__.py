@@ -1,1 +1,1 @@
-"""detectors/evaluation."""
+"""Evaluation of networks on annotated datasets and synthetic scenes."""

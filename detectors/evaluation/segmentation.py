@@ -1,4 +1,4 @@
-"""How good a segmenter is on single frames with masks, at their own size."""
+"""Scores a segmenter on frames with masks, at the size of the frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from datasets.sequences.clips import VideoSequence, read_sequence
 from pipeline.evaluation.segmentation.definitions import Definition, definitions
 from pipeline.evaluation.segmentation.scorer import MaskScorer
-from pipeline.evaluation.segmentation.tables import tables
+from pipeline.evaluation.segmentation.tables import mask_tables
 from pipeline.system.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def score_masks(
     enlarge: float = 1.0,
     advance: Callable[[], None] = lambda: None,
 ) -> MaskScorer:
-    """Every `stride`-th annotated frame of sequences with masks, scored by the chosen definitions (all).
+    """Scores every `stride`-th annotated frame of the sequences by the chosen definitions (default: all).
 
-    `advance` is called after each frame. The model is given back in the mode it came in. Raises UsageError
-    for a sequence without masks.
+    `advance` is called after each frame. The training mode of the model is restored. Raises UsageError if a
+    sequence has no masks.
     """
     from detectors.inference.probability_maps import ProbabilityMaps
 
@@ -41,7 +41,7 @@ def score_masks(
         maps = ProbabilityMaps(model, enlarge=enlarge, flip_averaging=flip_averaging, device=device)
         for sequence in sequences:
             if not sequence.masks:
-                raise UsageError(f"{sequence.name} has no masks to measure a segmenter on; choose other data")
+                raise UsageError(f"{sequence.name} has no masks to score a segmenter by; choose other data")
             for position in sequence.key_frames[::stride]:
                 scorer.add(maps(sequence.frames[position]), sequence.masks[position])
                 advance()
@@ -50,11 +50,11 @@ def score_masks(
     return scorer
 
 
-def report(model: Segmenter, dataset: Dataset, options: argparse.Namespace, *, enlarge: float) -> None:
-    """Measure on a dataset and print the table; write the numbers where `options` of `detectors.evaluate`
-    say.
+def report_masks(model: Segmenter, dataset: Dataset, options: argparse.Namespace, *, enlarge: float) -> None:
+    """Scores a segmenter on a dataset, prints the table and writes the files that `options` ask for.
 
-    Raises SourceError for pictures that cannot be read, UsageError for data without masks, OutputError.
+    `options` are those of `detectors.evaluate`. Raises SourceError if an image cannot be read, UsageError if
+    the data have no masks, OutputError if a file cannot be written.
     """
     from pipeline.evaluation.segmentation.scorer import write_scores
     from pipeline.system.progress import Progress
@@ -69,11 +69,11 @@ def report(model: Segmenter, dataset: Dataset, options: argparse.Namespace, *, e
             enlarge=enlarge,
             advance=progress.advance,
         )
-    print(tables(scorer, options.threshold))
+    print(mask_tables(scorer, options.threshold))
     if options.output:
         facts = {"threshold": options.threshold, "flip_averaging": options.flip_averaging}
         write_scores(options.output, scorer, facts)
     if options.plots:
-        from pipeline.evaluation.segmentation.plots import plot
+        from pipeline.evaluation.segmentation.plots import plot_roc
 
-        print(f"\nplot: {plot(scorer, options.plots)}")
+        print(f"\nplot: {plot_roc(scorer, options.plots)}")

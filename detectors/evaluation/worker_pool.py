@@ -1,4 +1,4 @@
-"""Work that is shared among processes, which end with the one that started them."""
+"""Worker processes that compute tasks in parallel and end with the process that started them."""
 
 from __future__ import annotations
 
@@ -6,56 +6,61 @@ import multiprocessing
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
-from typing import NamedTuple, TypeVar
+from multiprocessing.context import SpawnProcess
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from pipeline.system.errors import MoteError
 from pipeline.system.signals import defer_signals
 
 Task = TypeVar("Task")
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 class Worker(NamedTuple):
-    """A process and this side of the pipe to it, which ends when one of the two does."""
+    """A process and this end of the pipe to it, which is closed when either of the two processes ends."""
 
-    process: multiprocessing.Process
+    process: SpawnProcess
     pipe: connection.Connection
 
 
-def map_in_order(
-    function: Callable[[Task], Found], tasks: Sequence[Task], *, workers: int
-) -> Iterator[Found]:
-    """`function` of each task, in their order, from so many processes.
+BusyWorkers: TypeAlias = dict[connection.Connection, tuple[Worker, int]]
+"""Pipe of a worker → the worker and the number of its task."""
 
-    They are ended at once when the iteration is left before its end, whatever they are at. Ctrl-C, which a
-    terminal sends to them too, is left to this process. Raises what the function raises, MoteError when a
-    process is killed. An executor of the standard library is of no use here: with a process ended while a
-    large task is on its way to it, the thread that writes the task waits for ever (Python 3.11).
+
+def map_in_order(
+    function: Callable[[Task], Answer], tasks: Sequence[Task], *, workers: int
+) -> Generator[Answer]:
+    """Yields `function` of each task, in the order of the tasks, computed by `workers` processes.
+
+    If the iteration is closed early, the processes are terminated at once. SIGINT, which a terminal sends to
+    all of them, is handled by this process only. Raises what the function raises, MoteError if a process is
+    killed. `concurrent.futures` is not used because its executor deadlocks in Python 3.11 if a process ends
+    while a large task is being written to it.
     """
-    crew: list[Worker] = []
+    pool: list[Worker] = []
     try:
-        with _interrupts_held():
-            crew += [_start(function) for _ in range(min(workers, len(tasks)))]
-        yield from _in_order(crew, tasks)
+        with _sigint_blocked():
+            pool += [_start(function) for _ in range(min(workers, len(tasks)))]
+        yield from _in_order(pool, tasks)
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.process.terminate()
-        for worker in crew:
+        for worker in pool:
             worker.process.join()
             worker.pipe.close()
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes that are started within the block never receive SIGINT; this one does when it is left.
+def _sigint_blocked() -> Iterator[None]:
+    """Starts processes in the block with SIGINT blocked; this process handles it at the end of the block.
 
-    To block the signal keeps it from those, which inherit the mask of this thread, but not from here: other
-    threads of this process, of numerical libraries, take it, and Python handles it in the midst of a start.
+    A blocked signal mask is inherited by the processes. In this process it does not suffice: other threads,
+    of numerical libraries, receive the signal, and Python would handle it in the middle of a start.
     """
-    resource_tracker.ensure_running()  # comes with the first process, and its start would end the blocking
+    resource_tracker.ensure_running()  # starts with the first process otherwise, and unblocks the signal
     with defer_signals():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
@@ -65,23 +70,24 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _start(function: Callable) -> Worker:
+    """Starts a worker process."""
     context = multiprocessing.get_context("spawn")  # forked processes inherit locks of torch's threads
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+    near_end, far_end = context.Pipe()
+    process = context.Process(target=_serve, args=(function, far_end), daemon=True)
     process.start()
-    theirs.close()
-    return Worker(process, ours)
+    far_end.close()
+    return Worker(process, near_end)
 
 
 def _serve(function: Callable, pipe: connection.Connection) -> None:
-    """What a process does: answer each task with (whether it was done, what was found or raised)."""
+    """Main function of a worker: answers each task with (True, result) or (False, exception)."""
     try:
         while True:
             task = pickle.loads(pipe.recv_bytes())
             try:
                 answer = True, function(task)
             except Exception as error:
-                if not isinstance(error, MoteError):  # a fault of the program, to be found by where it was
+                if not isinstance(error, MoteError):  # a bug: its traceback would be lost in the pipe
                     error.add_note(traceback.format_exc())
                 answer = False, error
             pipe.send(answer)
@@ -89,51 +95,51 @@ def _serve(function: Callable, pipe: connection.Connection) -> None:
         return
 
 
-def _in_order(crew: list[Worker], tasks: Sequence) -> Iterator:
-    """What the crew answers to each task, in the order of the tasks."""
-    busy = {}
+def _in_order(pool: list[Worker], tasks: Sequence) -> Iterator:
+    """Yields the answers to the tasks, in their order; a free worker takes the next task."""
+    busy: BusyWorkers = {}
     ready: dict[int, object] = {}
-    coming = iter(range(len(tasks)))
-    for worker in crew:
-        _give(worker, coming, tasks, busy)
+    waiting = iter(range(len(tasks)))
+    for worker in pool:
+        _send_next(worker, waiting, tasks, busy)
     for number in range(len(tasks)):
         while number not in ready:
             for pipe in connection.wait(list(busy)):
+                assert isinstance(pipe, connection.Connection)
                 worker, done = busy.pop(pipe)
-                ready[done] = _answer(worker)
-                _give(worker, coming, tasks, busy)
+                ready[done] = _receive(worker)
+                _send_next(worker, waiting, tasks, busy)
         yield ready.pop(number)
 
 
-def _give(worker: Worker, coming: Iterator[int], tasks: Sequence, busy: dict) -> None:
-    """The next task, if there is one left, to a worker, noted under its pipe in `busy`."""
-    number = next(coming, None)
+def _send_next(worker: Worker, waiting: Iterator[int], tasks: Sequence, busy: BusyWorkers) -> None:
+    """Sends the next waiting task, if any, to a worker and adds the worker to `busy`."""
+    number = next(waiting, None)
     if number is None:
         return
-    with (
-        defer_signals()
-    ):  # pickle's callbacks drop what is raised in them: `except: pass` in copyreg, for one
-        # plain pickle: that of Connection.send would keep a network in shared memory, file by file
+    with defer_signals():  # callbacks of pickle swallow exceptions: for example `except: pass` in copyreg
+        # plain pickle: that of Connection.send would copy a network to shared memory, one file per tensor
         task = pickle.dumps(tasks[number])
     try:
         worker.pipe.send_bytes(task)
     except OSError as error:
-        raise _ended(worker) from error
+        raise _ended_error(worker) from error
     busy[worker.pipe] = worker, number
 
 
-def _answer(worker: Worker) -> object:
+def _receive(worker: Worker) -> object:
+    """Returns the answer of a worker. Raises the exception that it sent, MoteError if it is gone."""
     try:
-        done, found = worker.pipe.recv()
+        succeeded, answer = worker.pipe.recv()
     except (EOFError, OSError) as error:
-        raise _ended(worker) from error
-    if not done:
-        raise found
-    return found
+        raise _ended_error(worker) from error
+    if not succeeded:
+        raise answer
+    return answer
 
 
-def _ended(worker: Worker) -> MoteError:
-    """The error for a process that is gone before its work was done."""
+def _ended_error(worker: Worker) -> MoteError:
+    """Returns the error for a process that ended before its task was done."""
     worker.process.join()
     code = worker.process.exitcode
     return MoteError(f"a process of --workers has ended with exit code {code}; is there too little memory?")

@@ -1,1 +1,1 @@
-"""detectors/training."""
+"""Training of detectors and segmenters: recipe, data, losses, optimiser, trainer and checkpoints."""

@@ -1,4 +1,4 @@
-"""The state of a training run on disk: written whole or not at all, read back only into the same run."""
+"""Checkpoints of a training run: written atomically, loaded only into a run with the same recipe."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from detectors.training.recipe import Recipe
 from pipeline.system.errors import OutputError, UsageError, WeightsError
 from pipeline.system.files import replace_on_success
 
-PLACES = ("root", "store")
-"""Keys of the section `data` that say where it lies: it may be moved while a run is stopped."""
+LOCATION_KEYS = ("root", "store")
+"""Keys of the section `data` that locate it on disk; they may change between two parts of a run."""
 
 
-def cannot_write(folder: Path, error: Exception) -> OutputError:
-    """The error for a folder of a run that does not take what is written."""
+def write_error(folder: Path, error: Exception) -> OutputError:
+    """Returns the error for a run folder that cannot be written."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return OutputError(f"cannot write {folder}: {reason}; choose another record.output")
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write a state of tensors and plain values. Raises OutputError when it cannot be written."""
+    """Writes a state of tensors and plain values. Raises OutputError if it cannot be written."""
     try:
         with replace_on_success(path) as partial:
             torch.save(state, partial)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk in an error of its own
-        raise cannot_write(path.parent, error) from error
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise write_error(path.parent, error) from error
 
 
 def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[str, Any]:
-    """The state in a checkpoint that was made with the same recipe, but for what does not change a step.
+    """Returns the state in a checkpoint of a run with the given recipe.
 
-    Raises WeightsError when the file is none, UsageError naming the first key that differs.
+    Keys that do not change a training step may differ: the section `record` and `LOCATION_KEYS`. Raises
+    WeightsError if the file is not a checkpoint, UsageError naming the first other key that differs.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        differing = first_difference(_lasting(recipe), _lasting(with_defaults(state["recipe"])))
+        differing = first_difference(_fixed_settings(recipe), _fixed_settings(with_defaults(state["recipe"])))
     except Exception as error:  # torch raises many kinds for bad bytes
-        raise no_checkpoint(path) from error
+        raise not_a_checkpoint(path) from error
     if differing:
         key, ours, theirs = differing
         raise UsageError(
@@ -49,26 +50,29 @@ def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[st
     return state
 
 
-def no_checkpoint(path: Path) -> WeightsError:
-    """The error for a file that holds something else."""
+def not_a_checkpoint(path: Path) -> WeightsError:
+    """Returns the error for a file that is not a checkpoint of this trainer."""
     return WeightsError(
         f"{path} is damaged or not a checkpoint of this trainer; delete it or choose another record.output"
     )
 
 
-def _lasting(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What must not change while a run is going on: all but what it leaves behind, and where its data lie."""
-    lasting = {section: values for section, values in recipe.items() if section != "record"}
-    return {**lasting, "data": {key: value for key, value in recipe["data"].items() if key not in PLACES}}
+def _fixed_settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Returns the part of a recipe that must not change when a run is resumed."""
+    fixed = {section: values for section, values in recipe.items() if section != "record"}
+    return {
+        **fixed,
+        "data": {key: value for key, value in recipe["data"].items() if key not in LOCATION_KEYS},
+    }
 
 
 def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe of an earlier version: keys that it did not have do as before, by their defaults."""
+    """Returns a recipe of an earlier version with the defaults of keys that were added since."""
     return {section: values | recipe.get(section, {}) for section, values in asdict(Recipe()).items()}
 
 
 def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first key, dotted, in which two nested tables differ, with both values; None where they agree."""
+    """Returns the first dotted key in which two nested tables differ, and both values; None if they agree."""
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         mine, other = ours.get(key), theirs.get(key)
         if isinstance(mine, dict) and isinstance(other, dict):

@@ -1,7 +1,7 @@
-"""Training losses as pure functions of tensors.
+"""The detection loss of Tridos as pure functions of tensors.
 
-Detection: SimOTA assignment (YOLOX, arXiv 2107.08430), complete IoU (arXiv 1911.08287), normalised
-Wasserstein distance (arXiv 2110.13389) and focal terms (arXiv 1708.02002), combined as Tridos does.
+SimOTA assignment (YOLOX, arXiv 2107.08430), complete IoU (arXiv 1911.08287), normalised Wasserstein distance
+(arXiv 2110.13389) and focal loss (arXiv 1708.02002).
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detectors.networks.layers.boxes import box_iou
 from detectors.networks.tridos.head import STRIDE, cell_grid, decode_boxes
 
-CENTRE_RADIUS = 2.5  # cells: half side of the square round an object's centre that offers candidates
-OUTSIDE_COST = 1e5  # keeps cells outside box and centre square as a last resort
-NWD_SCALE = 12.0  # pixels: constant of the Wasserstein similarity
+CENTRE_RADIUS = 2.5  # cells: half side of the square around an object's centre whose cells are candidates
+OUTSIDE_COST = 1e5  # cells outside box or centre square are assigned only if no others are left
+NWD_SCALE = 12.0  # pixels: normalising constant of the Wasserstein similarity
 BOX_WEIGHT = 5.0
 
 
 class Assignment(NamedTuple):
-    """Which cells of one image answer for which object."""
+    """Assignment of the cells of one image to its objects."""
 
     foreground: Tensor
     """(cells,) bool."""
     objects: Tensor
-    """(cells,) int64 index of the object; -1 where background."""
+    """(cells,) int64 index of the object; -1 for background."""
     ious: Tensor
-    """(cells,) float32 IoU of prediction and object; 0 where background."""
+    """(cells,) float32 IoU of prediction and object; 0 for background."""
 
 
 class DetectionLoss(NamedTuple):
-    """The total and the sums it is made of (before weights and division)."""
+    """Total loss and its terms, all scalars; the terms are neither weighted nor normalised."""
 
     total: Tensor
     ciou_sum: Tensor
@@ -43,15 +44,15 @@ class DetectionLoss(NamedTuple):
     foreground: int
     """Number of assigned cells in the batch."""
 
-    def share(self, foreground: int) -> Tensor:
-        """What this part of a batch adds to the total of the whole, which has `foreground` assigned cells.
+    def contribution(self, foreground: int) -> Tensor:
+        """Returns what this part of a batch adds to the total of a batch with `foreground` assigned cells.
 
-        The shares of all parts add up to what the loss of the whole batch would be.
+        The contributions of all parts sum to the loss of the whole batch.
         """
-        everything = max(foreground, 1)
-        nwd = self.nwd_mean * (self.foreground / everything)
+        cells = max(foreground, 1)
+        nwd = self.nwd_mean * (self.foreground / cells)
         box = BOX_WEIGHT * (0.5 * nwd + 0.5 * self.ciou_sum)
-        return (box + self.objectness_sum + self.class_sum) / everything
+        return (box + self.objectness_sum + self.class_sum) / cells
 
 
 def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,16 +62,17 @@ def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Boxes (N, 4) and (M, 4) as centre x, centre y, width, height → IoU (N, M)."""
-    (low_a, high_a), (low_b, high_b) = _corners(first), _corners(second)
-    overlap = (torch.minimum(high_a[:, None], high_b) - torch.maximum(low_a[:, None], low_b)).clamp(min=0)
-    intersection = overlap.prod(dim=-1)
-    union = first[:, None, 2:].prod(dim=-1) + second[:, 2:].prod(dim=-1) - intersection
-    return intersection / union
+    """Returns the IoU (N, M) of boxes (N, 4) and (M, 4), centre x, centre y, width, height."""
+    corners = [torch.cat(_corners(boxes), dim=-1) for boxes in (first, second)]
+    areas = first[:, 2:].prod(dim=-1), second[:, 2:].prod(dim=-1)
+    return box_iou(corners[0], corners[1], areas=areas)
 
 
 def complete_iou(predicted: Tensor, target: Tensor) -> Tensor:
-    """Matched boxes (N, 4) as centre x, centre y, width, height → CIoU (N,), differentiable in full."""
+    """Returns the complete IoU (N,) of matched boxes (N, 4), centre x, centre y, width, height.
+
+    Unlike in the paper, the weight `alpha` is part of the gradient: the published training did so.
+    """
     (low_p, high_p), (low_t, high_t) = _corners(predicted), _corners(target)
     intersection = (torch.minimum(high_p, high_t) - torch.maximum(low_p, low_t)).clamp(min=0).prod(dim=-1)
     union = predicted[:, 2:].prod(dim=-1) + target[:, 2:].prod(dim=-1) - intersection
@@ -78,31 +80,36 @@ def complete_iou(predicted: Tensor, target: Tensor) -> Tensor:
     distance = (predicted[:, :2] - target[:, :2]).square().sum(dim=-1)
     enclosing = (torch.maximum(high_p, high_t) - torch.minimum(low_p, low_t)).clamp(min=0)
     diagonal = enclosing.square().sum(dim=-1).clamp(min=1e-6)
-    tilt = [torch.atan(boxes[:, 2] / boxes[:, 3].clamp(min=1e-6)) for boxes in (predicted, target)]
-    v = 4 / math.pi**2 * (tilt[0] - tilt[1]).square()
-    # alpha takes part in the gradient, unlike in the CIoU paper: the published training did so
+    angles = [torch.atan(boxes[:, 2] / boxes[:, 3].clamp(min=1e-6)) for boxes in (predicted, target)]
+    v = 4 / math.pi**2 * (angles[0] - angles[1]).square()
     alpha = v / (1 - iou + v).clamp(min=1e-6)
     return iou - distance / diagonal - alpha * v
 
 
 def wasserstein_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Matched boxes (N, 4) as centre x, centre y, width, height → 1 − Wasserstein similarity (N,)."""
+    """Returns 1 − Wasserstein similarity (N,) of matched boxes (N, 4), centre x, centre y, width, height."""
     difference = (predicted - target).square()
     distance = (difference[:, :2].sum(dim=-1) + 1e-7 + difference[:, 2:].sum(dim=-1) / 4).sqrt()
     return 1 - torch.exp(-distance / NWD_SCALE)
 
 
 def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Element-wise sigmoid focal loss; soft targets in [0, 1] interpolate both of its factors."""
+    """Element-wise sigmoid focal loss of logits and targets of the same shape.
+
+    Soft targets in [0, 1] interpolate both the balance and the modulating factor.
+    """
     probability = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    right = probability * targets + (1 - probability) * (1 - targets)
+    correct = probability * targets + (1 - probability) * (1 - targets)
     balance = alpha * targets + (1 - alpha) * (1 - targets)
-    return balance * entropy * (1 - right) ** gamma
+    return balance * entropy * (1 - correct) ** gamma
 
 
 def _candidates(centres: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-    """Cell centres (A, 2), objects (G, 4) → cells in any box or centre square (A,), in both of g's (G, A)."""
+    """Returns which cells, by their centres (A, 2), are candidates for objects (G, 4).
+
+    First (A,) bool, in the box or the centre square of any object; then (G, A) bool, in both of the object.
+    """
     offset = (centres - objects[:, None, :2]).abs()  # (G, A, 2)
     in_box = (offset < objects[:, None, 2:] / 2).all(dim=-1)
     in_square = (offset < CENTRE_RADIUS * STRIDE).all(dim=-1)
@@ -111,11 +118,11 @@ def _candidates(centres: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def assign(raw: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Assignment:
-    """SimOTA for one image: each object takes as many cells as its ten best IoUs add up to.
+    """SimOTA assignment for one image: each object takes as many cells as the sum of its ten best IoUs.
 
     `raw` (5 + classes, h, w) logits, `boxes` (h·w, 4) decoded, `objects` (G, 4), all boxes as centre x,
-    centre y, width, height in network pixels; `labels` (G,) int64, negative where the class is not known:
-    such an object takes its cells by their boxes alone.
+    centre y, width, height in network pixels; `labels` (G,) int64, negative if the class is not known. The
+    cost of such an object has no class term.
     """
     channels, height, width = raw.shape
     cells = height * width
@@ -123,7 +130,7 @@ def assign(raw: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Assig
     matched = torch.full((cells,), -1, dtype=torch.int64, device=raw.device)
     ious = torch.zeros(cells, device=raw.device)
     centres = (cell_grid(height, width, raw.device) + 0.5) * STRIDE
-    # what is not a number shows in the loss, which is made of the outputs as they are
+    # NaN must not break the assignment; it shows in the loss, which is computed from the outputs themselves
     raw, boxes = raw.nan_to_num(0.0), boxes.nan_to_num(0.0)
     near, inside = _candidates(centres, objects)
     near = near.nonzero().flatten()
@@ -161,7 +168,7 @@ def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> 
 
     `raw` (B, 5 + classes, h, w); per image `objects` (G, 4) as centre x, centre y, width, height in network
     pixels and `labels` (G,) int64, G may be 0. Without any foreground cell the box and class terms are 0.
-    A negative label is a class that is not known: the class term is without such objects.
+    Objects with a negative label, of unknown class, are left out of the class term.
     """
     raw = raw.float()
     boxes = decode_boxes(raw)
@@ -185,4 +192,4 @@ def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> 
     soft = F.one_hot(label[known], raw.shape[1] - 5) * quality[known, None]
     classes = focal_loss(logits[..., 1:][foreground][known], soft).sum()
     parts = DetectionLoss(zero, ciou, nwd, objectness, classes, count)
-    return parts._replace(total=parts.share(count))
+    return parts._replace(total=parts.contribution(count))

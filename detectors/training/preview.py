@@ -1,36 +1,36 @@
-"""detectors.training.preview."""
+"""Contact sheet of the clips that a training run would start with."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+import cv2
+
+from datasets.augmentation.contact_sheet import contact_sheet
 from detectors.networks import registry
 from detectors.training.data import batch_clips, training_clips
 from detectors.training.recipe import Recipe
+from detectors.training.tasks import task_for
 from pipeline.system.errors import OutputError
 from pipeline.system.signals import StopRequest
 
 
 def show_batch(recipe: Recipe, path: Path, stop: StopRequest) -> None:
-    """Write the first clips that the recipe's network would see, crops and whole frames, as a contact sheet.
+    """Writes the clips of the first batch as PNG, those of the last, too, if only that one has whole frames.
 
-    Raises OutputError when the picture cannot be written, and what `training_clips` raises.
+    Prints the number of clips and the path. Raises OutputError if the file cannot be written, UsageError if
+    the recipe cannot be trained, and as `training_clips`.
     """
-    import cv2
-
-    from datasets.augmentation.contact_sheet import sheet
-    from detectors.training.tasks import objective_for
-
     model = registry.build(recipe.model.name, **recipe.model.options)
-    objective_for(model, recipe)  # refuses what could not be trained
+    task_for(model, recipe)  # raises if the recipe does not fit the network
     sampler = training_clips(recipe, stop, frames=model.frames, num_classes=model.num_classes)
     first, last = 0, recipe.schedule.steps * recipe.optimiser.accumulate - 1
-    kinds = [first, last] if 0 < recipe.schedule.whole_share < 1 else [first]
-    places = range(recipe.schedule.batch)
-    clips = [clip for number in kinds for clip in batch_clips(sampler, recipe, number, places)]
+    batches = [first, last] if 0 < recipe.schedule.whole_share < 1 else [first]
+    indices = range(recipe.schedule.batch)
+    clips = [clip for number in batches for clip in batch_clips(sampler, recipe, number, indices)]
     columns = 1 if model.frames > 1 else math.ceil(math.sqrt(len(clips)))
-    _, png = cv2.imencode(".png", sheet(clips, columns=columns))
+    _, png = cv2.imencode(".png", contact_sheet(clips, columns=columns))
     try:
         path.write_bytes(png.tobytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a training run is made of: every key of a training configuration, with its default."""
+"""The keys of a training configuration, with their defaults."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from datasets.augmentation.options import Augment
+from datasets.augmentation.options import AugmentationOptions
 from pipeline.config.schema import MAX_SCALE, MIN_SCALE
 from pipeline.imaging.intensity_scaling import parse_scaling
 
-EDGE = 32
-"""Networks take pictures whose sides are multiples of this."""
+SIDE_MULTIPLE = 32
+"""Both sides of the input of a detector must be multiples of this, in pixels."""
 
 
-def require(section: Any, least: float, most: float, *names: str) -> None:
-    """Raise ValueError for the first of the named values that is not from `least` to `most`."""
+def require(section: Any, low: float, high: float, *names: str) -> None:
+    """Raises ValueError for the first of the named fields that is not finite and from `low` to `high`."""
     for name in names:
         value = getattr(section, name)
-        if not (least <= value <= most and math.isfinite(value)):
-            allowed = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+        if not (low <= value <= high and math.isfinite(value)):
+            allowed = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
             raise ValueError(f"{name} = {value}, expected {allowed}")
 
 
@@ -30,14 +30,15 @@ class ModelRecipe:
     name: str = "tridos-nano"
     """Name of the detector, as in `run_pipeline.py --list`."""
     options: dict = field(default_factory=dict)
-    """Options of its builder, for example num_classes or width."""
+    """Options of its constructor, for example num_classes or width."""
     init: str = ""
-    """Weights to start from; empty for a fresh network."""
+    """Weights to start from, a name of `--list` or a file; empty to train from scratch."""
     initialisation: Literal["default", "normal", "published"] = "default"
-    """Fresh weights: as the network is built; kernels from N(0, 0.02) and batch norm scales from N(1, 0.02);
-    or those of the authors' training, for segmenters that have such."""
+    """Initial weights: default: as the network is built; normal: kernels from N(0, 0.02²) and batch norm
+    scales from N(1, 0.02²); published: as in the authors' training, for segmenters that have one."""
     prior: float = 0.0
-    """Probability that a fresh segmenter gives every pixel, below 1; 0 to leave it as initialised."""
+    """Probability, below 1, that an untrained segmenter assigns to every pixel; 0 to leave it as
+    initialised."""
 
     def __post_init__(self):
         if not 0 <= self.prior < 1:
@@ -46,61 +47,63 @@ class ModelRecipe:
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """What it learns from."""
+    """The training and validation data."""
 
     layout: str = "drone-ir"
-    """How the dataset lies on disk, a key of `datasets.layouts.registry.LAYOUTS`."""
+    """Layout of the dataset on disk, a key of `datasets.layouts.registry.LAYOUTS`."""
     root: str = "../shared/data/drone-ir"
     """Folder of the dataset."""
     train: str = "train"
-    """Split to learn from; for layouts without named splits its path below the root."""
+    """Training split; for layouts without named splits its path below the root."""
     val: str = "val"
-    """Split to measure on."""
+    """Validation split, named in the same way."""
     store: str = "runs/frames"
-    """Folder that decoded frames are kept in, for this run and later ones; empty to hold them in memory."""
+    """Cache folder for decoded frames, shared by all runs; empty to hold the frames in memory."""
     class_agnostic: bool = True
-    """Treat all categories as one class, 'target'. Else synthetic targets, where the network has several
-    classes, are of none: they count for boxes and objectness alone."""
+    """Treat all categories as one class, 'target'. If false and the network has several classes, synthetic
+    targets have none: they contribute to the box and objectness terms of the loss only."""
     balance: bool = False
-    """Draw clips of all classes alike often, not all frames."""
+    """Draw clips of all classes equally often, instead of all frames equally often."""
     letterbox: tuple[int, int] | None = None
-    """Width and height that frames are fitted into, on grey; left out, they keep their size."""
+    """Width and height that frames are letterboxed to, on grey; omit it to keep their size."""
     enlarge: float = 1.0
-    """Frames are enlarged by this factor first, here and wherever the weights are used; for tiny targets."""
+    """Factor by which frames are enlarged, in training and wherever the weights are used; for tiny
+    targets."""
     scaling: str = "full-range"
-    """Which grey levels the network takes for 0 and 1; `source.scaling` of a run has to say the same."""
+    """Intensity scaling of the network input; a run with the weights needs the same `source.scaling`."""
     videos: int = 0
-    """Use only this many sequences of each split; 0 for all. For trying things out."""
+    """Number of sequences of each split to use; 0 for all. For quick trials."""
     synthetic_videos: int = 60
-    """Random synthetic sequences rendered at the start."""
+    """Number of random synthetic sequences rendered at the start."""
     synthetic_frames: int = 48
-    """Frames of each."""
+    """Frames of each synthetic sequence."""
     synthetic_share: float = 0.2
-    """Share of training clips that come from them, 0 to 1."""
+    """Share of training clips drawn from synthetic sequences, 0 to 1."""
 
     def __post_init__(self):
         require(self, 0, math.inf, "videos", "synthetic_videos")
         require(self, 1, math.inf, "synthetic_frames")
         require(self, 0, 1, "synthetic_share")
-        if self.letterbox and any(side < EDGE or side % EDGE for side in self.letterbox):
-            raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {EDGE}")
+        if self.letterbox and any(side < SIDE_MULTIPLE or side % SIDE_MULTIPLE for side in self.letterbox):
+            raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {SIDE_MULTIPLE}")
         require(self, MIN_SCALE, MAX_SCALE, "enlarge")
         parse_scaling(self.scaling)
         if self.letterbox and self.enlarge != 1:
-            raise ValueError("letterbox and enlarge are both given, expected one of them")
+            raise ValueError("letterbox and enlarge are both given, expected one of the two")
         if self.balance and self.class_agnostic:
             raise ValueError("balance needs classes; set class_agnostic = false")
 
 
 @dataclass(frozen=True)
 class ObjectiveRecipe:
-    """What is to become small."""
+    """The loss."""
 
     kind: Literal["own", "soft-iou-focal"] = "own"
-    """The network's own loss, as published; or for segmenters, on each map that the network supervises, soft
-    IoU of each picture plus focal loss, and the mean over the maps."""
+    """own: the network's published loss; soft-iou-focal, for segmenters: soft IoU per image plus focal loss,
+    averaged over all supervised maps."""
     focal: float = 1.0
-    """Weight of the focal loss, which is a sum over the pixels of a picture for each pixel of its targets."""
+    """Weight of the focal loss, which is summed over the pixels of an image and divided by the number of
+    target pixels."""
 
     def __post_init__(self):
         require(self, 0, math.inf, "focal")
@@ -108,22 +111,22 @@ class ObjectiveRecipe:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """How a gradient becomes a step."""
+    """The optimiser."""
 
     name: Literal["adamw", "adam", "adagrad"] = "adamw"
-    """adamw takes weight decay off the weights, the others add it to the gradient."""
+    """adamw decouples weight decay from the gradient, the others add it to the gradient."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the averages of gradient and squared gradient; adagrad has none."""
+    """Decay of the averages of gradient and squared gradient; unused by adagrad."""
     eps: float = 1e-8
-    """Keeps the division by the root of the second average, for adagrad the second sum, finite."""
+    """Added to the denominator of an update for numerical stability."""
     weight_decay: float = 0.01
-    """On weights of two or more dimensions."""
+    """Weight decay of parameters of two or more dimensions."""
     decay_all: bool = False
-    """Weight decay on all that learns: also on biases and the scales of normalisations."""
+    """Apply weight decay to all parameters, including biases and the scales of normalisation layers."""
     clip_norm: float = 10.0
-    """Gradients are scaled down to this norm; inf for never."""
+    """Maximum norm of the gradient, to which larger ones are scaled down; inf for no limit."""
     accumulate: int = 1
-    """Batches whose gradients are averaged for one step; each has its own batch norm statistics."""
+    """Number of batches whose gradients are averaged for one step; each has its own batch norm statistics."""
 
     def __post_init__(self):
         require(self, 0, math.inf, "eps", "weight_decay")
@@ -136,49 +139,49 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long it learns, and how fast."""
+    """Number of steps, batches and learning rate."""
 
     steps: int = 3000
     """Optimiser steps."""
     batch: int = 8
     """Clips per batch, over all processes."""
     crop: tuple[int, int] = (256, 192)
-    """Width and height of the opening that clips are cut to, multiples of 32."""
+    """Width and height of training crops, multiples of 32."""
     whole_share: float = 0.3
-    """The last share of the steps sees whole frames instead of crops, 0 to 1."""
+    """Share of the steps, at the end, that train on whole frames instead of crops, 0 to 1."""
     rule: Literal["cosine", "yolox", "network"] = "cosine"
-    """Linear warm-up from nothing, then cosine; yolox: quadratic warm-up, cosine, and a level end; network:
-    that of the segmenter's authors, where an epoch has as many clips as the split has frames."""
+    """cosine: linear warm-up from 0, then cosine decay; yolox: quadratic warm-up, cosine decay, constant end;
+    network: as published with the segmenter, for epochs of as many clips as the split has frames."""
     rate: float = 1e-3
     """Peak learning rate."""
     final_rate: float = 1e-5
-    """Learning rate at the last step; not of network."""
+    """Learning rate at the last step; unused by network."""
     warmup: int = 150
-    """Steps of rise to the peak; not of network."""
+    """Warm-up steps; unused by network."""
     warmup_rate: float = 0.0
-    """Learning rate at the first step; yolox alone."""
+    """Learning rate at the first step; yolox only."""
     level: int = 0
-    """Steps at the end that stay at `final_rate`; yolox alone."""
+    """Number of last steps with the constant rate `final_rate`; yolox only."""
     rate_every: int = 1
-    """Steps between two changes of the learning rate; yolox alone."""
+    """Steps between two changes of the learning rate; yolox only."""
     ema: float = 0.998
-    """Decay of the averaged weights, which are what is measured and kept."""
+    """Decay of the exponential moving average of the weights, which is validated and saved as best."""
     ema_ramp: float = 200.0
-    """Updates after which that decay is 1 - 1/e of its final value: few updates are forgotten sooner."""
+    """Number of updates after which that decay has reached 1 - 1/e of its value."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """fp32, or bf16 for automatic mixed precision."""
     seed: int = 0
-    """Of initialisation and clip sampling."""
+    """Seed of initialisation and clip sampling."""
 
     def __post_init__(self):
         require(self, 1, math.inf, "steps", "batch", "rate_every")
         require(self, 0, math.inf, "rate", "final_rate", "warmup", "warmup_rate", "level", "ema_ramp", "seed")
         require(self, 0, 1, "whole_share", "ema")
-        if any(side < EDGE or side % EDGE for side in self.crop):
-            raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {EDGE}")
-        for name, idle in (("warmup_rate", 0), ("level", 0), ("rate_every", 1)):
-            if self.rule != "yolox" and getattr(self, name) != idle:
-                raise ValueError(f"{name} = {getattr(self, name)} has no meaning for rule '{self.rule}'")
+        if any(side < SIDE_MULTIPLE or side % SIDE_MULTIPLE for side in self.crop):
+            raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {SIDE_MULTIPLE}")
+        for name, unused in (("warmup_rate", 0), ("level", 0), ("rate_every", 1)):
+            if self.rule != "yolox" and getattr(self, name) != unused:
+                raise ValueError(f"{name} = {getattr(self, name)} has no effect with rule '{self.rule}'")
         if self.warmup + self.level > self.steps and self.rule == "yolox":
             raise ValueError(
                 f"warmup + level = {self.warmup + self.level}, expected at most {self.steps} steps"
@@ -187,18 +190,18 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Record:
-    """What it leaves behind."""
+    """Outputs of a run."""
 
     output: str = "runs/train"
-    """Folder for checkpoints, log and weights."""
+    """Folder for checkpoints, logs and weights."""
     log_every: int = 20
-    """Steps between two lines of the log."""
+    """Steps between two lines of progress on standard output."""
     save_every: int = 100
-    """Steps between two checkpoints; a stopped run goes on from the last."""
+    """Steps between two checkpoints; a stopped run resumes from the last one."""
     measure_every: int = 1000
-    """Steps between two measurements on the validation set."""
+    """Steps between two validations."""
     measure_stride: int = 25
-    """Each n-th frame of every validation sequence is measured during training."""
+    """Validate on every n-th annotated frame of each sequence."""
 
     def __post_init__(self):
         require(self, 1, math.inf, "log_every", "save_every", "measure_every", "measure_stride")
@@ -212,7 +215,7 @@ class Recipe:
 
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
-    augment: Augment = field(default_factory=Augment)
+    augment: AugmentationOptions = field(default_factory=AugmentationOptions)
     objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
@@ -220,4 +223,4 @@ class Recipe:
 
     def __post_init__(self):
         if self.augment.transpose and self.schedule.whole_share > 0:
-            raise ValueError("augment.transpose is for crops alone; set schedule.whole_share = 0")
+            raise ValueError("augment.transpose is for crops only; set schedule.whole_share = 0")

@@ -1,4 +1,4 @@
-"""What a segmenter is asked for in training: single pictures as tensors, and the loss of its maps."""
+"""Training task of segmenters: images and masks as tensors, the loss of the maps, and pixel metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.sequences.clips import Clip
 from detectors.evaluation.segmentation import score_masks
@@ -20,74 +20,79 @@ from pipeline.evaluation.segmentation.definitions import definition
 from pipeline.imaging.geometry import Geometry
 from pipeline.system.errors import UsageError
 
-MIN_TARGET = 10
-"""Pixels: smaller targets, and none, count as so many where a loss is divided by the target's area."""
+MIN_TARGET_AREA = 10
+"""Pixels: lower bound of the target area that the focal loss of an image is divided by."""
 
 
 class MaskBatch(NamedTuple):
-    """Pictures of one size as the network takes them."""
+    """A batch of images of one size, as network input."""
 
     inputs: tuple[Tensor, ...]
-    """All that `forward` takes: normalised pictures (B, channels, H, W) float32, and edge images or none."""
+    """The arguments of the network's `forward`: normalised images (B, channels, H, W) float32, for some
+    networks followed by edge images."""
     masks: Tensor
     """(B, 1, H, W) float32, 1 on targets, else 0."""
 
 
-class Segmentation:
-    """Masks of single frames, by the network's own loss or by one that all segmenters share.
+class SegmentationTask:
+    """Segments the targets of single frames; see `detectors.training.tasks.Task`.
 
-    Of several processes each forms its loss over its own part of a batch. For losses that are means over
-    pictures this is the loss of the whole batch; soft IoU over a whole batch becomes that over each part.
+    The loss is the network's own or one that all segmenters share. With several processes, each computes it
+    over its own part of a batch. For losses that are means over images this equals the loss of the whole
+    batch; soft IoU over a whole batch becomes the mean of that of the parts.
 
-    Raises UsageError for crops and batches that the network does not take.
+    Raises UsageError if the network does not take the crops or batches of the recipe.
     """
 
     headline = ("iou", "IoU")
-    """Key and name of the score by which the best weights are chosen."""
     scores = ("iou", "niou", "f1", "precision", "recall", "pd", "fa", "false_alarms_per_image")
-    """Keys of a measurement that a table of the run has columns for."""
 
     def __init__(self, model: Segmenter, recipe: Recipe):
         self._model, self._recipe = model, recipe.objective
         self.terms = ("loss",) if recipe.objective.kind == "own" else ("loss", "soft_iou", "focal")
-        """Names of the numbers that `loss` tells of a batch."""
-        _check(model, recipe)
+        _require_trainable(model, recipe)
 
     def collate(self, clips: list[Clip], device: torch.device) -> MaskBatch:
-        """Clips of one frame and one size, with masks, as tensors on the device.
+        """Returns clips of one frame and one size, with masks, as tensors on the device.
 
-        What a network takes beside the picture is derived from the picture as it is here, so that no change
-        made to a clip can tear the two apart.
+        Edge images are derived here, from the augmented image, so that they always match it.
         """
-        pictures = np.stack([clip.frames[-1] / np.float32(np.iinfo(clip.frames.dtype).max) for clip in clips])
-        masks = np.stack([clip.mask for clip in clips]).astype(np.float32)
-        size = Geometry.native(pictures.shape[:0:-1], multiple=1)
-        inputs = self._model.inputs(torch.from_numpy(pictures)[:, None], size)
+        images = np.stack([clip.frames[-1] / np.float32(np.iinfo(clip.frames.dtype).max) for clip in clips])
+        masks = np.stack([_mask(clip) for clip in clips]).astype(np.float32)
+        size = Geometry.native(images.shape[:0:-1], multiple=1)
+        inputs = self._model.inputs(torch.from_numpy(images)[:, None], size)
         return MaskBatch(tuple(x.to(device) for x in inputs), torch.from_numpy(masks)[:, None].to(device))
 
-    def loss(self, outputs: Any, batch: MaskBatch, world: ProcessGroup) -> tuple[Tensor, list[float]]:
-        """What the outputs of this process add to the loss of the whole batch, and to each of `terms`."""
-        outputs, frames = _exact(outputs), batch.inputs[0]
+    def loss(self, outputs: Any, batch: MaskBatch, group: ProcessGroup) -> tuple[Tensor, list[float]]:
+        """Returns what this process's outputs add to the loss of the whole batch, and to each of `terms`.
+
+        `outputs` are those of the network's `forward` for `batch.inputs`.
+        """
+        outputs, frames = _to_float32(outputs), batch.inputs[0]
         if self._recipe.kind == "own":
             values = [self._model.loss(outputs, batch.masks, frames)]
         else:
             maps = self._model.logits(outputs)
             soft_iou = [soft_iou_loss(torch.sigmoid(z), batch.masks, per_image=True) for z in maps]
-            focal = [focal_per_target_pixel(z, batch.masks) for z in maps]
-            parts = [torch.stack(losses).mean() for losses in (soft_iou, focal)]
-            total = parts[0] + self._recipe.focal * parts[1] + self._model.unmasked_loss(outputs, frames)
-            values = [total, *parts]
-        whole = int(world.gather([len(frames)], frames.device).sum())
-        shares = [value * (len(frames) / whole) for value in values]
-        return shares[0], [share.item() for share in shares]
+            focal = [focal_loss_per_target_pixel(z, batch.masks) for z in maps]
+            means = [torch.stack(losses).mean() for losses in (soft_iou, focal)]
+            total = means[0] + self._recipe.focal * means[1] + self._model.unmasked_loss(outputs, frames)
+            values = [total, *means]
+        count = int(group.all_gather([len(frames)], frames.device).sum())
+        parts = [value * (len(frames) / count) for value in values]
+        return parts[0], [part.item() for part in parts]
 
-    def measure(self, model: Segmenter, validation: Validation, *, stride: int) -> dict[str, float]:
-        """Scores of the default definition on every `stride`-th frame of each validation sequence."""
-        scorer = score_masks(model, validation.coming(), stride=stride, chosen=[definition("default")])
+    def measure(self, model: nn.Module, validation: Validation, *, stride: int) -> dict[str, float]:
+        """Returns the scores of the default definition on every `stride`-th validation frame.
+
+        Raises Interrupted after a signal.
+        """
+        assert isinstance(model, Segmenter)
+        scorer = score_masks(model, validation.iterate(), stride=stride, chosen=[definition("default")])
         return {**scorer.scores()["default"].as_dict(), "images": scorer.images}
 
-    def told(self, scores: dict[str, float]) -> str:
-        """A measurement for people."""
+    def describe(self, scores: dict[str, float]) -> str:
+        """Returns the scores of a validation as one line of text."""
         pd = "-" if scores["pd"] is None else f"{scores['pd']:.4f}"
         return (
             f"IoU {scores['iou']:.4f}, nIoU {scores['niou']:.4f}, F1 {scores['f1']:.4f}, Pd {pd}, "
@@ -95,25 +100,31 @@ class Segmentation:
         )
 
 
-def focal_per_target_pixel(logits: Tensor, masks: Tensor) -> Tensor:
-    """Focal loss of logits and masks, both (B, 1, H, W): the sum over a picture's pixels, divided by those of
-    its targets; a scalar, the mean over the pictures.
+def focal_loss_per_target_pixel(logits: Tensor, masks: Tensor) -> Tensor:
+    """Focal loss per target pixel, averaged over images: a scalar, from logits and masks (B, 1, H, W).
 
-    Divided by all pixels it would be nothing beside soft IoU: targets are a ten-thousandth of a picture.
+    The sum over the pixels of an image is divided by the area of its targets, `MIN_TARGET_AREA` or more. If
+    divided by all pixels, it would vanish beside soft IoU: targets cover a ten-thousandth of an image.
     """
     sums = focal_loss(logits, masks).flatten(1).sum(1)
-    return (sums / masks.flatten(1).sum(1).clamp(min=MIN_TARGET)).mean()
+    return (sums / masks.flatten(1).sum(1).clamp(min=MIN_TARGET_AREA)).mean()
 
 
-def _exact(outputs: Any) -> Any:
-    """Tensors, or tuples and lists of such, in float32: losses need what half precision rounds away."""
+def _to_float32(outputs: Any) -> Any:
+    """Returns tensors, or nested tuples and lists of them, as float32: losses need more than 16 bits."""
     if isinstance(outputs, Tensor):
         return outputs.float()
-    return type(outputs)(_exact(output) for output in outputs)
+    return type(outputs)(_to_float32(output) for output in outputs)
 
 
-def _check(model: Segmenter, recipe: Recipe) -> None:
-    """Raise UsageError for pictures that cannot be put into the network."""
+def _mask(clip: Clip) -> np.ndarray:
+    """Returns the mask (H, W) of a clip, which every clip for a segmenter has."""
+    assert clip.mask is not None
+    return clip.mask
+
+
+def _require_trainable(model: Segmenter, recipe: Recipe) -> None:
+    """Raises UsageError if the recipe's crops, batches or data do not fit the network."""
     name, (width, height) = recipe.model.name, recipe.schedule.crop
     schedule = recipe.schedule
     if model.fixed_size and (width, height) != (model.fixed_size, model.fixed_size):
@@ -126,7 +137,7 @@ def _check(model: Segmenter, recipe: Recipe) -> None:
         raise UsageError(f"schedule.batch = {schedule.batch}, '{name}' needs {model.least_batch} or more")
     if schedule.whole_share > 0:
         raise UsageError(
-            f"schedule.whole_share = {schedule.whole_share:g}, segmenters learn from crops; set it to 0"
+            f"schedule.whole_share = {schedule.whole_share:g}, segmenters are trained on crops; set it to 0"
         )
     if recipe.data.synthetic_share > 0:
         raise UsageError("data.synthetic_share: synthetic sequences have no masks; set it to 0")

@@ -1,27 +1,75 @@
-"""What a network is asked for in training: clips as tensors, the loss of its output, and its scores.
+"""Training tasks: what the trainer needs to know of boxes or masks.
 
-The trainer knows nothing of boxes or masks: each task is a class with the methods of `Detection` here.
+`detectors.training.detection_task` is for networks that predict boxes,
+`detectors.training.segmentation_task` for those that predict masks.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any, Protocol
 
+import torch
+from torch import Tensor, nn
+
+from datasets.sequences.clips import Clip
 from detectors.networks.segmenters.base import Segmenter
-from detectors.training.detection_task import Detection
+from detectors.training.data import Validation
+from detectors.training.detection_task import DetectionTask
+from detectors.training.distributed import ProcessGroup
 from detectors.training.recipe import Recipe
-from detectors.training.segmentation_task import Segmentation
+from detectors.training.segmentation_task import SegmentationTask
 from pipeline.system.errors import UsageError
 
 
-def objective_for(model: nn.Module, recipe: Recipe) -> Detection | Segmentation:
-    """What the recipe's network learns. Raises UsageError for a recipe that does not fit the network."""
+class Batch(Protocol):
+    """A batch as a task collates it: a named tuple of tensors and lists of tensors."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The arguments of the network's `forward`."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+class Task(Protocol):
+    """How a kind of network is trained and validated."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the values that `loss` returns, the loss itself first."""
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """Key and display name of the score that selects the best weights."""
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Keys of the scores that log.csv has columns for."""
+
+    def collate(self, clips: list[Clip], device: torch.device) -> Batch:
+        """Returns clips of one size as tensors on the device."""
+
+    def loss(self, outputs: Any, batch: Any, group: ProcessGroup) -> tuple[Tensor, list[float]]:
+        """Returns what this process adds to the loss of the whole batch, and to each of `terms`.
+
+        `outputs` are those of the network for `batch.inputs`; `batch` is one that `collate` returned.
+        """
+
+    def measure(self, model: nn.Module, validation: Validation, *, stride: int) -> dict[str, float]:
+        """Returns the scores on every `stride`-th validation frame. Raises Interrupted after a signal."""
+
+    def describe(self, scores: dict[str, float]) -> str:
+        """Returns the scores of a validation as one line of text."""
+
+
+def task_for(model: nn.Module, recipe: Recipe) -> Task:
+    """Returns the training task of the recipe's network. Raises UsageError if the recipe does not fit it."""
     if isinstance(model, Segmenter):
-        return Segmentation(model, recipe)
-    for key, value, idle in (
+        return SegmentationTask(model, recipe)
+    for key, value, unused in (
         ("objective.kind", recipe.objective.kind, "own"),
         ("model.prior", recipe.model.prior, 0),
     ):
-        if value != idle:
-            raise UsageError(f"{key} = {value!r} is for segmenters, '{recipe.model.name}' finds boxes")
-    return Detection(by_class=not recipe.data.class_agnostic and model.num_classes > 1)
+        if value != unused:
+            raise UsageError(f"{key} = {value!r} is for segmenters, '{recipe.model.name}' predicts boxes")
+    return DetectionTask(by_class=not recipe.data.class_agnostic and model.num_classes > 1)

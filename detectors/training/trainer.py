@@ -1,4 +1,4 @@
-"""How a detector learns: one training run in one folder."""
+"""The trainer: one training run in one folder."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from detectors.networks import registry
 from detectors.networks.segmenters.base import Segmenter
 from detectors.training import checkpoint
 from detectors.training.data import Validation, batch_clips, training_clips
-from detectors.training.detection_task import Batch
-from detectors.training.distributed import ProcessGroup, join_batch_norms, require_parts, require_same_step
+from detectors.training.distributed import (
+    ProcessGroup,
+    convert_sync_batchnorm,
+    require_clip_per_process,
+    require_same_step,
+)
 from detectors.training.logs.console import Console
-from detectors.training.logs.run_log import RunLog, run_log
+from detectors.training.logs.run_log import RunLog, open_run_log
 from detectors.training.optimisation import (
     ExponentialMovingAverage,
-    initialise_normally,
-    make_optimiser,
-    rate_rule,
+    build_optimiser,
+    initialise_normal,
+    learning_rate_schedule,
 )
 from detectors.training.recipe import Recipe
-from detectors.training.segmentation_task import MaskBatch
-from detectors.training.tasks import objective_for
+from detectors.training.tasks import Batch, task_for
 from detectors.weights import fine_tuning, state_dict, zoo
 from pipeline.config.parsing import dump_toml
 from pipeline.system.errors import Interrupted, MoteError, UsageError
@@ -39,10 +42,10 @@ from pipeline.system.signals import StopRequest
 
 
 class Trainer:
-    """One training run in one folder, gone on with where the folder holds a checkpoint.
+    """Trains a network by a recipe in one folder; resumes if the folder holds a checkpoint.
 
-    Raises UsageError for a recipe that does not fit the data or the checkpoint, WeightsError for a checkpoint
-    that is none, OutputError where the folder cannot be written, Interrupted after a signal.
+    Raises UsageError if the recipe does not fit the data or the checkpoint, WeightsError if the checkpoint
+    is damaged, OutputError if the folder cannot be written, Interrupted after a signal.
     """
 
     def __init__(
@@ -50,46 +53,46 @@ class Trainer:
         recipe: Recipe,
         device: torch.device,
         *,
-        world: ProcessGroup | None = None,
+        group: ProcessGroup | None = None,
         stop: StopRequest | None = None,
     ):
         self.recipe, self.device = recipe, device
-        self.world, self.stop = world or ProcessGroup(), stop or StopRequest()
+        self.group, self.stop = group or ProcessGroup(), stop or StopRequest()
         self.folder = Path(recipe.record.output)
-        require_parts(recipe.schedule.batch, self.world)
+        require_clip_per_process(recipe.schedule.batch, self.group)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise checkpoint.cannot_write(self.folder, error) from error
-        fresh = fresh_network(recipe, init=not self.checkpoint.exists(), say=self._say)
-        self.model = fresh.to(device)
-        join_batch_norms(self.model, self.world)
-        self.objective = objective_for(self.model, recipe)
+            raise checkpoint.write_error(self.folder, error) from error
+        network = initial_network(recipe, load_init=not self.checkpoint.exists(), notify=self._print)
+        self.model = network.to(device)
+        convert_sync_batchnorm(self.model, self.group)
+        self.task = task_for(self.model, recipe)
         self.average = ExponentialMovingAverage(
             self.model, decay=recipe.schedule.ema, ramp=recipe.schedule.ema_ramp
         )
-        self.optimiser = make_optimiser(self.model, recipe.optimiser, rate=recipe.schedule.rate)
-        self.step, self.best, self.best_step = 0, 0.0, 0
+        self.optimiser = build_optimiser(self.model, recipe.optimiser, rate=recipe.schedule.rate)
+        self.steps_done, self.best, self.best_step = 0, 0.0, 0
         self._resume()
-        require_same_step(self.step, self.world, device)
+        require_same_step(self.steps_done, self.group, device)
         self.sampler = training_clips(
             recipe,
             self.stop,
             frames=self.model.frames,
             num_classes=self.model.num_classes,
-            progress="auto" if self.world.first else "off",
+            progress="auto" if self.group.is_main else "off",
         )
-        self.rate = rate_rule(recipe, frames=self.sampler.key_frames)
-        if self.world.first:
+        self.learning_rate = learning_rate_schedule(recipe, frames=self.sampler.key_frames)
+        if self.group.is_main:
             self.validation = Validation(recipe, self.stop)
 
-    def _say(self, text: str) -> None:
-        if self.world.first:
+    def _print(self, text: str) -> None:
+        if self.group.is_main:
             print(text, flush=True)
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state of the run is kept."""
+        """The file that holds the state of the run."""
         return self.folder / "last.pt"
 
     def _resume(self) -> None:
@@ -100,13 +103,13 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.average.state, self.average.updates = state["average"], state["updates"]
             self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
-        except Exception as error:  # the same recipe, but other contents
-            raise checkpoint.no_checkpoint(self.checkpoint) from error
-        self._say(f"going on from step {self.step} of {self.checkpoint}")
+            self.steps_done, self.best, self.best_step = state["step"], state["best"], state["best_step"]
+        except Exception as error:  # the recipe is the same, but the contents do not fit the network
+            raise checkpoint.not_a_checkpoint(self.checkpoint) from error
+        self._print(f"resuming from step {self.steps_done} of {self.checkpoint}")
 
     def _save(self) -> None:
-        if not self.world.first:
+        if not self.group.is_main:
             return
         state = {
             "recipe": asdict(self.recipe),
@@ -114,160 +117,176 @@ class Trainer:
             "average": self.average.state,
             "updates": self.average.updates,
             "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
+            "step": self.steps_done,
             "best": self.best,
             "best_step": self.best_step,
         }
         checkpoint.save(state, self.checkpoint)
 
     def run(self) -> None:
-        """Train to the last step, writing last.pt, best.safetensors and the logs."""
-        first, record = self.world.first, self.recipe.record
-        names = {"terms": self.objective.terms, "scores": self.objective.scores}
-        log = run_log(self.folder, step=self.step, **names) if first else nullcontext()
+        """Trains to the last step; writes last.pt, best.safetensors, config.toml and the logs."""
+        first, record = self.group.is_main, self.recipe.record
+        names = {"terms": self.task.terms, "scores": self.task.scores}
+        log = open_run_log(self.folder, step=self.steps_done, **names) if first else nullcontext()
         console = Console(
-            self.recipe.schedule.steps, done=self.step, every=record.log_every, shown=self.world.first
+            self.recipe.schedule.steps, done=self.steps_done, every=record.log_every, shown=first
         )
         try:
             with log as rows, console:
                 if rows:
                     (self.folder / "config.toml").write_text(dump_toml(asdict(self.recipe)), encoding="utf-8")
                 self._train(rows, console)
-        except BrokenPipeError:  # of standard output
+        except BrokenPipeError:  # of standard output: not an error of the folder
             raise
         except OSError as error:
-            raise checkpoint.cannot_write(self.folder, error) from error
+            raise checkpoint.write_error(self.folder, error) from error
 
     def _train(self, log: RunLog | None, console: Console) -> None:
-        """All steps that are left; only the first process has a log."""
-        steps, started = self.recipe.schedule.steps, self.step
+        """Takes the remaining steps; only the main process has a log."""
+        steps, first_step = self.recipe.schedule.steps, self.steps_done
         self.model.train()
-        self._measure_if_due(log, console)  # what an interruption may have kept from being measured
-        self._end_if_asked(log)
-        with closing(prefetch(self._coming_clips(), size=2, name="clips")) as coming:
-            while self.step < steps:
-                terms = self._train_step(coming)
+        self._validate_if_due(log, console)  # the validation of this step may have been interrupted
+        self._stop_if_requested(log)
+        with closing(prefetch(self._remaining_clips(), size=2, name="clips")) as clips:
+            while self.steps_done < steps:
+                terms = self.step(clips)
                 if log:
-                    log.write({"step": self.step, "time": round(time.time(), 2), **terms})
-                console.step(self.step, {name: terms[name] for name in self.objective.terms})
-                self._measure_if_due(log, console)
-                self._end_if_asked(log)
-                if self.step % self.recipe.record.save_every == 0 or self.step == steps:
+                    log.write({"step": self.steps_done, "time": round(time.time(), 2), **terms})
+                console.step(self.steps_done, {name: terms[name] for name in self.task.terms})
+                self._validate_if_due(log, console)
+                self._stop_if_requested(log)
+                if self.steps_done % self.recipe.record.save_every == 0 or self.steps_done == steps:
                     self._save()
-        best = f"{self.objective.headline[1]} {self.best:.4f} at step {self.best_step}"
-        place = self.folder / "best.safetensors"
-        console.say(f"{self.step - started} steps in {console.elapsed}; best weights: {best}, {place}")
+        best = f"{self.task.headline[1]} {self.best:.4f} at step {self.best_step}"
+        path = self.folder / "best.safetensors"
+        console.print(
+            f"{self.steps_done - first_step} steps in {console.elapsed}; best weights: {best}, {path}"
+        )
 
-    def _coming_clips(self) -> Iterator[list[Clip]]:
-        """This process's clips of all batches to come."""
-        places = self.world.share(self.recipe.schedule.batch)
-        parts = self.recipe.optimiser.accumulate
-        for number in range(self.step * parts, self.recipe.schedule.steps * parts):
-            yield batch_clips(self.sampler, self.recipe, number, places)
+    def _remaining_clips(self) -> Iterator[list[Clip]]:
+        """Yields this process's clips of each remaining batch."""
+        indices = self.group.shard(self.recipe.schedule.batch)
+        batches_per_step = self.recipe.optimiser.accumulate
+        for number in range(
+            self.steps_done * batches_per_step, self.recipe.schedule.steps * batches_per_step
+        ):
+            yield batch_clips(self.sampler, self.recipe, number, indices)
 
-    def _train_step(self, coming: Iterator[list[Clip]]) -> dict[str, float]:
-        """One step of the optimiser; returns the terms of the loss, the gradient's norm, and the rate."""
+    def step(self, clips: Iterator[list[Clip]]) -> dict[str, float]:
+        """Takes one step of the optimiser on the next batches of `clips`, one or more by `accumulate`.
+
+        Returns the terms of the loss over all processes, the norm of the gradient, and the learning rate.
+        Raises MoteError if the loss or the gradient is not finite. The hook for subclasses that do more
+        before or after a step.
+        """
         recipe = self.recipe.optimiser
-        rate = self.rate(self.step)
-        self._seed_the_step()
+        rate = self.learning_rate(self.steps_done)
+        seed_step(self.recipe.schedule.seed, self.steps_done, self.group.rank)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        batches = [self.objective.collate(next(coming), self.device) for _ in range(recipe.accumulate)]
+        batches = [self.task.collate(next(clips), self.device) for _ in range(recipe.accumulate)]
         parts = [self._backward(batch) for batch in batches]
-        terms = self.world.gather(torch.tensor(parts).mean(dim=0).tolist(), self.device).sum(dim=0).tolist()
-        self.world.sum_gradients(self.model)
+        terms = (
+            self.group.all_gather(torch.tensor(parts).mean(dim=0).tolist(), self.device).sum(dim=0).tolist()
+        )
+        self.group.all_reduce_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm).item()
         if not (math.isfinite(terms[0]) and math.isfinite(norm)):
             raise self._not_finite(batches)
         self.optimiser.step()
         self.average.update(self.model)
-        self.step += 1
-        return {**dict(zip(self.objective.terms, terms, strict=True)), "norm": norm, "rate": rate}
+        self.steps_done += 1
+        return {**dict(zip(self.task.terms, terms, strict=True)), "norm": norm, "rate": rate}
 
-    def _seed_the_step(self) -> None:
-        """Let what the network draws, as dropout does, depend on seed, step and process alone.
-
-        So a run that goes on draws what it would have drawn, whatever was measured in between.
-        """
-        source = np.random.SeedSequence([self.recipe.schedule.seed, self.step, self.world.rank])
-        torch.manual_seed(int(source.generate_state(1, np.uint64)[0]))
-
-    def _backward(self, batch: Batch | MaskBatch) -> list[float]:
-        """Add a batch's gradients to those of the step; returns this process's part of the terms."""
+    def _backward(self, batch: Batch) -> list[float]:
+        """Adds a batch's gradients to those of the step; returns this process's part of the terms."""
         half = self.recipe.schedule.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             outputs = self.model(*batch.inputs)
-        loss, terms = self.objective.loss(outputs, batch, self.world)
+        loss, terms = self.task.loss(outputs, batch, self.group)
         (loss / self.recipe.optimiser.accumulate).backward()
         return terms
 
-    def _not_finite(self, batches: list[Batch] | list[MaskBatch]) -> MoteError:
-        """Keep what led to numbers that are none: the batches of the step, and the weights before it."""
-        name = f"bad_batch_{self.world.rank}.pt" if self.world.rank else "bad_batch.pt"
+    def _not_finite(self, batches: list[Batch]) -> MoteError:
+        """Saves the batches of the step and the weights before it; returns the error that names the file."""
+        name = f"bad_batch_{self.group.rank}.pt" if self.group.rank else "bad_batch.pt"
         state = {
-            "step": self.step,
+            "step": self.steps_done,
             "batches": [b._asdict() for b in batches],
             "model": self.model.state_dict(),
         }
         checkpoint.save(state, self.folder / name)
         return MoteError(
-            f"loss or gradient not finite at step {self.step}; batch and weights kept in {self.folder / name}"
+            f"loss or gradient not finite at step {self.steps_done}; "
+            f"batch and weights are saved in {self.folder / name}"
         )
 
-    def _end_if_asked(self, log: RunLog | None) -> None:
-        """Keep everything and raise Interrupted once any of the processes has received a signal."""
-        signal = int(self.world.gather([self.stop.signal or 0], self.device).max())
+    def _stop_if_requested(self, log: RunLog | None) -> None:
+        """Saves the state and raises Interrupted if any of the processes has received a signal."""
+        signal = int(self.group.all_gather([self.stop.signal or 0], self.device).max())
         if signal:
             self._save()
             if log:
-                log.draw()
-            raise Interrupted(signal, f"step {self.step} is kept, and the same command goes on from there")
+                log.plot()
+            raise Interrupted(signal, f"step {self.steps_done} is saved; run the same command to resume")
 
-    def _measure_if_due(self, log: RunLog | None, console: Console) -> None:
-        """Measure the averaged weights, and keep them if they are the best so far, unless a signal comes."""
-        record, last = self.recipe.record, self.step == self.recipe.schedule.steps
-        due = self.step and (last or self.step % record.measure_every == 0)
-        if not (due and log) or log.measured(self.step):
+    def _validate_if_due(self, log: RunLog | None, console: Console) -> None:
+        """Validates the averaged weights and saves them if they are the best; a signal cuts it short."""
+        record, last = self.recipe.record, self.steps_done == self.recipe.schedule.steps
+        due = self.steps_done and (last or self.steps_done % record.measure_every == 0)
+        if not due or log is None or log.has_validation(self.steps_done):
             return
-        self._save()  # a measurement that fails must not cost the steps before it
+        self._save()  # an error in the validation must not lose the steps before it
         model = registry.build(self.recipe.model.name, **self.recipe.model.options).to(self.device)
         model.load_state_dict(self.average.state)
         try:
-            scores = self.objective.measure(model, self.validation, stride=record.measure_stride)
-        except Interrupted:  # all processes end together, and this one measures when it goes on
+            scores = self.task.measure(model, self.validation, stride=record.measure_stride)
+        except Interrupted:  # raised again by `_stop_if_requested` in all processes; validated after resuming
             return
-        headline = scores[self.objective.headline[0]]
+        headline = scores[self.task.headline[0]]
         if headline >= self.best:
-            self.best, self.best_step = headline, self.step
-            facts = {"recipe": asdict(self.recipe), "step": self.step, "val": scores}
-            state_dict.save(self.average.state, self.folder / "best.safetensors", metadata=facts)
-        log.write({"step": self.step, "time": round(time.time(), 2), "val": scores})
-        log.draw()
-        console.say(f"step {self.step}: validation {self.objective.told(scores)}")
+            self.best, self.best_step = headline, self.steps_done
+            metadata = {"recipe": asdict(self.recipe), "step": self.steps_done, "val": scores}
+            state_dict.save(self.average.state, self.folder / "best.safetensors", metadata=metadata)
+        log.write({"step": self.steps_done, "time": round(time.time(), 2), "val": scores})
+        log.plot()
+        console.print(f"step {self.steps_done}: validation {self.task.describe(scores)}")
 
 
-def fresh_network(
-    recipe: Recipe, *, init: bool = True, say: Callable[[str], None] = lambda _: None
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds torch for one training step of one process.
+
+    The random numbers that the network draws, for example in dropout, then depend on nothing else: a resumed
+    run draws the same ones, whatever was validated in between.
+    """
+    source = np.random.SeedSequence([seed, step, rank])
+    torch.manual_seed(int(source.generate_state(1, np.uint64)[0]))
+
+
+def initial_network(
+    recipe: Recipe, *, load_init: bool = True, notify: Callable[[str], None] = lambda _: None
 ) -> nn.Module:
-    """The network as it is before the first step, alike in all processes; without `init` no file is read.
+    """Builds the network as it is before the first step, the same in all processes.
 
-    `say` takes what a user should know of the weights that were read.
+    With `load_init` false the weights of `model.init` are not read. `notify` is called with a line of text if
+    only part of them fits the network. Raises UsageError if the recipe asks for published initial weights
+    and the network has none, WeightsError if `model.init` cannot be read or does not fit.
     """
     torch.manual_seed(recipe.schedule.seed)
     model = registry.build(recipe.model.name, **recipe.model.options)
     if recipe.model.initialisation == "normal":
-        initialise_normally(model)
+        initialise_normal(model)
     elif recipe.model.initialisation == "published":
-        if not hasattr(model, "initialise"):  # of the segmenters two have such
+        if not hasattr(model, "initialise"):  # only two of the segmenters have one
             raise UsageError(
-                f"'{recipe.model.name}' has no published start values; leave model.initialisation"
+                f"'{recipe.model.name}' has no published initialisation; leave model.initialisation out"
             )
         model.initialise()
     if recipe.model.prior and isinstance(model, Segmenter):
         model.set_prior(recipe.model.prior)
-    if init and recipe.model.init:
+    if load_init and recipe.model.init:
         remark = fine_tuning.start_from(model, zoo.locate(recipe.model.init)[0])
         if remark:
-            say(remark)
+            notify(remark)
     return model

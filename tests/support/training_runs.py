@@ -10,6 +10,7 @@ import numpy as np
 from datasets.synthesis import rendering
 from datasets.synthesis.scene import Scene
 from detectors import train
+from detectors.training.trainer import Trainer
 from tests.datasets.layouts import dataset_trees
 
 SMALL = {
@@ -45,6 +46,27 @@ def run(root, output, steps, *, options=(), **more):
     settings = {**SMALL, **places, "schedule.steps": steps, **more}
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     return train.main([str(config), "--device", "cpu", *arguments, *options])
+
+
+def before_each_step(monkeypatch, action):
+    """Lets a trainer call `action(trainer)` before each of its steps."""
+    step = Trainer.step
+
+    def hooked(self, clips):
+        action(self)
+        return step(self, clips)
+
+    monkeypatch.setattr(Trainer, "step", hooked)
+
+
+def kill_at(number, monkeypatch):
+    """Lets a training end as if it were killed after `number` steps."""
+
+    def killed(trainer):
+        if trainer.steps_done == number:
+            raise KeyboardInterrupt
+
+    before_each_step(monkeypatch, killed)
 
 
 def rows(output):
@@ -86,10 +108,10 @@ def write_masks(folder, *, count=4, size=(40, 36)):
         left, top = (int(chance.integers(2, side - 8)) for side in size)
         pixels = chance.integers(20, 60, size[::-1], np.uint8)
         pixels[top : top + 3, left : left + 4] = 220
-        dataset_trees.mask(folder / "masks" / f"p{number}.png", (left, top, left + 4, top + 3), size=size)
+        dataset_trees.write_mask(folder / "masks" / f"p{number}.png", (left, top, left + 4, top + 3), size=size)
         (folder / "images").mkdir(exist_ok=True)
         cv2.imwrite(str(folder / "images" / f"p{number}.png"), pixels)
-    dataset_trees.text(folder / "all.txt", *(f"p{number}" for number in range(count)))
+    dataset_trees.write_text(folder / "all.txt", *(f"p{number}" for number in range(count)))
     return folder
 
 

@@ -1,1 +1,1 @@
-"""detectors/training/logs."""
+"""Logs of a training run: console, log files, TensorBoard events and learning curves."""

@@ -1,4 +1,4 @@
-"""Learning curves as a picture: loss terms, learning rate, and scores on the validation set."""
+"""Plot of the learning curves: loss terms, learning rate and validation scores."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SCORES = {
     "f1": "F1",
     "pd": "Pd",
 }
-"""Scores that are drawn, where there are such, and what they are called."""
+"""Key of a plotted validation score → its label."""
+
 WINDOWS = 50
-"""A curve is smoothed over about this part of its length."""
+"""Number of smoothing windows in a loss curve."""
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, terms: Sequence[str]) -> None:
-    """Draw the rows of a log, see `detectors.training.logs.run_log`, as PNG: the named terms of the loss,
-    and all else.
+def plot_learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, terms: Sequence[str]) -> None:
+    """Plots the rows of a log, see `detectors.training.logs.run_log`, as PNG; `terms` are those of the loss.
 
-    Raises OSError when it cannot be written.
+    Raises OSError if the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, terms: Sequence[str])
     figure = Figure(figsize=(8, 9), layout="constrained")
     FigureCanvasAgg(figure)
     losses, rates, scores = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 2))
-    _losses(losses, rows, terms)
+    _plot_losses(losses, rows, terms)
     rates.plot(*_points(rows, "rate"), "C7")
     rates.set_ylabel("learning rate")
     measured = [{"step": row["step"], **row["val"]} for row in rows if "val" in row]
@@ -54,25 +54,25 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, *, terms: Sequence[str])
 
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """(2, n) steps and values of the rows that have the value."""
+    """Returns steps and values, (2, n) float64, of the rows that have the value."""
     found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     return np.array(found, dtype=float).reshape(-1, 2).T
 
 
-def _losses(axes, rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> None:
-    """Each term of the loss: as it came, faint, and smoothed."""
+def _plot_losses(axes, rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> None:
+    """Plots each term of the loss twice: the values faintly, and their moving average."""
     for number, name in enumerate(terms):
-        at, values = _points(rows, name)
-        axes.plot(at, values, f"C{number}", alpha=0.15, linewidth=0.8)
-        axes.plot(at, smoothed(values, max(1, len(at) // WINDOWS)), f"C{number}", label=name)
+        steps, values = _points(rows, name)
+        axes.plot(steps, values, f"C{number}", alpha=0.15, linewidth=0.8)
+        axes.plot(steps, moving_average(values, max(1, len(steps) // WINDOWS)), f"C{number}", label=name)
         if (values > 0).any():
             axes.set_yscale("log")
     axes.set_ylabel("loss")
 
 
-def smoothed(values: np.ndarray, reach: int) -> np.ndarray:
-    """(n,) → (n,) means of up to `reach` values on either side, fewer at the ends."""
+def moving_average(values: np.ndarray, radius: int) -> np.ndarray:
+    """Returns the means (n,) of each of `values` (n,) and up to `radius` neighbours on either side."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    place = np.arange(len(values))
-    low, high = (place - reach).clip(0), (place + reach + 1).clip(max=len(values))
+    index = np.arange(len(values))
+    low, high = (index - radius).clip(0), (index + radius + 1).clip(max=len(values))
     return (sums[high] - sums[low]) / (high - low)

@@ -1,8 +1,8 @@
-"""What a training run tells of itself: log.jsonl, and made from it log.csv, TensorBoard events and curves.
+"""Logs of a training run: log.jsonl, and derived from it log.csv, TensorBoard events and learning curves.
 
-log.jsonl has one line for each step, {"step": n, "loss": …}, and one for each measurement,
-{"step": n, "val": {…}}. It is the complete record; the other files are made anew from it whenever a run goes
-on, so none of them knows steps that were lost with a process.
+log.jsonl has one line for each step, {"step": n, "loss": …}, and one for each validation,
+{"step": n, "val": {…}}. It is the complete record; the other files are rewritten from it whenever a run is
+resumed, so none of them contains steps that were lost with a killed process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from detectors.training.logs.learning_curves import draw
+from detectors.training.logs.learning_curves import plot_learning_curves
 from detectors.training.logs.tensorboard import EventFile
 from pipeline.system.files import replace_on_success
 
@@ -22,16 +22,16 @@ EVENTS = "events.out.tfevents"
 
 
 class RunLog:
-    """The open logs of one run.
+    """The open logs of one run, resumed after `step`; rows of later steps are removed.
 
-    `terms` are the parts of the loss, the loss itself first; `scores` are those of a measurement that the
-    table has columns for.
+    `terms` are the terms of the loss, the loss itself first; `scores` are the keys of the validation scores
+    that log.csv has columns for. All methods raise OSError if a file cannot be written.
     """
 
     def __init__(self, folder: Path, *, step: int, terms: tuple[str, ...], scores: tuple[str, ...]):
         self._folder, self._terms, self._scores = folder, terms, scores
         self._columns = (*terms, "norm", "rate")
-        self.rows = cut(folder / "log.jsonl", step)
+        self.rows = truncate_log(folder / "log.jsonl", step)
         for stale in folder.glob(f"{EVENTS}.*"):
             stale.unlink()
         self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
@@ -41,19 +41,19 @@ class RunLog:
         start = self.rows[0].get("time", 0.0) if self.rows else 0.0
         self._events = EventFile(folder / f"{EVENTS}.{step:08}.mote", time=start)
         for row in self.rows:
-            self._derive(row)
+            self._write_derived(row)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one row of `step`, `time` and either the terms or `val`; readers see it at once."""
+        """Appends one row of `step`, `time` and either the terms or `val`, and flushes the files."""
         self.rows.append(row)
         self._lines.write(json.dumps(row) + "\n")
         self._lines.flush()
-        self._derive(row)
+        self._write_derived(row)
         self._table_file.flush()
         self._events.flush()
 
-    def _derive(self, row: Mapping[str, Any]) -> None:
-        """The row in the table and among the events."""
+    def _write_derived(self, row: Mapping[str, Any]) -> None:
+        """Appends the row to log.csv and to the events."""
         val = row.get("val", {})
         cells = [row.get(name, "") for name in ("step", "time", *self._columns)]
         self._table.writerow([*cells, *(val.get(name, "") for name in self._scores)])
@@ -61,23 +61,28 @@ class RunLog:
         scalars |= {f"val/{name}": value for name, value in val.items() if type(value) in (int, float)}
         self._events.add(row["step"], scalars, time=row.get("time", 0.0))
 
-    def measured(self, step: int) -> bool:
-        """Whether there is a measurement of this step."""
+    def has_validation(self, step: int) -> bool:
+        """Whether there is a validation of this step."""
         return any(row["step"] == step and "val" in row for row in reversed(self.rows))
 
-    def draw(self) -> None:
-        """Draw the learning curves of all rows."""
-        draw(self.rows, self._folder / "curves.png", terms=self._terms)
+    def plot(self) -> None:
+        """Plots the learning curves of all rows to curves.png."""
+        plot_learning_curves(self.rows, self._folder / "curves.png", terms=self._terms)
 
     def close(self) -> None:
-        """Finish all files."""
+        """Closes all files."""
         for file in (self._lines, self._table_file, self._events):
             file.close()
 
 
 @contextmanager
-def run_log(folder: Path, *, step: int, terms: tuple[str, ...], scores: tuple[str, ...]) -> Iterator[RunLog]:
-    """The logs of the run in `folder` that goes on after `step`; closed with the block. Raises OSError."""
+def open_run_log(
+    folder: Path, *, step: int, terms: tuple[str, ...], scores: tuple[str, ...]
+) -> Iterator[RunLog]:
+    """Opens the logs of the run in `folder`, resumed after `step`; closes them with the block.
+
+    Raises OSError if a file cannot be read or written.
+    """
     log = RunLog(folder, step=step, terms=terms, scores=scores)
     try:
         yield log
@@ -85,15 +90,18 @@ def run_log(folder: Path, *, step: int, terms: tuple[str, ...], scores: tuple[st
         log.close()
 
 
-def cut(path: Path, step: int) -> list[dict[str, Any]]:
-    """The rows up to `step`; later ones, lost with their process and to be done again, leave the file."""
+def truncate_log(path: Path, step: int) -> list[dict[str, Any]]:
+    """Removes the rows after `step`, which will be repeated, from a log.jsonl; returns the others.
+
+    Raises OSError if the file cannot be read or written.
+    """
     if not path.exists():
         return []
     rows = []
     for line in path.read_bytes().splitlines():
         try:
             row = json.loads(line)
-        except ValueError:  # the last line, cut off in its middle
+        except ValueError:  # the last line, truncated when the process was killed
             break
         if row["step"] <= step:
             rows.append(row)

@@ -82,7 +82,11 @@ def test_only_overlapping_windows_are_streamed(network, dataset, root, monkeypat
     used = []
     monkeypatch.setattr(network, "stream", lambda: used.append(1) or type(network).stream(network))
     record = dataset.records[0]
-    list(detection.detect_frames(network, read_sequence(record, root), detection.annotated_positions(record, stride)))
+    list(
+        detection.detect_frames(
+            network, read_sequence(record, root), detection.annotated_positions(record, stride)
+        )
+    )
     assert bool(used) == streamed
 
 

@@ -7,30 +7,31 @@ import json
 import numpy as np
 import pytest
 
-from datasets.augmentation.corruptions import DISTURBANCES, Disturbance
+from datasets.augmentation.corruptions import CORRUPTIONS, Corruption
 from datasets.layouts import registry
 from datasets.synthesis import rendering
 from detectors import robustness as command
+from detectors.evaluation import robustness
 from detectors.evaluation.detection import score_dataset
-from detectors.evaluation.robustness import disturbed_record, robustness
+from detectors.evaluation.robustness import detect_corrupted, evaluate_robustness
 from detectors.weights import restore
 from pipeline.structures.detections import Detections
 from tests.support.outputs import scene
 
 FRAMES = 8
-CLEAN = DISTURBANCES[0]
+CLEAN = CORRUPTIONS[0]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    rendering.write(scene(frames=FRAMES), folder / "clip.mp4")
+    rendering.write_scene(scene(frames=FRAMES), folder / "clip.mp4")
     return folder
 
 
 @pytest.fixture(scope="module")
 def dataset(root):
-    return registry.load("coco-video", root, "clip.json")
+    return registry.load_dataset("coco-video", root, "clip.json")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def network(nano_weights):
 
 
 def test_clean_frames_give_what_is_measured(network, dataset):
-    row = robustness(network, dataset, [CLEAN], stride=3)[0]
+    row = evaluate_robustness(network, dataset, [CLEAN], stride=3)[0]
     evaluator, _ = score_dataset(network, dataset, stride=3)
     report = evaluator.report(0.4)
     assert row.ap50 == report.scores.ap50
@@ -50,10 +51,12 @@ def test_clean_frames_give_what_is_measured(network, dataset):
 
 def test_a_network_sees_the_window_of_the_stride(network, dataset, monkeypatch):
     seen = []
-    monkeypatch.setattr(robustness, "detected", lambda _, clip, **__: seen.append(clip) or Detections.empty())
-    whole = Disturbance("whole", "", CLEAN.change)
-    half = Disturbance("half", "", CLEAN.change, stride=2)
-    list(disturbed_record(network, dataset.records[0], dataset.root, [7], 1.0, [whole, half]))
+    monkeypatch.setattr(
+        robustness, "detect_clip", lambda _, clip, **__: seen.append(clip) or Detections.empty()
+    )
+    whole = Corruption("whole", "", CLEAN.apply)
+    half = Corruption("half", "", CLEAN.apply, stride=2)
+    list(detect_corrupted(network, dataset.records[0], dataset.root, [7], 1.0, [whole, half]))
     every, other = (clip.frames for clip in seen)
     assert np.array_equal(every[-1], other[-1])
     assert np.array_equal(every[-3], other[-2])
@@ -67,17 +70,19 @@ def test_a_network_that_finds_the_moved_boxes_loses_nothing(network, dataset, mo
     def ideal(_, clip, **__):
         return Detections(clip.boxes, np.full(len(clip.boxes), 0.9), np.zeros(len(clip.boxes)))
 
-    monkeypatch.setattr(robustness, "detected", ideal)
-    chosen = [d for d in DISTURBANCES if d.name in ("clean", name)]
-    rows = robustness(network, dataset, chosen, stride=2)
+    monkeypatch.setattr(robustness, "detect_clip", ideal)
+    chosen = [d for d in CORRUPTIONS if d.name in ("clean", name)]
+    rows = evaluate_robustness(network, dataset, chosen, stride=2)
     assert [row.ap50 for row in rows] == [1.0] * len(chosen)
-    seen = list(disturbed_record(network, dataset.records[0], dataset.root, [6], 1.0, chosen))
+    seen = list(detect_corrupted(network, dataset.records[0], dataset.root, [6], 1.0, chosen))
     moved = np.abs(seen[-1].boxes - dataset.records[0].boxes[6]).max()
     assert (moved > 0.9) == (name == "jitter")
 
 
 def test_losses_are_those_against_the_first_row(network, dataset):
-    clean, blind = robustness(network, dataset, [CLEAN, Disturbance("black", "black", black)], stride=4)
+    clean, blind = evaluate_robustness(
+        network, dataset, [CLEAN, Corruption("black", "black", black)], stride=4
+    )
     assert blind.ap50_loss == clean.ap50 - blind.ap50
     assert blind.centre_ap_loss == clean.centre_ap - blind.centre_ap
     assert clean != blind
@@ -88,9 +93,9 @@ def black(clip, _):
 
 
 def test_processes_change_nothing(network, dataset):
-    chosen = [d for d in DISTURBANCES if d.name in ("clean", "noise_5")]
-    alone = robustness(network, dataset, chosen, stride=4)
-    assert robustness(network, dataset, chosen, stride=4, workers=2) == alone
+    chosen = [d for d in CORRUPTIONS if d.name in ("clean", "noise_5")]
+    alone = evaluate_robustness(network, dataset, chosen, stride=4)
+    assert evaluate_robustness(network, dataset, chosen, stride=4, workers=2) == alone
 
 
 def run(root, weights_file, *arguments: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detectors import sensitivity as command
-from detectors.evaluation.sensitivity import scenes, sensitivity
+from detectors.evaluation.sensitivity import measure_sensitivity, render_scenes
 from detectors.weights import restore
 from pipeline.structures.detections import Detections
 
@@ -22,7 +22,7 @@ def network(nano_weights):
 
 
 def test_another_ratio_gives_the_same_scene_with_brighter_targets():
-    dim, bright = (next(scenes(ratio, count=1, frames=6, **SIZE)) for ratio in (2, 10))
+    dim, bright = (next(render_scenes(ratio, count=1, frames=6, **SIZE)) for ratio in (2, 10))
     difference = bright.frames.astype(int) - dim.frames
     boxes = [box for rows in bright.boxes for box in rows]
     assert boxes
@@ -36,15 +36,15 @@ def test_another_ratio_gives_the_same_scene_with_brighter_targets():
 
 
 def test_scenes_differ_from_each_other_and_come_again():
-    first, second = scenes(3, count=2, frames=2, **SIZE)
-    again = next(scenes(3, count=1, frames=2, **SIZE))
+    first, second = render_scenes(3, count=2, frames=2, **SIZE)
+    again = next(render_scenes(3, count=1, frames=2, **SIZE))
     assert not np.array_equal(first.frames, second.frames)
     assert np.array_equal(first.frames, again.frames)
 
 
 def measured(network, monkeypatch, detect):
     monkeypatch.setattr("detectors.evaluation.detection.detect_frames", detect)
-    return sensitivity(network, [2.0, 8.0], [0.0, 1.0], count=2, frames=8, **SIZE)
+    return measure_sensitivity(network, [2.0, 8.0], [0.0, 1.0], count=2, frames=8, **SIZE)
 
 
 def finds(score: float, *, false_alarm: float, unseen: tuple = ()):
@@ -76,7 +76,7 @@ def test_nothing_is_found_at_a_rate_that_even_the_best_detections_exceed(network
 
 
 def test_each_ratio_has_its_own_share_and_all_the_same_threshold(network, monkeypatch):
-    dim = tuple(scenes(2.0, count=2, frames=8, **SIZE))
+    dim = tuple(render_scenes(2.0, count=2, frames=8, **SIZE))
     levels = measured(network, monkeypatch, finds(0.8, false_alarm=0.1, unseen=dim)).levels
     assert [level.probability for level in levels] == [[0, 1], [0, 1]]
     assert [level.threshold for level in levels] == pytest.approx([0.8, 0.1])
@@ -84,7 +84,7 @@ def test_each_ratio_has_its_own_share_and_all_the_same_threshold(network, monkey
 
 def test_too_few_frames_are_refused(network):
     with pytest.raises(ValueError, match="expected 5 or more"):
-        sensitivity(network, [3.0], [0.1], count=1, frames=4)
+        measure_sensitivity(network, [3.0], [0.1], count=1, frames=4)
 
 
 def test_the_command_prints_writes_and_draws(nano_weights, tmp_path, capsys):

@@ -21,10 +21,10 @@ from detectors.training import detection_loss
 from detectors.training.distributed import (
     ProcessGroup,
     SyncBatchNorm,
+    convert_sync_batchnorm,
     init_process_group,
-    join_batch_norms,
-    own_device,
-    require_parts,
+    local_device,
+    require_clip_per_process,
 )
 from detectors.training.recipe import Recipe
 from detectors.training.trainer import Trainer
@@ -62,21 +62,21 @@ def double_precision():
         torch.set_default_dtype(torch.float32)
 
 
-def train(settings: Recipe, world: ProcessGroup, stop: StopRequest | None = None) -> Trainer:
-    trainer = Trainer(settings, torch.device("cpu"), world=world, stop=stop)
+def train(settings: Recipe, group: ProcessGroup, stop: StopRequest | None = None) -> Trainer:
+    trainer = Trainer(settings, torch.device("cpu"), group=group, stop=stop)
     trainer.run()
     return trainer
 
 
-def normed(x: torch.Tensor, world: ProcessGroup) -> dict[str, torch.Tensor]:
+def normed(x: torch.Tensor, group: ProcessGroup) -> dict[str, torch.Tensor]:
     """A batch norm's output, its running statistics, and the gradients behind it."""
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(4, momentum=0.3))
     network[0].weight.data = torch.tensor([1.0, 2.0, 0.5, -1.0])
-    join_batch_norms(network, world)
+    convert_sync_batchnorm(network, group)
     x = x.clone().requires_grad_()
     y = network(x)
     (y.square() * y).sum().backward()
-    world.sum_gradients(network)
+    group.all_reduce_gradients(network)
     return {"y": y.detach(), "x.grad": x.grad, "weight.grad": network[0].weight.grad, **network.state_dict()}
 
 
@@ -92,28 +92,28 @@ def work(rank: int, root: Path, output: Path, port: int) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    with init_process_group(torch.device("cpu")) as world:
-        seen["gathered"] = world.gather([rank, 10 + rank], torch.device("cpu")).tolist()
+    with init_process_group(torch.device("cpu")) as group:
+        seen["gathered"] = group.all_gather([rank, 10 + rank], torch.device("cpu")).tolist()
     meeting = {"init_method": f"file://{output / 'meeting'}", "timeout": timedelta(seconds=60)}
     dist.init_process_group("gloo", rank=rank, world_size=2, **meeting)
-    world = ProcessGroup(rank, 2)
-    own = world.share(BATCH)
-    seen["normed"] = normed(pictures()[own.start : own.stop], world)
+    group = ProcessGroup(rank, 2)
+    own = group.shard(BATCH)
+    seen["normed"] = normed(pictures()[own.start : own.stop], group)
 
     settings = recipe(root, output / "two")
     with double_precision():
         try:
-            train(settings, world, stop=stop_after(STOPPED) if rank == 1 else None)
+            train(settings, group, stop=stop_after(STOPPED) if rank == 1 else None)
         except Interrupted as error:
             seen["interrupted"] = (error.exit_code, str(error))
         dist.barrier()  # processes that start anew would find the checkpoint written
-        seen["model"] = train(settings, world).model.state_dict()
+        seen["model"] = train(settings, group).model.state_dict()
 
     if rank == 1:
         torch.save(seen, output / "1.pt")
         os._exit(0)  # without a word, when the other one waits for it
     try:
-        world.sum(torch.ones(1))
+        group.all_reduce(torch.ones(1))
     except MoteError as error:
         seen["lost"] = str(error)
     torch.save(seen, output / "0.pt")
@@ -143,7 +143,7 @@ def stop_after(step: int) -> StopRequest:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    rendering.write(Scene.random(3, width=96, height=64, frames=12), folder / "clip.mp4")
+    rendering.write_scene(Scene.random(3, width=96, height=64, frames=12), folder / "clip.mp4")
     return folder
 
 
@@ -204,7 +204,7 @@ def test_two_processes_end_with_the_weights_of_one(one, two):
 
 
 def test_a_signal_to_one_process_ends_all_after_the_same_step(two):
-    told = f"interrupted by SIGTERM; step {STOPPED} is kept, and the same command goes on from there"
+    told = f"interrupted by SIGTERM; step {STOPPED} is saved; run the same command to resume"
     assert [seen["interrupted"] for seen in two[1]] == [(143, told)] * 2
 
 
@@ -217,21 +217,21 @@ def test_a_process_that_dies_is_missed_by_the_others(two):
 
 def test_a_world_of_one_keeps_plain_batch_norms():
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
-    join_batch_norms(network, ProcessGroup())
+    convert_sync_batchnorm(network, ProcessGroup())
     assert type(network[0]) is torch.nn.BatchNorm2d
 
 
 def test_a_joined_batch_norm_measures_as_the_plain_one_does():
     plain = torch.nn.BatchNorm2d(4).eval()
     plain.running_mean += 3
-    together = SyncBatchNorm.of(plain, ProcessGroup(0, 2))
+    together = SyncBatchNorm.convert(plain, ProcessGroup(0, 2))
     assert torch.equal(together(pictures()), plain(pictures()))
     assert together.state_dict().keys() == plain.state_dict().keys()
 
 
 @pytest.mark.parametrize(("count", "size"), [(8, 2), (3, 2), (2, 2), (7, 3)])
 def test_every_place_of_a_batch_is_one_process_s(count, size):
-    parts = [ProcessGroup(rank, size).share(count) for rank in range(size)]
+    parts = [ProcessGroup(rank, size).shard(count) for rank in range(size)]
     assert [place for part in parts for place in part] == list(range(count))
     assert min(map(len, parts)) >= 1
 
@@ -240,7 +240,7 @@ def test_a_batch_with_fewer_clips_than_processes_is_refused():
     with pytest.raises(
         UsageError, match=r"schedule.batch = 2 leaves some of 3 processes .*expected 3 or more"
     ):
-        require_parts(2, ProcessGroup(0, 3))
+        require_clip_per_process(2, ProcessGroup(0, 3))
 
 
 def test_shares_of_a_loss_add_up_to_the_loss_of_the_whole():
@@ -258,7 +258,9 @@ def test_shares_of_a_loss_add_up_to_the_loss_of_the_whole():
     ]
     assert parts[1].foreground == 0
     assert whole.foreground == sum(part.foreground for part in parts) > 0
-    assert float(sum(p.share(whole.foreground) for p in parts)) == pytest.approx(float(whole.total), rel=1e-6)
+    assert float(sum(p.contribution(whole.foreground) for p in parts)) == pytest.approx(
+        float(whole.total), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -276,4 +278,4 @@ def test_each_process_of_several_takes_the_gpu_of_its_own(monkeypatch, name, gpu
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2" if several else "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
-    assert own_device(name) == expected
+    assert local_device(name) == expected

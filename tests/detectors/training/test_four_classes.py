@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import detectors
-from datasets.augmentation.balancing import by_classes, by_frames
+from datasets.augmentation.balancing import class_balanced_weights, frame_weights
 from datasets.sequences.clips import VideoSequence
 from detectors.training.data import training_clips
 from detectors.training.detection_loss import detection_loss
@@ -91,13 +91,13 @@ def sequence(name, frames, label):
 
 def test_all_classes_are_drawn_alike_often_and_empty_sequences_as_before():
     sequences = [sequence("a", 60, 0), sequence("b", 20, 0), sequence("c", 16, 3), sequence("d", 4, None)]
-    assert by_frames(sequences).tolist() == [60, 20, 16, 4]
-    assert by_classes(sequences) == pytest.approx([36, 12, 48, 4])
+    assert frame_weights(sequences).tolist() == [60, 20, 16, 4]
+    assert class_balanced_weights(sequences) == pytest.approx([36, 12, 48, 4])
 
 
 def test_of_one_class_all_frames_are_drawn_alike_often():
     sequences = [sequence("a", 60, 0), sequence("b", 20, 0)]
-    assert by_classes(sequences).tolist() == by_frames(sequences).tolist()
+    assert class_balanced_weights(sequences).tolist() == frame_weights(sequences).tolist()
 
 
 def recipe_for(root, **more):
@@ -179,7 +179,7 @@ def test_a_run_is_measured_by_class_and_as_one(root, tmp_path, capsys):
 @pytest.mark.parametrize("perfect", [True, False])
 def test_a_target_is_found_under_its_own_class_alone(root, tmp_path, monkeypatch, perfect):
     """Detections made of the ground truth, with its labels or with those of the other class."""
-    from detectors import evaluate
+    from detectors.evaluation import detection
     from pipeline.structures.detections import Detections
 
     def found(_, sequence, positions, **__):
@@ -188,7 +188,7 @@ def test_a_target_is_found_under_its_own_class_alone(root, tmp_path, monkeypatch
             scores = np.full(len(labels), 0.9, np.float32)
             yield position, Detections(sequence.boxes[position], scores, labels if perfect else 1 - labels)
 
-    monkeypatch.setattr(evaluate, "detect", found)
+    monkeypatch.setattr(detection, "detect_frames", found)
     assert run(root, tmp_path, 1, **SEVERAL) == 0
     val = rows(tmp_path)[-1]["val"]
     assert val["ap50_as_one"] == pytest.approx(1)

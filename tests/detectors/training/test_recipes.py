@@ -12,10 +12,10 @@ from datasets.layouts.registry import LAYOUTS
 from detectors import DETECTORS, SEGMENTERS
 from detectors.training.optimisation import (
     ExponentialMovingAverage,
-    initialise_normally,
+    build_optimiser,
+    initialise_normal,
     learning_rate,
-    make_optimiser,
-    rate_rule,
+    learning_rate_schedule,
 )
 from detectors.training.recipe import Optimiser, Recipe, Schedule
 from pipeline.config.parsing import build, dump_toml, load_toml
@@ -87,9 +87,9 @@ def test_without_warm_up_the_paper_s_rule_starts_at_the_peak():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"level": 3}, "level = 3 has no meaning for rule 'cosine'"),
-        ({"warmup_rate": 0.1}, "warmup_rate = 0.1 has no meaning for rule 'cosine'"),
-        ({"rate_every": 7}, "rate_every = 7 has no meaning for rule 'cosine'"),
+        ({"level": 3}, "level = 3 has no effect with rule 'cosine'"),
+        ({"warmup_rate": 0.1}, "warmup_rate = 0.1 has no effect with rule 'cosine'"),
+        ({"rate_every": 7}, "rate_every = 7 has no effect with rule 'cosine'"),
         (
             {"rule": "yolox", "steps": 99, "level": 40, "warmup": 60},
             "warmup + level = 100, expected at most 99",
@@ -114,7 +114,7 @@ def test_the_paper_s_recipe_varies_no_clip():
 
 
 def test_the_paper_s_optimiser_is_adam_without_decay():
-    found = make_optimiser(torch.nn.Linear(2, 2), recipe("tridos_paper.toml").optimiser, rate=0.5)
+    found = build_optimiser(torch.nn.Linear(2, 2), recipe("tridos_paper.toml").optimiser, rate=0.5)
     assert type(found) is torch.optim.Adam
     assert [(g["lr"], g["betas"], g["weight_decay"]) for g in found.param_groups] == [
         (0.5, (0.937, 0.999), 0)
@@ -123,7 +123,7 @@ def test_the_paper_s_optimiser_is_adam_without_decay():
 
 def test_weight_decay_is_on_matrices_that_learn_alone():
     network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1).requires_grad_(False))
-    found = make_optimiser(network, Optimiser(weight_decay=0.3), rate=0.1)
+    found = build_optimiser(network, Optimiser(weight_decay=0.3), rate=0.1)
     assert type(found) is torch.optim.AdamW
     decays = [
         (group["weight_decay"], [list(p.shape) for p in group["params"]]) for group in found.param_groups
@@ -134,7 +134,7 @@ def test_weight_decay_is_on_matrices_that_learn_alone():
 def test_normal_initialisation_is_of_kernels_and_batch_norms():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(50, 60, 3), torch.nn.BatchNorm2d(4000))
-    initialise_normally(network)
+    initialise_normal(network)
     kernel, scale = network[0].weight, network[1].weight
     assert (kernel.mean().item(), kernel.std().item()) == pytest.approx((0, 0.02), abs=1e-3)
     assert (scale.mean().item(), scale.std().item()) == pytest.approx((1, 0.02), abs=2e-3)
@@ -189,7 +189,7 @@ def test_each_segmenter_has_the_recipe_of_its_paper(name):
 )
 def test_a_segmenter_s_rate_is_that_of_its_paper_at_the_epoch(name, epoch, rate):
     found = recipe(f"sirst_{name}_paper.toml")
-    rule = rate_rule(found, frames=256)
+    rule = learning_rate_schedule(found, frames=256)
     step = epoch * 256 // found.schedule.batch
     assert rule(step) == pytest.approx(rate, rel=1e-9)
 
@@ -197,20 +197,22 @@ def test_a_segmenter_s_rate_is_that_of_its_paper_at_the_epoch(name, epoch, rate)
 def test_a_shorter_run_has_shorter_epochs_in_the_network_s_rule():
     found = recipe("sirst_dconet_paper.toml")
     half = replace(found, schedule=replace(found.schedule, steps=6400))
-    assert rate_rule(half, frames=256)(3200) == pytest.approx(rate_rule(found, frames=256)(6400))
+    assert learning_rate_schedule(half, frames=256)(3200) == pytest.approx(
+        learning_rate_schedule(found, frames=256)(6400)
+    )
 
 
 def test_other_rules_know_no_epochs():
     found = recipe("sirst_shared.toml")
-    assert rate_rule(found, frames=1)(700) == learning_rate(700, found.schedule)
+    assert learning_rate_schedule(found, frames=1)(700) == learning_rate(700, found.schedule)
 
 
 def test_rdian_s_optimiser_is_adagrad_with_decay_on_everything():
-    found = make_optimiser(torch.nn.Linear(2, 2), recipe("sirst_rdian_paper.toml").optimiser, rate=0.005)
+    found = build_optimiser(torch.nn.Linear(2, 2), recipe("sirst_rdian_paper.toml").optimiser, rate=0.005)
     assert type(found) is torch.optim.Adagrad
     assert [(g["lr"], g["weight_decay"], g["eps"]) for g in found.param_groups] == [(0.005, 1e-4, 1e-10)] * 2
 
 
 def test_crops_alone_are_transposed():
-    with pytest.raises(UsageError, match="transpose is for crops alone"):
+    with pytest.raises(UsageError, match="transpose is for crops only"):
         build(Recipe, {"augment": {"transpose": True}})

@@ -15,11 +15,21 @@ import torch
 
 from datasets.augmentation.sampler import ClipSampler
 from detectors import train
-from detectors.training import tasks, trainer
-from detectors.training.detection_task import Detection
+from detectors.training import detection_task
+from detectors.training.detection_task import DetectionTask
 from detectors.training.recipe import Recipe
 from pipeline.config.parsing import build, load_toml
-from tests.support.training_runs import SMALL, complaint, losses, rows, run, steps, write_clip
+from tests.support.training_runs import (
+    SMALL,
+    before_each_step,
+    complaint,
+    kill_at,
+    losses,
+    rows,
+    run,
+    steps,
+    write_clip,
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +38,6 @@ def root(tmp_path_factory):
 
 
 # Stopping and going on
-
-TRAIN_STEP = trainer.Trainer._train_step
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +58,7 @@ def check_alike(folder, whole):
 
 
 def test_a_run_that_is_killed_goes_on_exactly(root, whole, tmp_path, monkeypatch):
-    def killed_after_the_third(self, coming):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        return TRAIN_STEP(self, coming)
-
-    monkeypatch.setattr(trainer.Trainer, "_train_step", killed_after_the_third)
+    kill_at(3, monkeypatch)
     assert run(root, tmp_path, 4) == 130
     monkeypatch.undo()
     assert len(rows(tmp_path)) == 3
@@ -69,12 +72,11 @@ def test_a_run_that_is_killed_goes_on_exactly(root, whole, tmp_path, monkeypatch
 def signal_in_step(number, step, monkeypatch):
     """Let a signal come while a step is done."""
 
-    def interrupted(self, coming):
-        if self.step == step - 1:
+    def interrupted(trainer):
+        if trainer.steps_done == step - 1:
             os.kill(os.getpid(), number)
-        return TRAIN_STEP(self, coming)
 
-    monkeypatch.setattr(trainer.Trainer, "_train_step", interrupted)
+    before_each_step(monkeypatch, interrupted)
 
 
 def test_a_run_that_is_terminated_keeps_the_step_in_hand_and_goes_on_exactly(
@@ -83,32 +85,32 @@ def test_a_run_that_is_terminated_keeps_the_step_in_hand_and_goes_on_exactly(
     signal_in_step(signal.SIGTERM, 3, monkeypatch)
     more = {"record.save_every": 100}
     assert run(root, tmp_path, 4, **more) == 143
-    told = "interrupted by SIGTERM; step 3 is kept, and the same command goes on from there"
+    told = "interrupted by SIGTERM; step 3 is saved; run the same command to resume"
     assert complaint(capsys) == told
     assert (tmp_path / "curves.png").exists()
     monkeypatch.undo()
     assert run(root, tmp_path, 4, **more) == 0
-    assert f"going on from step 3 of {tmp_path / 'last.pt'}" in capsys.readouterr().out
+    assert f"resuming from step 3 of {tmp_path / 'last.pt'}" in capsys.readouterr().out
     check_alike(tmp_path, whole)
 
 
 def test_ctrl_c_ends_a_run_after_the_step_in_hand(root, tmp_path, monkeypatch, capsys):
     signal_in_step(signal.SIGINT, 1, monkeypatch)
     assert run(root, tmp_path, 4) == 130
-    assert complaint(capsys).startswith("interrupted by SIGINT; step 1 is kept")
+    assert complaint(capsys).startswith("interrupted by SIGINT; step 1 is saved")
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 1
 
 
 def test_what_an_interruption_kept_from_being_measured_is_measured_when_the_run_goes_on(
     root, tmp_path, monkeypatch
 ):
-    measure_all = tasks.measure
+    evaluate_scores = detection_task.evaluate_scores
 
-    def interrupted(model, records, sequences, truth, **how):
+    def interrupted(model, records, sequences, truth, **options):
         os.kill(os.getpid(), signal.SIGTERM)
-        return measure_all(model, records, sequences, truth, **how)
+        return evaluate_scores(model, records, sequences, truth, **options)
 
-    monkeypatch.setattr(tasks, "measure", interrupted)
+    monkeypatch.setattr(detection_task, "evaluate_scores", interrupted)
     assert run(root, tmp_path, 2) == 143
     monkeypatch.undo()
     assert not any("val" in row for row in rows(tmp_path))
@@ -119,17 +121,19 @@ def test_what_an_interruption_kept_from_being_measured_is_measured_when_the_run_
 
 
 def test_numbers_that_are_none_end_the_run_with_the_batch_kept(root, tmp_path, monkeypatch, capsys):
-    loss = Detection.loss
+    loss = DetectionTask.loss
 
-    def spoilt_at_the_third(self, raw, batch, world):
-        total, terms = loss(self, raw, batch, world)
+    def spoilt_at_the_third(self, raw, batch, group):
+        total, terms = loss(self, raw, batch, group)
         if (tmp_path / "last.pt").exists():  # kept after the second
             total, terms = total * math.nan, [math.nan] * len(terms)
         return total, terms
 
-    monkeypatch.setattr(Detection, "loss", spoilt_at_the_third)
+    monkeypatch.setattr(DetectionTask, "loss", spoilt_at_the_third)
     assert run(root, tmp_path, 4) == 1
-    assert f"not finite at step 2; batch and weights kept in {tmp_path / 'bad_batch.pt'}" in complaint(capsys)
+    assert f"not finite at step 2; batch and weights are saved in {tmp_path / 'bad_batch.pt'}" in complaint(
+        capsys
+    )
     kept = torch.load(tmp_path / "bad_batch.pt", weights_only=True)
     (batch,) = kept["batches"]
     assert kept["step"] == 2

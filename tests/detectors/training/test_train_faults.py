@@ -17,7 +17,7 @@ from detectors.evaluation import detection
 from detectors.publish import main as publish_main
 from detectors.publish import publish
 from detectors.training.data import batch_clips, training_clips
-from detectors.training.detection_task import Detection
+from detectors.training.detection_task import DetectionTask
 from detectors.training.recipe import Recipe
 from detectors.weights.state_dict import read_state_dict
 from pipeline.config.parsing import build, load_toml
@@ -106,7 +106,7 @@ def test_what_a_run_leaves_behind_may_change_when_it_goes_on(root, stopped):
 def test_data_may_be_moved_before_a_run_goes_on(root, stopped, tmp_path, capsys):
     moved = shutil.copytree(root, tmp_path / "elsewhere")
     assert run(moved, stopped, 2, **{"data.store": str(tmp_path / "frames")}) == 0
-    assert f"going on from step 2 of {stopped / 'last.pt'}" in capsys.readouterr().out
+    assert f"resuming from step 2 of {stopped / 'last.pt'}" in capsys.readouterr().out
 
 
 def test_a_checkpoint_from_before_a_key_was_there_counts_as_its_default(root, stopped, capsys):
@@ -123,7 +123,7 @@ def test_weights_to_start_from_are_not_needed_to_go_on(root, trained, tmp_path, 
     assert run(root, tmp_path / "run", 1, **start) == 0
     (tmp_path / "start.safetensors").unlink()
     assert run(root, tmp_path / "run", 1, **start) == 0
-    assert "going on from step 1" in capsys.readouterr().out
+    assert "resuming from step 1" in capsys.readouterr().out
     assert run(root, tmp_path / "other", 1, **start) == 4  # where there is nothing to go on with, they are
     assert "start.safetensors" in complaint(capsys)
 
@@ -164,14 +164,17 @@ def test_a_batch_whose_loss_is_no_number_ends_the_run_and_is_kept(root, tmp_path
     """A rate so large that the first step takes the weights beyond what the second can compute with."""
     assert run(root, tmp_path, 4, **{"schedule.rate": 1e30, "schedule.warmup": 0}) == 1
     kept_in = tmp_path / "bad_batch.pt"
-    assert complaint(capsys) == f"loss or gradient not finite at step 1; batch and weights kept in {kept_in}"
+    assert (
+        complaint(capsys)
+        == f"loss or gradient not finite at step 1; batch and weights are saved in {kept_in}"
+    )
     assert [row["step"] for row in steps(tmp_path)] == [1]
     assert not (tmp_path / "last.pt").exists()
 
     kept = torch.load(kept_in, weights_only=True)
     recipe = build(Recipe, load_toml(tmp_path / "config.toml"))
     clips = batch_clips(training_clips(recipe, StopRequest(), frames=5, num_classes=1), recipe, 1, range(2))
-    expected = Detection().collate(clips, torch.device("cpu"))
+    expected = DetectionTask().collate(clips, torch.device("cpu"))
     (batch,) = kept["batches"]
     assert torch.equal(batch["frames"], expected.frames)
     for name in ("boxes", "labels"):

@@ -19,15 +19,24 @@ from detectors.evaluate import main as measure_main
 from detectors.inference.probability_maps import ProbabilityMaps
 from detectors.networks.segmenters.edge_saliency import edge_images
 from detectors.publish import publish
-from detectors.training import trainer
 from detectors.training.distributed import ProcessGroup
-from detectors.training.optimisation import make_optimiser
+from detectors.training.optimisation import build_optimiser
 from detectors.training.recipe import Recipe
-from detectors.training.segmentation_task import Segmentation, focal_per_target_pixel
-from detectors.training.tasks import objective_for
+from detectors.training.segmentation_task import SegmentationTask, focal_loss_per_target_pixel
+from detectors.training.tasks import task_for
+from detectors.training.trainer import seed_step
 from detectors.weights.restore import network
 from pipeline.config.parsing import build
-from tests.support.training_runs import complaint, losses, rows, run, run_segmenter, write_clip, write_masks
+from tests.support.training_runs import (
+    complaint,
+    kill_at,
+    losses,
+    rows,
+    run,
+    run_segmenter,
+    write_clip,
+    write_masks,
+)
 
 SMALLEST = {
     "rdian": {"schedule.crop": [32, 32]},
@@ -79,7 +88,7 @@ def clips(recipe: Recipe, count: int = 2) -> list[Clip]:
 @pytest.mark.parametrize("name", SMALLEST)
 def test_a_batch_is_learned_by_the_network_s_own_loss(name):
     model, recipe = smallest(name)
-    objective, optimiser = objective_for(model, recipe), make_optimiser(model, recipe.optimiser, rate=1e-3)
+    objective, optimiser = task_for(model, recipe), build_optimiser(model, recipe.optimiser, rate=1e-3)
     batch = objective.collate(clips(recipe), torch.device("cpu"))
     found = []
     for _ in range(4):
@@ -116,7 +125,7 @@ def test_the_trainer_learns_the_targets_of_a_data_set(root, tmp_path, monkeypatc
 @pytest.mark.parametrize("name", SMALLEST)
 def test_the_shared_loss_takes_the_logits_of_all_supervised_maps(name):
     model, recipe = smallest(name)
-    objective = Segmentation(model, with_loss(recipe, "soft-iou-focal"))
+    objective = SegmentationTask(model, with_loss(recipe, "soft-iou-focal"))
     batch = objective.collate(clips(recipe), torch.device("cpu"))
     outputs = model(*batch.inputs)
     maps = model.logits(outputs)
@@ -139,7 +148,7 @@ def test_the_shared_loss_takes_the_logits_of_all_supervised_maps(name):
 def test_fresh_weights_start_from_the_prior_in_every_map(name):
     model, recipe = smallest(name)
     model.set_prior(0.01)
-    batch = Segmentation(model, recipe).collate(clips(recipe), torch.device("cpu"))
+    batch = SegmentationTask(model, recipe).collate(clips(recipe), torch.device("cpu"))
     with torch.no_grad():
         maps = model.logits(model(*batch.inputs))
     for logits in maps:
@@ -151,28 +160,30 @@ def test_focal_loss_is_a_sum_for_each_pixel_of_the_targets():
     masks = torch.zeros(2, 1, 8, 8)
     masks[0, 0, :4, :5] = 1  # 20 pixels; the other picture has none, and counts as if it had 10
     expected = np.log(2) / 16 * ((20 + 3 * 44) / 20 + 3 * 64 / 10) / 2
-    assert focal_per_target_pixel(torch.zeros(2, 1, 8, 8), masks).item() == pytest.approx(expected, rel=1e-6)
+    assert focal_loss_per_target_pixel(torch.zeros(2, 1, 8, 8), masks).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_parts_of_a_batch_add_up_to_the_loss_of_the_whole():
     class World2(ProcessGroup):
-        def gather(self, values, device):
+        def all_gather(self, values, device):
             return torch.tensor([[2.0], [1.0]])
 
     model, recipe = smallest("rdian")
     model.eval()  # batch norms of parts are joined elsewhere
-    objective = Segmentation(model, with_loss(recipe, "soft-iou-focal"))
+    objective = SegmentationTask(model, with_loss(recipe, "soft-iou-focal"))
     three = clips(recipe, 3)
     terms = []
-    for part, world in ((three, ProcessGroup()), (three[:2], World2()), (three[2:], World2())):
+    for part, group in ((three, ProcessGroup()), (three[:2], World2()), (three[2:], World2())):
         batch = objective.collate(part, torch.device("cpu"))
-        terms.append(objective.loss(model(*batch.inputs), batch, world)[1])
+        terms.append(objective.loss(model(*batch.inputs), batch, group)[1])
     assert np.add(terms[1], terms[2]) == pytest.approx(terms[0], rel=1e-5)
 
 
 def test_edge_images_are_those_of_the_varied_picture():
     model, recipe = smallest("drtenet")
-    batch = Segmentation(model, recipe).collate(clips(recipe), torch.device("cpu"))
+    batch = SegmentationTask(model, recipe).collate(clips(recipe), torch.device("cpu"))
     pictures = np.stack([clip.frames[-1] for clip in clips(recipe)]).astype(np.float32) / 255
     frames, edges = batch.inputs
     torch.testing.assert_close(edges, edge_images(list(pictures)))
@@ -187,14 +198,7 @@ def test_edge_images_are_those_of_the_varied_picture():
 def test_a_network_that_draws_at_random_goes_on_exactly(name, root, tmp_path, monkeypatch):
     more = {**SMALLEST[name], "schedule.rate": 1e-2, "record.measure_every": 2}
     assert run_segmenter(name, root, tmp_path / "whole", 4, **more) == 0
-    step = trainer.Trainer._train_step
-
-    def killed_after_the_third(self, coming):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        return step(self, coming)
-
-    monkeypatch.setattr(trainer.Trainer, "_train_step", killed_after_the_third)
+    kill_at(3, monkeypatch)
     assert run_segmenter(name, root, tmp_path / "parts", 4, **more) == 130
     monkeypatch.undo()
     torch.rand(17)  # what another process may have drawn
@@ -207,9 +211,7 @@ def test_a_network_that_draws_at_random_goes_on_exactly(name, root, tmp_path, mo
 def test_each_step_and_each_process_draws_anew():
     drawn = []
     for step, rank, seed in ((0, 0, 5), (0, 0, 5), (1, 0, 5), (0, 1, 5), (0, 0, 6)):
-        fake = type("Trainer", (), {"step": step, "world": ProcessGroup(rank, 2)})()
-        fake.recipe = build(Recipe, {"schedule": {"seed": seed}})
-        trainer.Trainer._seed_the_step(fake)
+        seed_step(seed, step, rank)
         drawn.append(torch.rand(1).item())
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 4
@@ -295,9 +297,13 @@ def test_a_contact_sheet_of_pictures_has_several_beside_each_other(root, tmp_pat
         ("madnet", {"schedule.crop": [128, 256]}, "crop = 128x256, 'madnet' takes multiples of 256"),
         ("drtenet", {"model.options.ori_h": 64}, "crop = 32x32, 'drtenet' as built takes 64x64"),
         ("drtenet", {"model.options.ori_h": 32, "schedule.batch": 1}, "'drtenet' needs 2 or more"),
-        ("rdian", {"schedule.whole_share": 0.5}, "segmenters learn from crops; set it to 0"),
+        ("rdian", {"schedule.whole_share": 0.5}, "segmenters are trained on crops; set it to 0"),
         ("rdian", {"data.synthetic_share": 0.5}, "synthetic sequences have no masks"),
-        ("madnet", {"model.initialisation": "published", **SMALLEST["madnet"]}, "has no published start"),
+        (
+            "madnet",
+            {"model.initialisation": "published", **SMALLEST["madnet"]},
+            "has no published initialisation",
+        ),
     ],
     ids=["multiple", "size", "batch", "whole frames", "synthetic", "start values"],
 )
@@ -311,19 +317,19 @@ def test_what_a_network_cannot_take_is_refused_before_anything_is_read(
 def test_a_detector_of_boxes_has_no_loss_prior_or_rate_of_segmenters(root, tmp_path, capsys):
     more = {"data.layout": "masks", "data.train": "all.txt", "data.val": "all.txt", "schedule.whole_share": 0}
     assert run(root, tmp_path / "a", 1, **more, **{"objective.kind": "soft-iou-focal"}) == 2
-    assert "objective.kind = 'soft-iou-focal' is for segmenters, 'tridos-nano' finds boxes" in complaint(
+    assert "objective.kind = 'soft-iou-focal' is for segmenters, 'tridos-nano' predicts boxes" in complaint(
         capsys
     )
     assert run(root, tmp_path / "a", 1, **more, **{"model.prior": 0.01}) == 2
     assert "model.prior = 0.01 is for segmenters" in complaint(capsys)
     assert run(root, tmp_path / "b", 1, **more, **{"schedule.rule": "network"}) == 2
-    assert "'tridos-nano' has no learning rate of its own" in complaint(capsys)
+    assert "'tridos-nano' has no published learning rate" in complaint(capsys)
 
 
 def test_options_for_boxes_are_refused_for_pixels(root, trained, capsys):
     arguments = ["--detector", "rdian", "--dataset", "masks", "--root", str(root), "--split", "all.txt"]
     assert evaluate.main([str(trained / "best.safetensors"), *arguments, "--by-class"]) == 2
-    assert "--by-class is for networks that find boxes, RDIAN marks pixels" in complaint(capsys)
+    assert "--by-class is for networks that predict boxes, RDIAN predicts masks" in complaint(capsys)
 
 
 def test_data_without_masks_are_refused(tmp_path, capsys):

@@ -88,8 +88,8 @@ def test_what_is_lost_with_a_process_is_lost_in_every_form(tmp_path):
 def test_a_measurement_is_remembered_when_the_run_goes_on(tmp_path):
     write(tmp_path, [step(1), measured(1), step(2)])
     with open_run_log(tmp_path, step=2, terms=TERMS, scores=SCORES) as log:
-        assert log.measured(1)
-        assert not log.measured(2)
+        assert log.has_validation(1)
+        assert not log.has_validation(2)
 
 
 def test_an_event_is_to_the_byte_the_one_of_tensorboard(tmp_path):
@@ -154,7 +154,7 @@ def test_on_a_terminal_a_bar_moves_and_news_stand_above_it(monkeypatch, capsys):
     with Console(4, done=1, every=1) as shown:
         for number in (2, 3):
             shown.step(number, {"loss": 0.5})
-        shown.say("step 3: measured")
+        shown.print("step 3: measured")
     assert "3/4" in screen.getvalue()
     assert "loss=0.500" in screen.getvalue()
     assert capsys.readouterr().out == "step 3: measured\n"
@@ -173,5 +173,5 @@ def test_elsewhere_some_steps_and_the_last_one_make_lines(capsys, every, steps):
 def test_processes_besides_the_first_say_nothing(capsys):
     with Console(2, done=0, every=1, shown=False) as quiet:
         quiet.step(1, {"loss": 0.5})
-        quiet.say("news")
+        quiet.print("news")
     assert capsys.readouterr() == ("", "")
