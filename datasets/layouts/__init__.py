@@ -1,1 +1,1 @@
-"""datasets/layouts."""
+"""Dataset layouts on disk: readers, writers, conversion and inspection."""

@@ -1,4 +1,4 @@
-"""Pictures as frames: the number of a frame in its file's name, names of neighbours, sizes, links."""
+"""Paths and names in dataset layouts: paths below the root, relative links, image sizes, first frames."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pipeline.structures.frame_paths import _is_absolute, inside
+from pipeline.structures.frame_paths import require_inside_root, is_absolute
 from pipeline.system.errors import OutputError, SourceError, UsageError
 
 
-def relative(path: str) -> str:
-    """A listed path relative to the root: of absolute ones, as other machines wrote them, the part from
-    the last `images/` on.
+def root_relative(path: str) -> str:
+    """Returns a path of a list as a path relative to the root of the dataset.
 
-    Raises UsageError for an absolute path without such a part, and for one that leads out of the root.
+    Absolute paths, which other machines have written, are cut before their last `images/`. Raises UsageError
+    for an absolute path without `images/`, and for a path that leads out of the root.
     """
     path = path.replace("\\", "/")
-    if _is_absolute(path):
+    if is_absolute(path):
         _, images, rest = path.rpartition("/images/")
         if not images:
             raise UsageError(f"'{path}' is absolute and has no 'images/' in it, from which it would be taken")
         path = f"images/{rest}"
-    return inside(path)
+    return require_inside_root(path)
 
 
-def listed_path(path: Path, root: Path) -> str:
-    """The path of a file relative to the root, with forward slashes."""
+def relative_posix(path: Path, root: Path) -> str:
+    """Returns the path of a file relative to the root, with forward slashes."""
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def flat_names(names: Iterable[str]) -> list[str]:
-    """Names of sequences as names of files. Raises UsageError where two would be the same, or one is none."""
+def sequence_file_names(names: Iterable[str]) -> list[str]:
+    """Converts names of sequences to names of files.
+
+    Raises UsageError if two of them are equal, or one cannot be the name of a file.
+    """
     flat = [name.replace("/", "_") for name in names]
     wrong = next((name for name in flat if name in ("", ".", "..") or "\0" in name), None)
     if wrong is not None:
@@ -43,8 +46,8 @@ def flat_names(names: Iterable[str]) -> list[str]:
     return flat
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image file as stored, from its head alone. Raises SourceError."""
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns the (width, height) of an image file from its header. Raises SourceError if that fails."""
     from PIL import Image
 
     try:
@@ -56,19 +59,20 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise SourceError(f"{path} cannot be read as an image") from error
 
 
-def link(original: Path, place: Path) -> None:
-    """Make `place` a relative link to the `original`. Raises OutputError."""
-    target = os.path.relpath(original.resolve(), place.parent.resolve())
+def link_relative(original: Path, link: Path) -> None:
+    """Creates `link`, a relative symbolic link to `original`. Raises OutputError if that fails."""
+    target = os.path.relpath(original.resolve(), link.parent.resolve())
     try:
-        place.symlink_to(target)
+        link.symlink_to(target)
     except OSError as error:
-        raise OutputError(f"cannot link {place} to {target}: {error.strerror}") from error
+        raise OutputError(f"cannot link {link} to {target}: {error.strerror}") from error
 
 
-def first_frame(numbered: Iterable[int], exists: Callable[[int], bool]) -> int:
-    """The number of a sequence's first frame: 0 or 1 where such a picture `exists`, else the lowest listed.
+def first_frame_number(numbers: Iterable[int], exists: Callable[[int], bool]) -> int:
+    """Returns the number of the first frame of a sequence of which a list gives some frame `numbers`.
 
-    Lists may leave out frames without targets, also at the beginning.
+    Lists may leave out frames without targets, also at the beginning, so the first frame is 0 or 1 if that
+    frame `exists`, and the lowest listed number otherwise.
     """
-    lowest = min(numbered)
+    lowest = min(numbers)
     return next((number for number in range(min(lowest, 2)) if exists(number)), lowest)

@@ -1,4 +1,4 @@
-"""What is found wrong with a dataset while it is read."""
+"""Results of reading a dataset layout: the annotations, and findings about files that are wrong."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ LISTED_TWICE = "frames listed twice"
 UNREADABLE = "unreadable files"
 
 
-class Fault(NamedTuple):
-    """One finding."""
+class Finding(NamedTuple):
+    """A defect of a dataset."""
 
     kind: str
     """A plural that can head a list."""
     where: str
-    """The file, frame or line, and what is the matter with it."""
+    """The file, frame or line, and what is wrong with it."""
 
 
-class Faults:
-    """Gathers what is wrong. Where it is `strict`, a file that cannot be read is an error at once."""
+class FindingLog:
+    """Collects the findings of one reader; in `strict` mode an unreadable file is an error instead."""
 
     def __init__(self, *, strict: bool):
-        self.found: list[Fault] = []
+        self.entries: list[Finding] = []
         self.strict = strict
 
     def add(self, kind: str, where: str) -> None:
-        """Note a fault that reading can go on with."""
-        self.found.append(Fault(kind, where))
+        """Records a finding that does not prevent reading."""
+        self.entries.append(Finding(kind, where))
 
     def unreadable(self, error: SourceError) -> None:
-        """Raise `error` if strict, else note it."""
+        """Raises `error` in strict mode, and records it otherwise."""
         if self.strict:
             raise error
         self.add(UNREADABLE, str(error))
 
 
 class Annotations(NamedTuple):
-    """What a reader of one layout found."""
+    """The annotations of one split, as read by one of the readers."""
 
     records: list[VideoRecord]
     classes: tuple[str, ...]
     """Names of the labels 0, 1, …"""
-    table: dict | None = None
-    """The COCO-video dictionary that the records were made of, where there is one."""
-    remarks: tuple[str, ...] = ()
+    coco: dict | None = None
+    """The COCO-video dictionary that the records were made from; None for other formats."""
+    notes: tuple[str, ...] = ()
     """What was left out, one line each."""

@@ -1,7 +1,7 @@
-"""Text lists, a line for each frame: `path x1,y1,x2,y2,class …`, blanks between.
+"""Text lists with one line per frame: `path x1,y1,x2,y2,class …`, separated by blanks.
 
-Coordinates are pixels from 0, right and bottom exclusive; classes count from 0; a path alone is a frame
-without targets. The folder of a picture is its sequence, the number in its name its frame.
+Coordinates are pixels from 0, right and bottom exclusive; classes count from 0; a line with a path alone is a
+frame without targets. The folder of an image is its sequence, and the number in its name its frame.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from datasets.layouts.coco_video import with_videos
-from datasets.layouts.file_names import relative
-from datasets.layouts.findings import Annotations, Faults
+from datasets.layouts.coco_video import add_videos
+from datasets.layouts.file_names import root_relative
+from datasets.layouts.findings import Annotations, FindingLog
 from pipeline.imaging.image_files import IMAGE_SUFFIXES
 from pipeline.structures.annotations import video_records
 from pipeline.structures.boxes import to_xywh
@@ -24,11 +24,11 @@ _COORDINATE = r"-?\d+(?:\.\d+)?"
 _OBJECT = re.compile(rf"{_COORDINATE}(?:,{_COORDINATE}){{3}},\d+")
 
 
-def read_list(root: Path, place: str, classes: tuple[str, ...], faults: Faults) -> Annotations:
-    """The sequences of a text list; image ids are the numbers of its lines.
+def read_frame_list(root: Path, place: str, classes: tuple[str, ...], findings: FindingLog) -> Annotations:
+    """Reads the sequences of the text list `place` below the root; image ids are line numbers.
 
     Frames that the list leaves out are in the records, without boxes and without image id. Raises UsageError
-    for a line that cannot be used, and where the list has no lines.
+    if a line is invalid or the list is empty.
     """
     images, annotations = [], []
     lines = read_text(root / place, kind="frame list").splitlines()
@@ -51,13 +51,17 @@ def read_list(root: Path, place: str, classes: tuple[str, ...], faults: Faults) 
     for number, annotation in enumerate(annotations, start=1):
         annotation |= {"id": number, "iscrowd": 0}
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
-    table = {"images": images, "annotations": annotations, "categories": categories}
-    table = with_videos(table, root, faults)
-    return Annotations(video_records(table), classes, table)
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    coco = add_videos(coco, root, findings)
+    return Annotations(video_records(coco), classes, coco)
 
 
 def parse_line(line: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """Path relative to the root, (N, 4) float64 boxes, (N,) int64 classes. Raises UsageError."""
+    """Parses a line of a list.
+
+    Returns the path relative to the root, (N, 4) float64 boxes x1 y1 x2 y2, and (N,) int64 classes. Raises
+    UsageError if the line is invalid.
+    """
     tokens = line.split()
     count = len(tokens)
     while count > 1 and _OBJECT.fullmatch(tokens[count - 1]):
@@ -65,9 +69,9 @@ def parse_line(line: str) -> tuple[str, np.ndarray, np.ndarray]:
     path = " ".join(tokens[:count])
     if PurePosixPath(path).suffix.lower() not in IMAGE_SUFFIXES:
         raise UsageError(
-            f"'{path}' is not a picture's path ({', '.join(IMAGE_SUFFIXES)}), then x1,y1,x2,y2,class"
+            f"'{path}' is not the path of an image ({', '.join(IMAGE_SUFFIXES)}), then x1,y1,x2,y2,class"
         )
     rows = np.array([token.split(",") for token in tokens[count:]], dtype=float).reshape(-1, 5)
     if (rows[:, 2:4] < rows[:, :2]).any():
         raise UsageError(f"a box ends before it begins: {' '.join(tokens[count:])}")
-    return relative(path), rows[:, :4], rows[:, 4].astype(np.int64)
+    return root_relative(path), rows[:, :4], rows[:, 4].astype(np.int64)

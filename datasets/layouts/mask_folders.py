@@ -1,9 +1,9 @@
-"""Folders of pictures and masks, one target picture a file: single frames, each a sequence of its own.
+"""Folders of images and of masks, one mask per image: single frames, each a sequence of one frame.
 
-Either `SPLIT/images/NAME.*` and `SPLIT/masks/NAME.*`, or `images/` and `masks/` for all and a list of names
-for each split. A mask may have another suffix than its picture, and `_pixels0` or `_mask` after the name.
-A target is a group of mask pixels that touch, at corners too; its box ends after its last pixel: one of one
-pixel at (3, 5) is 3 5 4 6.
+Either `SPLIT/images/NAME.*` and `SPLIT/masks/NAME.*`, or `images/` and `masks/` for all splits and a list of
+names for each. A mask may have another suffix than its image, and `_pixels0` or `_mask` after the name. A
+target is an 8-connected group of mask pixels, and its box ends after its last pixel: the box of the single
+pixel in column 3, row 5 is 3 5 4 6.
 """
 
 from __future__ import annotations
@@ -14,67 +14,81 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.layouts.file_names import flat_names, link, listed_path
-from datasets.layouts.findings import LISTED_TWICE, Annotations, Faults
-from pipeline.imaging.image_files import ENDINGS, IMAGE_SUFFIXES, natural_order, read_image
+from datasets.layouts.file_names import link_relative, relative_posix, sequence_file_names
+from datasets.layouts.findings import LISTED_TWICE, Annotations, FindingLog
+from pipeline.imaging.image_files import IMAGE_SUFFIXES, MASK_ENDINGS, natural_order, read_image
 from pipeline.structures.annotations import VideoRecord
 from pipeline.structures.boxes import clip
 from pipeline.system.errors import OutputError, SourceError, UsageError
 from pipeline.system.files import read_text
 
-PICTURE_FOLDERS = ("images", "IRSTD1k_Img")
+IMAGE_FOLDERS = ("images", "IRSTD1k_Img")
 MASK_FOLDERS = ("masks", "IRSTD1k_Label")
-WITHOUT_PICTURE = "masks without a picture"
+WITHOUT_IMAGE = "masks without an image"
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask file as (H, W) bool: pixels of more than half of the mask's highest value, in any channel.
+    """Reads a mask file as (H, W) bool: True where any channel exceeds half of the mask's maximum.
 
-    So masks of 0 and 1, of 0 and 255, and with softened edges all read alike. Raises SourceError.
+    Masks of 0 and 1, masks of 0 and 255, and masks with softened edges are thus read alike. Raises
+    SourceError if the file cannot be read.
     """
     image = read_image(path)
     image = image if image.ndim == 2 else image.max(axis=2)
     return image > image.max() / 2
 
 
-def mask_boxes(mask: np.ndarray) -> np.ndarray:
-    """(N, 4) float32 x1 y1 x2 y2, right and bottom exclusive, of the 8-connected groups of an (H, W) mask."""
+def mask_to_boxes(mask: np.ndarray) -> np.ndarray:
+    """Returns the boxes of the 8-connected groups of an (H, W) mask.
+
+    (N, 4) float32 x1 y1 x2 y2 in pixels, right and bottom exclusive.
+    """
     _, _, groups, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     left, top, width, height = groups[1:, :4].T  # the first group is the background
     return np.stack([left, top, left + width, top + height], axis=1).astype(np.float32)
 
 
-def read_folder(root: Path, place: str, classes: tuple[str, ...], faults: Faults) -> Annotations:
-    """The pictures of a split: `place` is its folder, or its list of names, below the root.
+def boxes_to_mask(boxes: np.ndarray, *, width: int, height: int) -> np.ndarray:
+    """Returns an (H, W) bool mask of the pixels that (N, 4) boxes x1 y1 x2 y2 touch."""
+    mask = np.zeros((height, width), dtype=bool)
+    low = np.floor(boxes[:, :2]).clip(min=0).astype(int)
+    high = np.ceil(boxes[:, 2:]).clip(min=0).astype(int)
+    for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True):
+        mask[top:bottom, left:right] = True
+    return mask
 
-    Each picture is a record of one frame, of the size of its mask; image ids count from 1. Raises UsageError
-    for folders that are missing, SourceError for pictures and masks that are.
+
+def read_mask_folder(root: Path, place: str, classes: tuple[str, ...], findings: FindingLog) -> Annotations:
+    """Reads the images of a split; `place` is its folder, or its list of names, below the root.
+
+    Each image is a record of one frame, of the size of its mask; image ids count from 1. Raises UsageError
+    for missing folders, and SourceError for missing images and masks in strict mode.
     """
     split = root / place
     folder = split if split.is_dir() else root
-    pictures, masks = _files(folder, PICTURE_FOLDERS), _files(folder, MASK_FOLDERS)
+    images, masks = _files(folder, IMAGE_FOLDERS), _files(folder, MASK_FOLDERS)
     if split.is_dir():
-        names = sorted(pictures, key=lambda name: natural_order(Path(name)))
+        names = sorted(images, key=lambda name: natural_order(Path(name)))
         taken = {_mask_of(name, masks) for name in names}
         for name in sorted(set(masks) - taken):
-            faults.add(WITHOUT_PICTURE, listed_path(masks[name], root))
+            findings.add(WITHOUT_IMAGE, relative_posix(masks[name], root))
     else:
-        names = _listed_names(split, faults)
+        names = _listed_names(split, findings)
     if not names:
-        raise UsageError(f"{split} holds no pictures" if split.is_dir() else f"{split} lists no pictures")
+        raise UsageError(f"{split} holds no images" if split.is_dir() else f"{split} lists no images")
     records = []
     for number, name in enumerate(names, start=1):
         try:
-            picture = _present(name, pictures, folder / "images")
-            mask = _present(_mask_of(name, masks), masks, folder / "masks", name)
-            records.append(_record(root, picture, mask, image_id=number))
+            image = _require(images, name, folder / "images", name)
+            mask = _require(masks, _mask_of(name, masks), folder / "masks", name)
+            records.append(_record(root, image, mask, image_id=number))
         except SourceError as error:
-            faults.unreadable(error)
+            findings.unreadable(error)
     return Annotations(records, classes)
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """Name without suffix → file, of the first of these folders that is there."""
+    """Maps names without suffix to files, of the first of the named folders that exists."""
     found = next((folder / name for name in names if (folder / name).is_dir()), None)
     if found is None:
         raise UsageError(f"{folder / names[0]} is missing; a folder of that name is expected")
@@ -82,90 +96,79 @@ def _files(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _mask_of(name: str, masks: dict[str, Path]) -> str | None:
-    """The key of the mask of a picture."""
-    return next((name + ending for ending in ENDINGS if name + ending in masks), None)
+    """Returns the key of the mask of an image; None if there is none."""
+    return next((name + ending for ending in MASK_ENDINGS if name + ending in masks), None)
 
 
-def _present(key: str | None, files: dict[str, Path], folder: Path, name: str | None = None) -> Path:
-    if key not in files:
-        raise SourceError(f"{folder / (name or key)}.* is missing")
+def _require(files: dict[str, Path], key: str | None, folder: Path, name: str) -> Path:
+    """Returns the file of a key. Raises SourceError, which calls it `name`, if it is missing."""
+    if key is None or key not in files:
+        raise SourceError(f"{folder / name}.* is missing")
     return files[key]
 
 
-def _listed_names(path: Path, faults: Faults) -> list[str]:
-    """The names of a list, each once."""
-    names = {}
-    for line in read_text(path, kind="list of pictures").splitlines():
-        place = Path(line.strip())
-        name = place.stem if place.suffix.lower() in IMAGE_SUFFIXES else place.name
+def _listed_names(path: Path, findings: FindingLog) -> list[str]:
+    """Reads the names of a list, each once."""
+    names: dict[str, None] = {}
+    for line in read_text(path, kind="list of images").splitlines():
+        entry = Path(line.strip())
+        name = entry.stem if entry.suffix.lower() in IMAGE_SUFFIXES else entry.name
         if name in names:
-            faults.add(LISTED_TWICE, f"{name} in {path.name}")
+            findings.add(LISTED_TWICE, f"{name} in {path.name}")
         elif name:
             names[name] = None
     return list(names)
 
 
-def _record(root: Path, picture: Path, mask: Path, *, image_id: int) -> VideoRecord:
+def _record(root: Path, image: Path, mask: Path, *, image_id: int) -> VideoRecord:
     pixels = read_mask(mask)
-    boxes = mask_boxes(pixels)
+    boxes = mask_to_boxes(pixels)
     return VideoRecord(
-        name=picture.stem,
+        name=image.stem,
         file_name="",
         width=pixels.shape[1],
         height=pixels.shape[0],
         image_ids={0: image_id},
         boxes=(boxes,),
         labels=(np.zeros(len(boxes), dtype=np.int64),),
-        files=(listed_path(picture, root),),
-        masks=(listed_path(mask, root),),
+        files=(relative_posix(image, root),),
+        masks=(relative_posix(mask, root),),
     )
 
 
-def write_folder(records: Sequence[VideoRecord], root: Path, folder: Path, *, split: str) -> list[str]:
-    """Write `masks/`, links to the pictures in `images/`, and the list `splits/SPLIT.txt`.
+def write_mask_folder(records: Sequence[VideoRecord], root: Path, folder: Path, *, split: str) -> list[str]:
+    """Writes `masks/`, links to the images in `images/`, and the list `splits/SPLIT.txt`.
 
-    A mask is the record's own or, where it has none, its boxes filled: every pixel that a box touches. Frames
-    of a sequence of several are called NAME_000000 on. Returns what could not be carried, a line each; raises
-    OutputError where a file cannot be made, UsageError where two sequences would have the same name.
+    A mask is the record's own or, if it has none, every pixel that its boxes touch. Frames of sequences of
+    several frames are called NAME_000000 and so on. Returns what the format cannot hold, one line each.
+    Raises OutputError if a file cannot be written, and UsageError if two sequences would have the same name.
     """
     for name in ("images", "masks", "splits"):
         (folder / name).mkdir(parents=True)
     stems, uneven, cut, merged, in_video = [], 0, 0, 0, 0
-    for record, name in zip(records, flat_names(record.name for record in records), strict=True):
+    for record, name in zip(records, sequence_file_names(record.name for record in records), strict=True):
+        size = {"width": record.width, "height": record.height}
         for frame in sorted(record.image_ids):
             stem = name + (f"_{frame:06d}" if len(record) > 1 else "")
             stems.append(stem)
-            mask = read_mask(root / record.masks[frame]) if record.masks else filled(record, frame)
+            boxes = record.boxes[frame]
+            mask = read_mask(root / record.masks[frame]) if record.masks else boxes_to_mask(boxes, **size)
             if not cv2.imwrite(str(folder / "masks" / f"{stem}.png"), mask.astype(np.uint8) * 255):
                 raise OutputError(f"cannot write {folder / 'masks' / stem}.png")
             if not record.masks:
-                boxes = record.boxes[frame]
                 uneven += int((boxes % 1 != 0).any(axis=1).sum())
                 cut += int((clip(boxes, record.width, record.height) != boxes).any(axis=1).sum())
-                merged += len(boxes) - len(mask_boxes(mask))
+                merged += len(boxes) - len(mask_to_boxes(mask))
             if record.files and record.files[frame]:
-                picture = root / record.files[frame]
-                link(picture, folder / "images" / (stem + picture.suffix))
+                image = root / record.files[frame]
+                link_relative(image, folder / "images" / (stem + image.suffix))
             else:
                 in_video += 1
     (folder / "splits" / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
-    return [
-        *([f"{uneven} boxes lie between pixels: every pixel that they touch is filled"] if uneven else []),
-        *([f"{cut} boxes reach out of the picture: only what is inside is filled"] if cut else []),
-        *([f"{merged} boxes touch or overlap others and cannot be told apart"] if merged else []),
-        *(
-            [f"{in_video} frames have no picture file: put one for each mask into images/"]
-            if in_video
-            else []
-        ),
+    losses = [
+        (uneven, "boxes have fractional edges: every pixel that they touch is filled"),
+        (cut, "boxes reach beyond the image: only the part inside is filled"),
+        (merged, "boxes touch or overlap others and cannot be separated"),
+        (in_video, "frames have no image file: put one for each mask into images/"),
     ]
-
-
-def filled(record: VideoRecord, frame: int) -> np.ndarray:
-    """(H, W) bool: the pixels that a box of the frame touches."""
-    mask = np.zeros((record.height, record.width), dtype=bool)
-    low = np.floor(record.boxes[frame][:, :2]).clip(min=0).astype(int)
-    high = np.ceil(record.boxes[frame][:, 2:]).clip(min=0).astype(int)
-    for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True):
-        mask[top:bottom, left:right] = True
-    return mask
+    return [f"{count} {loss}" for count, loss in losses if count]

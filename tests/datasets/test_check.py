@@ -1,4 +1,4 @@
-"""A dataset is verified: what is in it is counted, what is wrong with it is named."""
+"""The command datasets.check counts what a dataset holds and names what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.media import cut, grey_frames, write_video
 
 @pytest.fixture
 def checked(capsys):
-    """Runs the command: arguments → exit code, standard output, standard error."""
+    """Returns a function that runs the command: arguments → exit code, standard output, standard error."""
 
     def call(*arguments):
         return check.main([str(argument) for argument in arguments]), *capsys.readouterr()
@@ -23,7 +23,7 @@ def checked(capsys):
 
 
 def video(root, *, frames: int = 4, annotated: int = 4, boxes=()) -> None:
-    """One video of 96x64, with boxes (frame, [left, top, width, height])."""
+    """Writes one 96x64 video with boxes (frame, [left, top, width, height])."""
     write_video(root / "clip.mp4", grey_frames(frames))
     content = {
         "videos": [{"id": 1, "name": "clip", "file_name": "clip.mp4", "width": 96, "height": 64}],
@@ -34,7 +34,7 @@ def video(root, *, frames: int = 4, annotated: int = 4, boxes=()) -> None:
         ],
         "categories": [{"id": 1, "name": "drone"}],
     }
-    dataset_trees.table(root / "gt.json", content)
+    dataset_trees.write_json(root / "gt.json", content)
 
 
 def line_of(out: str, label: str) -> str:
@@ -42,7 +42,7 @@ def line_of(out: str, label: str) -> str:
 
 
 def test_a_clean_dataset_is_counted(checked, tmp_path):
-    code, out, err = checked("daub", dataset_trees.listed(tmp_path))
+    code, out, err = checked("daub", dataset_trees.frame_lists(tmp_path))
     assert code == 0
     assert out.startswith("daub train: target\n")
     assert line_of(out, "sequences").split()[1:] == ["2", "of", "2", "to", "3", "frames"]
@@ -50,14 +50,14 @@ def test_a_clean_dataset_is_counted(checked, tmp_path):
     assert line_of(out, "boxes").split() == ["boxes", "5"]
     assert line_of(out, "frames without target").endswith(" 1 (20.0%)")
     assert "8 / 8 / 8 / 8 / 8" in line_of(out, "box width, px")
-    assert line_of(out, "picture sizes").endswith("32x24 (5)")
+    assert line_of(out, "image sizes").endswith("32x24 (5)")
     assert out.endswith("daub: clean in train\n")
     assert "5/5 frames" in err
 
 
 def test_frames_without_annotation_are_told_apart(checked, tmp_path):
-    dataset_trees.listed(tmp_path)
-    dataset_trees.text(tmp_path / "l.txt", "images/train/data5/2.bmp 1,1,2,2,0")
+    dataset_trees.frame_lists(tmp_path)
+    dataset_trees.write_text(tmp_path / "l.txt", "images/train/data5/2.bmp 1,1,2,2,0")
     _, out, _ = checked("frame-list", tmp_path, "--split", "l.txt")
     assert line_of(out, "frames ").endswith("3, 1 annotated")
 
@@ -110,8 +110,8 @@ def test_equal_boxes_in_different_frames_and_boxes_up_to_the_edge_are_fine(check
     assert checked("coco-video", tmp_path, "--split", "gt.json", "--quick")[0] == 0
 
 
-def test_a_first_picture_that_is_missing_is_named_once(checked, tmp_path):
-    (dataset_trees.listed(tmp_path) / "images" / "train" / "data5" / "0.bmp").unlink()
+def test_a_first_image_that_is_missing_is_named_once(checked, tmp_path):
+    (dataset_trees.frame_lists(tmp_path) / "images" / "train" / "data5" / "0.bmp").unlink()
     code, out, _ = checked("daub", tmp_path)
     assert code == 1
     assert "daub: 1 finding in train" in out
@@ -122,13 +122,16 @@ def test_a_first_picture_that_is_missing_is_named_once(checked, tmp_path):
     ("spoil", "finding"),
     [
         (lambda path: path.unlink(), "data5/1.bmp"),
-        (lambda path: path.write_bytes(b"no picture"), "data5/1.bmp"),
-        (lambda path: dataset_trees.picture(path, size=(30, 24)), "data5/1.bmp is 30x24, annotated 32x24"),
+        (lambda path: path.write_bytes(b"no image"), "data5/1.bmp"),
+        (
+            lambda path: dataset_trees.write_image(path, size=(30, 24)),
+            "data5/1.bmp is 30x24, annotated 32x24",
+        ),
     ],
     ids=["missing", "damaged", "another size"],
 )
-def test_a_picture_that_cannot_be_used_is_named(checked, tmp_path, quick, spoil, finding):
-    spoil(dataset_trees.listed(tmp_path) / "images" / "train" / "data5" / "1.bmp")
+def test_an_image_that_cannot_be_used_is_named(checked, tmp_path, quick, spoil, finding):
+    spoil(dataset_trees.frame_lists(tmp_path) / "images" / "train" / "data5" / "1.bmp")
     code, out, _ = checked("daub", tmp_path, *quick)
     assert code == 1
     assert finding in out
@@ -145,29 +148,29 @@ def test_damage_that_only_decoding_shows_is_found(checked, tmp_path):
 
 
 @pytest.mark.parametrize("quick", [[], ["--quick"]], ids=["whole", "quick"])
-def test_a_mask_that_does_not_fit_its_picture_is_named(checked, tmp_path, quick):
-    dataset_trees.picture(dataset_trees.flat_masks(tmp_path) / "images" / "a.png", size=(16, 12))
+def test_a_mask_that_does_not_fit_its_image_is_named(checked, tmp_path, quick):
+    dataset_trees.write_image(dataset_trees.flat_masks(tmp_path) / "images" / "a.png", size=(16, 12))
     code, out, _ = checked("nuaa-sirst", tmp_path, *quick)
     assert code == 1
-    assert "1 masks that do not fit the picture" in out
+    assert "1 masks that do not fit the image" in out
     assert "images/a.png is 16x12, masks/a.png 32x24" in out
 
 
-def test_masks_and_pictures_without_a_counterpart_are_named(checked, tmp_path):
+def test_masks_and_images_without_a_counterpart_are_named(checked, tmp_path):
     for name in ("a", "b"):
-        dataset_trees.picture(tmp_path / "test" / "images" / f"{name}.png")
-        dataset_trees.mask(tmp_path / "test" / "masks" / f"{name}.png", (1, 1, 3, 3))
+        dataset_trees.write_image(tmp_path / "test" / "images" / f"{name}.png")
+        dataset_trees.write_mask(tmp_path / "test" / "masks" / f"{name}.png", (1, 1, 3, 3))
     (tmp_path / "test" / "images" / "a.png").unlink()
     (tmp_path / "test" / "masks" / "b.png").unlink()
-    dataset_trees.picture(tmp_path / "test" / "images" / "c.png")
-    dataset_trees.mask(tmp_path / "test" / "masks" / "c.png", (1, 1, 3, 3))
+    dataset_trees.write_image(tmp_path / "test" / "images" / "c.png")
+    dataset_trees.write_mask(tmp_path / "test" / "masks" / "c.png", (1, 1, 3, 3))
     code, out, _ = checked("nudt-sirst", tmp_path)
     assert code == 1
-    assert "1 masks without a picture\n      test/masks/a.png" in out
+    assert "1 masks without an image\n      test/masks/a.png" in out
     assert "masks/b.* is missing" in out
 
 
-def test_pictures_of_equal_content_are_named(checked, tmp_path):
+def test_images_of_equal_content_are_named(checked, tmp_path):
     dataset_trees.flat_masks(tmp_path)
     shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / "c.png")
     code, out, _ = checked("nuaa-sirst", tmp_path)
@@ -178,7 +181,7 @@ def test_pictures_of_equal_content_are_named(checked, tmp_path):
 def test_frames_that_stand_still_are_counted_but_are_no_finding(checked, tmp_path):
     dataset_trees.coco_video(tmp_path)
     for frame in range(3):
-        dataset_trees.picture(tmp_path / "frames" / f"{frame:04d}.png", seed=1)
+        dataset_trees.write_image(tmp_path / "frames" / f"{frame:04d}.png", seed=1)
     code, out, _ = checked("coco-video", tmp_path, "--split", "gt.json")
     assert code == 0
     assert line_of(out, "frames equal to the one before").endswith(" 2")
@@ -187,9 +190,9 @@ def test_frames_that_stand_still_are_counted_but_are_no_finding(checked, tmp_pat
 @pytest.mark.parametrize(
     ("second", "code"), [("splits/test.txt", 1), ("splits/trainval.txt", 0)], ids=["test", "trainval"]
 )
-def test_a_picture_in_training_and_test_is_named(checked, tmp_path, second, code):
+def test_an_image_in_training_and_test_is_named(checked, tmp_path, second, code):
     dataset_trees.flat_masks(tmp_path)
-    dataset_trees.text(tmp_path / second, "a", "b")
+    dataset_trees.write_text(tmp_path / second, "a", "b")
     found, out, _ = checked("nuaa-sirst", tmp_path)
     assert found == code
     assert ("images/a.png in train and test" in out) == bool(code)
@@ -197,7 +200,7 @@ def test_a_picture_in_training_and_test_is_named(checked, tmp_path, second, code
 
 def test_names_listed_twice_are_named(checked, tmp_path):
     dataset_trees.flat_masks(tmp_path)
-    dataset_trees.text(tmp_path / "splits" / "train.txt", "a", "c", "a.png")
+    dataset_trees.write_text(tmp_path / "splits" / "train.txt", "a", "c", "a.png")
     code, out, _ = checked("nuaa-sirst", tmp_path)
     assert code == 1
     assert "1 frames listed twice\n      a in train.txt" in out
@@ -206,8 +209,8 @@ def test_names_listed_twice_are_named(checked, tmp_path):
 def test_only_the_first_offenders_are_listed(checked, tmp_path):
     video(tmp_path, frames=8, annotated=8, boxes=[(n, [95, 1, 3, 3]) for n in range(8)])
     _, out, _ = checked("coco-video", tmp_path, "--split", "gt.json", "--quick")
-    assert "! 8 boxes outside the picture" in out
-    assert out.count("clip frame ") == check.SHOWN
+    assert "! 8 boxes outside the image" in out
+    assert out.count("clip frame ") == check.MAX_EXAMPLES
     assert "… and 3 more" in out
 
 
@@ -235,7 +238,7 @@ def test_a_mistake_is_told_in_one_line(checked, arguments, message):
 
 
 def test_annotations_that_cannot_be_read_at_all_are_an_error(checked, tmp_path):
-    dataset_trees.text(tmp_path / "gt.json", "{")
+    dataset_trees.write_text(tmp_path / "gt.json", "{")
     code, _, err = checked("coco-video", tmp_path, "--split", "gt.json")
     assert (code, "are not JSON" in err) == (2, True)
 
@@ -253,7 +256,7 @@ def test_a_drone_video_is_clean_and_known_to_the_frame(checked, tmp_path, drone_
     for part in ("images", "annotations"):
         whole[part] = [row for row in whole[part] if row["video_id"] == first["id"]]
     (tmp_path / "videos").symlink_to(drone_ir / "videos")
-    dataset_trees.table(tmp_path / "gt.json", {**whole, "videos": [first]})
+    dataset_trees.write_json(tmp_path / "gt.json", {**whole, "videos": [first]})
     code, out, _ = checked("coco-video", tmp_path, "--split", "gt.json")
     assert code == 0
     assert line_of(out, "frames ").split() == ["frames", str(first["length"])]

@@ -186,16 +186,16 @@ def test_videos_and_pictures_that_annotations_name_lie_below_the_root(tmp_path, 
         load_dataset("coco-video", tmp_path / "data", "gt.json")
     table = json.loads((dataset_trees.coco_video(tmp_path / "data") / "gt.json").read_text())
     table["images"][1]["file_name"] = path
-    dataset_trees.table(tmp_path / "data" / "gt.json", table)
+    dataset_trees.write_json(tmp_path / "data" / "gt.json", table)
     with pytest.raises(UsageError, match="is not below the root of the dataset"):
         load_dataset("coco-video", tmp_path / "data", "gt.json")
 
 
 @pytest.mark.parametrize("path", ["../0.bmp", "images/../../0.bmp", "/x/images/../../0.bmp"])
 def test_pictures_that_lists_name_lie_below_the_root(tmp_path, path):
-    dataset_trees.picture(tmp_path / "0.bmp")
-    root = dataset_trees.listed(tmp_path / "data")
-    dataset_trees.text(root / "coco_train_DAUB.txt", f"{path} 1,2,9,10,0")
+    dataset_trees.write_image(tmp_path / "0.bmp")
+    root = dataset_trees.frame_lists(tmp_path / "data")
+    dataset_trees.write_text(root / "coco_train_DAUB.txt", f"{path} 1,2,9,10,0")
     with pytest.raises(UsageError, match="is not below the root of the dataset"):
         load_dataset("daub", root, "train")
 
@@ -204,8 +204,8 @@ def test_pictures_that_lists_name_lie_below_the_root(tmp_path, path):
 @pytest.mark.parametrize("path", ["../../../other", "/etc"])
 def test_what_facts_of_a_sequence_name_lies_below_the_root(tmp_path, key, path):
     root = dataset_trees.mot(tmp_path / "data")
-    dataset_trees.picture(tmp_path / "other" / "1.png")
-    dataset_trees.text(
+    dataset_trees.write_image(tmp_path / "other" / "1.png")
+    dataset_trees.write_text(
         root / "train" / "walk" / "seqinfo.ini", "[Sequence]", "imWidth=32", "imHeight=24", f"{key}={path}"
     )
     with pytest.raises(UsageError, match=r"seqinfo\.ini: .* is not below the root of the dataset"):

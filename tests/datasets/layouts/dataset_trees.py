@@ -1,4 +1,4 @@
-"""Datasets in miniature, as they lie on disk."""
+"""Miniature datasets on disk, one builder per layout."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import cv2
 import numpy as np
 
 SIZE = (32, 24)
-"""Width and height of pictures."""
-FOREIGN = "/home/public/DAUB"
-"""Where the lists say that the pictures are."""
+"""Width and height of images."""
+FOREIGN_ROOT = "/home/public/DAUB"
+"""Root of the paths in the lists, from another machine."""
 
 
-def picture(path: Path, *, size: tuple[int, int] = SIZE, seed: int | None = None) -> Path:
-    """A grey picture of noise that no other path has, or has with the same `seed`."""
+def write_image(path: Path, *, size: tuple[int, int] = SIZE, seed: int | None = None) -> Path:
+    """Writes a grey noise image, which depends on the `seed`, or on the path if that is None."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    chance = np.random.default_rng(list(str(path).encode()) if seed is None else seed)
-    cv2.imwrite(str(path), chance.integers(0, 200, size[::-1], np.uint8))
+    rng = np.random.default_rng(list(str(path).encode()) if seed is None else seed)
+    cv2.imwrite(str(path), rng.integers(0, 200, size[::-1], np.uint8))
     return path
 
 
-def mask(path: Path, *boxes: tuple[int, int, int, int], size: tuple[int, int] = SIZE, level=255) -> Path:
-    """A mask with these boxes (x1 y1 x2 y2) filled."""
+def write_mask(
+    path: Path, *boxes: tuple[int, int, int, int], size: tuple[int, int] = SIZE, level=255
+) -> Path:
+    """Writes a mask in which the boxes (x1 y1 x2 y2) are filled."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros(size[::-1], np.uint8)
     for left, top, right, bottom in boxes:
@@ -32,22 +34,22 @@ def mask(path: Path, *boxes: tuple[int, int, int, int], size: tuple[int, int] = 
     return path
 
 
-def text(path: Path, *lines: str) -> Path:
+def write_text(path: Path, *lines: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines))
     return path
 
 
-def table(path: Path, content: dict) -> Path:
-    return text(path, json.dumps(content))
+def write_json(path: Path, content: dict) -> Path:
+    return write_text(path, json.dumps(content))
 
 
-def listed(root: Path, *, name: str = "coco_train_DAUB.txt") -> Path:
-    """Two sequences of a text list: data5 of three frames, data8 of two, the last without targets."""
+def frame_lists(root: Path, *, name: str = "coco_train_DAUB.txt") -> Path:
+    """Writes a text list of two sequences: data5 of three frames, data8 of two, the last without targets."""
     for place in ("data5/0", "data5/1", "data5/2", "data8/0", "data8/1"):
-        picture(root / "images" / "train" / f"{place}.bmp")
-    folder = f"{FOREIGN}/images/train"
-    text(
+        write_image(root / "images" / "train" / f"{place}.bmp")
+    folder = f"{FOREIGN_ROOT}/images/train"
+    write_text(
         root / name,
         f"{folder}/data5/0.bmp 1,2,9,10,0",
         f"{folder}/data5/2.bmp 3,2,11,10,0 20,4,28,12,0",
@@ -58,11 +60,11 @@ def listed(root: Path, *, name: str = "coco_train_DAUB.txt") -> Path:
     return root
 
 
-def coco_images(root: Path, place: str = "annotations/train.json") -> Path:
-    """COCO without videos: frames 0, 1 of data5 and 10, 11 of data8, where 0 to 9 do not exist."""
+def coco_without_videos(root: Path, place: str = "annotations/train.json") -> Path:
+    """Writes COCO without videos: frames 0, 1 of data5 and 10, 11 of data8, of which 0 to 9 do not exist."""
     files = ["data5/0.bmp", "data5/1.bmp", "data8/10.bmp", "data8/11.bmp"]
     for file in files:
-        picture(root / "images" / "train" / file)
+        write_image(root / "images" / "train" / file)
     size = {"width": SIZE[0], "height": SIZE[1]}
     content = {
         "images": [
@@ -73,14 +75,14 @@ def coco_images(root: Path, place: str = "annotations/train.json") -> Path:
         ],
         "categories": [{"id": 1, "name": "target"}],
     }
-    table(root / place, content)
+    write_json(root / place, content)
     return root
 
 
 def coco_video(root: Path, **video) -> Path:
-    """COCO-video with frames in folders: three frames, targets 4 and 5; `video` changes the video's row."""
+    """Writes COCO-video with three frames as images, targets 4 and 5; `video` changes the video's entry."""
     for frame in range(3):
-        picture(root / "frames" / f"{frame:04d}.png")
+        write_image(root / "frames" / f"{frame:04d}.png")
     content = {
         "videos": [{"id": 3, "name": "walk", "width": SIZE[0], "height": SIZE[1], "fps": 12.5, **video}],
         "images": [
@@ -94,31 +96,31 @@ def coco_video(root: Path, **video) -> Path:
         ],
         "categories": [{"id": 9, "name": "bird"}, {"id": 7, "name": "drone"}],
     }
-    table(root / "gt.json", content)
+    write_json(root / "gt.json", content)
     return root
 
 
 def mot(root: Path, *, facts: bool = True, rows: tuple[str, ...] = ()) -> Path:
-    """One sequence of three frames in `root/train/walk`, targets 4 and 5."""
+    """Writes one MOT sequence of three frames in `root/train/walk`, targets 4 and 5."""
     folder = root / "train" / "walk"
     for number in (1, 2, 3):
-        picture(folder / "img1" / f"{number:06d}.png")
+        write_image(folder / "img1" / f"{number:06d}.png")
     standard = ("1,4,1,1,1,1,1,1,1", "3,4,2.25,3,3.5,4,1,1,0.5", "3,5,21,11,4,4,1,1,1")
-    text(folder / "gt" / "gt.txt", *(rows or standard))
+    write_text(folder / "gt" / "gt.txt", *(rows or standard))
     if facts:
         width, height = SIZE
         sizes = (f"imWidth={width}", f"imHeight={height}", "imExt=.png")
-        text(folder / "seqinfo.ini", "[Sequence]", "name=walk", "imDir=img1", "seqLength=3", *sizes)
+        write_text(folder / "seqinfo.ini", "[Sequence]", "name=walk", "imDir=img1", "seqLength=3", *sizes)
     return root
 
 
 def flat_masks(
     root: Path, *, ending: str = "", suffix: str = ".png", split: str = "splits/train.txt"
 ) -> Path:
-    """Pictures a, b and c, of which a and c are listed; a has two targets, c has none."""
+    """Writes images a, b and c with masks, of which a and c are listed; a has two targets, c has none."""
     boxes = {"a": [(0, 0, 1, 1), (10, 4, 13, 9)], "b": [(5, 5, 7, 7)], "c": []}
     for name, rows in boxes.items():
-        picture(root / "images" / f"{name}.png")
-        mask(root / "masks" / f"{name}{ending}{suffix}", *rows)
-    text(root / split, "a", "c")
+        write_image(root / "images" / f"{name}.png")
+        write_mask(root / "masks" / f"{name}{ending}{suffix}", *rows)
+    write_text(root / split, "a", "c")
     return root
