@@ -1,1 +1,1 @@
-"""datasets/synthesis."""
+"""Synthetic infrared scenes: description, rendering and video files with ground truth."""

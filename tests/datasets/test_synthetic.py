@@ -1,4 +1,4 @@
-"""Synthetic sequences: the files, the command and the sample that comes with the project."""
+"""The command datasets.synthetic, the files that it writes, and the sample of the project."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from datasets import synthetic
-from datasets.synthesis.rendering import render, write
+from datasets.synthesis import rendering
+from datasets.synthesis.rendering import render, write_scene
 from datasets.synthesis.scene import PRESETS
 from datasets.synthetic import main
 from pipeline.system.errors import OutputError
@@ -57,7 +58,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)], ids=["25", "ntsc"])
 def test_the_written_video_has_every_frame_at_its_exact_time(tmp_path, rate):
     scene = replace(SMALL, rate=rate)
-    write(scene, tmp_path / "clip.mp4")
+    write_scene(scene, tmp_path / "clip.mp4")
     shown, times = decode(tmp_path / "clip.mp4", "gray")
     assert times == [index / rate for index in range(scene.frames)]
     error = np.abs(np.stack(shown).astype(int) - pictures(scene))
@@ -67,7 +68,7 @@ def test_the_written_video_has_every_frame_at_its_exact_time(tmp_path, rate):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_deep_video_is_lossless(tmp_path, suffix):
     scene = replace(SMALL, bits=14)
-    write(scene, tmp_path / f"deep{suffix}")
+    write_scene(scene, tmp_path / f"deep{suffix}")
     shown, times = decode(tmp_path / f"deep{suffix}", "gray16le")
     np.testing.assert_array_equal(np.stack(shown), pictures(scene))
     for index, moment in enumerate(times):
@@ -75,7 +76,7 @@ def test_deep_video_is_lossless(tmp_path, suffix):
 
 
 def test_the_ground_truth_is_coco_with_videos(tmp_path):
-    write(SMALL, tmp_path / "clip.mp4")
+    write_scene(SMALL, tmp_path / "clip.mp4")
     truth = COCO(str(tmp_path / "clip.json"))
     assert truth.dataset["videos"] == [
         {
@@ -104,7 +105,7 @@ def test_the_ground_truth_is_coco_with_videos(tmp_path):
 
 
 def test_frames_without_targets_stay_in_the_ground_truth(tmp_path):
-    truth = write(replace(SMALL, targets=()), tmp_path / "empty.mp4")
+    truth = write_scene(replace(SMALL, targets=()), tmp_path / "empty.mp4")
     assert len(truth["images"]) == 12
     assert truth["annotations"] == []
 
@@ -113,10 +114,10 @@ def test_existing_files_are_kept_unless_told_otherwise(tmp_path):
     video, labels = tmp_path / "clip.mp4", tmp_path / "clip.json"
     labels.write_text("mine")
     with pytest.raises(OutputError, match="--overwrite"):
-        write(SMALL, video)
+        write_scene(SMALL, video)
     assert labels.read_text() == "mine"
     assert not video.exists()
-    write(SMALL, video, overwrite=True)
+    write_scene(SMALL, video, overwrite=True)
     assert len(json.loads(labels.read_text())["images"]) == 12
 
 
@@ -125,7 +126,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
         yield from itertools.islice(render(scene), 3)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic, "render", broken)
+    monkeypatch.setattr(rendering, "render", broken)
     assert main([str(tmp_path / "clip.mp4")]) == 130
     assert list(tmp_path.iterdir()) == []
 

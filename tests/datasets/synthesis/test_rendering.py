@@ -1,4 +1,4 @@
-"""Synthetic sequences: their pixels and their ground truth."""
+"""Synthetic scenes: pixels and ground truth of the rendered frames."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from datasets import synthetic
 from datasets.synthesis import rendering
-from datasets.synthesis.rendering import least_passed, render
-from datasets.synthesis.scene import MIN_SIDE, PRESETS, SUPPORT, Scene, Target
-from datasets.synthesis.scenery import Plane, camera_path, texture
+from datasets.synthesis.rendering import min_transmission, render
+from datasets.synthesis.scene import MIN_BOX_SIDE_PX, PRESETS, SUPPORT_SIGMAS, Scene, Target
+from datasets.synthesis.scenery import PeriodicImage, camera_path, power_law_noise
 from pipeline.system.errors import UsageError
 from tests.support.scenes import SMALL, pictures, truths
 
@@ -27,7 +27,7 @@ QUIET = {"haze": 0.0, "noise": 0.0, "column_noise": 0.0, "pixel_noise": 0.0}
 
 
 def signal(scene: Scene) -> np.ndarray:
-    """What the targets add to the pictures: the scene with them less the same scene without."""
+    """Returns the contribution of the targets: the scene with them minus the scene without."""
     return pictures(scene).astype(float) - pictures(replace(scene, targets=())).astype(float)
 
 
@@ -57,13 +57,13 @@ def test_a_drawn_scene_does_not_depend_on_the_global_random_state():
 
 
 def test_a_shorter_scene_is_the_beginning_of_a_longer_one():
-    scene = replace(SMALL, jitter=0.3, clouds=0.4, horizon=50.0)
+    scene = replace(SMALL, jitter=0.3, cloud_cover=0.4, horizon=50.0)
     np.testing.assert_array_equal(pictures(replace(scene, frames=3)), pictures(scene)[:3])
 
 
 @pytest.mark.parametrize("bits", [8, 10, 14, 16])
 def test_the_full_scale_is_that_of_the_asked_depth(bits):
-    scene = replace(SMALL, bits=bits, frames=2, dead=20, targets=())
+    scene = replace(SMALL, bits=bits, frames=2, dead_pixels=20, targets=())
     shown = pictures(scene)
     assert shown.dtype == (np.uint8 if bits == 8 else np.uint16)
     assert (shown.min(), shown.max()) == (0, 2**bits - 1)  # the dead pixels
@@ -81,7 +81,7 @@ def test_temporal_and_fixed_pattern_noise_have_the_asked_strength():
 
 def test_dead_pixels_never_change_and_flickering_ones_jump():
     plain = replace(SMALL, **QUIET, frames=40, targets=())
-    shown = pictures(replace(plain, dead=5, flickering=7)).astype(int)
+    shown = pictures(replace(plain, dead_pixels=5, flickering_pixels=7)).astype(int)
     stuck = (shown == shown[0]).all(axis=0) & np.isin(shown[0], (0, 255))
     assert stuck.sum() == 5
     assert (shown.std(axis=0) > 10).sum() == 7
@@ -91,13 +91,15 @@ def test_clouds_cover_the_asked_share_of_the_sky():
     base = replace(Scene(frames=1), **QUIET)
     shares = []
     for seed in range(8):
-        shown = pictures(replace(base, seed=seed, clouds=0.3, cloud_size=40.0, cloud_edge=0.05)).astype(int)
+        shown = pictures(replace(base, seed=seed, cloud_cover=0.3, cloud_size=40.0, cloud_edge=0.05)).astype(
+            int
+        )
         shares.append((shown > base.sky + 20).mean())
     assert np.mean(shares) == pytest.approx(0.3, abs=0.06)
 
 
 def test_clouds_drift_with_the_wind():
-    scene = replace(Scene(frames=11), **QUIET, clouds=0.4, wind=(1.0, 0.0), evolution=0.0, bits=16)
+    scene = replace(Scene(frames=11), **QUIET, cloud_cover=0.4, wind=(1.0, 0.0), cloud_evolution=0.0, bits=16)
     shown = pictures(scene).astype(float)
     moved = np.abs(shown[10, :, 40:-40] - shown[0, :, 30:-50])
     stayed = np.abs(shown[10, :, 40:-40] - shown[0, :, 40:-40])
@@ -123,13 +125,13 @@ def test_jitter_walks_in_fractions_of_a_pixel_and_stays_near():
 def test_a_window_between_pixels_is_the_band_limited_picture_moved():
     columns = np.arange(64)
     wave = np.tile(np.sin(2 * np.pi * columns / 16), (64, 1)).astype(np.float32)
-    window = Plane(wave, width=40, height=30).window(60.25, -3.5)
+    window = PeriodicImage(wave, width=40, height=30).window(60.25, -3.5)
     expected = np.sin(2 * np.pi * (np.arange(40) + 60.25) / 16)
     np.testing.assert_allclose(window, np.tile(expected, (30, 1)), atol=0.02)
 
 
 def test_texture_is_periodic_noise_of_unit_strength_with_more_power_in_large_forms():
-    field = texture(np.random.default_rng(0), shape=(128, 128), slope=1.5, largest=60)
+    field = power_law_noise(np.random.default_rng(0), shape=(128, 128), slope=1.5, scale=60)
     assert field.mean() == pytest.approx(0, abs=1e-5)
     assert field.std() == pytest.approx(1, abs=1e-4)
     across_the_seam = np.abs(field[:, 0] - field[:, -1]).mean()
@@ -149,7 +151,7 @@ def test_the_peak_of_a_target_is_the_asked_multiple_of_the_clutter_round_it(scr)
     background = pictures(replace(scene, targets=())).astype(float)
     rows, columns = np.indices((120, 160))
     far = np.maximum(np.abs(rows - 60), np.abs(columns - 80))
-    ring = (far > half) & (far <= half + rendering.RING)
+    ring = (far > half) & (far <= half + rendering.RING_WIDTH_PX)
     assert np.median(peaks) / background[:, ring].std(axis=1).mean() == pytest.approx(scr, rel=0.1)
 
 
@@ -177,13 +179,13 @@ def test_the_box_spans_the_support_and_the_margin():
     target = Target(x=48, y=32, sigma=1.6, elongation=2.0)
     for margin in (0.0, 1.5):
         box = truths(replace(SMALL, frames=1, margin=margin, targets=(target,)))[0][1].box
-        assert box[2] - box[0] == pytest.approx(2 * (SUPPORT * 3.2 + margin))
-        assert box[3] - box[1] == pytest.approx(2 * (SUPPORT * 1.6 + margin))
+        assert box[2] - box[0] == pytest.approx(2 * (SUPPORT_SIGMAS * 3.2 + margin))
+        assert box[3] - box[1] == pytest.approx(2 * (SUPPORT_SIGMAS * 1.6 + margin))
 
 
 def test_a_box_is_never_smaller_than_documented():
     box = truths(replace(SMALL, frames=1, margin=0.0, targets=(Target(x=40, y=30, sigma=0.4),)))[0][1].box
-    assert (box[2] - box[0], box[3] - box[1]) == pytest.approx((MIN_SIDE, MIN_SIDE))
+    assert (box[2] - box[0], box[3] - box[1]) == pytest.approx((MIN_BOX_SIDE_PX, MIN_BOX_SIDE_PX))
 
 
 def test_the_mask_is_the_support_and_lies_in_the_box():
@@ -191,14 +193,14 @@ def test_the_mask_is_the_support_and_lies_in_the_box():
     record = truths(replace(SMALL, frames=1, targets=(target,)))[0][1]
     rows, columns = np.nonzero(record.mask)
     assert record.mask.shape == (64, 96)
-    assert len(rows) == pytest.approx(np.pi * SUPPORT**2 * 2.0 * 3.0, rel=0.05)
+    assert len(rows) == pytest.approx(np.pi * SUPPORT_SIGMAS**2 * 2.0 * 3.0, rel=0.05)
     x1, y1, x2, y2 = record.box
     assert x1 <= columns.min() + 0.5 <= columns.max() + 0.5 <= x2
     assert y1 <= rows.min() + 0.5 <= rows.max() + 0.5 <= y2
 
 
 def test_a_path_is_smooth_and_follows_speed_and_manoeuvre():
-    target = Target(x=10, y=20, vx=0.8, vy=0.6, weave=5, period=100, start=7)
+    target = Target(x=10, y=20, vx=0.8, vy=0.6, weave_amplitude=5, weave_period=100, start=7)
     places = np.array([target.position(index) for index in range(7, 208)])
     np.testing.assert_allclose(places[0], (10, 20))
     np.testing.assert_allclose(places[200], (10 + 160, 20 + 120), atol=1e-9)  # two full swings
@@ -248,13 +250,13 @@ def test_a_target_swallowed_by_saturation_has_no_box(level, cold, shown):
 
 
 def test_a_target_before_the_clouds_is_never_hidden():
-    scene = replace(SMALL, clouds=0.9, targets=(Target(x=40, y=30, behind_clouds=False),))
+    scene = replace(SMALL, cloud_cover=0.9, targets=(Target(x=40, y=30, behind_clouds=False),))
     assert all(1 in frame for frame in truths(scene))
 
 
 @pytest.mark.parametrize(("scr", "share"), [(1, 0.7), (4, 0.5), (10, 0.2), (100, 0.1)])
 def test_the_bound_below_which_clouds_hide_a_target_follows_its_strength(scr, share):
-    assert least_passed(Target(x=0, y=0, scr=scr)) == pytest.approx(share)
+    assert min_transmission(Target(x=0, y=0, scr=scr)) == pytest.approx(share)
 
 
 # Drawn scenes
@@ -272,7 +274,7 @@ def test_drawn_scenes_span_the_documented_targets():
     assert np.median(sides) < 12
     assert any(target.cold for target in targets)
     assert {scene.horizon is None for scene in scenes} == {True, False}
-    assert {scene.clouds > 0 for scene in scenes} == {True, False}
+    assert {scene.cloud_cover > 0 for scene in scenes} == {True, False}
 
 
 def test_a_drawn_scene_takes_fixed_settings():
@@ -294,7 +296,14 @@ def test_a_long_scene_keeps_having_targets():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"bits": 7}, {"frames": 0}, {"clouds": 1.0}, {"noise": -1.0}, {"glow": 0.0}, {"noise": float("nan")}],
+    [
+        {"bits": 7},
+        {"frames": 0},
+        {"cloud_cover": 1.0},
+        {"noise": -1.0},
+        {"glow": 0.0},
+        {"noise": float("nan")},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_setting_that_makes_no_sense_is_refused_by_name(wrong):
@@ -311,7 +320,7 @@ def test_a_setting_that_does_not_exist_is_refused():
 
 
 def test_frames_come_one_by_one_in_bounded_memory():
-    scene = Scene.random(1, frames=10_000, clouds=0.3, horizon=180.0)
+    scene = Scene.random(1, frames=10_000, cloud_cover=0.3, horizon=180.0)
     frames = render(scene)
     next(frames)
     tracemalloc.start()
@@ -323,7 +332,7 @@ def test_frames_come_one_by_one_in_bounded_memory():
 
 
 def test_a_frame_takes_a_few_milliseconds():
-    frames = render(Scene.random(1, frames=200, clouds=0.3, horizon=180.0))
+    frames = render(Scene.random(1, frames=200, cloud_cover=0.3, horizon=180.0))
     next(frames)
     times = []
     for _ in range(60):
