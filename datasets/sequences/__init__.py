@@ -1,1 +1,1 @@
-"""datasets/sequences."""
+"""Video sequences with pixels: clips, views and the store of decoded frames."""

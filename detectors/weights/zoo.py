@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.system.errors import WeightsError, unknown_name
+from pipeline.system.files import file_sha256
 
 ZOO = Path(__file__).parents[1] / "zoo"
 
@@ -93,7 +93,7 @@ def locate(name_or_path: str) -> tuple[Path, ZooEntry | None]:
         path = ZOO / entry.file
         if not path.is_file():
             raise WeightsError(f"weights '{name_or_path}' are missing: no file {path}; reinstall the project")
-        if sha256(path) != entry.sha256:
+        if file_sha256(path) != entry.sha256:
             raise WeightsError(f"weights '{name_or_path}' are damaged: wrong checksum of {path}; reinstall")
         return path, entry
     path = Path(name_or_path)
@@ -105,9 +105,3 @@ def locate(name_or_path: str) -> tuple[Path, ZooEntry | None]:
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist")
     return path, None
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from PIL import Image
 
 import detectors
 from datasets.sequences.clips import VideoSequence
-from datasets.sequences.views import scaled as scaled_sequence
+from datasets.sequences.views import scale_intensity
 from detectors.inference.normalisation import DEVIATION, MEAN, to_network_input
 from detectors.inference.segmentation import FrameSegmenter
 from detectors.inference.streaming import StreamingDetector
@@ -241,7 +241,7 @@ def test_training_reads_the_numbers_that_a_run_computes_with(tmp_path, scaling, 
     files = sorted(location.iterdir())
     pixels = np.stack(list(grey_images(files, name="made")))
     empty = tuple(np.zeros((0, 4), np.float32) for _ in pixels)
-    sequence = scaled_sequence(
+    sequence = scale_intensity(
         VideoSequence("made", pixels, empty, tuple(box[:, 0] for box in empty)), scaling
     )
     read = sequence.frames[np.array([0, 0, 3, 5])]

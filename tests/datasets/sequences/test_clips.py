@@ -1,4 +1,4 @@
-"""Clips hold the window that the ring buffer would hold, and sequences the pixels of their files."""
+"""Clips hold the window of the ring buffer, and sequences the pixels of their files."""
 
 from __future__ import annotations
 
@@ -69,25 +69,25 @@ def record_of(frames: int, *, width: int = WIDTH) -> VideoRecord:
 
 @pytest.fixture
 def video(tmp_path):
-    """Four frames of noise without loss; gives their pixels."""
-    pictures = np.random.default_rng(0).integers(0, 256, (4, HEIGHT, WIDTH), np.uint8)
+    """Writes a lossless video of four noise frames; returns their pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (4, HEIGHT, WIDTH), np.uint8)
     with av.open(str(tmp_path / "made.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=30)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "gray"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="gray")))
         container.mux(stream.encode())
-    return pictures
+    return images
 
 
 @pytest.fixture(params=["in memory", "in a store"])
 def store(request, tmp_path) -> FrameStore | None:
-    """Where sequences are kept; None for memory."""
+    """The store of the sequences; None for memory."""
     return FrameStore(tmp_path / "store") if request.param == "in a store" else None
 
 
-def write_pictures(root, images) -> tuple[str, ...]:
-    """One picture file for each image; their paths relative to the root."""
+def write_images(root, images) -> tuple[str, ...]:
+    """Writes one file per image; returns their paths relative to the root."""
     names = tuple(f"{number}.png" for number in range(len(images)))
     for name, image in zip(names, images, strict=True):
         cv2.imwrite(str(root / name), image)
@@ -101,10 +101,10 @@ def test_a_sequence_has_the_pixels_of_its_video(video, store, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=["8 bits", "16 bits"])
-def test_a_sequence_has_the_pixels_of_its_picture_files(store, tmp_path, dtype):
+def test_a_sequence_has_the_pixels_of_its_image_files(store, tmp_path, dtype):
     full = np.iinfo(dtype).max
     images = np.random.default_rng(0).integers(0, full, (4, HEIGHT, WIDTH), dtype, endpoint=True)
-    record = replace(record_of(4), file_name="", files=write_pictures(tmp_path, images))
+    record = replace(record_of(4), file_name="", files=write_images(tmp_path, images))
     frames = read_sequence(record, tmp_path, store=store).frames
     assert frames.dtype == dtype
     assert np.array_equal(frames[:], images)
@@ -133,7 +133,7 @@ def test_a_video_that_does_not_fit_its_annotations_is_refused(record, video, sto
 
 def test_a_sequence_has_the_masks_of_its_files(store, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH), np.uint8)
-    record = replace(record_of(2), files=write_pictures(tmp_path, images)[:2], masks=("mask.png", "2.png"))
+    record = replace(record_of(2), files=write_images(tmp_path, images)[:2], masks=("mask.png", "2.png"))
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[4:7, 5:9] = 255
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
@@ -144,7 +144,7 @@ def test_a_sequence_has_the_masks_of_its_files(store, tmp_path):
 
 def test_a_mask_of_another_size_is_refused(tmp_path):
     images = [np.zeros((HEIGHT, WIDTH), np.uint8), np.zeros((HEIGHT, WIDTH - 1), np.uint8)]
-    files = write_pictures(tmp_path, images)
+    files = write_images(tmp_path, images)
     with pytest.raises(UsageError, match=r"made\.mkv: mask 0 has height, width \(40, 47\)"):
         read_sequence(replace(record_of(1), files=files[:1], masks=files[1:]), tmp_path)
 
@@ -154,9 +154,9 @@ def test_a_sequence_without_any_file_is_refused(tmp_path):
         read_sequence(replace(record_of(3), file_name=""), tmp_path)
 
 
-def test_a_frame_without_a_picture_is_refused(tmp_path):
+def test_a_frame_without_an_image_is_refused(tmp_path):
     record = replace(record_of(3), files=("0.png", "", "2.png"))
-    with pytest.raises(UsageError, match="made: frame 1 has no picture"):
+    with pytest.raises(UsageError, match="made: frame 1 has no image"):
         read_sequence(record, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Digests are those of the bytes, and unchanged files are not read again."""
+"""Cached digests are those of the content, and unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.sequences.file_digests import Digests
+from datasets.sequences.file_digests import DigestCache
 from pipeline.system.errors import SourceError
 
 
@@ -18,7 +18,7 @@ def sha(data: bytes) -> str:
 
 
 def write(path: Path, data: bytes, *, age: float = 100) -> Path:
-    """A file that was last changed `age` seconds ago."""
+    """Writes a file whose last change was `age` seconds ago."""
     path.write_bytes(data)
     changed = time.time() - age
     os.utime(path, (changed, changed))
@@ -32,7 +32,7 @@ def index(tmp_path) -> Path:
 
 @pytest.fixture
 def read(monkeypatch) -> list[str]:
-    """The files that have been read, by name."""
+    """Names of the files that have been read."""
     names = []
     digest = hashlib.file_digest
     monkeypatch.setattr(
@@ -43,13 +43,13 @@ def read(monkeypatch) -> list[str]:
 
 def test_digests_come_in_the_order_of_the_files(index, tmp_path):
     files = [write(tmp_path / name, name.encode()) for name in "cab"]
-    assert Digests(index).of(files) == [sha(b"c"), sha(b"a"), sha(b"b")]
+    assert DigestCache(index).sha256(files) == [sha(b"c"), sha(b"a"), sha(b"b")]
 
 
 def test_unchanged_files_are_not_read_again(index, tmp_path, read):
     files = [write(tmp_path / name, name.encode()) for name in "ab"]
-    first = Digests(index).of(files)
-    assert Digests(index).of(files) == first
+    first = DigestCache(index).sha256(files)
+    assert DigestCache(index).sha256(files) == first
     assert read == ["a", "b"]
 
 
@@ -58,15 +58,15 @@ def test_unchanged_files_are_not_read_again(index, tmp_path, read):
 )
 def test_changed_files_are_read_again(index, tmp_path, data, age):
     file = write(tmp_path / "a", b"first")
-    Digests(index).of([file])
-    assert Digests(index).of([write(file, data, age=age)]) == [sha(data)]
+    DigestCache(index).sha256([file])
+    assert DigestCache(index).sha256([write(file, data, age=age)]) == [sha(data)]
 
 
 def test_a_file_changed_just_now_is_not_remembered(index, tmp_path, read):
     """It may change again with the same size and time."""
     file = write(tmp_path / "a", b"first", age=0)
-    digests = Digests(index)
-    assert digests.of([file]) == digests.of([file]) == [sha(b"first")]
+    digests = DigestCache(index)
+    assert digests.sha256([file]) == digests.sha256([file]) == [sha(b"first")]
     assert read == ["a", "a"]
 
 
@@ -86,23 +86,23 @@ def test_a_damaged_index_costs_no_more_than_reading_again(index, tmp_path, read,
     file = write(tmp_path / "a", b"first")
     index.write_bytes(damage)
     for _ in range(2):
-        assert Digests(index).of([file]) == [sha(b"first")]
+        assert DigestCache(index).sha256([file]) == [sha(b"first")]
     assert read == ["a"]
 
 
 def test_an_index_that_cannot_be_written_is_done_without(tmp_path):
     file = write(tmp_path / "a", b"first")
-    assert Digests(tmp_path / "nowhere" / "digests.jsonl").of([file]) == [sha(b"first")]
+    assert DigestCache(tmp_path / "nowhere" / "digests.jsonl").sha256([file]) == [sha(b"first")]
 
 
 def test_names_that_are_no_plain_text_are_remembered(index, tmp_path, read):
     file = write(tmp_path / os.fsdecode(b"a\nb\xff\"'"), b"first")
     for _ in range(2):
-        assert Digests(index).of([file]) == [sha(b"first")]
+        assert DigestCache(index).sha256([file]) == [sha(b"first")]
     assert len(read) == 1
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."], ids=["missing", "a folder"])
 def test_a_file_that_cannot_be_read_is_told(index, tmp_path, name):
     with pytest.raises(SourceError, match="cannot be read"):
-        Digests(index).of([tmp_path / name])
+        DigestCache(index).sha256([tmp_path / name])

@@ -1,4 +1,4 @@
-"""Stored frames equal decoded ones, are found by content, and survive whatever ends a build."""
+"""Stored frames equal decoded ones, are found by content, and survive interrupted builds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES = 2 * CHUNK_FRAMES + 5
 
 @pytest.fixture
 def plain() -> np.ndarray:
-    """Noise, (T, H, W), in three chunks of which the last is not full."""
+    """Noise frames (T, H, W) in three chunks, of which the last is not full."""
     return np.stack(grey_frames(FRAMES, 24, 32))
 
 
@@ -52,7 +52,7 @@ def decoded(monkeypatch) -> list:
     return opened
 
 
-def write_pictures(folder: Path, images) -> list[Path]:
+def write_images(folder: Path, images) -> list[Path]:
     folder.mkdir()
     paths = [folder / f"{number}.png" for number in range(len(images))]
     for path, image in zip(paths, images, strict=True):
@@ -68,15 +68,15 @@ def entries(store: FrameStore) -> list[Path]:
 
 
 def random_keys() -> list:
-    """Of each kind of index several, drawn with fixed seeds."""
-    chance = np.random.default_rng(0)
+    """Returns several indices of each kind, drawn with a fixed seed."""
+    rng = np.random.default_rng(0)
     keys = [0, -1, FRAMES - 1, np.int64(7), slice(None), slice(None, None, -1), [], [0, 0, 0, 1, 2], [-1, 0]]
     for _ in range(15):
-        first, last, step = chance.integers(-FRAMES - 3, FRAMES + 3, 3).tolist()
+        first, last, step = rng.integers(-FRAMES - 3, FRAMES + 3, 3).tolist()
         keys += [slice(first, last, step or None), slice(first, last)]
-        keys += [chance.integers(-FRAMES, FRAMES, chance.integers(1, 9)).tolist()]
-        keys += [np.minimum(chance.integers(FRAMES) + np.arange(5) * chance.integers(1, 12), FRAMES - 1)]
-    return [*keys, chance.random(FRAMES) < 0.3, chance.integers(0, FRAMES, (2, 3)), np.array(3)]
+        keys += [rng.integers(-FRAMES, FRAMES, rng.integers(1, 9)).tolist()]
+        keys += [np.minimum(rng.integers(FRAMES) + np.arange(5) * rng.integers(1, 12), FRAMES - 1)]
+    return [*keys, rng.random(FRAMES) < 0.3, rng.integers(0, FRAMES, (2, 3)), np.array(3)]
 
 
 def test_all_indices_give_what_they_give_on_the_plain_array(store, video, plain):
@@ -127,11 +127,11 @@ def test_pickled_frames_are_read_in_another_process(store, video, plain):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=["8 bits", "16 bits"])
-def test_picture_files_are_kept_to_the_bit(store, tmp_path, dtype):
+def test_image_files_are_kept_to_the_bit(store, tmp_path, dtype):
     full = np.iinfo(dtype).max
     images = np.random.default_rng(0).integers(0, full, (20, 24, 32), dtype, endpoint=True)
-    images[7] = 0  # a black picture is no missing one
-    frames = store.open("made", write_pictures(tmp_path / "pictures", images))
+    images[7] = 0  # a black image is no missing one
+    frames = store.open("made", write_images(tmp_path / "images", images))
     assert frames.dtype == dtype
     assert np.array_equal(frames[:], images)
 
@@ -143,9 +143,9 @@ def test_video_of_16_bits_is_kept_to_the_bit(store, tmp_path):
     assert np.array_equal(store.open("made", video)[:], images)
 
 
-def test_pictures_stored_as_colour_become_grey(store, tmp_path, plain):
+def test_images_stored_as_colour_become_grey(store, tmp_path, plain):
     coloured = np.repeat(plain[:3, ..., None], 3, axis=3)
-    assert np.array_equal(store.open("made", write_pictures(tmp_path / "pictures", coloured))[:], plain[:3])
+    assert np.array_equal(store.open("made", write_images(tmp_path / "images", coloured))[:], plain[:3])
 
 
 # Keyed by content
@@ -173,8 +173,8 @@ def test_a_changed_file_has_another_entry(store, video, plain):
     assert len(entries(store)) == 2
 
 
-def test_pictures_in_another_order_have_another_entry(store, tmp_path, plain):
-    paths = write_pictures(tmp_path / "pictures", plain[:4])
+def test_images_in_another_order_have_another_entry(store, tmp_path, plain):
+    paths = write_images(tmp_path / "images", plain[:4])
     assert np.array_equal(store.open("made", paths)[:], plain[:4])
     assert np.array_equal(store.open("made", paths[::-1])[:], plain[3::-1])
 
@@ -314,15 +314,15 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         (Path("nowhere.mp4"), SourceError, r"nowhere\.mp4 cannot be read: No such file"),
         ([], UsageError, "made: no image files are listed"),
     ],
-    ids=["no file", "no pictures"],
+    ids=["no file", "no images"],
 )
 def test_what_cannot_be_read_is_told(store, location, error, says):
     with pytest.raises(error, match=says):
         store.open("made", location)
 
 
-def test_pictures_of_several_sizes_are_refused_and_not_stored(store, tmp_path, plain):
-    paths = write_pictures(tmp_path / "pictures", [plain[0], plain[1], plain[2, 1:]])
+def test_images_of_several_sizes_are_refused_and_not_stored(store, tmp_path, plain):
+    paths = write_images(tmp_path / "images", [plain[0], plain[1], plain[2, 1:]])
     with pytest.raises(SourceError, match=r"made: frame size changes from 32x24 .* \(2\.png\)"):
         store.open("made", paths)
     assert not entries(store)
@@ -346,7 +346,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_stored(store, video):
 def test_a_build_holds_a_few_chunks_and_not_the_sequence(store, tmp_path):
     images = np.zeros((12 * CHUNK_FRAMES, 64, 64), np.uint8)
     video = write_video(tmp_path / "made.mkv", list(images), codec="ffv1", pixel_format="gray")
-    store.open("first", write_pictures(tmp_path / "pictures", images[:1]))  # zarr is loaded
+    store.open("first", write_images(tmp_path / "images", images[:1]))  # zarr is loaded
     tracemalloc.start()
     store.open("made", video)
     peak = tracemalloc.get_traced_memory()[1]
@@ -357,7 +357,7 @@ def test_a_build_holds_a_few_chunks_and_not_the_sequence(store, tmp_path):
 def test_large_frames_have_short_chunks(store, tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "CHUNK_BYTES", 2500)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
-    frames = store.open("made", write_pictures(tmp_path / "pictures", images))
+    frames = store.open("made", write_images(tmp_path / "images", images))
     assert len(list(entries(store)[0].glob("c.*"))) == 3
     assert np.array_equal(frames[[4, 1, 2]], images[[4, 1, 2]])
 

@@ -9,7 +9,7 @@ import pytest
 
 from datasets.layouts import registry
 from datasets.sequences.clips import read_sequence
-from datasets.sequences.views import resized, resized_record
+from datasets.sequences.views import resize_record, resize_sequence
 from detectors.evaluation import detection
 from detectors.training.data import read_split, training_clips
 from detectors.training.recipe import DataRecipe, Recipe
@@ -42,7 +42,7 @@ def test_training_sees_enlarged_frames_with_their_boxes(root):
     for record, large_record in zip(dataset.records, large_dataset.records, strict=True):
         assert (large_record.width, large_record.height) == (1.5 * record.width, 1.5 * record.height)
     areas = [
-        sum(row["bbox"][2] * row["bbox"][3] for row in d.coco()["annotations"])
+        sum(row["bbox"][2] * row["bbox"][3] for row in d.to_coco()["annotations"])
         for d in (dataset, large_dataset)
     ]
     assert areas[1] == pytest.approx(2.25 * areas[0])
@@ -66,10 +66,10 @@ def test_synthetic_targets_are_rendered_in_source_pixels_and_enlarged_with_their
 
 def test_a_measurement_enlarges_and_gives_boxes_in_source_pixels(root, nano_weights):
     model = restore.network("tridos-nano", nano_weights)[0].eval()
-    dataset = registry.load("coco-video", root, "clip.json")
+    dataset = registry.load_dataset("coco-video", root, "clip.json")
     sequence = read_sequence(dataset.records[0], root)
     size = sequence.frames.shape[:0:-1]
-    larger = resized(sequence, Geometry.native(size, scale=1.5, multiple=1))
+    larger = resize_sequence(sequence, Geometry.native(size, scale=1.5, multiple=1))
     positions = [0, 3, 7]
     found = list(detection.detect_frames(model, sequence, positions, enlarge=1.5))
     expected = list(detection.detect_frames(model, larger, positions))
@@ -81,9 +81,9 @@ def test_a_measurement_enlarges_and_gives_boxes_in_source_pixels(root, nano_weig
 
 
 def test_an_enlarged_record_overlaps_as_before(root):
-    record = registry.load("coco-video", root, "clip.json").records[0]
+    record = registry.load_dataset("coco-video", root, "clip.json").records[0]
     geometry = Geometry.native((record.width, record.height), scale=3, multiple=1)
-    boxes = np.concatenate(resized_record(record, geometry).boxes)
+    boxes = np.concatenate(resize_record(record, geometry).boxes)
     assert boxes == pytest.approx(3 * np.concatenate(record.boxes))
 
 

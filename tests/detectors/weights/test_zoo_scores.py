@@ -35,7 +35,7 @@ def test_detectors_score_what_their_cards_say(name, drone_ir):
     check = check_of(name)
     entry = zoo.ZOO_TABLE[name]
     model, path, _ = restore.network(entry.detector, name)
-    dataset = registry.load("drone-ir", drone_ir, "val").only(check["videos"].split())
+    dataset = registry.load_dataset("drone-ir", drone_ir, "val").subset(check["videos"].split())
     by_class = len(entry.classes) > 1
     evaluator, _ = score_dataset(
         model.eval(),
@@ -52,8 +52,8 @@ def test_detectors_score_what_their_cards_say(name, drone_ir):
 def test_segmenters_score_what_their_cards_say(name, shared_root):
     check = check_of(name)
     model, path, _ = restore.network(zoo.ZOO_TABLE[name].detector, name)
-    dataset = registry.load("nuaa-sirst", shared_root / "data" / "nuaa-sirst", "val")
-    records = dataset.only(check["videos"].split()).records
+    dataset = registry.load_dataset("nuaa-sirst", shared_root / "data" / "nuaa-sirst", "val")
+    records = dataset.subset(check["videos"].split()).records
     scorer = score_masks(
         model.eval(),
         (read_sequence(record, dataset.root) for record in records),
