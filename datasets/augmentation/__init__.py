@@ -1,1 +1,1 @@
-"""datasets/augmentation."""
+"""Augmentation of training clips, and corruptions for measuring robustness."""

@@ -1,4 +1,4 @@
-"""Contact sheets: what the network sees, on one page."""
+"""Contact sheets: the frames of many clips on one image, for checking the input of a network."""
 
 from __future__ import annotations
 
@@ -7,44 +7,47 @@ import numpy as np
 
 from datasets.sequences.clips import Clip
 
-GAP = 4
-"""Pixels between pictures."""
-PAPER = 32
-BOX = (0, 200, 255)
+SPACING = 4
+"""Pixels between frames."""
+BACKGROUND = 32
+"""Grey level of the sheet."""
+BOX_COLOUR = (0, 200, 255)
 """Orange, as B, G, R."""
-AROUND = 3
-"""Pixels that an outline keeps off the box it shows."""
+BOX_MARGIN = 3
+"""Pixels between an outline and the box that it shows."""
 
 
-def sheet(clips: list[Clip], *, columns: int = 1) -> np.ndarray:
-    """One row of pictures for each clip, oldest frame left, as (H, W, 3) uint8 B, G, R.
+def contact_sheet(clips: list[Clip], *, columns: int = 1) -> np.ndarray:
+    """Draws each clip as a row of frames, oldest first; returns (H, W, 3) uint8 B, G, R.
 
-    Boxes are outlined in the key frame, at the right; each clip is stretched to its own darkest and brightest
-    pixel. `columns` clips stand beside each other.
+    Boxes are outlined in the key frame, the last one. The contrast of each clip is stretched to its minimum
+    and maximum. `columns` clips are drawn side by side. Raises ValueError if there are no clips.
     """
     if not clips:
         raise ValueError("a contact sheet needs one clip or more")
-    rows = [_row(clip) for clip in clips]
-    high, wide = (max(row.shape[axis] for row in rows) for axis in (0, 1))
-    lines = -(-len(rows) // columns)
-    page = np.full((lines * (high + GAP) + GAP, columns * (wide + 3 * GAP) - GAP, 3), PAPER, np.uint8)
-    for number, row in enumerate(rows):
-        top = GAP + number // columns * (high + GAP)
-        left = GAP + number % columns * (wide + 3 * GAP)
-        page[top : top + row.shape[0], left : left + row.shape[1]] = row
+    strips = [_draw_clip(clip) for clip in clips]
+    high, wide = (max(strip.shape[axis] for strip in strips) for axis in (0, 1))
+    lines = -(-len(strips) // columns)
+    size = (lines * (high + SPACING) + SPACING, columns * (wide + 3 * SPACING) - SPACING, 3)
+    page = np.full(size, BACKGROUND, np.uint8)
+    for number, strip in enumerate(strips):
+        top = SPACING + number // columns * (high + SPACING)
+        left = SPACING + number % columns * (wide + 3 * SPACING)
+        page[top : top + strip.shape[0], left : left + strip.shape[1]] = strip
     return page
 
 
-def _row(clip: Clip) -> np.ndarray:
+def _draw_clip(clip: Clip) -> np.ndarray:
+    """Draws the frames of a clip side by side."""
     low, high = int(clip.frames.min()), int(clip.frames.max())
     levels = (clip.frames.astype(np.float32) - low) * (255 / max(high - low, 1))
-    pictures = [cv2.cvtColor(frame.astype(np.uint8), cv2.COLOR_GRAY2BGR) for frame in levels]
+    frames = [cv2.cvtColor(frame.astype(np.uint8), cv2.COLOR_GRAY2BGR) for frame in levels]
     if clip.mask is not None:
         outlines, _ = cv2.findContours(clip.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(pictures[-1], outlines, -1, BOX, 1)
+        cv2.drawContours(frames[-1], outlines, -1, BOX_COLOUR, 1)
     for left, top, right, bottom in clip.boxes.round().astype(int):
-        corner = (int(right) + AROUND - 1, int(bottom) + AROUND - 1)
-        cv2.rectangle(pictures[-1], (int(left) - AROUND, int(top) - AROUND), corner, BOX, 1)
-    between = np.full((pictures[0].shape[0], GAP, 3), PAPER, np.uint8)
-    parts = [part for picture in pictures for part in (picture, between)][:-1]
+        corner = (int(right) + BOX_MARGIN - 1, int(bottom) + BOX_MARGIN - 1)
+        cv2.rectangle(frames[-1], (int(left) - BOX_MARGIN, int(top) - BOX_MARGIN), corner, BOX_COLOUR, 1)
+    space = np.full((frames[0].shape[0], SPACING, 3), BACKGROUND, np.uint8)
+    parts = [part for frame in frames for part in (frame, space)][:-1]
     return np.hstack(parts)

@@ -1,4 +1,4 @@
-"""How training clips are varied: the `[augment]` section of a training configuration."""
+"""Options of clip augmentation: the `[augment]` section of a training configuration."""
 
 from __future__ import annotations
 
@@ -6,53 +6,56 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Augment:
-    """How training clips are varied. A share is the part of all clips that a change is made to, 0 to 1."""
+class AugmentationOptions:
+    """How training clips are augmented. A share is the fraction of clips that a change is applied to, 0 to 1.
+
+    Raises ValueError if an option is out of its range or options exclude each other.
+    """
 
     flip: bool = True
-    """Mirror left to right and upside down, each one time in two."""
+    """Mirror left to right and upside down, each with probability 0.5."""
     upright: bool = False
-    """Never upside down."""
+    """Never mirror upside down."""
     transpose: bool = False
-    """Make rows columns, one time in two: with both mirrors, all turns by a quarter. For crops alone."""
+    """Swap rows and columns with probability 0.5: with both mirrors, all rotations by 90°. Only for crops."""
     scale: tuple[float, float] = (0.8, 1.25)
-    """Least and greatest factor of size; 1 and 1 to leave it."""
+    """Minimum and maximum factor of size; 1 and 1 for none."""
     aspect: float = 1.0
-    """With `scale`: width over height is multiplied by 1 / aspect to aspect, the area kept. A size learned
-    from the surroundings of a target is then wrong, and only the target tells it."""
+    """With `scale`: width over height is multiplied by 1 / aspect to aspect at constant area. Sizes can then
+    not be inferred from the surroundings of a target, only from the target itself."""
     long_side: tuple[int, int] | None = None
-    """In place of `scale`: least and greatest length, pixels, that the longer side is resized to, all alike
-    often; the aspect is kept."""
+    """Instead of `scale`: minimum and maximum length in pixels to which the longer side is resized, drawn
+    uniformly; the aspect stays."""
     stretch: bool = False
-    """In place of `scale`: the whole picture is resized to the crop's size; the aspect is not kept."""
+    """Instead of `scale`: resize the whole frame to the size of the crop; the aspect changes."""
     on_target: float = 0.9
-    """Share of the crops of pictures with targets that are placed round one of them; others lie anywhere."""
+    """Share of the crops of frames with targets that contain a target; others are placed uniformly."""
     gain: float = 1.43
     """Contrast is multiplied by 1 / gain to gain."""
     offset: float = 0.12
-    """Brightness is moved by up to this share of the full scale, either way."""
+    """Maximum change of brightness in either direction, as a share of the full scale."""
     strides: tuple[int, ...] = (1,)
-    """Steps between the frames of a window; each clip draws one of them."""
+    """Steps between the frames of a window, of which each clip draws one."""
     drop_share: float = 0.1
-    """One of the past frames is lost: the frame before stands in for it."""
+    """One of the past frames is lost and replaced by the one before it."""
     shift: int = 0
-    """Pixels that the picture is moved by at most, each way, for whole frames."""
+    """Maximum shift of whole frames in pixels along each axis."""
     pan_share: float = 0.15
-    """The camera moves evenly through the window."""
+    """The camera moves at constant speed through the window."""
     pan: float = 4.0
-    """Its greatest speed, pixels per frame along each axis."""
+    """Maximum speed of the camera in pixels per frame along each axis."""
     noise_share: float = 0.2
     """Noise is added, new in each frame."""
     noise: float = 0.02
-    """Its greatest standard deviation, as a share of the full scale."""
+    """Maximum standard deviation of the noise, as a share of the full scale."""
     blur_share: float = 0.1
     """All frames are blurred."""
     blur: float = 1.0
-    """The greatest sigma, pixels."""
+    """Maximum sigma of the blur in pixels."""
     paste_share: float = 0.2
-    """A target of another clip is laid on."""
+    """A target of another clip is pasted."""
     paste_gain: tuple[float, float] = (0.5, 1.3)
-    """Least and greatest factor of its contrast."""
+    """Minimum and maximum factor of its contrast."""
 
     def __post_init__(self):
         for name in ("on_target", "drop_share", "pan_share", "noise_share", "blur_share", "paste_share"):

@@ -1,4 +1,4 @@
-"""Random training clips, varied as the recipe says, and reproducible from a number."""
+"""Sampler of random augmented training clips, reproducible from the seed and the number of the batch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ from collections.abc import Iterable
 import numpy as np
 
 from datasets.augmentation import transforms
-from datasets.augmentation.balancing import by_classes, by_frames
-from datasets.augmentation.copy_paste import Cutting, cut_out, paste
-from datasets.augmentation.options import Augment
+from datasets.augmentation.balancing import class_balanced_weights, frame_weights
+from datasets.augmentation.copy_paste import TargetPatch, extract_target, paste_target
+from datasets.augmentation.options import AugmentationOptions
 from datasets.sequences.clips import Clip, VideoSequence, clip_at
 from pipeline.stages.ring_buffer import window_indices
 from pipeline.system.errors import UsageError
 
 
 class ClipSampler:
-    """Random training clips: the n-th batch depends on seed and n alone, so a resumed run goes on exactly."""
+    """Draws random clips of real and synthetic sequences and augments them.
+
+    Batch n depends only on the seed and n, so a resumed training continues exactly. Raises UsageError if a
+    share of clips is requested from an empty set of sequences.
+
+    Args:
+        real: sequences of the dataset.
+        synthetic: rendered sequences.
+        length: frames per clip.
+        synthetic_share: share of clips that are drawn from `synthetic`.
+        seed: seed of all random numbers.
+        augment: options of the augmentation; default values if None.
+        balanced: draw classes equally often, instead of key frames.
+    """
 
     def __init__(
         self,
@@ -27,68 +40,71 @@ class ClipSampler:
         length: int,
         synthetic_share: float,
         seed: int,
-        augment: Augment | None = None,
+        augment: AugmentationOptions | None = None,
         balanced: bool = False,
     ):
         pools = [list(real), list(synthetic)]
         self._pools = [[s for s in pool if s.key_frames] for pool in pools]
-        self._weights = [(by_classes if balanced else by_frames)(pool) for pool in self._pools]
+        weights = class_balanced_weights if balanced else frame_weights
+        self._weights = [weights(pool) for pool in self._pools]
         self._shares = [1 - synthetic_share, synthetic_share]
         self._length, self._seed = length, seed
-        self._augment = augment or Augment()
+        self._augment = augment or AugmentationOptions()
         for pool, share in zip(self._pools, self._shares, strict=True):
             if share > 0 and not pool:
                 raise UsageError("a share of clips is asked from a set of sequences that is empty")
 
     @property
     def key_frames(self) -> int:
-        """Frames of the real sequences that a clip may end at: what makes an epoch."""
+        """Number of key frames of the real sequences: the size of an epoch."""
         return sum(len(sequence.key_frames) for sequence in self._pools[0])
 
     def batch(self, number: int, *, size: int, crop_size: tuple[int, int] | None) -> list[Clip]:
-        """`size` augmented clips; `crop_size` (width, height) opens a part of each frame."""
+        """Returns `size` clips, cropped to `crop_size` (width, height), or whole frames if that is None."""
         return [self.clip(number, place, crop_size=crop_size) for place in range(size)]
 
     def clip(self, number: int, place: int, *, crop_size: tuple[int, int] | None) -> Clip:
-        """The clip at `place` of batch `number`; depends on the seed and these alone."""
+        """Returns the clip at `place` of batch `number`; it depends only on these and the seed."""
         rng = np.random.default_rng([self._seed, number, place])
-        sequence, position = self._draw(rng)
-        clip = self._window(sequence, position, rng)
+        sequence, position = self._draw_key_frame(rng)
+        clip = self._draw_window(sequence, position, rng)
         if rng.random() < self._augment.paste_share:
-            cutting = self._cutting(rng)
-            if cutting is not None:
-                clip = paste(clip, cutting, gain=rng.uniform(*self._augment.paste_gain), rng=rng)
+            patch = self._draw_patch(rng)
+            if patch is not None:
+                clip = paste_target(clip, patch, gain=rng.uniform(*self._augment.paste_gain), rng=rng)
         if self._augment.transpose and rng.random() < 0.5:
             clip = transforms.transpose(clip)
-        return self._varied(self._opened(clip, crop_size, rng), rng)
+        return self._change_appearance(self._change_geometry(clip, crop_size, rng), rng)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[VideoSequence, int]:
+    def _draw_key_frame(self, rng: np.random.Generator) -> tuple[VideoSequence, int]:
         kind = int(rng.random() < self._shares[1])
         pool, weights = self._pools[kind], self._weights[kind]
         sequence = pool[rng.choice(len(pool), p=weights / weights.sum())]
         return sequence, sequence.key_frames[rng.integers(len(sequence.key_frames))]
 
-    def _window(self, sequence: VideoSequence, position: int, rng: np.random.Generator) -> Clip:
+    def _draw_window(self, sequence: VideoSequence, position: int, rng: np.random.Generator) -> Clip:
+        """Returns the window that ends at `position`, with a random stride and perhaps a lost frame."""
         stride = int(rng.choice(self._augment.strides))
         lost = rng.random() < self._augment.drop_share
         missing = int(rng.integers(1, self._length)) if lost and self._length > 1 else None
         return clip_at(sequence, position, length=self._length, stride=stride, missing=missing)
 
-    def _cutting(self, rng: np.random.Generator) -> Cutting | None:
-        """A target that is alone in its window; None where the sequence drawn shows none at that time."""
-        sequence, position = self._draw(rng)
+    def _draw_patch(self, rng: np.random.Generator) -> TargetPatch | None:
+        """Returns the target of a random window; None if it does not have exactly one in every frame."""
+        sequence, position = self._draw_key_frame(rng)
         indices = window_indices(position, self._length)
         if any(len(sequence.boxes[i]) != 1 for i in indices):
             return None
         mask = sequence.masks[position] if sequence.masks else None
         boxes = [sequence.boxes[i][0] for i in indices]
-        return cut_out(sequence.frames[indices], boxes, int(sequence.labels[position][0]), mask)
+        return extract_target(sequence.frames[indices], boxes, int(sequence.labels[position][0]), mask)
 
-    def _opened(self, clip: Clip, size: tuple[int, int] | None, rng: np.random.Generator) -> Clip:
-        """Scaled, moved and cut to `size`; to the size it has where that is None."""
+    def _change_geometry(self, clip: Clip, size: tuple[int, int] | None, rng: np.random.Generator) -> Clip:
+        """Resizes and crops a clip to `size`, or its own size if that is None, and moves its frames."""
         augment, whole = self._augment, size is None
-        size = size or clip.frames.shape[:0:-1]
-        clip = transforms.pad(self._scaled(clip, size, rng), size)
+        height, width = clip.frames.shape[1:]
+        size = size or (width, height)
+        clip = transforms.pad(self._resize(clip, size, rng), size)
         clip = transforms.random_crop(clip, size, rng, on_target=augment.on_target)
         steps = np.zeros((self._length, 2))
         if whole and augment.shift:
@@ -97,24 +113,24 @@ class ClipSampler:
             steps += np.arange(1 - self._length, 1)[:, None] * rng.uniform(-augment.pan, augment.pan, 2)
         return transforms.translate(clip, np.rint(steps))
 
-    def _scaled(self, clip: Clip, size: tuple[int, int], rng: np.random.Generator) -> Clip:
+    def _resize(self, clip: Clip, size: tuple[int, int], rng: np.random.Generator) -> Clip:
         augment = self._augment
         if augment.stretch:
-            return transforms.resize(clip, size)
+            return transforms.resize_clip(clip, size)
         if augment.long_side:
-            low, high = augment.long_side
-            return transforms.rescale(clip, rng.integers(low, high + 1) / max(clip.frames.shape[1:]))
+            shortest, longest = augment.long_side
+            return transforms.rescale(clip, rng.integers(shortest, longest + 1) / max(clip.frames.shape[1:]))
         low, high = augment.scale
         factor = math.exp(rng.uniform(math.log(low), math.log(high)))
         if augment.aspect == 1:
             return transforms.rescale(clip, factor)
         wider = math.exp(rng.uniform(-0.5, 0.5) * math.log(augment.aspect))
         height, width = clip.frames.shape[1:]
-        sides = (width * factor * wider, height * factor / wider)
-        return transforms.resize(clip, tuple(max(1, round(side)) for side in sides))
+        new_size = max(1, round(width * factor * wider)), max(1, round(height * factor / wider))
+        return transforms.resize_clip(clip, new_size)
 
-    def _varied(self, clip: Clip, rng: np.random.Generator) -> Clip:
-        """Mirrored, and with another brightness and sharpness."""
+    def _change_appearance(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        """Mirrors a clip and changes its brightness, contrast, sharpness and noise."""
         augment = self._augment
         if augment.flip:
             horizontal, vertical = rng.random(2) < 0.5
@@ -125,5 +141,5 @@ class ClipSampler:
         if rng.random() < augment.blur_share:
             clip = transforms.blur(clip, sigma=rng.uniform(0.3, 1) * augment.blur)
         if rng.random() < augment.noise_share:
-            clip = transforms.noise(clip, deviation=rng.uniform(0, augment.noise), rng=rng)
+            clip = transforms.add_noise(clip, deviation=rng.uniform(0, augment.noise), rng=rng)
         return clip

@@ -1,4 +1,4 @@
-"""A target laid onto another clip keeps its contrast, its motion and its box."""
+"""Copy-paste: a target pasted onto another clip keeps its contrast, its motion and its box."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datasets.augmentation.copy_paste import MARGIN, cut_out, paste
+from datasets.augmentation.copy_paste import MARGIN, extract_target, paste_target
 from datasets.sequences.clips import Clip
 
 LENGTH, SIDE = 5, 64
 
 
 def donor(*, step: int = 1, level: int = 60) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A 4 × 3 target 80 levels above a flat ground, moving right by `step` pixels a frame."""
+    """Returns frames and boxes of a 4 × 3 target, 80 levels bright, that moves right by `step` per frame."""
     frames = np.full((LENGTH, SIDE, SIDE), level, np.uint8)
     boxes = [np.array([20 + step * t, 30, 24 + step * t, 33], np.float32) for t in range(LENGTH)]
     for frame, (left, top, right, bottom) in zip(frames, boxes, strict=True):
@@ -34,7 +34,7 @@ def bright(frame: np.ndarray, level: int) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_pasted_target_is_where_its_box_says(seed):
-    found = paste(ground(), cut_out(*donor(), 2), gain=1, rng=np.random.default_rng(seed))
+    found = paste_target(ground(), extract_target(*donor(), 2), gain=1, rng=np.random.default_rng(seed))
     assert found.labels.tolist() == [2]
     assert bright(found.frames[-1], 30) == found.boxes[0].tolist()
     assert found.frames[-1].max() == 30 + 80
@@ -42,41 +42,41 @@ def test_a_pasted_target_is_where_its_box_says(seed):
 
 @pytest.mark.parametrize("step", [-2, 0, 3])
 def test_a_pasted_target_keeps_its_motion(step):
-    found = paste(ground(), cut_out(*donor(step=step), 0), gain=1, rng=np.random.default_rng(0))
+    found = paste_target(ground(), extract_target(*donor(step=step), 0), gain=1, rng=np.random.default_rng(0))
     lefts = [bright(frame, 30)[0] for frame in found.frames]
     assert np.diff(lefts).tolist() == [step] * (LENGTH - 1)
 
 
 def test_the_background_of_the_donor_stays_behind():
-    cutting = cut_out(*donor(level=150), 0)
-    found = paste(ground(30), cutting, gain=1, rng=np.random.default_rng(0))
+    patch = extract_target(*donor(level=150), 0)
+    found = paste_target(ground(30), patch, gain=1, rng=np.random.default_rng(0))
     assert found.frames.min() == 30
     assert np.median(found.frames) == 30
 
 
 def test_gain_scales_the_contrast():
-    found = paste(ground(), cut_out(*donor(), 0), gain=0.5, rng=np.random.default_rng(0))
+    found = paste_target(ground(), extract_target(*donor(), 0), gain=0.5, rng=np.random.default_rng(0))
     assert found.frames[-1].max() == 30 + 40
 
 
 def test_sixteen_bits_stay_sixteen():
     frames, boxes = donor()
     wide = frames.astype(np.uint16) * 100
-    found = paste(
-        ground(3000, dtype=np.uint16), cut_out(wide, boxes, 0), gain=1, rng=np.random.default_rng(0)
+    found = paste_target(
+        ground(3000, dtype=np.uint16), extract_target(wide, boxes, 0), gain=1, rng=np.random.default_rng(0)
     )
     assert found.frames.dtype == np.uint16
     assert found.frames[-1].max() == 3000 + 8000
 
 
 def test_bright_ground_saturates_and_does_not_wrap():
-    found = paste(ground(240), cut_out(*donor(), 0), gain=1, rng=np.random.default_rng(0))
+    found = paste_target(ground(240), extract_target(*donor(), 0), gain=1, rng=np.random.default_rng(0))
     assert (found.frames.min(), found.frames.max()) == (240, 255)
 
 
 def test_the_clip_that_is_pasted_onto_is_left_as_it_was():
     clip = ground()
-    paste(clip, cut_out(*donor(), 0), gain=1, rng=np.random.default_rng(0))
+    paste_target(clip, extract_target(*donor(), 0), gain=1, rng=np.random.default_rng(0))
     assert (clip.frames == 30).all()
     assert not len(clip.boxes)
 
@@ -84,45 +84,49 @@ def test_the_clip_that_is_pasted_onto_is_left_as_it_was():
 @pytest.mark.parametrize("seed", range(20))
 def test_labelled_targets_are_not_covered(seed):
     taken = [24, 24, 40, 40]
-    found = paste(ground(boxes=[taken]), cut_out(*donor(), 0), gain=1, rng=np.random.default_rng(seed))
+    found = paste_target(
+        ground(boxes=[taken]), extract_target(*donor(), 0), gain=1, rng=np.random.default_rng(seed)
+    )
     assert (found.frames[-1, 24:40, 24:40] == 30).all()
 
 
 def test_where_no_place_is_free_nothing_is_pasted():
     clip = ground(boxes=[[0, 0, SIDE, SIDE]])
-    assert paste(clip, cut_out(*donor(), 0), gain=1, rng=np.random.default_rng(0)) is clip
+    assert paste_target(clip, extract_target(*donor(), 0), gain=1, rng=np.random.default_rng(0)) is clip
 
 
 @pytest.mark.parametrize("left", [MARGIN - 1, SIDE - MARGIN - 3], ids=["left", "right"])
 def test_a_target_at_the_edge_is_not_lifted(left):
     frames, boxes = donor(step=0)
     boxes[2] = np.array([left, 30, left + 4, 33], np.float32)
-    assert cut_out(frames, boxes, 0) is None
+    assert extract_target(frames, boxes, 0) is None
 
 
-def test_a_target_that_moves_further_than_the_picture_is_wide_is_not_pasted():
+def test_a_target_that_moves_further_than_the_image_is_wide_is_not_pasted():
     clip = ground()
     small = replace(clip, frames=clip.frames[:, :20, :20])
-    assert paste(small, cut_out(*donor(step=4), 0), gain=1, rng=np.random.default_rng(0)) is small
+    assert (
+        paste_target(small, extract_target(*donor(step=4), 0), gain=1, rng=np.random.default_rng(0)) is small
+    )
 
 
 def test_a_mask_takes_the_pixels_of_the_target():
     frames, boxes = donor()
-    cutting = cut_out(frames, boxes, 0, frames[-1] > 100)
+    patch = extract_target(frames, boxes, 0, frames[-1] > 100)
     clip = replace(ground(), mask=np.zeros((SIDE, SIDE), bool))
-    found = paste(clip, cutting, gain=1, rng=np.random.default_rng(0))
+    found = paste_target(clip, patch, gain=1, rng=np.random.default_rng(0))
     assert np.array_equal(found.mask, found.frames[-1] > 50)
     assert not clip.mask.any()
 
 
 def test_a_clip_with_a_mask_takes_no_target_without_one():
     clip = replace(ground(), mask=np.zeros((SIDE, SIDE), bool))
-    assert paste(clip, cut_out(*donor(), 0), gain=1, rng=np.random.default_rng(0)) is clip
+    assert paste_target(clip, extract_target(*donor(), 0), gain=1, rng=np.random.default_rng(0)) is clip
 
 
 def test_a_target_of_eight_bits_keeps_its_share_of_the_scale_in_sixteen():
     frames, boxes = donor()
-    found = paste(
-        ground(3000, dtype=np.uint16), cut_out(frames, boxes, 0), gain=1, rng=np.random.default_rng(0)
+    found = paste_target(
+        ground(3000, dtype=np.uint16), extract_target(frames, boxes, 0), gain=1, rng=np.random.default_rng(0)
     )
     assert found.frames[-1].max() == pytest.approx(3000 + 80 * 257, abs=1)

@@ -1,4 +1,4 @@
-"""Training draws its clips reproducibly and varies them as asked."""
+"""The sampler draws clips reproducibly and augments them as configured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datasets.augmentation.options import Augment
+from datasets.augmentation.options import AugmentationOptions
 from datasets.augmentation.sampler import ClipSampler
 from datasets.sequences.clips import Clip
 from pipeline.system.errors import UsageError
@@ -16,7 +16,7 @@ from tests.support.sequences import HEIGHT, LENGTH, WIDTH, sequence_of
 # Training batches
 
 
-PLAIN = Augment(
+PLAIN = AugmentationOptions(
     flip=False,
     scale=(1, 1),
     gain=1,
@@ -27,10 +27,10 @@ PLAIN = Augment(
     blur_share=0,
     paste_share=0,
 )
-"""Clips as they are."""
+"""Options without any change."""
 
 
-def sampler(seed: int = 3, share: float = 0.5, augment: Augment | None = None) -> ClipSampler:
+def sampler(seed: int = 3, share: float = 0.5, augment: AugmentationOptions | None = None) -> ClipSampler:
     real = [sequence_of([[(4, 5, 8, 9)]] * n, seed=n, name=f"real {n}") for n in (6, 9)]
     made = [sequence_of([[(20, 21, 23, 24)]] * 7, seed=50)]
     return ClipSampler(real, made, length=LENGTH, synthetic_share=share, seed=seed, augment=augment)
@@ -67,8 +67,8 @@ def test_clips_of_a_batch_have_one_size(crop_size, shape):
 
 @pytest.mark.parametrize("crop_size", [(32, 24), None], ids=str)
 def test_boxes_hold_what_is_bright_whatever_was_done_to_the_clip(crop_size):
-    """With all changes that keep a target sharp, each in half of the clips; one pixel for resampling."""
-    augment = Augment(
+    """With all changes that keep a target sharp, each in half of the clips; resampling may cost one pixel."""
+    augment = AugmentationOptions(
         blur_share=0, noise_share=0, drop_share=0.5, pan_share=0.5, pan=2, shift=3, paste_share=0
     )
     for clip in sampler(augment=augment).batch(0, size=60, crop_size=crop_size):
@@ -111,7 +111,7 @@ def test_each_setting_changes_some_clips(change):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_share_of_synthetic_clips_is_the_one_asked_for(share):
-    """Within 0.1 of the share, of 300 clips; the synthetic target has nine pixels, the real one sixteen."""
+    """Checked to 0.1 on 300 clips; the synthetic target has nine pixels, the real one sixteen."""
     batch = sampler(share=share, augment=PLAIN).batch(0, size=300, crop_size=None)
     areas = [float(np.prod(clip.boxes[0, 2:] - clip.boxes[0, :2])) for clip in batch]
     assert np.mean([area == 9 for area in areas]) == pytest.approx(share, abs=0.1 if 0 < share < 1 else 0)
@@ -134,7 +134,7 @@ def test_the_share_of_synthetic_clips_is_the_one_asked_for(share):
 )
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Augment(**change)
+        AugmentationOptions(**change)
 
 
 def test_a_share_of_nothing_is_refused():
@@ -143,7 +143,7 @@ def test_a_share_of_nothing_is_refused():
 
 
 def test_sequences_are_drawn_by_the_frames_that_clips_may_end_at():
-    """Six of a sequence of sixty, and all six of another: each gives about half of 300 clips."""
+    """Six key frames of sixty, and all six of another sequence: each gives about half of 300 clips."""
     long = replace(sequence_of([[(4, 5, 8, 9)]] * 60), annotated=tuple(range(0, 60, 10)))
     short = sequence_of([[(20, 21, 23, 24)]] * 6)
     source = ClipSampler([long, short], [], length=LENGTH, synthetic_share=0, seed=0, augment=PLAIN)
@@ -157,11 +157,11 @@ def test_clips_end_at_frames_whose_targets_are_known():
     assert all(len(clip.boxes) for clip in source.batch(0, size=40, crop_size=None))
 
 
-# Pictures of single frames
+# Images of single frames
 
 
-def pictures(**change) -> ClipSampler:
-    """Pictures of 48x40 with one target."""
+def images(**change) -> ClipSampler:
+    """Returns a sampler of 48x40 images with one target."""
     real = [replace(sequence_of([[(4, 5, 12, 9)]]), masks=(mask_of(4, 5, 12, 9),))]
     augment = replace(PLAIN, **change)
     return ClipSampler(real, [], length=1, synthetic_share=0, seed=1, augment=augment)
@@ -179,7 +179,7 @@ def extent(mask: np.ndarray) -> list[int]:
 
 
 def test_half_of_the_crops_are_transposed_with_their_masks():
-    batch = pictures(transpose=True).batch(0, size=40, crop_size=(32, 32))
+    batch = images(transpose=True).batch(0, size=40, crop_size=(32, 32))
     sizes = [tuple(clip.boxes[0, 2:] - clip.boxes[0, :2]) for clip in batch if len(clip.boxes)]
     assert set(sizes) >= {(8, 4), (4, 8)}
     for clip in batch:
@@ -187,8 +187,8 @@ def test_half_of_the_crops_are_transposed_with_their_masks():
 
 
 def test_the_longer_side_is_any_of_a_range_alike_often():
-    """The target is a sixth of the longer side wide."""
-    batch = pictures(long_side=(96, 192)).batch(0, size=200, crop_size=(224, 224))
+    """The width of the target is a sixth of the longer side."""
+    batch = images(long_side=(96, 192)).batch(0, size=200, crop_size=(224, 224))
     widths = np.array([clip.boxes[0, 2] - clip.boxes[0, 0] for clip in batch]) * 6
     assert 96 <= widths.min() < 102
     assert 186 < widths.max() <= 192
@@ -197,7 +197,7 @@ def test_the_longer_side_is_any_of_a_range_alike_often():
 
 def test_the_aspect_moves_both_ways_alike_and_keeps_the_area():
     """The target is twice as wide as high; sides are whole pixels, so ratios are right to 2 %."""
-    batch = pictures(aspect=1.5).batch(0, size=200, crop_size=(96, 96))
+    batch = images(aspect=1.5).batch(0, size=200, crop_size=(96, 96))
     sizes = np.array([clip.boxes[0, 2:] - clip.boxes[0, :2] for clip in batch])
     wider = sizes[:, 0] / sizes[:, 1] / 2
     assert wider.min() == pytest.approx(1 / 1.5, rel=0.05)
@@ -206,8 +206,8 @@ def test_the_aspect_moves_both_ways_alike_and_keeps_the_area():
     assert sizes.prod(axis=1) == pytest.approx(np.full(200, 32), rel=0.04)
 
 
-def test_a_stretched_picture_fills_the_crop():
-    (clip,) = pictures(stretch=True).batch(0, size=1, crop_size=(96, 160))
+def test_a_stretched_image_fills_the_crop():
+    (clip,) = images(stretch=True).batch(0, size=1, crop_size=(96, 160))
     assert clip.frames.shape == (1, 160, 96)
     assert clip.boxes.tolist() == [[8, 20, 24, 36]]
     assert extent(clip.mask) == [8, 20, 24, 36]
@@ -215,14 +215,14 @@ def test_a_stretched_picture_fills_the_crop():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_share_of_crops_round_a_target_is_the_one_asked_for(share):
-    """A window of 16x16 in 48x40 meets a target in the corner by chance one time in ten."""
-    batch = pictures(on_target=share).batch(0, size=300, crop_size=(16, 16))
+    """A random 16x16 crop of a 48x40 image contains the target in the corner with probability 0.1."""
+    batch = images(on_target=share).batch(0, size=300, crop_size=(16, 16))
     found = np.mean([len(clip.boxes) > 0 for clip in batch])
     assert found == pytest.approx(share + 0.1 * (1 - share), abs=0.1)
 
 
-def test_upright_pictures_are_mirrored_left_to_right_alone():
-    batch = pictures(flip=True, upright=True).batch(0, size=40, crop_size=None)
+def test_upright_images_are_mirrored_left_to_right_alone():
+    batch = images(flip=True, upright=True).batch(0, size=40, crop_size=None)
     assert {tuple(clip.boxes[0]) for clip in batch} == {(4, 5, 12, 9), (36, 5, 44, 9)}
 
 

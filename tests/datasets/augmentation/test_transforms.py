@@ -1,4 +1,4 @@
-"""Changes to a clip move pixels, boxes and mask together, alike in all frames."""
+"""Transforms move pixels, boxes and mask of a clip together, alike in all frames."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from datasets.augmentation.transforms import (
+    add_noise,
     blur,
     crop,
     flip,
     gain_and_offset,
-    noise,
     pad,
     random_crop,
     rescale,
@@ -24,23 +24,23 @@ from tests.support.sequences import HEIGHT, LENGTH, WIDTH, assert_boxes_cover_pi
 
 
 def empty(frames: np.ndarray) -> Clip:
-    """A clip without targets."""
+    """Returns a clip without targets."""
     return Clip(frames, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
 
 def as_type(clip: Clip, dtype) -> Clip:
-    """The same picture on the full scale of another type."""
+    """Returns the same clip on the full scale of another dtype."""
     scale = np.iinfo(dtype).max // 255
     return replace(clip, frames=clip.frames.astype(dtype) * dtype(scale))
 
 
 def with_mask(clip: Clip) -> Clip:
-    """With the bright pixels of the key frame as its mask."""
+    """Returns the clip with the bright pixels of the key frame as its mask."""
     return replace(clip, mask=clip.frames[-1] > 128)
 
 
 def extent(bright: np.ndarray) -> list[float]:
-    """x1 y1 x2 y2 of the True pixels."""
+    """Returns x1 y1 x2 y2 of the True pixels."""
     rows, columns = np.nonzero(bright)
     return [float(n) for n in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
 
@@ -50,8 +50,8 @@ def extent(bright: np.ndarray) -> list[float]:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_boxes_stay_on_their_pixels_through_openings_and_mirrors(seed):
-    chance = np.random.default_rng(seed)
-    clip = random_crop(random_clip(seed), (32, 24), chance)
+    rng = np.random.default_rng(seed)
+    clip = random_crop(random_clip(seed), (32, 24), rng)
     clip = flip(clip, horizontal=bool(seed & 1), vertical=bool(seed & 2))
     assert clip.frames.shape == (LENGTH, 24, 32)
     assert_boxes_cover_pixels(clip)
@@ -64,7 +64,7 @@ def test_an_opening_is_not_always_at_the_same_place():
 
 
 def test_most_openings_hold_a_target():
-    """Nine in ten are placed on a target; the share is above 0.85 of 300."""
+    """Nine in ten crops are placed on a target: more than 0.85 of 300."""
     clip = clip_at(sequence_of([[(2, 3, 5, 6)]]), 0, length=1)
     held = [len(random_crop(clip, (8, 8), np.random.default_rng(seed)).boxes) for seed in range(300)]
     assert 0.85 < np.mean(held) < 1
@@ -76,7 +76,7 @@ def test_openings_of_an_empty_frame_are_anywhere():
     assert (found.frames.shape, found.boxes.shape) == ((1, 8, 8), (0, 4))
 
 
-def test_an_opening_as_large_as_the_picture_changes_nothing():
+def test_an_opening_as_large_as_the_image_changes_nothing():
     clip = random_clip(0)
     found = random_crop(clip, (WIDTH, HEIGHT), np.random.default_rng(0))
     assert np.array_equal(found.frames, clip.frames)
@@ -214,7 +214,7 @@ def test_padding_repeats_the_far_edges_and_leaves_boxes_where_they_are():
 
 
 @pytest.mark.parametrize("step", [(5, 0), (-3, 4), (0, -6), (6, 6)], ids=str)
-def test_a_moved_picture_takes_boxes_and_mask_along(step):
+def test_a_moved_image_takes_boxes_and_mask_along(step):
     clip = with_mask(clip_at(sequence_of([[(20, 16, 24, 21)]] * LENGTH), LENGTH - 1, length=LENGTH))
     found = translate(clip, np.tile(step, (LENGTH, 1)))
     assert found.boxes.tolist() == [[20 + step[0], 16 + step[1], 24 + step[0], 21 + step[1]]]
@@ -239,7 +239,7 @@ def test_uncovered_pixels_repeat_the_edge():
     assert found.frames[0].tolist() == [[4, 4, 4, 5], [8, 8, 8, 9], [8, 8, 8, 9]]
 
 
-def test_a_target_moved_out_of_the_picture_is_dropped():
+def test_a_target_moved_out_of_the_image_is_dropped():
     clip = clip_at(sequence_of([[(2, 10, 6, 14), (30, 10, 34, 14)]]), 0, length=1)
     found = translate(clip, np.array([(-5, 0)]))
     assert found.boxes.tolist() == [[25, 10, 29, 14]]
@@ -253,7 +253,7 @@ def test_a_target_moved_out_of_the_picture_is_dropped():
 def test_noise_has_the_deviation_asked_for_and_differs_between_frames(dtype):
     scale = np.iinfo(dtype).max
     clip = empty(np.full((3, 64, 64), scale // 2, dtype))
-    found = noise(clip, deviation=0.02, rng=np.random.default_rng(0)).frames
+    found = add_noise(clip, deviation=0.02, rng=np.random.default_rng(0)).frames
     assert found.dtype == dtype
     assert found.astype(float).std() == pytest.approx(0.02 * scale, rel=0.03)
     assert abs(np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1]) < 0.1
