@@ -123,6 +123,7 @@ class FrameStore:
 
     def _key(self, location: Location) -> str:
         """Returns the name of the entry, which depends on the content of the files and not on their names."""
+        # These words are part of the keys of existing stores.
         kind, paths = ("video", [location]) if isinstance(location, Path) else ("pictures", location)
         text = "\n".join([f"format {FORMAT_VERSION}", kind, *self._digests.sha256(paths)])
         return hashlib.sha256(text.encode()).hexdigest()
