@@ -95,6 +95,7 @@ class _TiffFile:
         self._file: ImageFile | None = None
 
     def close(self) -> None:
+        """Closes the file, if one is open."""
         if self._file is not None:
             self._file.close()
         self._path = self._file = None

@@ -1,4 +1,4 @@
-"""Boxes and pixels go to the network together and come back exactly."""
+"""Geometry maps boxes and pixels to the network consistently, and boxes back exactly."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def random_boxes(width: int, height: int, count: int = 100) -> np.ndarray:
 
 
 def blob(size: tuple[int, int], centre: tuple[float, float], sigma: float, peak: float) -> np.ndarray:
-    """Brightness of a Gaussian at the middle of each pixel, (h, w) float."""
+    """Returns a Gaussian sampled at the centre of each pixel: (h, w) float."""
     columns, rows = (np.arange(side) + 0.5 for side in size)
     distance = (columns - centre[0]) ** 2 + (rows[:, None] - centre[1]) ** 2
     return peak * np.exp(-distance / (2 * sigma**2))
 
 
-def centroid(picture: np.ndarray) -> tuple[float, float]:
-    """Centre of brightness (x, y), the origin at the outer corner of the top-left pixel."""
-    columns, rows = (np.arange(side) + 0.5 for side in picture.shape[::-1])
-    total = picture.sum()
-    return (picture.sum(axis=0) @ columns) / total, (picture.sum(axis=1) @ rows) / total
+def centroid(image: np.ndarray) -> tuple[float, float]:
+    """Returns the centroid (x, y); the origin is the outer corner of the top-left pixel."""
+    columns, rows = (np.arange(side) + 0.5 for side in image.shape[::-1])
+    total = image.sum()
+    return (image.sum(axis=0) @ columns) / total, (image.sum(axis=1) @ rows) / total
 
 
 # Boxes
@@ -46,14 +46,14 @@ def centroid(picture: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_boxes_come_back_exactly(kind, size):
+def test_mapping_boxes_to_the_network_and_back_is_exact(kind, size):
     geometry, boxes = KINDS[kind](size), random_boxes(*size)
     assert np.abs(geometry.to_source(geometry.to_network(boxes)) - boxes).max() < 1e-9
 
 
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_whole_picture_becomes_the_whole_content(kind, size):
+def test_the_whole_image_becomes_the_whole_content(kind, size):
     geometry = KINDS[kind](size)
     left, top = geometry.offset
     expected = [left, top, left + geometry.content[0], top + geometry.content[1]]
@@ -61,7 +61,7 @@ def test_the_whole_picture_becomes_the_whole_content(kind, size):
     assert (np.array(expected[2:]) <= geometry.network).all()
 
 
-def test_no_boxes_stay_no_boxes():
+def test_empty_boxes_stay_empty():
     none = np.zeros((0, 4))
     assert Geometry.native((33, 31)).to_source(none).shape == (0, 4)
 
@@ -129,11 +129,11 @@ def test_the_network_input_is_the_published_one(kind, arrays):
     ids=["stretch up", "stretch down", "letterbox up", "letterbox down", "native"],
 )
 @pytest.mark.parametrize("centre", [(33.3, 30.1), (40.5, 25.5), (29.75, 36.0)], ids=str)
-def test_a_small_blob_lands_where_its_centre_is_mapped_to(geometry, centre):
-    """Within 0.05 network pixels, of a Gaussian with a deviation of 1.5 pixels."""
-    picture = blob(geometry.source, centre, sigma=1.5, peak=60000).round().astype(np.uint16)
+def test_a_small_blob_moves_to_its_mapped_centre(geometry, centre):
+    """To 0.05 network pixels, for a Gaussian of sigma 1.5 pixels."""
+    image = blob(geometry.source, centre, sigma=1.5, peak=60000).round().astype(np.uint16)
     left, top = geometry.offset
-    content = geometry.apply(picture, full_scale=65535).astype(float)
+    content = geometry.apply(image, full_scale=65535).astype(float)
     content = content[top : top + geometry.content[1], left : left + geometry.content[0]]
     expected = geometry.to_network(np.array([[*centre, *centre]]))[0, :2]
     found = np.add(centroid(content), (left, top))
@@ -141,35 +141,35 @@ def test_a_small_blob_lands_where_its_centre_is_mapped_to(geometry, centre):
 
 
 def test_a_letterbox_is_grey_around_the_content():
-    picture = Geometry.letterbox((32, 16), (64, 64)).apply(np.zeros((16, 32), np.uint8))
-    assert (picture[:16] == 128).all()
-    assert (picture[48:] == 128).all()
-    assert not picture[16:48].any()
+    image = Geometry.letterbox((32, 16), (64, 64)).apply(np.zeros((16, 32), np.uint8))
+    assert (image[:16] == 128).all()
+    assert (image[48:] == 128).all()
+    assert not image[16:48].any()
 
 
-def test_a_letterbox_of_deep_pixels_is_as_grey():
-    picture = Geometry.letterbox((32, 16), (64, 64)).apply(np.zeros((16, 32), np.uint16), full_scale=16383)
-    assert picture[0, 0] == round(16383 * 128 / 255)
+def test_letterbox_grey_scales_with_the_bit_depth():
+    image = Geometry.letterbox((32, 16), (64, 64)).apply(np.zeros((16, 32), np.uint16), full_scale=16383)
+    assert image[0, 0] == round(16383 * 128 / 255)
 
 
-def test_native_pictures_repeat_their_edge_and_keep_every_pixel():
-    picture = np.random.default_rng(0).integers(0, 256, (30, 37), np.uint8)
-    padded = Geometry.native((37, 30)).apply(picture)
+def test_native_images_replicate_their_edge_and_keep_every_pixel():
+    image = np.random.default_rng(0).integers(0, 256, (30, 37), np.uint8)
+    padded = Geometry.native((37, 30)).apply(image)
     assert padded.shape == (32, 64)
-    assert np.array_equal(padded[:30, :37], picture)
-    assert (padded[:30, 37:] == picture[:, -1:]).all()
-    assert (padded[30:, :37] == picture[-1]).all()
+    assert np.array_equal(padded[:30, :37], image)
+    assert (padded[:30, 37:] == image[:, -1:]).all()
+    assert (padded[30:, :37] == image[-1]).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_colour_pictures_are_treated_channel_by_channel(kind, dtype):
-    picture = np.random.default_rng(0).integers(0, 256, (45, 70, 3)).astype(dtype)
-    picture[0, 0], picture[0, 1] = 0, 255  # channels are clipped to the range of the picture
+def test_colour_images_are_resized_channel_by_channel(kind, dtype):
+    image = np.random.default_rng(0).integers(0, 256, (45, 70, 3)).astype(dtype)
+    image[0, 0], image[0, 1] = 0, 255  # channels are clipped to the range of the image
     geometry = KINDS[kind]((70, 45))
-    whole = geometry.apply(picture)
+    whole = geometry.apply(image)
     for channel in range(3):
-        alone = picture[..., channel].copy()
+        alone = image[..., channel].copy()
         assert np.array_equal(whole[..., channel], geometry.apply(alone))
 
 
@@ -180,7 +180,7 @@ def test_sixteen_bit_levels_survive_at_native_size():
     assert len(np.unique(padded)) == 65536
 
 
-def test_sixteen_bit_levels_are_not_squashed_to_eight_when_resized():
+def test_resizing_does_not_reduce_sixteen_bit_levels_to_eight():
     ramp = np.tile(np.arange(0, 1024, 4, dtype=np.uint16), (64, 1))  # as dark as the darkest 4 of 256 levels
     doubled = resize_image(ramp, (512, 64))
     assert doubled.dtype == np.float32
@@ -189,13 +189,13 @@ def test_sixteen_bit_levels_are_not_squashed_to_eight_when_resized():
     assert np.abs(doubled[32, 8:-8] - exact).max() < 1
 
 
-def test_resized_deep_pixels_stay_inside_the_range_of_the_picture():
-    picture = np.full((32, 32), 100, np.uint16)
-    picture[16:, :] = 60000  # bicubic kernels overshoot at edges
-    resized = resize_image(picture, (77, 77))
+def test_resized_deep_pixels_stay_within_the_range_of_the_image():
+    image = np.full((32, 32), 100, np.uint16)
+    image[16:, :] = 60000  # bicubic kernels overshoot at edges
+    resized = resize_image(image, (77, 77))
     assert (resized.min(), resized.max()) == (100, 60000)
 
 
-def test_a_picture_of_another_size_is_refused():
+def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="image is 32x16, expected"):
         Geometry.native((16, 32)).apply(np.zeros((16, 32), np.uint8))

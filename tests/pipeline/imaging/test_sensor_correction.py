@@ -1,4 +1,4 @@
-"""Unevenness and bad pixels of a sensor are mended, targets are left alone."""
+"""Fixed-pattern offset and bad pixels are corrected, targets are kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.pipeline.sources.test_images import write_images
 
 
 def sky(count: int, *, seed: int = 0) -> np.ndarray:
-    """(count, 48, 64) uint16: a gentle slope under noise."""
+    """Returns (count, 48, 64) uint16: a gentle slope with noise."""
     slope = np.linspace(8000, 9000, 64)[None] + np.linspace(0, 300, 48)[:, None]
     return (slope + np.random.default_rng(seed).normal(0, 5, (count, 48, 64))).round().astype(np.uint16)
 
@@ -28,7 +28,7 @@ def frames_of(location, **options) -> np.ndarray:
         return np.stack([frame.image for frame in source])
 
 
-def test_the_unevenness_of_a_reference_is_taken_off(tmp_path):
+def test_the_fixed_pattern_of_a_reference_is_subtracted(tmp_path):
     pattern = np.random.default_rng(1).integers(-300, 300, (48, 64))
     even = sky(3)
     uneven = (even + pattern).astype(np.uint16)
@@ -40,7 +40,7 @@ def test_the_unevenness_of_a_reference_is_taken_off(tmp_path):
     assert abs(int(found[0, 0, 0]) - int(even[0, 0, 0])) <= 20
 
 
-def test_what_the_offset_takes_beyond_the_scale_is_cut_off():
+def test_offset_correction_clips_to_the_full_scale():
     reference = np.array([[0, 50, 50, 50, 100]], np.uint8)
     corrected = OffsetCorrection(reference, 8)(np.array([[250, 250, 10, 0, 10]], np.uint8))
     assert corrected.tolist() == [[255, 250, 10, 0, 0]]
@@ -65,10 +65,10 @@ def test_replaced_pixels_are_the_mean_of_the_nearest_good_ones():
     image = np.arange(25, dtype=np.uint8).reshape(5, 5) * 10
     image[2, 2] = 255
     assert PixelReplacement(bad, "mask")(image)[2, 2] == round((70 + 110 + 130 + 170) / 4)
-    assert image[2, 2] == 255, "the frame that came is not written to"
+    assert image[2, 2] == 255, "the input is not modified"
 
 
-def test_stuck_pixels_are_found_and_replaced_and_moving_and_resting_targets_are_kept():
+def test_stuck_pixels_are_replaced_and_moving_and_static_targets_are_kept():
     frames = sky(80).astype(np.float64)
     rows, columns = np.mgrid[:48, :64]
     for number, frame in enumerate(frames):
@@ -79,7 +79,7 @@ def test_stuck_pixels_are_found_and_replaced_and_moving_and_resting_targets_are_
     stuck = [(5, 5), (40, 60), (25, 3)]
     for row, column in stuck:
         spoilt[:, row, column] = 0 if row == 25 else 16383
-    spoilt[::3, 44, 44] = 16383  # blinks: hit in less than nine of ten frames
+    spoilt[::3, 44, 44] = 16383  # blinks: a spike in fewer than nine of ten frames
     mend = SpikeReplacement()
     found = np.stack([mend(frame) for frame in spoilt])
     np.testing.assert_array_equal(found[: MIN_FRAMES - 1], spoilt[: MIN_FRAMES - 1])
@@ -89,14 +89,14 @@ def test_stuck_pixels_are_found_and_replaced_and_moving_and_resting_targets_are_
     assert max(np.abs(later[:, row, column]).max() for row, column in stuck) < 60
 
 
-def test_eight_bit_frames_are_mended_too():
+def test_eight_bit_frames_are_corrected_too():
     frames = np.random.default_rng(0).integers(100, 104, (30, 48, 64)).astype(np.uint8)
     frames[:, 7, 9] = 255
     mend = SpikeReplacement()
     assert 99 < [mend(frame) for frame in frames][-1][7, 9] < 104
 
 
-def test_automatic_replacement_is_chosen_by_its_name(tmp_path):
+def test_automatic_replacement_is_selected_by_name(tmp_path):
     frames = sky(MIN_FRAMES + 2)
     frames[:, 7, 9] = 0
     images = {f"{number}.png": frame for number, frame in enumerate(frames)}
@@ -118,8 +118,8 @@ def test_automatic_replacement_is_chosen_by_its_name(tmp_path):
 )
 def test_corrections_that_do_not_fit_are_refused(tmp_path, options, error, message):
     folder = write_images(tmp_path / "images", {"0.png": sky(1)[0]})
-    pictures = {"small.png": np.zeros((8, 8), np.uint16), "eight.png": np.zeros((48, 64), np.uint8)}
-    write_images(tmp_path, {**pictures, "white.png": np.full((48, 64), 255, np.uint8)})
+    images = {"small.png": np.zeros((8, 8), np.uint16), "eight.png": np.zeros((48, 64), np.uint8)}
+    write_images(tmp_path, {**images, "white.png": np.full((48, 64), 255, np.uint8)})
     with pytest.raises(error, match=message):
         open_source(folder, **{key: str(tmp_path / name) for key, name in options.items()})
 

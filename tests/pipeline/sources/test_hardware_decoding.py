@@ -1,4 +1,4 @@
-"""Decoding by hardware is an option that refuses in one line where it is not to be had."""
+"""Hardware decoding is optional, and an error of one line if it is not available."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.sources.video import hardware_decoder
 from pipeline.system.errors import SourceError
 
 
-def test_nothing_is_asked_of_hardware_unless_told():
+def test_hardware_is_not_used_by_default():
     assert hardware_decoder("none") is None
 
 
-def test_a_build_without_the_hardware_says_what_it_has(monkeypatch):
+def test_a_build_without_the_device_names_those_it_has(monkeypatch):
     monkeypatch.setattr(video, "hwdevices_available", lambda: ["vaapi", "qsv"])
     with pytest.raises(SourceError, match="decodes by vaapi, qsv, not by cuda; leave --hwaccel out"):
         hardware_decoder("cuda")
@@ -24,7 +24,7 @@ def test_a_build_without_the_hardware_says_what_it_has(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU that may decode")
-def test_a_machine_without_the_hardware_is_told_in_one_line(mote, clip, tmp_path):
+def test_missing_hardware_is_an_error_of_one_line(mote, clip, tmp_path):
     reply = mote(clip, "--output", tmp_path / "out", "--hwaccel", "cuda")
     assert (reply.code, reply.err.count("\n")) == (3, 1)
     assert "leave --hwaccel out" in reply.err
@@ -32,7 +32,7 @@ def test_a_machine_without_the_hardware_is_told_in_one_line(mote, clip, tmp_path
 
 
 @pytest.mark.needs_cuda
-def test_pictures_decoded_by_hardware_are_those_of_the_cpu(clip, request):
+def test_frames_decoded_by_hardware_equal_those_of_the_cpu(clip, request):
     if not (torch.cuda.is_available() or request.config.getoption("--require-cuda")):
         pytest.skip("no CUDA device (--require-cuda makes this a failure)")
     from pipeline.sources.opening import open_source

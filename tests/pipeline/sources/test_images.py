@@ -77,7 +77,7 @@ def test_a_single_image_is_a_source_of_one_frame(tmp_path):
         assert source.info.frame_count == len(list(source)) == 1
 
 
-def test_start_and_max_frames_choose_images(tmp_path):
+def test_start_and_max_frames_select_images(tmp_path):
     images = {f"{index}.png": image for index, image in enumerate(grey_frames(8))}
     with open_source(write_images(tmp_path / "images", images), start=5, max_frames=2) as source:
         assert source.info.frame_count == 2
@@ -98,7 +98,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
     ],
     ids=["damaged", "other size", "other depth"],
 )
-def test_a_bad_image_ends_the_sequence_and_keeps_what_was_before(tmp_path, image, message):
+def test_a_bad_image_ends_the_sequence_after_the_frames_before(tmp_path, image, message):
     folder = write_images(tmp_path / "images", {f"{i}.png": grey for i, grey in enumerate(grey_frames(4))})
     if image is None:
         data = (folder / "2.png").read_bytes()
@@ -134,7 +134,7 @@ def test_the_pages_of_a_tiff_file_are_its_frames(tmp_path, depth, compression):
     np.testing.assert_array_equal([frame.image for frame in frames], images[2:6])
 
 
-def test_pages_of_several_files_and_single_pictures_make_one_sequence(tmp_path):
+def test_pages_of_several_files_and_single_images_make_one_sequence(tmp_path):
     images = grey_frames(9)
     write_pages(tmp_path / "1.tif", images[:3])
     write_images(tmp_path, {"2.png": images[3], "3.tiff": images[4]})
@@ -158,7 +158,7 @@ def test_a_damaged_page_ends_the_sequence(tmp_path):
     assert "lost at frame 2: a.tif, page 3 cannot be decoded" in lost
 
 
-def test_a_chain_of_pages_that_bites_its_tail_ends(tmp_path):
+def test_a_cyclic_chain_of_pages_ends(tmp_path):
     path = write_pages(tmp_path / "a.tif", grey_frames(3))
     data = bytearray(path.read_bytes())
     with path.open("rb") as file:
@@ -172,19 +172,19 @@ def test_a_chain_of_pages_that_bites_its_tail_ends(tmp_path):
         assert source.info.frame_count == 1
 
 
-def test_natural_order_reads_numbers_as_numbers():
+def test_natural_order_compares_numbers_by_value():
     names = ["b2.png", "a10.png", "a2.png", "A1.png", "a02.png", "7.png"]
     ordered = sorted((Path(name) for name in names), key=natural_order)
     assert [path.name for path in ordered] == ["7.png", "A1.png", "a02.png", "a2.png", "a10.png", "b2.png"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
-def test_a_damaged_picture_is_told_of_by_our_error_alone(tmp_path, capfd, suffix):
-    path = tmp_path / f"picture{suffix}"
+def test_opencv_logs_nothing_about_a_damaged_image(tmp_path, capfd, suffix):
+    path = tmp_path / f"image{suffix}"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
     path.write_bytes(path.read_bytes()[:200])
     capfd.readouterr()
-    with suppress(SourceError):  # what can be read of a picture that is cut off may be taken
+    with suppress(SourceError):  # a truncated image may also be decoded in part
         read_image(path)
-    assert ".cpp" not in capfd.readouterr().err  # as OpenCV says where it met the damage
+    assert ".cpp" not in capfd.readouterr().err  # OpenCV names its source file in its log
     assert cv2.utils.logging.getLogLevel() > cv2.utils.logging.LOG_LEVEL_SILENT

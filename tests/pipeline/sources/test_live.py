@@ -1,4 +1,4 @@
-"""Live sources come back when they were lost, silence is turned away from, every frame is accounted for."""
+"""Live sources reconnect after a loss, silence times out, and every frame is accounted for."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def watched(port, stop=None, *, source=None, **live) -> LiveSource:
     return open_with_reconnect(f"tcp://127.0.0.1:{port}", build(RunConfig, table), stop or StopRequest())
 
 
-def raw(pictures) -> bytes:
-    return b"".join(picture.tobytes() for picture in pictures)
+def raw(images) -> bytes:
+    return b"".join(image.tobytes() for image in images)
 
 
 def in_turn(*servers):
-    """Serves the first connection by the first of the servers, and so on; more of them by the last."""
+    """Returns a server that handles each connection by the next of `servers`, the last one repeatedly."""
     number = count()
     return lambda connection: servers[min(next(number), len(servers) - 1)](connection)
 
@@ -54,17 +54,17 @@ def refuse(connection) -> None:
 
 
 def test_a_source_that_comes_back_is_one_sequence():
-    pictures = grey_frames(9)
+    images = grey_frames(9)
     serve = in_turn(
-        stream_servers.sending(raw(pictures[:4])), refuse, stream_servers.sending(raw(pictures[4:])), refuse
+        stream_servers.sending(raw(images[:4])), refuse, stream_servers.sending(raw(images[4:])), refuse
     )
     started = time.monotonic()
     with stream_servers.listener(serve) as port, watched(port, reconnect="2") as source:
         frames = []
         with pytest.raises(SourceLost, match="lost after 9 frames and 2 attempts to connect again"):
             frames.extend(source)
-    # reconnect = 2: the refusal is the first attempt in a row, what came after it does not last
-    np.testing.assert_array_equal([frame.image for frame in frames], pictures)
+    # reconnect = 2: the refusal is the first attempt; the connection after it is too short to reset the count
+    np.testing.assert_array_equal([frame.image for frame in frames], images)
     assert [frame.index for frame in frames] == list(range(9))
     assert source.reconnects == 1
     assert [frame.connection > 0 for frame in frames] == [False] * 4 + [True] * 5
@@ -81,7 +81,7 @@ def test_without_reconnecting_the_end_of_a_stream_is_the_end():
             assert len(list(source)) == 3
 
 
-def test_no_more_frames_than_asked_for_come_over_all_connections():
+def test_max_frames_counts_over_all_connections():
     with stream_servers.listener(stream_servers.sending(raw(grey_frames(3)))) as port:
         with watched(port, reconnect="forever", source={"max_frames": 7}) as source:
             assert [frame.index for frame in source] == list(range(7))
@@ -89,9 +89,9 @@ def test_no_more_frames_than_asked_for_come_over_all_connections():
 
 
 def test_a_source_that_falls_silent_is_opened_again():
-    pictures = grey_frames(4)
-    silent = stream_servers.sending(raw(pictures[:2]), then_silent=True)
-    with stream_servers.listener(in_turn(silent, stream_servers.sending(raw(pictures[2:])))) as port:
+    images = grey_frames(4)
+    silent = stream_servers.sending(raw(images[:2]), then_silent=True)
+    with stream_servers.listener(in_turn(silent, stream_servers.sending(raw(images[2:])))) as port:
         with watched(port, reconnect="forever", source={"max_frames": 4, "timeout": 2.5}) as source:
             started = time.monotonic()
             frames = list(source)
@@ -100,7 +100,7 @@ def test_a_source_that_falls_silent_is_opened_again():
 
 
 class Stuck(Reader):
-    """Gives a frame, and then never returns, whatever it is told."""
+    """Yields a frame and then blocks, even after `stop`."""
 
     def __init__(self):
         self.info = SourceInfo("stuck", 96, 64, Fraction(30), None, 8, 1, live=True)
@@ -111,7 +111,7 @@ class Stuck(Reader):
         self.released.wait(60)
 
 
-def test_a_reader_that_never_returns_is_turned_away_from(monkeypatch):
+def test_a_reader_that_never_returns_is_abandoned(monkeypatch):
     readers = [Stuck(), Stuck()]
     config = SourceConfig(timeout=0.2)
     monkeypatch.setattr("pipeline.sources.live.open_source", lambda *_, **__: Source(readers[1]))
@@ -128,7 +128,7 @@ def test_a_reader_that_never_returns_is_turned_away_from(monkeypatch):
         reader.released.set()
 
 
-def test_a_signal_ends_the_wait_for_a_source_that_is_away():
+def test_a_signal_ends_the_wait_for_a_reconnection():
     stop = StopRequest()
     with stream_servers.listener(in_turn(stream_servers.sending(raw(grey_frames(2))), refuse)) as port:
         with watched(port, stop, reconnect="forever", backoff=60, backoff_cap=60) as source:
@@ -148,12 +148,12 @@ def test_waits_grow_up_to_the_cap_and_differ():
 
 
 @pytest.mark.parametrize("text", ["-1", "often", "1.5", ""])
-def test_a_number_of_attempts_that_is_none_is_refused(text):
+def test_an_invalid_number_of_attempts_is_refused(text):
     with pytest.raises(ValueError, match="expected none, forever or a number"):
         LiveConfig(reconnect=text)
 
 
-def test_live_sources_drop_the_oldest_and_files_wait_unless_told_otherwise():
+def test_by_default_live_sources_drop_the_oldest_and_files_wait():
     def on_full(live, **options):
         info = SourceInfo("a", 96, 64, Fraction(30), None, 8, 1, live=live)
         chosen = queue_policy(info, LiveConfig(**options), print)
@@ -166,7 +166,7 @@ def test_live_sources_drop_the_oldest_and_files_wait_unless_told_otherwise():
 
 
 @pytest.mark.parametrize(("on_full", "kept"), [("drop-oldest", [8, 9]), ("drop-newest", [1, 2])])
-def test_what_finds_no_room_is_dropped_and_told(on_full, kept):
+def test_items_that_do_not_fit_are_dropped_and_reported(on_full, kept):
     dropped, go_on, everything = [], threading.Event(), threading.Event()
 
     def items():
@@ -184,7 +184,7 @@ def test_what_finds_no_room_is_dropped_and_told(on_full, kept):
 
 
 @pytest.mark.parametrize(("on_full", "kept"), [("drop-oldest", [8, 9]), ("drop-newest", [0, 1])])
-def test_a_feed_drops_for_itself_and_others_wait(on_full, kept):
+def test_a_feed_drops_its_own_items_and_others_wait(on_full, kept):
     dropped = []
     queues = [QueuePolicy(2, on_full, dropped.append), QueuePolicy(2)]
     with StreamMultiplexer([range(10), range(10)], names=["a", "b"], in_flight=100, queues=queues) as feeds:
@@ -211,12 +211,12 @@ def test_every_frame_is_written_or_counted_as_dropped(clip, process, on_full):
     told = [line["gap"] for line in written if "gap" in line]
     assert report(folder)["gaps"].get("dropped", 0) == len(told)
     assert {gap["event"] for gap in told} <= {"dropped"}
-    # those dropped before the first one that was written, or behind the last, lie between no two
+    # frames dropped before the first written one or after the last do not lie between two
     indices = [line["frame"] for line in written]
     assert sum(gap["missing"] for gap in told) == indices[-1] - indices[0] + 1 - len(indices)
 
 
-def test_a_live_run_tells_its_latency_and_what_happened(process):
+def test_a_live_run_reports_latency_and_gaps(process):
     clips = [
         stream_servers.sending(raw(grey_frames(5, 64, 64))),
         stream_servers.sending(raw(grey_frames(4, 64, 64))),
@@ -235,7 +235,7 @@ def test_a_live_run_tells_its_latency_and_what_happened(process):
     assert (gap["event"], gap["window"]) == ("reconnect", "restarted")
 
 
-def test_pictures_of_another_size_after_a_new_connection_are_fitted(process):
+def test_frames_of_another_size_after_a_reconnection_are_resized(process):
     sections = {"source": {"timeout": 5.0, "max_frames": 8}, "live": {**QUICK, "on_full": "wait"}}
     small = [
         stream_servers.sending(y4m(grey_frames(4, 64, 64))),
@@ -248,14 +248,14 @@ def test_pictures_of_another_size_after_a_new_connection_are_fitted(process):
     assert [line["behind"] for line in lines(folder)] == [1, 2, 3, 4, 1, 2, 3, 4]
 
 
-def y4m(pictures) -> bytes:
-    """A y4m stream, whose header names the size."""
-    height, width = pictures[0].shape
+def y4m(images) -> bytes:
+    """Returns a y4m stream, whose header declares the size."""
+    height, width = images[0].shape
     head = f"YUV4MPEG2 W{width} H{height} F30:1 Cmono\n".encode()
-    return head + b"".join(b"FRAME\n" + picture.tobytes() for picture in pictures)
+    return head + b"".join(b"FRAME\n" + image.tobytes() for image in images)
 
 
-def test_the_latency_of_the_last_frames_is_told():
+def test_the_latency_of_recent_frames_is_reported():
     recent = RecentLatency()
     assert str(recent) == ""
     for milliseconds in (*range(1, 101), *[10] * 100):
@@ -265,7 +265,7 @@ def test_the_latency_of_the_last_frames_is_told():
 
 @contextmanager
 def ffmpeg(port):
-    """FFmpeg as a camera that waits for one reader on a port, and is killed with the block."""
+    """Runs FFmpeg as a camera that serves one reader on a port, until the block ends."""
     if shutil.which("ffmpeg") is None:
         pytest.skip("ffmpeg is not installed: no camera to test with")
     pattern = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=30"]
@@ -279,7 +279,7 @@ def ffmpeg(port):
 
 
 def opened(port):
-    """The source, once the camera listens."""
+    """Returns the source once the camera listens."""
     end = time.monotonic() + SECONDS
     while True:
         try:
@@ -294,7 +294,7 @@ def opened(port):
             time.sleep(0.1)
 
 
-def test_a_camera_that_is_away_for_two_seconds_and_comes_back_is_followed_again():
+def test_a_camera_that_is_away_for_two_seconds_is_reconnected():
     port = stream_servers.free_port()
     with ffmpeg(port):
         source = opened(port)
@@ -322,5 +322,5 @@ def test_a_camera_that_is_away_for_two_seconds_and_comes_back_is_followed_again(
     assert source.reconnects == 1
     indices = [frame.index for frame in (*before, *after)]
     assert indices == sorted(set(indices))
-    # the time that went by is in the times of the frames
+    # presentation times include the outage
     assert after[0].pts - before[-1].pts > 1.5

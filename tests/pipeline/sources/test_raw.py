@@ -1,4 +1,4 @@
-"""Raw frames are what was declared; what does not fit is said, and a cut file gives its whole frames."""
+"""Raw frames are read as declared; errors are reported, and a truncated file yields its whole frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_raw_file_knows_its_size_depth_rate_and_count(tmp_path):
     assert [frame.pts for frame in frames] == [Fraction(2 * index, 25) for index in range(6)]
 
 
-def test_start_and_max_frames_choose_raw_frames_behind_a_header(tmp_path):
+def test_start_and_max_frames_select_raw_frames_after_a_header(tmp_path):
     path = write_raw(tmp_path / "a.bin", header=b"HEADER!")
     with open_source(path, **DECLARED, header=7, start=2, max_frames=3) as source:
         frames = list(source)
@@ -39,7 +39,7 @@ def test_start_and_max_frames_choose_raw_frames_behind_a_header(tmp_path):
     np.testing.assert_array_equal([frame.image for frame in frames], grey_frames(6)[2:5])
 
 
-def test_a_cut_raw_file_gives_its_whole_frames_and_then_the_loss(tmp_path):
+def test_a_truncated_raw_file_yields_its_whole_frames_and_then_the_loss(tmp_path):
     path = write_raw(tmp_path / "a.bin")
     path.write_bytes(path.read_bytes()[:-100])
     frames = []
@@ -63,7 +63,7 @@ def test_a_raw_file_without_a_whole_frame_is_refused_and_closed(tmp_path):
     assert open_files() == before
 
 
-def test_raw_frames_too_large_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
+def test_raw_frames_too_large_are_refused_before_memory_is_allocated(tmp_path, monkeypatch):
     monkeypatch.setattr(image_files, "MAX_PIXELS", 1000)
     with pytest.raises(SourceError, match="frames of 96x64 are refused"):
         open_source(write_raw(tmp_path / "a.bin"), **DECLARED)
@@ -84,7 +84,7 @@ def test_raw_frames_too_large_are_refused_before_memory_is_taken(tmp_path, monke
     ],
     ids=str,
 )
-def test_what_cannot_be_declared_is_a_usage_error(tmp_path, options, message):
+def test_invalid_declarations_are_usage_errors(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         SourceConfig(**options)
     with pytest.raises(UsageError, match=message):

@@ -1,4 +1,4 @@
-"""Sequences are read as the pipeline reads them, and what training cannot use is refused."""
+"""Sequences have the pixels of a run, and those that training cannot use are refused."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipeline.system.errors import SourceError, UsageError
 from tests.support.media import cut, grey_frames, write_video
 
 
-def test_a_video_gives_the_pixels_that_the_pipeline_sees(tmp_path):
-    """Stored with a limited range, which the pipeline stretches."""
+def test_a_video_gives_the_pixels_of_a_run(tmp_path):
+    """The video has limited range, which is stretched."""
     video = write_video(tmp_path / "made.mp4", grey_frames(4))
     with open_source(video) as source:
         expected = [frame.image for frame in source]
     assert np.array_equal(list(grey_images(video, name="made")), expected)
 
 
-def test_picture_files_give_the_pixels_that_the_pipeline_sees(tmp_path):
+def test_image_files_give_the_pixels_of_a_run(tmp_path):
     paths = [tmp_path / f"{number}.jpg" for number in range(3)]
     for path, image in zip(paths, grey_frames(3), strict=True):
         cv2.imwrite(str(path), image)
@@ -29,7 +29,7 @@ def test_picture_files_give_the_pixels_that_the_pipeline_sees(tmp_path):
     assert np.array_equal(list(grey_images(paths, name="made")), expected)
 
 
-def test_pictures_come_in_the_order_given(tmp_path):
+def test_images_come_in_the_order_given(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in (2, 10, 1)]
     images = grey_frames(3)
     for path, image in zip(paths, images, strict=True):
@@ -51,7 +51,7 @@ def test_colour_video_is_refused(tmp_path):
 
 
 def test_depths_between_8_and_16_bits_are_refused(tmp_path):
-    """Their full scale is not that of the type of their pixels."""
+    """Their full scale is not that of their dtype."""
     images = list(np.random.default_rng(0).integers(0, 1024, (3, 32, 32), np.uint16))
     formats = {"pixel_format": "gray10le", "source_format": "gray10le"}
     video = write_video(tmp_path / "made.mkv", images, codec="ffv1", **formats)

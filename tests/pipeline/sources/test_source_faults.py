@@ -1,4 +1,4 @@
-"""What is wrong with a video is said in one line, and its good frames are given."""
+"""Faults of files are reported in one line, after the good frames."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def nothing_but_damage(folder):
 @pytest.mark.parametrize(
     "fault", [text_as_video, plain_text, empty, sound_only, without_index, nothing_but_damage]
 )
-def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, fault):
+def test_unreadable_files_are_refused_in_one_line(tmp_path, fault):
     path, message = fault(tmp_path)
     before = open_files()
     with pytest.raises(SourceError, match=message) as caught:
@@ -91,7 +91,7 @@ def test_frames_too_large_are_refused(tmp_path, monkeypatch):
         open_source(path)
 
 
-def test_a_video_that_claims_a_size_out_of_all_proportion_is_refused_before_memory_is_taken(tmp_path):
+def test_a_video_that_claims_a_huge_size_is_refused_before_memory_is_allocated(tmp_path):
     path = write_video(tmp_path / "a.mkv", grey_frames(2, 256, 400), codec="ffv1", pixel_format="gray")
     data = path.read_bytes()
     claimed = data.replace(b"\xb0\x82\x01\x90", b"\xb0\x82\x2e\xe0").replace(
@@ -130,17 +130,15 @@ def claim_jpeg(path):
 
 
 @pytest.mark.parametrize("claim", [claim_png, claim_bmp, claim_tiff, claim_jpeg])
-def test_a_picture_that_claims_a_size_out_of_all_proportion_is_refused_before_it_is_decoded(
-    tmp_path, monkeypatch, claim
-):
+def test_an_image_that_claims_a_huge_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch, claim):
     path = tmp_path / f"a.{claim.__name__.removeprefix('claim_')}"
     claim(path.with_suffix({".jpeg": ".jpg"}.get(path.suffix, path.suffix)))
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("memory was taken"))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("memory was allocated"))
     with pytest.raises(SourceError, match=r"frames of (100000x100000|65000x65000) are refused"):
         open_source(tmp_path)
 
 
-def test_a_picture_file_too_large_is_not_even_read(tmp_path, monkeypatch):
+def test_an_image_file_too_large_is_not_read(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "a.png"), grey_frames(1)[0])
     monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 100)
     with pytest.raises(SourceError, match=r"a.png has \d+ bytes; images of up to 100 are read"):
@@ -158,7 +156,7 @@ def test_a_picture_file_too_large_is_not_even_read(tmp_path, monkeypatch):
     ],
     ids=["mp4", "fragmented mp4", "mkv", "ts", "avi"],
 )
-def test_a_cut_video_gives_all_its_frames_and_then_the_loss(tmp_path, name, options, message):
+def test_a_truncated_video_yields_its_frames_and_then_the_loss(tmp_path, name, options, message):
     path = write_video(tmp_path / name, grey_frames(30), container_options=options)
     with open_source(path) as source:
         whole = list(source)
@@ -171,7 +169,7 @@ def test_a_cut_video_gives_all_its_frames_and_then_the_loss(tmp_path, name, opti
         assert np.array_equal(frame.image, expected.image)
 
 
-def test_a_cut_video_is_fine_when_fewer_frames_are_wanted(tmp_path):
+def test_truncation_beyond_the_requested_frames_is_no_loss(tmp_path):
     path = write_video(tmp_path / "a.mp4", grey_frames(30), container_options={"movflags": "faststart"})
     with open_source(cut(path), max_frames=5) as source:
         assert len(list(source)) == 5
@@ -194,7 +192,7 @@ def test_damage_in_the_middle_is_skipped_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["ts", "h264"])
-def test_a_change_of_size_ends_the_source_and_keeps_what_was_before(tmp_path, suffix):
+def test_a_change_of_size_ends_the_source_after_the_frames_before(tmp_path, suffix):
     small = write_video(tmp_path / f"small.{suffix}", grey_frames(6))
     large = write_video(tmp_path / f"large.{suffix}", grey_frames(6, 128, 160))
     both = tmp_path / f"both.{suffix}"

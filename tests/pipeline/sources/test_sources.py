@@ -1,4 +1,4 @@
-"""Every kind of source gives the frames that were put in; bad ones explain themselves in one line."""
+"""Every kind of source yields the frames that were stored; faults are reported in one line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_chroma_is_neutral_up_to_two_levels(tmp_path, off, channels):
         assert next(source).image.ndim == (2 if channels == 1 else 3)
 
 
-def test_the_first_frame_decides_for_all(tmp_path):
+def test_the_first_frame_determines_grey_or_colour(tmp_path):
     luma = grey_frames(1)[0]
     path = write_yuv(tmp_path / "a.mkv", [planar_yuv(luma), planar_yuv(luma, 30, 220)])
     with open_source(path) as source:
@@ -85,7 +85,7 @@ def test_limited_range_is_stretched_as_ffmpeg_does_and_full_range_is_not(tmp_pat
     assert (image[0, 16], image[0, 235]) == ((16, 235) if full else (0, 255))
 
 
-def test_nv12_and_planar_clips_decode_alike(tmp_path):
+def test_nv12_and_planar_clips_decode_equally(tmp_path):
     luma = grey_frames(1)[0]
     planar = write_yuv(tmp_path / "a.mkv", [planar_yuv(luma)])
     interleaved = planar_yuv(luma).reformat(format="nv12")
@@ -102,7 +102,7 @@ def test_nv12_and_planar_clips_decode_alike(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
-def test_deep_grey_goes_round_without_a_lost_bit(tmp_path, bits):
+def test_deep_grey_video_is_lossless(tmp_path, bits):
     height, width = 256, 1 << (bits - 8)
     ramp = np.arange(1 << bits, dtype=np.uint16).reshape(height, width)
     pixel_format = f"gray{bits}le"
@@ -166,7 +166,7 @@ def test_odd_sizes_in_colour_have_the_right_shape(tmp_path):
     ],
     ids=["upright", "clockwise", "half turn", "counterclockwise", "mirrored", "upside down", "transposed"],
 )
-def test_frames_are_turned_as_displayed(tmp_path, matrix, shown):
+def test_frames_are_oriented_as_displayed(tmp_path, matrix, shown):
     path = write_video(tmp_path / "a.mp4", grey_frames(2), **LOSSLESS)
     with open_source(path) as source:
         upright = [frame.image for frame in source]
@@ -201,7 +201,7 @@ def test_containers_without_presentation_times_get_them_from_the_rate(tmp_path, 
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_start_and_max_frames_choose_frames_by_index(tmp_path, suffix):
+def test_start_and_max_frames_select_frames_by_index(tmp_path, suffix):
     path = write_video(tmp_path / f"a.{suffix}", grey_frames(20))
     with open_source(path) as source:
         everything = list(source)
@@ -283,7 +283,7 @@ def test_prefetched_frames_are_the_same_and_leaving_early_closes_the_files(tmp_p
         with open_source(path) as source:
             frames = prefetch(source, size=4)
             next(frames)
-        frames.close()  # later than the source: it must not matter
+        frames.close()  # after the source, which must make no difference
     assert open_files() == before
 
 
@@ -304,7 +304,7 @@ def test_decoding_twice_gives_the_same_frames(tmp_path):
         ("folder/a@b.mp4", "folder/a@b.mp4"),
     ],
 )
-def test_addresses_lose_their_credentials(address, redacted):
+def test_credentials_are_removed_from_addresses(address, redacted):
     assert redact(address) == redacted
 
 
@@ -318,7 +318,7 @@ def test_importing_sources_does_not_import_torch():
 
 
 @pytest.mark.real_data
-def test_a_real_clip_is_grey_complete_and_on_time(drone_ir):
+def test_a_real_clip_is_grey_and_complete_with_increasing_times(drone_ir):
     with open_source(drone_ir / "videos" / "IR_DRONE_001.mp4") as source:
         frames = list(source)
         info = source.info

@@ -1,4 +1,4 @@
-"""Streams from real peers on this machine: pictures come as they were sent, silence ends, secrets stay."""
+"""Streams from local servers: frames arrive unchanged, silence times out, secrets are not revealed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RAW = {"format": "raw", "size": "96x64", "dtype": "uint8"}
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    """A transport stream of 60 frames at 30 a second."""
+    """An MPEG transport stream of 60 frames at 30 frames per second."""
     return write_video(tmp_path_factory.mktemp("recording") / "a.ts", grey_frames(60), **LOSSLESS)
 
 
@@ -33,19 +33,19 @@ def stream(recording):
 
 
 @pytest.fixture(scope="module")
-def pictures(recording):
+def images(recording):
     with open_source(recording) as source:
         return [frame.image for frame in source]
 
 
 @pytest.mark.parametrize("declared", ["auto", "mpegts"])
-def test_a_transport_stream_is_read_from_standard_input(stream, pictures, declared):
+def test_a_transport_stream_is_read_from_standard_input(stream, images, declared):
     before = open_files()
     with stream_servers.standard_input(stream), open_source("-", format=declared) as source:
         info, frames = source.info, list(source)
     assert (info.name, info.width, info.height, info.rate, info.frame_count) == ("-", 96, 64, 30, None)
     assert not info.live
-    np.testing.assert_array_equal([frame.image for frame in frames], pictures)
+    np.testing.assert_array_equal([frame.image for frame in frames], images)
     assert {frame.arrival is None for frame in frames} == {True}
     assert open_files() == before
 
@@ -57,7 +57,7 @@ def test_y4m_is_read_from_standard_input(tmp_path, declared):
         np.testing.assert_array_equal([frame.image for frame in source], grey_frames(5))
 
 
-def test_raw_frames_are_read_from_standard_input_from_any_frame_on(tmp_path):
+def test_raw_frames_are_read_from_standard_input_from_any_start(tmp_path):
     data = b"head" + np.stack(grey_frames(6)).tobytes()
     with stream_servers.standard_input(data), open_source("-", **RAW, header=4, start=2, rate=25) as source:
         frames = list(source)
@@ -85,7 +85,7 @@ def test_standard_input_without_video_is_refused_in_one_line(data, options, mess
 
 
 @pytest.mark.parametrize("options", [{}, RAW], ids=["video", "raw"])
-def test_closing_ends_the_wait_for_a_writer_that_says_nothing(stream, options):
+def test_closing_ends_the_wait_for_a_silent_writer(stream, options):
     sent = stream if not options else grey_frames(1)[0].tobytes()
     with stream_servers.standard_input(None) as writing:
         threading.Thread(target=stream_servers.write, args=(writing, sent)).start()
@@ -102,7 +102,7 @@ def test_closing_ends_the_wait_for_a_writer_that_says_nothing(stream, options):
         assert open_files() == others
 
 
-def test_a_tcp_stream_is_live_and_its_frames_know_when_they_arrived(stream, pictures):
+def test_a_tcp_stream_is_live_and_its_frames_have_arrival_times(stream, images):
     started = time.monotonic()
     with (
         stream_servers.listener(stream_servers.sending(stream)) as port,
@@ -110,7 +110,7 @@ def test_a_tcp_stream_is_live_and_its_frames_know_when_they_arrived(stream, pict
     ):
         info, frames = source.info, list(source)
     assert (info.live, info.frame_count, info.rate) == (True, None, 30)
-    np.testing.assert_array_equal([frame.image for frame in frames], pictures)
+    np.testing.assert_array_equal([frame.image for frame in frames], images)
     arrivals = [frame.arrival for frame in frames]
     assert started < arrivals[0]
     assert arrivals == sorted(arrivals)
@@ -128,7 +128,7 @@ def test_raw_frames_of_sixteen_bits_come_over_tcp_unchanged():
     np.testing.assert_array_equal([first.image, second.image, third.image], [ramp, ramp[::-1], ramp.T])
 
 
-def test_a_udp_stream_is_read_while_it_is_sent(stream, pictures):
+def test_a_udp_stream_is_read_while_it_is_sent(stream, images):
     with (
         stream_servers.datagrams(stream) as port,
         open_source(f"udp://127.0.0.1:{port}", timeout=5) as source,
@@ -136,19 +136,19 @@ def test_a_udp_stream_is_read_while_it_is_sent(stream, pictures):
         frames = list(islice(source, 20))
     assert source.info.live
     assert len(frames) == 20
-    assert all(any(np.array_equal(frame.image, picture) for picture in pictures) for frame in frames[5:])
+    assert all(any(np.array_equal(frame.image, image) for image in images) for frame in frames[5:])
 
 
-def test_an_rtsp_camera_is_read(stream, pictures):
+def test_an_rtsp_camera_is_read(stream, images):
     with stream_servers.listener(stream_servers.rtsp(stream)) as port:
         with open_source(f"rtsp://user:secret@127.0.0.1:{port}/1", timeout=3) as source:
             frames = list(islice(source, 50))
     assert source.info.live
     assert source.info.name == f"rtsp://127.0.0.1:{port}/1"
-    np.testing.assert_array_equal([frame.image for frame in frames], pictures[:50])
+    np.testing.assert_array_equal([frame.image for frame in frames], images[:50])
 
 
-def test_a_recording_behind_an_address_waits_for_its_reader(tmp_path):
+def test_a_recording_at_an_address_is_not_live(tmp_path):
     write_video(tmp_path / "a.mp4", grey_frames(12), container_options={"movflags": "faststart"})
     with stream_servers.web_server(tmp_path, login="user:secret") as port:
         with open_source(f"http://user:secret@127.0.0.1:{port}/a.mp4") as source:
@@ -160,14 +160,14 @@ def test_a_recording_behind_an_address_waits_for_its_reader(tmp_path):
 
 
 def assert_silent_about(error: BaseException | None, *secrets: str) -> None:
-    """None of the secrets is in what a trace of the error would show."""
+    """Asserts that a traceback of the error shows none of the secrets."""
     while error is not None:
         assert not any(secret in f"{error!r} {error}" for secret in secrets)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "tcp"])
-def test_a_server_that_accepts_and_says_nothing_is_given_up(scheme):
+def test_opening_a_silent_server_times_out(scheme):
     before = open_files()
     with stream_servers.listener(stream_servers.silence) as port:
         started = time.monotonic()
@@ -176,17 +176,17 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(scheme):
         assert 0.3 < time.monotonic() - started < 3
     assert f"{scheme}://127.0.0.1:{port}/1" in str(caught.value)
     assert_silent_about(caught.value, "secret")
-    time.sleep(0.1)  # the server's side of the connection closes in a thread of its own
+    time.sleep(0.1)  # the server closes its side of the connection in another thread
     assert open_files() <= before + 1
 
 
-def test_a_port_that_nobody_sends_to_is_given_up():
+def test_opening_a_silent_port_times_out():
     with pytest.raises(SourceError, match=r"cannot be opened: no data for 0\.5 s"):
         open_source("udp://127.0.0.1:49999", timeout=0.5)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "rtsp"])
-def test_a_stream_that_falls_silent_is_lost_after_the_frames_before(stream, kind):
+def test_a_stream_that_falls_silent_is_lost_after_its_frames(stream, kind):
     serve = {"tcp": stream_servers.sending, "rtsp": stream_servers.rtsp}[kind](stream, then_silent=True)
     frames = []
     with stream_servers.listener(serve) as port:
@@ -199,8 +199,8 @@ def test_a_stream_that_falls_silent_is_lost_after_the_frames_before(stream, kind
     assert_silent_about(caught.value, "secret")
 
 
-def test_a_stream_that_never_becomes_a_picture_is_given_up(tmp_path):
-    """Packets come, but the one with the key frame is not among them: nothing can be decoded."""
+def test_a_stream_without_a_decodable_frame_times_out(tmp_path):
+    """Packets arrive, but not the one with the key frame, so nothing can be decoded."""
     options = {"qp": "0", "g": "1000", "sc_threshold": "0"}
     stream = write_video(tmp_path / "a.ts", grey_frames(2) * 30, options=options).read_bytes()
     endless = stream[len(stream) // 376 * 188 :] * 3
@@ -221,7 +221,7 @@ def test_a_stream_that_never_becomes_a_picture_is_given_up(tmp_path):
 @pytest.mark.parametrize(
     "location", ["file:///etc/passwd", "concat://a|b", "subfile://x", "ftp://host/a", "srt://h:1"]
 )
-def test_addresses_of_other_kinds_are_refused(location):
+def test_addresses_of_other_schemes_are_refused(location):
     with pytest.raises(SourceError, match=r"addresses of scheme '.*' are not supported; give rtsp, http"):
         open_source(location)
 
@@ -239,7 +239,7 @@ def test_a_camera_that_is_not_there_is_named():
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
-def test_what_ffmpeg_itself_sends_is_read(recording, pictures):
+def test_a_stream_sent_by_ffmpeg_is_read(recording, images):
     command = [
         "ffmpeg",
         "-v",
@@ -265,7 +265,7 @@ def test_what_ffmpeg_itself_sends_is_read(recording, pictures):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         with source:
-            np.testing.assert_array_equal([frame.image for frame in source], pictures)
+            np.testing.assert_array_equal([frame.image for frame in source], images)
     finally:
         sender.kill()
         sender.wait()
@@ -281,7 +281,7 @@ def test_what_ffmpeg_itself_sends_is_read(recording, pictures):
         ("no address: a@b, c:d", "no address: a@b, c:d"),
     ],
 )
-def test_secrets_are_masked_wherever_they_stand_in_a_text(text, shown):
+def test_secrets_are_masked_anywhere_in_a_text(text, shown):
     assert redact(text) == shown
 
 
@@ -296,5 +296,5 @@ def test_secrets_are_masked_wherever_they_stand_in_a_text(text, shown):
         ("folder/a.mp4", None),
     ],
 )
-def test_streams_have_names_for_their_files_that_tell_no_secret(location, name):
+def test_file_names_of_streams_contain_no_secret(location, name):
     assert stream_name(location) == name

@@ -1,4 +1,4 @@
-"""What segmenters do to the detections beside which they run, on maps that are known."""
+"""Fusion of detections with the segments of known probability maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = (40, 50)
 
 
 def segments(*spots):
-    """What is found in a map with spots (x1, y1, x2, y2, probability)."""
+    """Returns the segments of a map with spots (x1, y1, x2, y2, probability)."""
     found = np.zeros(SIZE, np.float32)
     for x1, y1, x2, y2, value in spots:
         found[y1:y2, x1:x2] = value
@@ -26,7 +26,7 @@ def segments(*spots):
 
 
 def detections(*rows):
-    """Rows of (box, score, label)."""
+    """Returns detections from rows of (box, score, label)."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return Detections(np.reshape(boxes, (len(rows), 4)), scores, labels)
 
@@ -47,7 +47,7 @@ BIRD = ([30, 20, 33, 24], 0.6, 1)
 # Confirm
 
 
-def test_confirm_keeps_what_is_marked_with_its_score_and_class():
+def test_confirm_keeps_matching_detections_with_score_and_class():
     kept = confirm_detections(detections(DRONE, BIRD), [segments((31, 21, 32, 22, 0.7))], margin=0)
     assert rows(kept) == [BIRD]
 
@@ -58,18 +58,18 @@ def test_confirm_needs_one_segmenter_of_several():
     assert rows(confirm_detections(detections(DRONE, BIRD), marks[:1], margin=0)) == [DRONE]
 
 
-def test_confirm_without_marks_keeps_nothing():
+def test_confirm_without_segments_keeps_nothing():
     assert len(confirm_detections(detections(DRONE, BIRD), [segments()], margin=5)) == 0
 
 
-def test_confirm_without_detections_finds_nothing():
+def test_confirm_without_detections_adds_nothing():
     assert len(confirm_detections(Detections.empty(), [segments((1, 1, 3, 3, 0.9))], margin=2)) == 0
 
 
 @pytest.mark.parametrize(
     ("place", "kept"), [(7, False), (8, True), (9, True), (14, True), (15, True), (16, False)]
 )
-def test_a_mark_within_the_margin_confirms_and_one_beyond_does_not(place, kept):
+def test_a_segment_confirms_within_the_margin_only(place, kept):
     found = confirm_detections(detections(DRONE), [segments((place, 11, place + 1, 12, 0.9))], margin=2)
     assert bool(len(found)) is kept
 
@@ -87,27 +87,27 @@ def union(found, *marks, margin=2, conf=0.05):
     return rows(add_segments(found, marks, margin=margin, conf=conf))
 
 
-def test_union_adds_what_no_detection_has_as_class_0():
+def test_union_adds_unmatched_segments_as_class_0():
     marks = segments((11, 11, 13, 12, 0.9), (40, 30, 43, 32, 0.7))
     assert union(detections(DRONE, BIRD), marks) == [DRONE, ([40, 30, 43, 32], 0.7, 0), BIRD]
 
 
-def test_union_of_nothing_is_nothing():
+def test_union_of_nothing_is_empty():
     assert union(Detections.empty(), segments()) == []
 
 
-def test_union_of_detections_alone_or_marks_alone_is_these():
+def test_union_of_only_detections_or_only_segments_keeps_them():
     assert union(detections(DRONE), segments()) == [DRONE]
     spot = (5, 5, 6, 6, 0.6)
     assert union(Detections.empty(), segments(spot)) == [([5, 5, 6, 6], 0.6, 0)]
 
 
-def test_a_mark_of_less_than_the_least_score_is_not_added():
+def test_a_segment_below_the_minimum_score_is_not_added():
     marks = segments((40, 30, 43, 32, 0.7), (5, 30, 6, 31, 0.6))
     assert union(Detections.empty(), marks, conf=0.65) == [([40, 30, 43, 32], 0.7, 0)]
 
 
-def test_a_target_that_several_segmenters_mark_is_added_once_with_the_best_score():
+def test_a_target_of_several_segmenters_is_added_once_with_the_best_score():
     first, second = segments((40, 30, 43, 32, 0.7)), segments((41, 31, 44, 33, 0.9), (5, 5, 6, 6, 0.6))
     expected = [([41, 31, 44, 33], 0.9, 0), ([5, 5, 6, 6], 0.6, 0)]
     assert union(Detections.empty(), first, second) == expected
@@ -119,7 +119,7 @@ def test_at_equal_scores_the_earlier_segmenter_counts():
     assert union(Detections.empty(), first, second) == [([40, 30, 43, 32], 0.75, 0)]
 
 
-def test_detections_with_masks_stay_ones_with_masks():
+def test_detections_with_masks_keep_masks():
     base = segments((10, 10, 14, 13, 0.8))
     found = Detections(base.components.boxes, base.components.scores, [0], list(base.masks()))
     joined = add_segments(found, [segments((40, 30, 43, 32, 0.9))], margin=2, conf=0.05)
@@ -130,7 +130,7 @@ def test_detections_with_masks_stay_ones_with_masks():
 
 
 def found_in(*pairs):
-    """Frames with detections, and what segmenters a and b mark in them."""
+    """Yields frames with detections and the segments of segmenters a and b."""
     for index, (boxes, a, b) in enumerate(pairs):
         frame = Frame(np.zeros(SIZE, np.uint8), index, Fraction(index, 30), "test")
         yield FrameDetections(frame, boxes, False, {"detect": 0.1}, {"a": a, "b": b})
@@ -139,7 +139,7 @@ def found_in(*pairs):
 @pytest.mark.parametrize(
     ("rule", "counts"), [("none", [2, 0, 1]), ("confirm", [1, 0, 0]), ("union", [3, 1, 1])]
 )
-def test_each_frame_is_fused_by_itself(rule, counts):
+def test_each_frame_is_fused_independently(rule, counts):
     marks = segments((11, 11, 12, 12, 0.9), (40, 30, 43, 32, 0.7))
     frames = [
         (detections(DRONE, BIRD), marks, segments()),
@@ -153,7 +153,7 @@ def test_each_frame_is_fused_by_itself(rule, counts):
     assert all(set(item.timings) == {"detect", "fuse"} and set(item.segments) == {"a", "b"} for item in items)
 
 
-def test_only_the_segmenters_that_are_named_count():
+def test_only_named_segmenters_count():
     frames = [(detections(DRONE), segments((11, 11, 12, 12, 0.9)), segments())]
     config = SegmentationConfig(segmenters=(SegmenterConfig("b"),), fuse="confirm")
     (item,) = fuse(found_in(*frames), config, names=["b"], conf=0.05)

@@ -1,4 +1,4 @@
-"""A window holds the last items of a sequence, whatever the batches in which they come."""
+"""Windows hold the last items of a sequence, independently of the batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_window_ends_at_its_position_and_repeats_the_first_item(position, leng
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_ring_and_window_indices_agree_on_any_split_into_batches(seed):
+def test_ring_buffer_and_window_indices_agree_for_any_batches(seed):
     chance = torch.Generator().manual_seed(seed)
     count, length = (int(n) for n in torch.randint(1, 30, (2,), generator=chance))
     length = min(length, 8)
@@ -38,14 +38,14 @@ def test_ring_and_window_indices_agree_on_any_split_into_batches(seed):
     assert torch.equal(windows, torch.stack([items[window_indices(t, length)] for t in range(count)]))
 
 
-def test_the_newest_item_is_the_one_appended_last():
+def test_the_latest_item_is_the_one_pushed_last():
     ring = RingBuffer(3)
     assert ring.latest is None
     ring.push(torch.arange(5.0))
     assert ring.latest == 4
 
 
-def test_a_ring_that_was_reset_forgets():
+def test_reset_starts_a_new_sequence():
     ring = RingBuffer(3)
     ring.push(torch.arange(5.0))
     ring.reset()
@@ -53,7 +53,7 @@ def test_a_ring_that_was_reset_forgets():
     assert ring.push(torch.tensor([7.0])).tolist() == [[7, 7, 7]]
 
 
-def test_windows_given_out_do_not_change_later():
+def test_returned_windows_do_not_change_later():
     ring = RingBuffer(3)
     first = ring.push(torch.tensor([1.0, 2.0]))
     kept = first.clone()
@@ -61,12 +61,12 @@ def test_windows_given_out_do_not_change_later():
     assert torch.equal(first, kept)
 
 
-def test_a_ring_without_room_is_refused():
+def test_a_length_of_zero_is_refused():
     with pytest.raises(ValueError, match="length = 0"):
         RingBuffer(0)
 
 
-def test_windows_keep_the_layout_in_memory_of_their_items():
+def test_windows_keep_the_memory_layout_of_their_items():
     ring, layout = RingBuffer(3), torch.channels_last
     for count in (1, 2, 1):
         items = torch.randn(count, 4, 5, 6).contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""Another scene is told from what happens to one scene; windows start anew there and tracks end."""
+"""Scene cuts are distinguished from changes within a scene; they reset windows and end tracks."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from tests.support.outputs import check_consistent, lines, report, video
 
 WIDTH, HEIGHT = 160, 128
 NAMES = ("AIRPLANE_022", "BIRD_024", "BIRD_027", "HELICOPTER_017")
-"""Of validation clips: skies, and birds before a harbour, with a fast pan."""
+"""Validation clips: skies, and birds in front of a harbour, with a fast pan."""
 REAL_CUTS = {"BIRD_024": [140, 279]}
-"""Frames, told by eye, before which recordings were joined in those clips."""
+"""Frames of these clips before which recordings were joined, found by eye."""
 
 
 def landscape(seed: int, *, margin: int = 0) -> np.ndarray:
-    """Clouds over ground, (HEIGHT + 2 margin, WIDTH + 2 margin) float32 of 0 to 255, no noise."""
+    """Returns clouds over ground without noise: (HEIGHT + 2 margin, WIDTH + 2 margin) float32, 0 to 255."""
     chance = np.random.default_rng(seed)
     size = HEIGHT + 2 * margin, WIDTH + 2 * margin
-    picture = sum(
+    image = sum(
         cv2.GaussianBlur(chance.normal(0, width * 30, size).astype(np.float32), (0, 0), width)
         for width in (2, 6, 20)
     )
     skyline = chance.uniform(0.5, 0.9) * size[0]
-    return np.clip(90 + picture + 60 * (np.arange(size[0])[:, None] > skyline), 0, 255).astype(np.float32)
+    return np.clip(90 + image + 60 * (np.arange(size[0])[:, None] > skyline), 0, 255).astype(np.float32)
 
 
-def noisy(picture: np.ndarray, seed: int, *, sigma: float = 2) -> np.ndarray:
+def noisy(image: np.ndarray, seed: int, *, sigma: float = 2) -> np.ndarray:
     chance = np.random.default_rng(seed)
-    return np.clip(picture + chance.normal(0, sigma, picture.shape), 0, 255).astype(np.uint8)
+    return np.clip(image + chance.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
 
 
-def cuts(pictures) -> list[int]:
-    """Before which of the pictures a cut was found."""
-    finder = SceneCutDetector()
-    return [index for index, picture in enumerate(pictures) if finder(picture)]
+def cuts(images) -> list[int]:
+    """Returns the indices of the images before which a cut is detected."""
+    is_cut = SceneCutDetector()
+    return [index for index, image in enumerate(images) if is_cut(image)]
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_another_scene_is_a_cut(seed):
     first, second = landscape(2 * seed), landscape(2 * seed + 1)
-    pictures = [noisy(first if index < 10 else second, index) for index in range(20)]
-    assert cuts(pictures) == [10]
+    images = [noisy(first if index < 10 else second, index) for index in range(20)]
+    assert cuts(images) == [10]
 
 
-def test_cuts_are_found_whatever_the_depth_the_colour_and_the_size():
+def test_cuts_are_found_at_any_depth_colour_and_size():
     first, second = (landscape(seed) for seed in (1, 2))
     grey = [noisy(first if index < 8 else second, index) for index in range(16)]
-    assert cuts([picture.astype(np.uint16) * 40 + 3000 for picture in grey]) == [8]
-    assert cuts([cv2.merge([picture] * 3) for picture in grey]) == [8]
-    assert cuts([picture[:31, :21] for picture in grey]) == [8]
-    assert cuts([cv2.resize(picture, (1920, 1080)) for picture in grey]) == [8]
+    assert cuts([image.astype(np.uint16) * 40 + 3000 for image in grey]) == [8]
+    assert cuts([cv2.merge([image] * 3) for image in grey]) == [8]
+    assert cuts([image[:31, :21] for image in grey]) == [8]
+    assert cuts([cv2.resize(image, (1920, 1080)) for image in grey]) == [8]
 
 
 def panning(step):
@@ -85,9 +85,9 @@ def flickering():
 
 
 def covered():
-    picture = landscape(4)
-    picture[40:90, 50:100] = 255  # an eighth of it
-    return [noisy(landscape(4) if index < 8 else picture, index) for index in range(16)]
+    image = landscape(4)
+    image[40:90, 50:100] = 255  # an eighth of it
+    return [noisy(landscape(4) if index < 8 else image, index) for index in range(16)]
 
 
 def noise():
@@ -98,35 +98,35 @@ CALM = {
     "slow pan": lambda: panning(1),
     "fast pan": lambda: panning(6),
     "jolt": jolting,
-    "gain": lambda: changed(lambda picture: picture * 0.5),
-    "offset": lambda: changed(lambda picture: picture * 0.6 + 90),
+    "gain": lambda: changed(lambda image: image * 0.5),
+    "offset": lambda: changed(lambda image: image * 0.6 + 90),
     "flicker": flickering,
     "large bright target": covered,
     "nothing but noise": noise,
     "black": lambda: [np.zeros((HEIGHT, WIDTH), np.uint8)] * 16,
-    "another level of an even picture": lambda: [
+    "another level of an even image": lambda: [
         np.full((HEIGHT, WIDTH), 90 + 60 * (i > 8), np.uint8) for i in range(16)
     ],
 }
 
 
 @pytest.mark.parametrize("name", CALM)
-def test_what_happens_to_one_scene_is_no_cut(name):
+def test_changes_within_one_scene_are_no_cut(name):
     assert cuts(CALM[name]()) == []
 
 
-def test_a_picture_that_goes_away_is_a_cut():
-    pictures = [noisy(landscape(5), index) for index in range(8)]
-    assert cuts([*pictures, *[np.full((HEIGHT, WIDTH), 90, np.uint8)] * 4]) == [8]
+def test_a_change_to_a_uniform_image_is_a_cut():
+    images = [noisy(landscape(5), index) for index in range(8)]
+    assert cuts([*images, *[np.full((HEIGHT, WIDTH), 90, np.uint8)] * 4]) == [8]
 
 
-def test_pictures_without_details_are_not_alike():
+def test_images_without_details_do_not_correlate():
     even = np.zeros((32, 40), np.float32)
     assert shift_tolerant_correlation(even, even) == 0
 
 
 @pytest.mark.real_data
-def test_real_clips_have_the_cuts_that_are_seen_in_them_and_no_others(drone_ir):
+def test_real_clips_have_exactly_the_visible_cuts(drone_ir):
     for name in NAMES:
         with open_source(drone_ir / "videos" / f"IR_{name}.mp4") as source:
             found = cuts(frame.image for frame in source)
@@ -134,7 +134,7 @@ def test_real_clips_have_the_cuts_that_are_seen_in_them_and_no_others(drone_ir):
 
 
 @pytest.mark.real_data
-def test_real_clips_that_are_joined_have_a_cut_there(drone_ir):
+def test_joined_real_clips_have_a_cut_at_the_joint(drone_ir):
     clips = []
     for name in NAMES:
         with open_source(drone_ir / "videos" / f"IR_{name}.mp4", max_frames=8) as source:
@@ -148,48 +148,48 @@ INFO = SourceInfo("camera", WIDTH, HEIGHT, Fraction(30), None, 8, 1)
 
 
 def marked(frames, *, cuts=True) -> list[Gap | None]:
-    """What a timeline finds before the frames."""
-    timeline = GapMarker(INFO, window=5, policy="repeat", cuts=cuts)
-    return [timeline(frame).gap for frame in frames]
+    """Returns the gap before each of the frames."""
+    marker = GapMarker(INFO, window=5, policy="repeat", cuts=cuts)
+    return [marker(frame).gap for frame in frames]
 
 
 def frames_of_two_scenes(**change) -> list[Frame]:
-    """Eight frames of each; the first of the second scene with the changes."""
-    pictures = [noisy(landscape(1 + index // 8), index) for index in range(16)]
-    frames = [Frame(picture, i, Fraction(i, 30), "camera") for i, picture in enumerate(pictures)]
+    """Returns eight frames of each scene; the first of the second scene with the fields changed."""
+    images = [noisy(landscape(1 + index // 8), index) for index in range(16)]
+    frames = [Frame(image, i, Fraction(i, 30), "camera") for i, image in enumerate(images)]
     frames[8] = replace(frames[8], **change)
     return frames
 
 
-def test_no_window_goes_over_a_cut_and_no_track():
+def test_a_cut_is_not_bridged():
     gaps = marked(frames_of_two_scenes())
     assert gaps[8] == Gap("cut", 0, repeat_previous=False, elapsed_known=False)
     assert [gap for gap in gaps if gap] == [gaps[8]]
 
 
-def test_a_cut_is_what_counts_where_frames_are_missing_besides():
+def test_a_cut_takes_precedence_over_missing_frames():
     frames = frames_of_two_scenes()
     del frames[6:8]
     assert marked(frames)[6] == Gap("cut", 2, repeat_previous=False, elapsed_known=False)
 
 
-def test_what_starts_anew_anyway_keeps_its_name():
+def test_other_discontinuities_take_precedence_over_a_cut():
     assert marked(frames_of_two_scenes(pts=Fraction(-100)))[8].event == "jump"
 
 
-def test_cuts_are_not_looked_for_unless_wanted():
+def test_cut_detection_can_be_turned_off():
     assert not any(marked(frames_of_two_scenes(), cuts=False))
 
 
 @pytest.fixture(scope="module")
 def joined(tmp_path_factory):
     """A recording of two scenes, eight frames of each."""
-    pictures = [noisy(landscape(1 + index // 8), index)[:64, :96] for index in range(16)]
-    return write_video(tmp_path_factory.mktemp("joined") / "joined.mkv", pictures, **LOSSLESS)
+    images = [noisy(landscape(1 + index // 8), index)[:64, :96] for index in range(16)]
+    return write_video(tmp_path_factory.mktemp("joined") / "joined.mkv", images, **LOSSLESS)
 
 
 EAGER = {"options": {"high_score": 0.2, "low_score": 0.2}}
-"""A tracker that follows everything."""
+"""Options of a tracker that follows every detection."""
 
 
 def ids(line: dict) -> set[int]:
@@ -197,7 +197,7 @@ def ids(line: dict) -> set[int]:
 
 
 @pytest.mark.parametrize("on_gap", ["repeat", "flush"])
-def test_a_run_starts_its_window_anew_at_a_cut_and_ends_its_tracks(joined, process, on_gap):
+def test_a_run_resets_its_window_and_ends_its_tracks_at_a_cut(joined, process, on_gap):
     folder = process(joined, sections={"live": {"on_gap": on_gap}, "tracker": EAGER})
     assert check_consistent(folder) == 16
     written = lines(folder)
@@ -212,7 +212,7 @@ def test_a_run_starts_its_window_anew_at_a_cut_and_ends_its_tracks(joined, proce
     assert not before & after
 
 
-def test_a_run_goes_over_cuts_where_they_are_not_looked_for(joined, process):
+def test_a_run_ignores_cuts_if_detection_is_off(joined, process):
     folder = process(joined, sections={"live": {"scene_cuts": False}, "tracker": EAGER})
     written = lines(folder)
     assert not [line for line in written if "gap" in line]
@@ -221,7 +221,7 @@ def test_a_run_goes_over_cuts_where_they_are_not_looked_for(joined, process):
 
 
 def of_two_sizes(folder) -> str:
-    """A video of six frames of 64x64 and then three of 96x64."""
+    """Writes a video of six frames of 64x64 and then three of 96x64; returns its path."""
     parts = [
         write_video(folder / f"{width}.ts", [noisy(landscape(1)[:64, :width], i) for i in range(count)])
         for width, count in ((64, 6), (96, 3))
@@ -232,7 +232,7 @@ def of_two_sizes(folder) -> str:
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_change_of_size_within_a_video_is_a_gap_and_the_run_goes_on(tmp_path, process, batch):
+def test_a_change_of_size_within_a_video_is_a_gap_and_the_run_continues(tmp_path, process, batch):
     folder = process(of_two_sizes(tmp_path), batch=batch)
     assert check_consistent(folder) == 9
     facts = report(folder)
@@ -244,7 +244,7 @@ def test_a_change_of_size_within_a_video_is_a_gap_and_the_run_goes_on(tmp_path, 
     assert {size for _, size in video(folder / "annotated.mp4")} == {(64, 64)}
 
 
-def test_corrections_of_single_pixels_end_where_the_size_changes(tmp_path, process):
+def test_pixel_corrections_end_the_source_at_a_change_of_size(tmp_path, process):
     with pytest.raises(SourceLost, match="frame size changes from 64x64 to 96x64 at frame 6"):
         process(of_two_sizes(tmp_path), sections={"source": {"bad_pixels": "auto"}})
     assert check_consistent(tmp_path / "out") == 6
