@@ -11,7 +11,7 @@ from datasets.layouts.file_names import first_frame_number, image_size, root_rel
 from datasets.layouts.findings import LISTED_TWICE, Annotations, FindingLog
 from pipeline.structures.annotations import VideoRecord, load_coco, video_records
 from pipeline.structures.boxes import to_xywh
-from pipeline.structures.frame_paths import frame_number, neighbour
+from pipeline.structures.frame_paths import frame_number, neighbour_path
 from pipeline.system.errors import SourceError, UsageError
 
 DECIMALS = 6
@@ -75,7 +75,7 @@ def add_videos(coco: dict, root: Path, findings: FindingLog) -> dict:
 def _neighbour_exists(root: Path, path: str, number: int) -> Callable[[int], bool]:
     """Returns a function that tells if the folder of the image `path`, frame `number`, has another frame."""
     # os.path.isfile is False for names that no file can have, such as too long ones; Path.is_file raises
-    return lambda other: os.path.isfile(root / neighbour(path, other - number))
+    return lambda other: os.path.isfile(root / neighbour_path(path, other - number))
 
 
 def _size(root: Path, image: dict, findings: FindingLog) -> tuple[int, int]:

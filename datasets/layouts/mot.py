@@ -21,9 +21,9 @@ import numpy as np
 from datasets.layouts.file_names import image_size, link_relative, relative_posix, sequence_file_names
 from datasets.layouts.findings import Annotations, FindingLog
 from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
-from pipeline.structures.annotations import VideoRecord, require_length
+from pipeline.structures.annotations import VideoRecord, require_frame_count
 from pipeline.structures.boxes import from_xywh, to_xywh
-from pipeline.structures.frame_paths import every_frame, frame_number, require_inside_root
+from pipeline.structures.frame_paths import paths_of_all_frames, frame_number, require_inside_root
 from pipeline.system.errors import SourceError, UsageError
 from pipeline.system.files import read_text
 
@@ -128,7 +128,7 @@ def _record(
     images = {} if "video" in info else _images(_below(folder, info.get("imdir", "img1"), root), root)
     annotated = max((row.frame for row in rows), default=-1) + 1
     length = int(_number(info, "seqlength", folder)) or max([annotated, *(number + 1 for number in images)])
-    require_length(length, str(folder))
+    require_frame_count(length, str(folder))
     frames: list[list[_GroundTruthRow]] = [[] for _ in range(length)]
     for row in rows:
         if row.frame < length:
@@ -147,7 +147,7 @@ def _record(
         image_ids={frame: first_id + frame for frame in range(length)},
         boxes=tuple(from_xywh(part).astype(np.float32) for part in boxes),
         labels=tuple(np.array([row.label for row in part], dtype=np.int64) for part in frames),
-        files=every_frame(images, length) if "video" not in info else (),
+        files=paths_of_all_frames(images, length) if "video" not in info else (),
         instances=tuple(np.array([row.instance for row in part], dtype=np.int64) for part in frames),
         fps=_number(info, "framerate", folder),
     )

@@ -259,7 +259,7 @@ class Annotator:
             return
         for x, y in ((margin, bottom), (right, bottom), (margin, margin), (right, margin)):
             position = Rectangle(x, y, x + text_width, y + text_height)
-            if all(position.gap(other) >= 0 for other in occupied):
+            if all(position.distance(other) >= 0 for other in occupied):
                 draw_text(canvas, words, left=x, top=y, scale=unit)
                 return
 

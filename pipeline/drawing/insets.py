@@ -176,4 +176,4 @@ def _choose_position(
 
 def _distance(position: Rectangle, obstacles: Sequence[Rectangle]) -> float:
     """Returns the distance in pixels to the nearest obstacle; negative if they overlap, inf without any."""
-    return min((position.gap(box) for box in obstacles), default=math.inf)
+    return min((position.distance(box) for box in obstacles), default=math.inf)

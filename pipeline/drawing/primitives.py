@@ -133,6 +133,6 @@ def label_position(
     for left, top in corners:
         position = Rectangle(left, top, left + width, top + height)
         inside = left >= 0 and top >= 0 and position.right <= columns and position.bottom <= rows
-        if inside and all(position.gap(other) >= 0 for other in occupied):
+        if inside and all(position.distance(other) >= 0 for other in occupied):
             return position
     return None

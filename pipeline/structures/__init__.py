@@ -1,1 +1,1 @@
-"""pipeline/structures."""
+"""Data types: frames, detections, tracks, results, and ground truth in memory."""

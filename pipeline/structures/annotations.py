@@ -1,4 +1,4 @@
-"""Ground truth in memory: videos, their frames, and the boxes in each; no pixels yet."""
+"""Ground truth in memory: annotated sequences with the boxes of each frame, read from COCO-video files."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.structures.boxes import from_xywh
-from pipeline.structures.frame_paths import every_frame, inside
+from pipeline.structures.frame_paths import paths_of_all_frames, require_inside_root
 from pipeline.system.errors import UsageError
 from pipeline.system.files import load_json
 
-KEYS = {
+REQUIRED_KEYS = {
     "images": ("id",),
     "annotations": ("image_id", "category_id"),
     "categories": ("id",),
     "videos": ("id", "name"),
 }
-"""What each row of a list is known by; all are numbers or text."""
-TYPES = {
+"""Keys that every row of a list must have, as numbers or text."""
+OPTIONAL_KEYS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "images": {
         "video_id": (int, float, str),
         "frame_id": int,
@@ -33,18 +33,18 @@ TYPES = {
     },
     "videos": {"name": str, "file_name": str, "fps": (int, float), "width": int, "height": int},
 }
-"""What else is used of a row, where it is there; no number is negative."""
+"""Types of the other keys that are used if present; numbers must not be negative."""
 MAX_FRAMES = 1_000_000
-"""Of one sequence: each takes memory, annotated or not, and a single wrong number can claim any count."""
+"""Maximum length of a sequence: a single wrong frame number could claim any, and each frame takes memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class VideoRecord:
-    """One annotated sequence. Frames are numbered from 0; those without targets have empty arrays."""
+    """One annotated sequence. Frames are numbered from 0; frames without targets have empty arrays."""
 
     name: str
     file_name: str
-    """Path of the video relative to the data set's root; empty where the annotations name no file."""
+    """Path of the video relative to the root of the dataset; empty if the annotations name no file."""
     width: int
     height: int
     image_ids: dict[int, int]
@@ -54,73 +54,76 @@ class VideoRecord:
     labels: tuple[np.ndarray, ...]
     """Per frame (N,) int64 class index from 0, in the order of the category ids."""
     files: tuple[str, ...] = ()
-    """Per frame the path of its picture relative to the root ('' where none is known); empty where the
-    frames are in the video `file_name`."""
+    """Per frame the path of its image relative to the root ('' if unknown); empty if the frames are those of
+    the video `file_name`."""
     masks: tuple[str, ...] = ()
-    """Per frame the path of its mask relative to the root; empty where there are none."""
+    """Per frame the path of its mask relative to the root; empty if there are no masks."""
     instances: tuple[np.ndarray, ...] = ()
-    """Per frame (N,) int64, the same number for the same target through the sequence, -1 where it is not
-    known; empty where none is."""
+    """Per frame (N,) int64: identity of each target in the sequence, -1 if unknown; empty if all are."""
     fps: float = 0.0
-    """Frames per second; 0 where it is not known."""
+    """Frames per second; 0 if unknown."""
 
     def __len__(self) -> int:
         return len(self.boxes)
 
 
 def load_coco(path: Path) -> dict:
-    """The COCO dictionary of a ground-truth file. Raises UsageError when it is not one."""
+    """Returns the COCO dictionary of a ground-truth file. Raises UsageError if the file is no valid one."""
     table = load_json(path, kind="annotations")
     missing = {"images", "annotations", "categories"} - (set(table) if isinstance(table, dict) else set())
-    fault = f"no {', '.join(sorted(missing))}" if missing else _fault(table)
+    fault = f"no {', '.join(sorted(missing))}" if missing else _first_fault(table)
     if fault:
         raise UsageError(f"annotations {path} are not COCO ground truth: {fault}")
     return table
 
 
-def _fault(table: dict) -> str | None:
-    """What is wrong with the rows of a COCO dictionary; None where each can be used."""
-    for name, keys in KEYS.items():
+def _first_fault(table: dict) -> str | None:
+    """Describes the first invalid row of a COCO dictionary; None if all rows are valid."""
+    for name, keys in REQUIRED_KEYS.items():
         rows = table.get(name, [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             return f"'{name}' is not a list of objects"
         for number, row in enumerate(rows):
             wrong = [key for key in keys if type(row.get(key)) not in (int, float, str)]
-            wrong += [key for key, kind in TYPES.get(name, {}).items() if not _is_of(kind, row.get(key))]
+            wrong += [
+                key for key, kind in OPTIONAL_KEYS.get(name, {}).items() if not _is_of(kind, row.get(key))
+            ]
             if wrong:
                 return f"{name}[{number}] has no valid '{wrong[0]}'"
     if not table["categories"]:
         return "'categories' is empty"
-    wrong = (number for number, row in enumerate(table["annotations"]) if not is_box(row.get("bbox")))
-    number = next(wrong, None)
-    return None if number is None else f"annotations[{number}] has no valid 'bbox'"
+    for number, row in enumerate(table["annotations"]):
+        if not is_box(row.get("bbox")):
+            return f"annotations[{number}] has no valid 'bbox'"
+    return None
 
 
 def _is_of(kind: type | tuple[type, ...], value: Any) -> bool:
-    """Whether JSON holds a value of a kind, no negative and no infinite number, or nothing."""
-    if value is None:
-        return True
-    return isinstance(value, kind) and (isinstance(value, str) or 0 <= value < math.inf)
+    """Whether a JSON value is None or of the type, and, if it is a number, finite and not negative."""
+    if isinstance(value, (int, float)):
+        return isinstance(value, kind) and 0 <= value < math.inf
+    return value is None or isinstance(value, kind)
 
 
 def is_box(box: Any) -> bool:
-    """Returns whether a value is a list, tuple or array of four finite numbers with width and height not negative."""
+    """Whether a value is a sequence of four finite numbers, the last two (width, height) not negative."""
     if not isinstance(box, (list, tuple, np.ndarray)) or len(box) != 4:
         return False
     numbers = all(isinstance(side, (int, float, np.number)) and not isinstance(side, bool) for side in box)
     return numbers and all(abs(side) < 1e9 for side in box) and min(box[2:]) >= 0
 
 
-def require_length(count: int, name: str) -> None:
-    """Raise UsageError for a sequence that claims more frames than are meant."""
+def require_frame_count(count: int, name: str) -> None:
+    """Raises UsageError if a sequence claims more than MAX_FRAMES frames."""
     if count > MAX_FRAMES:
         raise UsageError(f"{name} has frames up to number {count}; sequences of up to {MAX_FRAMES} are read")
 
 
 def video_records(table: dict) -> list[VideoRecord]:
-    """The sequences of a COCO-video dictionary (`videos`, and `video_id` and `frame_id` with each image).
+    """Returns the sequences of a COCO-video dictionary, with `videos`, and `video_id`, `frame_id` per image.
 
-    A video without `file_name` has its frames in the files that its images name.
+    The frames of a video without `file_name` are the files of its images. Raises UsageError if the dictionary
+    is not COCO-video ground truth.
     """
     if not table.get("videos"):
         raise UsageError("annotations have no 'videos': COCO-video ground truth is needed")
@@ -132,54 +135,66 @@ def video_records(table: dict) -> list[VideoRecord]:
 
 def _grouped(table: dict) -> list[VideoRecord]:
     categories = {c["id"]: i for i, c in enumerate(sorted(table["categories"], key=lambda c: c["id"]))}
-    images, boxes = defaultdict(dict), defaultdict(list)
+    images: dict[Any, dict[int, dict]] = defaultdict(dict)
+    targets: dict[Any, list[_Target]] = defaultdict(list)
     known = set()
     for image in table["images"]:
         images[image["video_id"]][image["frame_id"]] = image
         known.add(image["id"])
     for annotation in table["annotations"]:
-        left, top, width, height = annotation["bbox"]
+        _, _, width, height = annotation["bbox"]
         if width < 0 or height < 0 or annotation["image_id"] not in known:
             raise ValueError(f"annotation {annotation.get('id')} has a negative size or an unknown image")
-        row = ([left, top, width, height], categories[annotation["category_id"]], _instance(annotation))
-        boxes[annotation["image_id"]].append(row)
-    return [_record(video, images[video["id"]], boxes) for video in table["videos"]]
+        target = _Target(annotation["bbox"], categories[annotation["category_id"]], _identity(annotation))
+        targets[annotation["image_id"]].append(target)
+    return [_record(video, images[video["id"]], targets) for video in table["videos"]]
 
 
-def _instance(annotation: dict) -> int:
-    """Which target it is, under either of the two names in use; -1 where it is not known."""
+class _Target(NamedTuple):
+    bbox: list[float]
+    """Left, top, width, height."""
+    label: int
+    identity: int
+
+
+def _identity(annotation: dict) -> int:
+    """Returns the identity of a target, which goes by either of two keys; -1 if unknown."""
     number = annotation.get("instance_id", annotation.get("track_id"))
     return number if type(number) is int else -1
 
 
-def _record(video: dict, images: dict[int, dict], boxes: dict[int, list]) -> VideoRecord:
+def _record(video: dict, images: dict[int, dict], targets: dict[Any, list[_Target]]) -> VideoRecord:
     ids = {frame: image["id"] for frame, image in images.items()}
     count = max(ids, default=-1) + 1
-    require_length(count, f"video {video['name']}")
-    found = [boxes.get(ids.get(frame), []) for frame in range(count)]
+    require_frame_count(count, f"video {video['name']}")
+    rows = [targets.get(ids.get(frame), []) for frame in range(count)]
     sized = video if "width" in video else next(iter(images.values()), video)
-    names = {frame: inside(image["file_name"]) for frame, image in images.items() if image.get("file_name")}
-    pictures = names and not video.get("file_name")
-    instances = tuple(np.array([number for _, _, number in rows], dtype=np.int64) for rows in found)
+    names = {
+        frame: require_inside_root(image["file_name"])
+        for frame, image in images.items()
+        if image.get("file_name")
+    }
+    in_images = names and not video.get("file_name")
+    instances = tuple(np.array([target.identity for target in row], dtype=np.int64) for row in rows)
     return VideoRecord(
         name=video["name"],
-        file_name="" if pictures else inside(video.get("file_name") or ""),
+        file_name="" if in_images else require_inside_root(video.get("file_name") or ""),
         width=sized["width"],
         height=sized["height"],
         image_ids=ids,
-        boxes=tuple(from_xywh([box for box, _, _ in rows]).astype(np.float32) for rows in found),
-        labels=tuple(np.array([label for _, label, _ in rows], dtype=np.int64) for rows in found),
-        files=every_frame(names, len(found)) if pictures else (),
+        boxes=tuple(from_xywh([target.bbox for target in row]).astype(np.float32) for row in rows),
+        labels=tuple(np.array([target.label for target in row], dtype=np.int64) for row in rows),
+        files=paths_of_all_frames(names, len(rows)) if in_images else (),
         instances=instances if any((row >= 0).any() for row in instances) else (),
         fps=float(video.get("fps") or 0),
     )
 
 
 def match_video(records: list[VideoRecord], name: str, size: tuple[int, int]) -> VideoRecord:
-    """The sequence that the source `name` (a path) of (width, height) is annotated as.
+    """Returns the sequence that annotates the source `name` (a path) of `size` (width, height).
 
-    By file name, else by the name without suffix; annotations of a single video fit any name. Raises
-    UsageError when none or several fit, or the size differs.
+    It is found by file name, then by the name without suffix; annotations of a single video match any name.
+    Raises UsageError if no or several sequences match, or the size differs.
     """
     path = Path(name)
     fitting = [r for r in records if r.file_name and Path(r.file_name).name == path.name]

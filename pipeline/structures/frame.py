@@ -1,8 +1,8 @@
-"""What travels along the pipeline: a frame, the detections in it, the tracks through it.
+"""Frames, the gaps between them, and what is known about their source.
 
-Coordinates everywhere are source pixels with the origin at the outer corner of the top-left pixel, x to
-the right and y down; a box x1 y1 x2 y2 has exclusive right and bottom edges, so the pixel in row r and
-column c is the box (c, r, c + 1, r + 1).
+Coordinates everywhere are source pixels with the origin at the outer corner of the top-left pixel, x to the
+right and y down; a box x1 y1 x2 y2 has exclusive right and bottom edges, so the pixel in row r and column c
+is the box (c, r, c + 1, r + 1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What is known about a source before its first frame."""
+    """Properties of a source, known before its first frame."""
 
     name: str
     """The path or address, without credentials."""
@@ -27,36 +27,36 @@ class SourceInfo:
     rate: Fraction
     """Nominal frames per second."""
     frame_count: int | None
-    """Number of frames as announced by the container; None where it does not say."""
+    """Number of frames announced by the container; None if it announces none."""
     bit_depth: int
     """Significant bits per sample: 8 to 16."""
     channels: int
     """1 for grey sources, 3 for colour."""
     live: bool = False
-    """True for sources that cannot wait for their reader."""
+    """True for sources that do not wait for their reader, such as cameras and streams."""
 
 
 Event = Literal["lost", "dropped", "reconnect", "jump", "resize", "cut"]
-"""What lies between two frames: frames that never came, or were damaged; frames left out since the queue was
-full; a new connection to the source; a leap of its clock; pictures of another size; another scene."""
+"""Kinds of gaps: frames that were not received or were damaged ("lost"); frames dropped because the queue was
+full; a new connection to the source; a jump of its clock; images of another size; a scene cut."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What lies between a frame and the one before it, other than one frame interval."""
+    """A discontinuity between a frame and the previous one."""
 
     event: Event
     missing: int
-    """Frames that are believed to be missing; 0 where their number is not known."""
+    """Estimated number of missing frames; 0 if it is unknown."""
     repeat_previous: bool
-    """Whether the frame before shall stand in for those missing; else windows over frames start anew."""
+    """True if the previous frame is repeated for the missing ones; False if temporal windows are reset."""
     elapsed_known: bool
-    """Whether the time that passed is known, and the scene the same, so that what moved can be followed."""
+    """True if the elapsed time is known and the scene unchanged, so that tracks can continue."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture as the source gave it."""
+    """One image of a source, unscaled. Raises ValueError for images of other shapes and types."""
 
     image: np.ndarray
     """(H, W) grey or (H, W, 3) in R, G, B order; uint8, or uint16 for more than 8 bits."""
@@ -69,19 +69,19 @@ class Frame:
     bit_depth: int = 8
     """Significant bits per sample: the full scale is 2**bit_depth - 1."""
     levels: tuple[float, float] | None = None
-    """Grey levels that the networks take for 0 and 1; None for 0 and the full scale."""
+    """Grey levels that the networks map to 0 and 1; None for 0 and the full scale."""
     arrival: float | None = None
-    """When its last bytes came in, in seconds of `time.monotonic`; None where the source is not live."""
+    """Arrival of its last bytes in seconds of `time.monotonic`; None if the source is not live."""
     connection: int = 0
-    """Number of the connection to the source by which it came: it grows where that was lost and made anew."""
+    """Number of the connection to the source, incremented with every reconnection."""
     gap: Gap | None = None
-    """What lies between it and the frame before; None where that is one frame interval."""
+    """The discontinuity before this frame; None if exactly one frame interval lies before it."""
     time_in_frames: float | None = None
-    """Frame intervals, by the times of the source; of its first frame the index. None: `index` tells."""
+    """Time in frame intervals, from presentation times; `index` for the first frame. None: use `index`."""
     real_frames_in_window: int | None = None
-    """Real frames, itself included, in the window of the detector that ends with it; None if not known."""
+    """Number of real frames, this one included, in the temporal window that ends here; None if unknown."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.image.ndim not in (2, 3) or (self.image.ndim == 3 and self.image.shape[2] != 3):
             raise ValueError(f"{self.image.shape = }, expected (H, W) or (H, W, 3)")
         if self.image.dtype not in (np.uint8, np.uint16):
@@ -93,12 +93,12 @@ class Frame:
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.image.shape[0]
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return self.image.shape[1]
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""pipeline.structures.frame_paths."""
+"""Paths of the frames of a sequence: frame numbers in file names, neighbouring names, the dataset's root."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NUMBER = re.compile(r"\d+(?=\D*$)")
 
 
 def frame_number(path: str) -> int | None:
-    """The last number in the name of a file, its suffix aside: 12 for `a/frame_012.png`; None without one.
+    """Returns the last number in the name of a file without its suffix: 12 for `a/frame_012.png`.
 
-    What has more digits than 64 bits hold counts no frames.
+    None if there is no number, or one with more digits than 64 bits can hold.
     """
     match = _NUMBER.search(PurePosixPath(path).stem)
     return int(match[0]) if match and len(match[0]) <= MAX_DIGITS else None
 
 
-def neighbour(path: str, step: int) -> str:
-    """The name of the picture `step` frames after this one; '' where no number tells it."""
+def neighbour_path(path: str, step: int) -> str:
+    """Returns the path of the image `step` frames after this one; '' if its name has no number."""
     place = PurePosixPath(path)
     match = _NUMBER.search(place.stem)
     if match is None or int(match[0]) + step < 0:
@@ -35,19 +35,19 @@ def neighbour(path: str, step: int) -> str:
     return str(place.with_name(name))
 
 
-def every_frame(names: Mapping[int, str], count: int) -> tuple[str, ...]:
-    """A path for each of `count` frames; what `names` (frame → path) lacks is told by a neighbour."""
+def paths_of_all_frames(names: Mapping[int, str], count: int) -> tuple[str, ...]:
+    """Returns a path for each of `count` frames; those missing in `names` (frame → path) are extrapolated."""
     paths, last = [], min(names, default=0)
     for frame in range(count):
         last = frame if frame in names else last
-        paths.append(names.get(frame) or neighbour(names.get(last, ""), frame - last))
+        paths.append(names.get(frame) or neighbour_path(names.get(last, ""), frame - last))
     return tuple(paths)
 
 
-def inside(path: str) -> str:
-    """A listed path as it is. Raises UsageError for one that leads out of the root.
+def require_inside_root(path: str) -> str:
+    """Returns a listed path unchanged. Raises UsageError if it leads out of the root of the dataset.
 
-    Only what is written counts: links on the disk are followed, for whoever made them may read there.
+    Only the text of the path is checked: symbolic links on the disk are followed.
     """
     plain = path.replace("\\", "/")
     if is_absolute(plain) or os.path.normpath(plain).split("/")[0] == ".." or "\0" in plain:
@@ -56,4 +56,5 @@ def inside(path: str) -> str:
 
 
 def is_absolute(path: str) -> bool:
+    """Whether a path is absolute on POSIX systems or names a drive of Windows."""
     return path.startswith("/") or re.match(r"[A-Za-z]:", path) is not None

@@ -1,4 +1,4 @@
-"""pipeline.structures.protocols."""
+"""Protocols of the networks and trackers that the pipeline runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from pipeline.structures.tracks import Tracks
 
 
 class Detector(Protocol):
-    """What finds the targets, whatever network is behind it."""
+    """A detector of any kind: multi-frame network, segmenter or adapter."""
 
     window: int
-    """Frames that it looks at together."""
-
-    def reset(self) -> None:
-        """Start a new sequence."""
+    """Length of the temporal window in frames; 1 for single-frame detectors."""
 
     def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
-        """The frames of a sequence, in order and in groups, with what is in each."""
+        """Yields the detections of each frame of a sequence; the frames come in order, in batches."""
 
 
 class SegmentStage(Protocol):
@@ -35,13 +32,13 @@ class SegmentStage(Protocol):
 
 
 class Tracker(Protocol):
-    """What the pipeline asks of a tracker."""
+    """A tracker of any kind."""
 
     def update(self, detections: Detections, frame: Frame) -> Tracks:
-        """The tracks alive in `frame`, given what was detected in it; frames come in order of their index.
+        """Returns the tracks alive in `frame`, given its detections; frames come in order of their index.
 
-        `frame.time_in_frames` tells how much time went by, and `frame.gap` whether that is known.
+        `frame.time_in_frames` is the time that has passed, and `frame.gap` says whether it is known.
         """
 
     def reset(self) -> None:
-        """Forget everything: the next frame starts a new sequence, with ids from 1 again."""
+        """Starts a new sequence: all tracks end, and ids count from 1 again."""

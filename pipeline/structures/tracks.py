@@ -1,4 +1,4 @@
-"""pipeline.structures.tracks."""
+"""Tracks alive in one frame, as read-only arrays checked on construction."""
 
 from __future__ import annotations
 
@@ -7,46 +7,42 @@ from enum import IntEnum
 
 import numpy as np
 
-from pipeline.structures.detections import _Rows
+from pipeline.structures.detections import BoxRows
 
 
 class TrackState(IntEnum):
-    """Where a track is in its life."""
+    """The state of a track in its life cycle."""
 
     TENTATIVE = 0
-    """Seen, but not often enough to be believed."""
+    """Detected, but not yet often enough to be confirmed."""
     CONFIRMED = 1
-    """Believed, and seen in this frame."""
+    """Confirmed and detected in this frame."""
     COASTING = 2
-    """Believed, but not seen in this frame: its box is a prediction."""
+    """Confirmed but not detected in this frame: its box is a prediction."""
 
 
-@dataclass(frozen=True, eq=False)
-class Tracks(_Rows):
-    """The tracks alive in one frame: a second output beside Detections, never a filter on them."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Tracks(BoxRows):
+    """The tracks alive in one frame: an output beside the detections, which it does not filter.
 
-    boxes: np.ndarray
-    """(N, 4) float32: filtered x1 y1 x2 y2 in source pixels, right and bottom exclusive."""
-    scores: np.ndarray
-    """(N,) float32: score of the last detection that was joined to the track."""
-    labels: np.ndarray
-    """(N,) int64: class index from 0."""
+    Boxes are filtered by the tracker; a score is that of the last detection assigned to the track. Raises
+    ValueError for arrays of other shapes, unknown states, velocities that are not finite and repeated ids.
+    """
+
     ids: np.ndarray
-    """(N,) int64: from 1, never used twice within a sequence."""
+    """(N,) int64: from 1, never reused within a sequence."""
     state: np.ndarray
     """(N,) int64 values of `TrackState`."""
     velocity: np.ndarray
-    """(N, 2) float32: x and y, source pixels per frame interval."""
+    """(N, 2) float32: x and y in source pixels per frame interval."""
     age: np.ndarray
     """(N,) int64: frame intervals since the first detection of the track."""
 
-    def __post_init__(self):
-        self._coerce("boxes", np.float32, (4,))
-        self._coerce("scores", np.float32, ())
-        for name in ("labels", "ids", "state", "age"):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ids", "state", "age"):
             self._coerce(name, np.int64, ())
         self._coerce("velocity", np.float32, (2,))
-        self._check_boxes()
         if not np.isin(self.state, list(TrackState)).all():
             raise ValueError(f"unknown track states: {self.state.tolist()}")
         if not np.isfinite(self.velocity).all():
@@ -56,6 +52,6 @@ class Tracks(_Rows):
 
     @classmethod
     def empty(cls) -> Tracks:
-        """No tracks."""
+        """Returns no tracks."""
         none = np.zeros(0)
         return cls(np.zeros((0, 4)), none, none, none, none, np.zeros((0, 2)), none)

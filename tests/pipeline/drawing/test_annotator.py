@@ -1,4 +1,4 @@
-"""The annotated picture: what is drawn, and above all what is left alone."""
+"""The annotator draws tracks, detections and insets, and covers no pixel of a target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scene(height=256, width=320, *, seed=0, dtype=np.uint8, channels=1):
 
 
 def make_tracks(rows):
-    """Rows of (id, box, state)."""
+    """Makes tracks from rows of (id, box, state)."""
     count = len(rows)
     return Tracks(
         boxes=np.reshape([box for _, box, _ in rows], (count, 4)),
@@ -54,13 +54,13 @@ def as_rgb(image):
 
 
 def changed(picture, image):
-    """(H, W) bool: pixels that differ from the plain picture."""
+    """Returns the pixels that differ from the plain image, (H, W) bool."""
     return (picture != as_rgb(image)).any(axis=-1)
 
 
 @pytest.mark.parametrize("shape", [(256, 320), (101, 77), (1080, 1920), (8, 8)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_picture_has_the_size_of_the_source_and_the_input_is_only_read(shape, channels):
+def test_the_image_has_the_size_of_the_source_and_the_input_is_not_modified(shape, channels):
     image = scene(*shape, channels=channels)
     before = image.copy()
     image.setflags(write=False)
@@ -85,7 +85,7 @@ def test_the_outline_never_covers_a_pixel_of_its_box(box, state):
     assert difference.any()
 
 
-def test_trails_labels_and_insets_leave_the_targets_alone_too():
+def test_trails_labels_and_insets_cover_no_target():
     annotator = Annotator()
     for index in range(40):
         image = scene(seed=index)
@@ -100,7 +100,7 @@ def test_trails_labels_and_insets_leave_the_targets_alone_too():
     assert difference.sum() > 2 * 70 * 70  # both insets are there
 
 
-def test_a_box_outside_the_picture_is_not_drawn():
+def test_a_box_outside_the_image_is_not_drawn():
     image = scene()
     picture = Annotator()(
         result(image, [(1, (-30, -30, -20, -20), COASTING), (2, (400, 9, 410, 20), CONFIRMED)])
@@ -176,7 +176,7 @@ def test_an_inset_never_hides_a_track_and_seldom_moves():
         shown = result(image, rows, index=index)
         picture = annotator(shown)
         for box in shown.tracks.boxes.tolist():
-            assert all(place.gap(Rectangle.around(box)) > 0 for place in inset_places(annotator))
+            assert all(place.distance(Rectangle.around(box)) > 0 for place in inset_places(annotator))
             assert not changed(picture, image)[Rectangle.around(box).slices()].any()
         moves += before is not None and inset_places(annotator) != before
         before = inset_places(annotator)
@@ -227,7 +227,7 @@ def test_deep_frames_are_mapped_monotonically(rate):
     assert shown.max() == 255
 
 
-def test_the_tone_does_not_flicker_when_something_hot_comes_but_follows_a_new_scene_at_once():
+def test_tone_mapping_does_not_flicker_for_a_hot_object_but_follows_a_new_scene_at_once():
     mapper = ToneMapper()
     base = scene(dtype=np.uint16)
     hot = base.copy()
@@ -239,12 +239,12 @@ def test_the_tone_does_not_flicker_when_something_hot_comes_but_follows_a_new_sc
     assert elsewhere.std() > 40
 
 
-def test_an_even_deep_frame_is_not_blown_up_into_noise():
+def test_noise_of_a_uniform_deep_frame_is_not_amplified():
     noise = np.random.default_rng(0).normal(5000, 1, (64, 64)).astype(np.uint16)
     assert ToneMapper()(Frame(noise, 0, Fraction(0), "test", 14)).std() < 20
 
 
-def test_reset_forgets_trails_views_and_tone():
+def test_reset_forgets_trails_insets_and_tone():
     used, fresh = Annotator(), Annotator()
     for index in range(10):
         rows = [(1, (50 + 5 * index, 50, 54 + 5 * index, 54), CONFIRMED)]
@@ -258,12 +258,12 @@ def test_reset_forgets_trails_views_and_tone():
     ("name", "value"),
     [("trail", -1), ("insets", -1), ("margin", -1), ("inset_zoom", 1), ("inset_share", 0.7)],
 )
-def test_impossible_options_are_refused_by_name(name, value):
+def test_invalid_options_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         AnnotatorOptions(**{name: value})
 
 
-def test_every_printable_character_can_be_lettered():
+def test_every_printable_character_can_be_rendered():
     for code in range(32, 127):
         assert render_text(chr(code)).shape[0] == GLYPH_HEIGHT
     assert render_text("12", scale=3).shape == (3 * GLYPH_HEIGHT, 3 * render_text("12").shape[1])

@@ -140,6 +140,12 @@ def test_nothing_is_legal(kind):
     assert len(kind.empty()) == len(kind.empty()[kind.empty().scores > 0.5]) == 0
 
 
+def test_detections_and_tracks_print_in_a_line():
+    assert repr(detections(masks=np.zeros((3, 40, 40)))) == "Detections(3 boxes, scores 0.10 to 0.90)"
+    assert repr(tracks()) == "Tracks(3 boxes, scores 0.10 to 0.90)"
+    assert repr(Detections.empty()) == "Detections(0 boxes)"
+
+
 # Tracks
 
 
