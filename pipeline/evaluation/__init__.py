@@ -1,1 +1,1 @@
-"""Evaluation of detections, probability maps and tracks against ground truth, and analysis of their errors."""
+"""Evaluation of detections, probability maps and tracks against ground truth, and error analysis."""

@@ -1,1 +1,1 @@
-"""How well probability maps fit masks: rules for pixels, targets and curves, and their published mixtures."""
+"""Evaluation of probability maps against masks: pixel, target and ROC metrics by named definitions."""

@@ -1,4 +1,4 @@
-"""Pixels compared one by one: IoU over all images and per image, precision, recall, F1."""
+"""Pixel metrics: IoU over all images and per image, precision, recall, F1."""
 
 from __future__ import annotations
 
@@ -6,93 +6,102 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.segmentation.sample import HALF, Cut, Grey, Sample
+from pipeline.evaluation.segmentation.sample import ABOVE_HALF, GreyPolicy, Sample, ThresholdRule
 
 RATE_DAMPING, F1_DAMPING = 1e-3, 1e-5
-"""Added to denominators by the evaluations that do so at all; they pull F1 down by some 1e-5."""
+"""Added to the denominators of rates and of F1 by some published evaluations; lowers F1 by about 1e-5."""
 
 
 @dataclass(frozen=True)
 class PixelRule:
-    """Which pixels count as found, and which as target."""
+    """Which pixels are predicted, and which are targets."""
 
-    cut: Cut = HALF
-    grey: Grey = "half"
+    cut: ThresholdRule = ABOVE_HALF
+    grey: GreyPolicy = "half"
 
     def tally(self) -> PixelTally:
-        """Counts, still empty."""
+        """Returns empty counts."""
         return PixelTally(self)
 
 
 @dataclass
 class PixelTally:
-    """Counts over the images so far."""
+    """Pixel counts over the images added so far."""
 
     rule: PixelRule
-    true: int = 0
-    """Found and target."""
-    false: int = 0
-    """Found and no target."""
-    missed: int = 0
-    """Target and not found."""
+    true_positives: int = 0
+    false_positives: int = 0
+    false_negatives: int = 0
     annotated: int = 0
-    """Mask pixels above 0, also where grey ones are not targets; above 0.5 under `half`."""
+    """Mask pixels above 0, even if grey ones are not targets; above 0.5 under the policy `half`."""
     images: int = 0
-    blank: int = 0
-    """Images with nothing annotated and nothing found."""
+    blank_images: int = 0
+    """Images with neither annotated nor predicted pixels."""
     iou_sum: float = 0.0
-    """Sum of the images' own IoU, those of blank ones left out."""
-    above_half: int = 0
-    """Images with an IoU above 0.5; blank ones are not."""
+    """Sum of the IoU of each image that is not blank."""
+    images_above_half: int = 0
+    """Images with an IoU above 0.5; blank images are not among them."""
 
     def add(self, sample: Sample) -> float | None:
-        """Count one image; returns its own IoU, None where it is blank."""
-        found = sample.found(self.rule.cut)
-        targets, wanted = sample.targets(self.rule.grey), sample.wanted(self.rule.grey)
-        true = int(np.count_nonzero(found & targets))
-        false = int(np.count_nonzero(found)) - true
-        missed = int(np.count_nonzero(wanted & ~found))
-        self.true, self.false, self.missed = self.true + true, self.false + false, self.missed + missed
-        self.annotated += int(np.count_nonzero(wanted if self.rule.grey == "half" else sample.annotated()))
+        """Adds one image and returns its IoU, None if it is blank."""
+        predicted = sample.predicted(self.rule.cut)
+        targets, required = sample.targets(self.rule.grey), sample.required(self.rule.grey)
+        true_positives = int(np.count_nonzero(predicted & targets))
+        false_positives = int(np.count_nonzero(predicted)) - true_positives
+        false_negatives = int(np.count_nonzero(required & ~predicted))
+        self.true_positives += true_positives
+        self.false_positives += false_positives
+        self.false_negatives += false_negatives
+        annotated = required if self.rule.grey == "half" else sample.annotated()
+        self.annotated += int(np.count_nonzero(annotated))
         self.images += 1
-        union = true + false + missed
-        iou = true / union if union else None
-        self.blank += iou is None
+        union = true_positives + false_positives + false_negatives
+        iou = true_positives / union if union else None
+        self.blank_images += iou is None
         self.iou_sum += iou or 0.0
-        self.above_half += iou is not None and iou > 0.5
+        self.images_above_half += iou is not None and iou > 0.5
         return iou
 
     def iou(self, *, blank: float) -> float:
-        """Intersection over union of the pixels of all images together; `blank` where there are none."""
-        union = self.true + self.false + self.missed
-        return self.true / union if union else blank
+        """Returns the IoU of the pixels of all images together; `blank` if the union is empty."""
+        union = self.true_positives + self.false_positives + self.false_negatives
+        return self.true_positives / union if union else blank
 
     def mean_iou(self, *, blank: float) -> float | None:
-        """Mean of the images' own IoU; a blank image counts as `blank`. None without images."""
-        return (self.iou_sum + blank * self.blank) / self.images if self.images else None
+        """Returns the mean IoU of the images, blank ones counted as `blank`; None without images."""
+        return (self.iou_sum + blank * self.blank_images) / self.images if self.images else None
 
     def precision(self, *, damped: bool = False) -> float | None:
-        """Share of the found pixels that are target; None where nothing was found."""
-        return _share(self.true, self.true + self.false, damped)
+        """Returns true positives over predicted pixels; None without predicted pixels unless damped."""
+        predicted = self.true_positives + self.false_positives
+        return (
+            _damped_ratio(self.true_positives, predicted)
+            if damped
+            else _ratio(self.true_positives, predicted)
+        )
 
     def recall(self, *, damped: bool = False) -> float | None:
-        """Share of the target's pixels that were found; None without targets."""
-        return _share(self.true, self.true + self.missed, damped)
+        """Returns true positives over target pixels; None without target pixels unless damped."""
+        targets = self.true_positives + self.false_negatives
+        return _damped_ratio(self.true_positives, targets) if damped else _ratio(self.true_positives, targets)
 
     def accuracy(self) -> float | None:
-        """`pixAcc`: found pixels of the target over all annotated ones; None without."""
-        return _share(self.true, self.annotated, False)
+        """Returns pixAcc: true positives over all annotated pixels; None without annotated pixels."""
+        return _ratio(self.true_positives, self.annotated)
 
     def f1(self, *, blank: float, damped: bool = False) -> float:
-        """Harmonic mean of precision and recall; `blank` where nothing is annotated and nothing found."""
-        total = 2 * self.true + self.false + self.missed
+        """Returns the harmonic mean of precision and recall; `blank` if all images are blank."""
         if not damped:
-            return 2 * self.true / total if total else blank
-        precision, recall = self.precision(damped=True), self.recall(damped=True)
+            total = 2 * self.true_positives + self.false_positives + self.false_negatives
+            return 2 * self.true_positives / total if total else blank
+        precision = _damped_ratio(self.true_positives, self.true_positives + self.false_positives)
+        recall = _damped_ratio(self.true_positives, self.true_positives + self.false_negatives)
         return 2 * precision * recall / (precision + recall + F1_DAMPING)
 
 
-def _share(part: int, whole: int, damped: bool) -> float | None:
-    if damped:
-        return part / (whole + RATE_DAMPING)
+def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def _damped_ratio(part: int, whole: int) -> float:
+    return part / (whole + RATE_DAMPING)

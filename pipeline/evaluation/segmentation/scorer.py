@@ -1,96 +1,105 @@
-"""The numbers of many images, taken in one by one: for finished maps, and while a network is trained."""
+"""Mask metrics accumulated image by image, for finished maps and during training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.evaluation.segmentation.definitions import Definition, MaskScores, definitions
-from pipeline.evaluation.segmentation.roc import Curve
+from pipeline.evaluation.segmentation.map_files import MapMaskPair, read_map, read_mask_levels
+from pipeline.evaluation.segmentation.roc import RocCurve
 from pipeline.evaluation.segmentation.sample import Sample
+from pipeline.evaluation.segmentation.tallies import Tallies
 from pipeline.system import cli
 from pipeline.system.errors import UsageError
 
-if TYPE_CHECKING:
-    from pipeline.evaluation.segmentation.map_files import Pair
-
 
 class ImageScores(NamedTuple):
-    """One image by itself, by the first definition; None for what that does not define."""
+    """Metrics of one image by the first definition; None for what it does not define."""
 
     iou: float | None
-    """None where nothing is annotated and nothing found, too."""
+    """Also None if the image is blank: nothing annotated and nothing predicted."""
     hits: int | None
     targets: int | None
     false_pixels: int | None
 
 
 class MaskScorer:
-    """Counts by all definitions given (default: every one), so that no image is kept.
+    """Accumulates the metrics of several definitions without storing images.
 
     Rules that several definitions share are counted once. The default definition alone is the fastest, for
     use in training: `MaskScorer([definition("default")])`.
+
+    Args:
+        chosen: definitions to compute; None for all.
     """
 
     def __init__(self, chosen: Iterable[Definition] | None = None):
         self.definitions = {row.name: row for row in (definitions().values() if chosen is None else chosen)}
-        rules = (rule for row in self.definitions.values() for rule in row.rules())
-        self._tallies = {rule: rule.tally() for rule in rules}
+        self._tallies = Tallies(rule for row in self.definitions.values() for rule in row.rules())
         self.images = 0
-        """How many were added."""
+        """Images added."""
         self.empty_images = 0
-        """Those without targets among them: no mask pixel above 0.5."""
+        """Images added without any mask pixel above 0.5."""
         self.pixels = 0
-        """Of all images together."""
+        """Pixels of all images added."""
 
     def add(self, probability: np.ndarray, mask: np.ndarray) -> ImageScores:
-        """Count one image: probability (H, W), floating in [0, 1]; mask (H, W), bool or floating in [0, 1].
+        """Adds one image; it may be empty.
 
-        Maps and masks without anything in them are as good as others. Raises ValueError for other shapes and
-        values, before anything is counted.
+        Args:
+            probability: (H, W) floating point in [0, 1].
+            mask: (H, W) bool, or floating point in [0, 1].
+
+        Raises:
+            ValueError: other shapes, dtypes or values. Nothing is counted then.
         """
         sample = Sample(np.asarray(probability), np.asarray(mask))
-        results = {rule: tally.add(sample) for rule, tally in self._tallies.items()}
+        results = self._tallies.add(sample)
         self.images += 1
         self.pixels += sample.pixels
         self.empty_images += not sample.targets("half").any()
         first = next(iter(self.definitions.values()))
-        verdict = results.get(first.targets)
-        return ImageScores(results.get(first.iou), *(verdict[:3] if verdict else (None, None, None)))
+        iou = results.ious[first.iou] if first.iou else None
+        if first.targets is None:
+            return ImageScores(iou, None, None, None)
+        counts = results.targets[first.targets]
+        return ImageScores(iou, counts.hits, counts.targets, counts.false_pixels)
 
     def scores(self) -> dict[str, MaskScores]:
-        """The numbers so far, by the name of the definition; counting may go on."""
+        """Returns the metrics of the images added so far by the name of the definition."""
         return {name: row.scores(self._tallies) for name, row in self.definitions.items()}
 
-    def curves(self) -> dict[str, dict[str, Curve]]:
-        """By the name of the definition and what its rate of hits counts (`pixels`, `targets`)."""
+    def curves(self) -> dict[str, dict[str, RocCurve]]:
+        """Returns the ROC curves by definition and by what the hit rate counts (`pixels`, `targets`)."""
         return {name: row.curves(self._tallies) for name, row in self.definitions.items()}
 
 
-def _scored(scorer: MaskScorer, image: Pair, *, logits: bool) -> dict:
-    """Add one image; returns its own numbers by the default definition. Raises UsageError, SourceError."""
-    import numpy as np
+def score_files(scorer: MaskScorer, image: MapMaskPair, *, logits: bool) -> dict[str, Any]:
+    """Adds the files of one image and returns its name and `ImageScores` as plain values.
 
-    from pipeline.evaluation.segmentation.map_files import read_levels, read_map
-
-    mask = read_levels(image.mask)
-    found = read_map(image.prediction, logits=logits) if image.prediction else np.zeros_like(mask)
-    if found.shape != mask.shape:
-        sizes = [f"{width}x{height}" for height, width in (found.shape, mask.shape)]
+    A missing map counts as empty. Raises SourceError if a file cannot be read, UsageError if map and mask
+    differ in size.
+    """
+    mask = read_mask_levels(image.mask)
+    probability = read_map(image.prediction, logits=logits) if image.prediction else np.zeros_like(mask)
+    if probability.shape != mask.shape:
+        sizes = [f"{width}x{height}" for height, width in (probability.shape, mask.shape)]
         raise UsageError(f"{image.prediction} is {sizes[0]}, its mask {image.mask} is {sizes[1]}")
-    return {"name": image.name, **scorer.add(found, mask)._asdict()}
+    return {"name": image.name, **scorer.add(probability, mask)._asdict()}
 
 
-def write_scores(path: Path, scorer: MaskScorer, sections: dict) -> None:
-    """Write the JSON: the default's numbers at the top, all under `definitions`, and what is in `sections`.
+def write_scores(path: Path, scorer: MaskScorer, sections: dict[str, Any]) -> None:
+    """Writes the metrics as JSON.
 
-    Raises OutputError.
+    The top level has those of the default definition, `definitions` those of all, and `sections` are added.
+    Raises OutputError if the file cannot be written.
     """
     scores = {name: row.as_dict() for name, row in scorer.scores().items()}
     rules = {name: row.as_dict() for name, row in scorer.definitions.items()}
     counts = {"images": scorer.images, "empty_images": scorer.empty_images}
-    table = {**scores["default"], **counts, "definitions": scores, "rules": rules, **sections}
-    cli.write_json(path, table)
+    content = {**scores["default"], **counts, "definitions": scores, "rules": rules, **sections}
+    cli.write_json(path, content)

@@ -44,7 +44,7 @@ GATES: dict[str, Gate] = {
     "iou": Gate(iou_distances, limit=0.5, max_limit=1.0, unit="1 - IoU"),
     "centre": Gate(centre_distances, limit=5.0, max_limit=1e6, unit="px"),
 }
-"""Gates by name. The limit of `iou` is the lowest IoU of a match, of `centre` the greatest distance in pixels."""
+"""Gates by name. The limit of `iou` is the lowest IoU of a match, of `centre` the greatest distance in px."""
 
 
 def select_gate(name: str, limit: float | None) -> tuple[Gate, float]:

@@ -28,9 +28,8 @@ class TrackScores:
     idf1: float | None
     """Harmonic mean of `idp` and `idr`."""
     idp: float | None
-    """Identity precision. Each target is assigned at most one track for the whole video, by the assignment that
-    maximises IDF1; the share of all track rows that lie inside the gate of the target assigned to their
-    track."""
+    """Identity precision: the share of track rows inside the gate of the target assigned to their track. Each
+    target is assigned at most one track for the whole video, by the assignment that maximises IDF1."""
     idr: float | None
     """Identity recall: the share of the annotated boxes that the track assigned to their target covers."""
     switches: int

@@ -11,9 +11,9 @@ import pytest
 from pipeline.calibration import main
 from pipeline.evaluation.analysis.score_calibration import (
     bin_scores,
+    calibrate,
     calibrated_probability,
     calibration_error,
-    calibrate,
     platt_fit,
 )
 from pipeline.evaluation.detection.curves import PrecisionRecallCurve

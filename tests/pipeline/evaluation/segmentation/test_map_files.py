@@ -12,7 +12,7 @@ from scipy import io
 from datasets.layouts.mask_folders import read_mask
 from pipeline import mask_metrics
 from pipeline.evaluation.segmentation.definitions import definitions
-from pipeline.evaluation.segmentation.map_files import pairs, read_levels, read_map
+from pipeline.evaluation.segmentation.map_files import pair_files, read_map, read_mask_levels
 from pipeline.system.errors import SourceError, UsageError
 
 HEIGHT, WIDTH = 40, 48
@@ -83,7 +83,7 @@ def test_a_damaged_map_is_refused_by_name(tmp_path, name):
 def test_masks_above_a_half_are_those_of_the_dataset_reader(tmp_path, values):
     path = tmp_path / "mask.png"
     cv2.imwrite(str(path), np.random.default_rng(0).choice(values, (8, 9)).astype(np.uint8))
-    assert np.array_equal(read_levels(path) > 0.5, read_mask(path))
+    assert np.array_equal(read_mask_levels(path) > 0.5, read_mask(path))
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def measured(folders, capsys):
 
 
 def test_masks_and_maps_belong_together_by_name(folders):
-    found = pairs(folders / "maps", folders / "masks")
+    found = pair_files(folders / "maps", folders / "masks")
     assert [(pair.name, pair.prediction.name, pair.mask.name) for pair in found] == [
         (name, f"{name}.png", f"{name}_pixels0.png") for name in ("a1", "a2", "a10")
     ]
@@ -119,14 +119,14 @@ def test_masks_and_maps_belong_together_by_name(folders):
 @pytest.mark.parametrize("line", ["a10", "a10.png", "a10_pixels0", "  a10  \n\na10\na10_pixels0"])
 def test_a_list_says_what_is_scored(folders, line):
     (folders / "list.txt").write_text(line)
-    found = pairs(folders / "maps", folders / "masks", split=folders / "list.txt")
+    found = pair_files(folders / "maps", folders / "masks", split=folders / "list.txt")
     assert [pair.name for pair in found] == ["a10"]
 
 
 def test_two_files_of_one_name_are_refused(folders):
     np.save(folders / "maps" / "a1.npy", np.zeros((HEIGHT, WIDTH)))
     with pytest.raises(UsageError, match=r"both a1\.npy and a1\.png"):
-        pairs(folders / "maps", folders / "masks")
+        pair_files(folders / "maps", folders / "masks")
 
 
 # The command
@@ -185,7 +185,7 @@ def test_maps_without_a_mask_are_told(measured, folders):
     ("options", "code", "message"),
     [
         (("--threshold", "1"), 2, "'1', expected a probability from 0 to less than 1"),
-        (("--split", "nowhere.txt"), 2, "cannot read list of pictures nowhere.txt"),
+        (("--split", "nowhere.txt"), 2, "cannot read list of images nowhere.txt"),
         (("--output", "nowhere/a.json"), 5, "cannot write nowhere/a.json"),
     ],
     ids=["threshold", "list", "output"],

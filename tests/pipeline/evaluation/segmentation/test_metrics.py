@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.segmentation.definitions import definition, definitions
-from pipeline.evaluation.segmentation.roc import CurveRule
+from pipeline.evaluation.segmentation.roc import RocRule
 from pipeline.evaluation.segmentation.sample import Sample
 from pipeline.evaluation.segmentation.scorer import MaskScorer
 from pipeline.evaluation.segmentation.target_metrics import TargetRule
@@ -181,7 +181,7 @@ def test_grey_mask_pixels_are_what_the_rule_says(grey, expected):
     mask = np.array([[1.0, 0.4, 0.4, 1.0]], np.float32)
     found = np.array([[1.0, 1.0, 0.0, 0.0]], np.float32)
     sample = Sample(found, mask)
-    hit, wanted = sample.targets(grey), sample.wanted(grey)
+    hit, wanted = sample.targets(grey), sample.required(grey)
     counts = (found > 0) & hit, hit, wanted & (found == 0)
     assert tuple(int(count.sum()) for count in counts) == expected
 
@@ -194,7 +194,7 @@ def test_the_area_is_the_chance_that_a_target_pixel_is_above_another():
     scores, mask = rng.integers(0, 256, (HEIGHT, WIDTH)) / 255, rng.random((HEIGHT, WIDTH)) < 0.1
     positive, negative = scores[mask][:, None], scores[~mask][None]
     chance = ((positive > negative) + 0.5 * (positive == negative)).mean()
-    tally = CurveRule().tally()
+    tally = RocRule().tally()
     tally.add(Sample(scores, mask))
     assert tally.curve().area() == pytest.approx(chance, rel=1e-12)
 
@@ -202,7 +202,7 @@ def test_the_area_is_the_chance_that_a_target_pixel_is_above_another():
 def test_the_curve_of_targets_takes_the_best_pixel_of_each():
     mask = spots((5, 5, 2, 2), (20, 20, 2, 2)) > 0
     found = spots((5, 5, 1, 1), value=0.8) + spots((21, 21, 1, 1), value=0.4)
-    tally = CurveRule(steps=10, hit="touched").tally()
+    tally = RocRule(steps=10, hit="touched").tally()
     tally.add(Sample(found, mask))
     assert tally.curve().hit_rates.tolist() == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0, 0, 0]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.segmentation.definitions import definition
-from pipeline.evaluation.segmentation.sample import Cut, Sample
+from pipeline.evaluation.segmentation.sample import Sample, ThresholdRule
 from pipeline.evaluation.segmentation.scorer import MaskScorer
 
 pytestmark = pytest.mark.real_data
@@ -164,7 +164,7 @@ def test_pd_and_fa_of_dstransnet_over_thresholds(fixture, name, key):
     arrays = fixture("dstransnet")
     samples = [Sample(*image) for image in images_of(arrays)]
     for step in range(0, 101, 5):
-        tally = replace(definition(name).targets, cut=Cut(step / 100)).tally()
+        tally = replace(definition(name).targets, cut=ThresholdRule(step / 100)).tally()
         for sample in samples:
             tally.add(sample)
         assert tally.pd == pytest.approx(arrays[f"all_{key}_Pd_all"][step]), step
