@@ -1,4 +1,4 @@
-"""Contours show what was marked, each segmenter's apart, and hide none of it."""
+"""Contours show the mask of each segmenter, and cover no pixel of any mask."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from detectors.inference.components import extract_components
-from pipeline.config.schema import ComponentsConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
 from pipeline.drawing.contours import PALETTE, contour_colour, draw_contours, protected_pixels
-from pipeline.structures.detections import Detections
+from pipeline.structures.detections import Detections, Segments
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks, TrackState
@@ -82,15 +80,18 @@ def test_a_mask_at_the_border_is_outlined_as_far_as_there_is_room(place):
     assert not (lines & mask).any()
 
 
-def test_nothing_marked_draws_nothing():
+def test_empty_masks_draw_nothing():
     assert not drawn(outlined(square(0, 0, 0), square(0, 0, 0))).any()
 
 
-# In the annotated picture
+# In the annotated image
 
 
 def segments(mask):
-    return extract_components(mask.astype(np.float32), ComponentsConfig())
+    """Makes the segments of a mask with one component."""
+    rows, columns = np.nonzero(mask)
+    box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    return Segments(mask.astype(np.int32), Detections([box], [1.0], [0]))
 
 
 def result(image, marks, *boxes):
@@ -117,7 +118,7 @@ def image():
     return np.random.default_rng(0).integers(40, 160, (256, 320)).astype(np.uint8)
 
 
-def test_the_picture_has_contours_and_the_names_in_their_colours(image):
+def test_the_image_has_contours_and_names_in_their_colours(image):
     mask = square(100, 90, 4, image.shape)
     picture = Annotator(BARE)(result(image, {"rdian": segments(mask), "madnet": segments(mask)}))
     difference = changed(picture, image)
@@ -148,7 +149,7 @@ def test_a_box_is_drawn_over_contours_and_its_marked_pixels_stay(image):
     assert not (changed(both, image) & mask).any()
 
 
-def test_an_enlarged_view_has_the_contour_at_its_own_scale(image):
+def test_an_inset_has_the_contour_at_its_own_scale(image):
     mask, box = square(100, 90, 4, image.shape), (100, 90, 104, 94)
     options = AnnotatorOptions(trail=0, insets=1, labels=False)
     plain = Annotator(options)(result(image, {}, box))

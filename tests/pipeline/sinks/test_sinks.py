@@ -1,4 +1,4 @@
-"""What is written is what was found, at the time it was found, and is readable whatever ends the run."""
+"""Sinks write complete results at the times of the source; files stay valid however the run ends."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_every_frame_is_in_the_video_at_its_own_time(tmp_path, times, rate):
 
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 47), (17, 16)])
-def test_odd_sizes_are_extended_by_one_row_or_column(tmp_path, size):
+def test_odd_sizes_are_padded_by_one_row_or_column(tmp_path, size):
     path = tmp_path / "annotated.mp4"
     with VideoSink(path, source_info(size=size), draw) as sink:
         sink.write(make_result(9, size=size))
@@ -122,7 +122,7 @@ def test_times_that_do_not_advance_are_moved_by_a_tick_and_counted(tmp_path):
     assert written[-2:] == times[-2:]
 
 
-def test_a_clock_that_is_set_back_or_far_ahead_goes_on_at_the_nominal_rate():
+def test_after_a_jump_of_the_clock_times_continue_at_the_nominal_rate():
     timestamps = TimestampMapper(rate=Fraction(10), ticks=1000)
     times = [100, 101, Fraction(5, 2), Fraction(7, 2), 90000, 90001]
     assert [timestamps.to_ticks(Fraction(t)) for t in times] == [0, 1000, 1100, 2100, 2200, 3200]
@@ -142,7 +142,7 @@ def test_an_exception_in_the_run_leaves_a_playable_video(tmp_path):
     assert len(decoded(path)) == 50
 
 
-def test_a_frame_of_another_size_is_refused_by_name(tmp_path):
+def test_a_frame_of_another_size_is_refused(tmp_path):
     with VideoSink(tmp_path / "annotated.mp4", source_info(), draw) as sink:
         sink.write(make_result(0))
         with pytest.raises(OutputError, match=r"annotated\.mp4.*frame 1"):
@@ -155,7 +155,7 @@ def test_jsonl_lines_hold_the_whole_result(tmp_path):
     with JsonlSink(path) as sink:
         for index in range(3):
             sink.write(make_result(index, boxes=[(1.23456, 2, 4.5, 6.25), (0, 0, 1, 1)]))
-            assert len(path.read_text().splitlines()) == index + 1  # there at once
+            assert len(path.read_text().splitlines()) == index + 1  # written before the next frame
         sink.write(make_result(3, boxes=[], pts=Fraction(1, 3)))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["frame"] for line in lines] == [0, 1, 2, 3]
@@ -205,7 +205,7 @@ def test_coco_results_are_loaded_by_pycocotools(tmp_path):
         for index in range(3):
             sink.write(make_result(index, boxes=[(1.5, 2, 4.5, 6.25)] * index))
         assert not path.exists()
-        assert len(json.loads((tmp_path / "detections.json.part").read_text())) == 3  # valid on the way
+        assert len(json.loads((tmp_path / "detections.json.part").read_text())) == 3  # valid while it grows
     with contextlib.redirect_stdout(io.StringIO()):
         loaded = ground_truth(3).loadRes(str(path))
     assert [a["image_id"] for a in loaded.anns.values()] == [2, 3, 3]
@@ -261,7 +261,7 @@ def test_text_is_valid_after_an_exception(tmp_path, sink_type):
 
 
 @pytest.mark.parametrize("sink_type", [*TEXT_SINKS, VideoSink])
-def test_a_missing_folder_is_named_in_one_line(tmp_path, sink_type):
+def test_a_missing_folder_is_reported_in_one_line(tmp_path, sink_type):
     path = tmp_path / "missing" / "out.mp4"
     arguments = (source_info(), draw) if sink_type is VideoSink else ()
     with pytest.raises(OutputError) as caught, sink_type(path, *arguments):
@@ -335,7 +335,7 @@ def test_a_killed_process_leaves_all_but_the_last_seconds(tmp_path):
 
 
 class Recorder:
-    """A sink that notes what happens to it and fails on demand."""
+    """A sink that records its calls and fails on demand."""
 
     def __init__(self, name, log, *, fails=()):
         self.name, self.log, self.fails = name, log, fails

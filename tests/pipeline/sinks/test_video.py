@@ -1,4 +1,4 @@
-"""The video stays whole when a run is broken off inside the muxer, and at rates that it can hardly count."""
+"""The video stays valid if a run is interrupted inside the muxer, and at extreme frame rates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTURE = np.random.default_rng(0).integers(0, 100, (32, 48))
 
 
 def picture(index):
-    """A texture that brightens slowly, so that frames are coded as differences."""
+    """A texture whose brightness increases slowly, so that frames are encoded as differences."""
     return (TEXTURE + 2 * index).astype(np.uint8)
 
 
@@ -54,13 +54,13 @@ class Disturbed(io.FileIO):
 
 @pytest.fixture
 def endless():
-    """Whether the source has an end; some tests try both."""
+    """Whether the source is endless; some tests override it with both values."""
     return False
 
 
 @pytest.fixture
 def encode(monkeypatch, tmp_path, endless):
-    """`encode(disturb)` writes a video through a disturbed file; `encode.handed` frames so far."""
+    """`encode(disturb)` writes a video to a `Disturbed` file; `encode.handed` counts the frames so far."""
 
     def run(disturb):
         monkeypatch.setattr(video, "open", lambda path, *_, **__: Disturbed(path, disturb), raising=False)
@@ -76,17 +76,21 @@ def encode(monkeypatch, tmp_path, endless):
 
 @pytest.fixture
 def writes(encode):
-    """How many frames were handed over before each write of a run."""
+    """Number of frames passed to the sink before each write of a run."""
     before = []
     encode(lambda _: before.append(encode.handed))
-    assert before.count(FRAMES) >= 2  # the last fragment, and what else the muxer writes at the end
+    assert before.count(FRAMES) >= 2  # the last fragment and the index
     return before
 
 
-def count_whole(path):
-    """Number of frames, each of them looked at, before the place where the file is cut off."""
+def count_complete(path):
+    """Returns the number of complete frames of a file that may be truncated; checks the pixels of each."""
     count = 0
-    headless = (av.error.DecoderNotFoundError, av.error.EOFError, IndexError)  # cut off before the first one
+    headless = (
+        av.error.DecoderNotFoundError,
+        av.error.EOFError,
+        IndexError,
+    )  # truncated before the first one
     with suppress(av.error.InvalidDataError, *headless), av.open(str(path)) as container:
         for frame in container.decode(video=0):
             if frame.is_corrupt:
@@ -98,31 +102,31 @@ def count_whole(path):
 
 
 @pytest.mark.parametrize("endless", [False, True])
-def test_what_a_killed_process_leaves_is_whole_at_every_moment(encode, writes, tmp_path):
+def test_the_file_of_a_killed_process_is_valid_at_every_moment(encode, writes, tmp_path):
     copy, counts = tmp_path / "copy.mp4", []
 
     def take(_):
         copy.write_bytes(encode.path.read_bytes())
-        counts.append(count_whole(copy))
+        counts.append(count_complete(copy))
 
     encode(take)
     assert counts == sorted(counts)
-    assert count_whole(encode.path) == FRAMES
+    assert count_complete(encode.path) == FRAMES
     for handed, count in zip(writes, counts, strict=True):
-        # ten are in the encoder, ten in the fragment that is half written, and one begins the next
+        # ten are in the encoder, ten in an incomplete fragment, and one begins the next
         assert count >= handed - 21
 
 
 @pytest.mark.parametrize("endless", [False, True])
-def test_an_interrupt_inside_the_muxer_comes_out_when_all_is_written(encode, writes):
+def test_an_interrupt_inside_the_muxer_is_raised_after_the_frame_is_written(encode, writes):
     for chosen, handed in enumerate(writes, start=1):
         with pytest.raises(KeyboardInterrupt):
             encode(lambda number, chosen=chosen: number == chosen and signal.raise_signal(signal.SIGINT))
-        assert count_whole(encode.path) == min(handed + 1, FRAMES)
+        assert count_complete(encode.path) == min(handed + 1, FRAMES)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
-def test_what_is_raised_inside_the_muxer_comes_out_and_whole_fragments_stay(encode, writes, error):
+def test_an_exception_inside_the_muxer_is_raised_and_complete_fragments_stay(encode, writes, error):
     def disturb(number):
         if number == chosen:
             raise error
@@ -131,20 +135,20 @@ def test_what_is_raised_inside_the_muxer_comes_out_and_whole_fragments_stay(enco
     for chosen in range(len(writes) - 3, len(writes) + 1):  # noqa: B007 - `disturb` uses it
         with pytest.raises(error):
             encode(disturb)
-        kept.append(count_whole(encode.path))
+        kept.append(count_complete(encode.path))
     assert kept == [20, 30, 30, FRAMES]  # the third and fourth fragment, the index, the header
 
 
 def written(path, **settings):
-    """The bytes of a video of 35 frames."""
+    """Writes a video of 35 frames; returns its bytes."""
     with VideoSink(path, source_info(rate=RATE), draw_picture, quality=1, **settings) as sink:
         for index in range(FRAMES):
             sink.write(make_result(index, pts=index / RATE))
     return path.read_bytes()
 
 
-def parts(data):
-    """Kind and place of the outermost boxes of an mp4."""
+def top_level_boxes(data):
+    """Returns type and offset of the top-level boxes of an MP4."""
     place, found = 0, []
     while place < len(data):
         found.append((data[place + 4 : place + 8].decode(), place))
@@ -152,14 +156,14 @@ def parts(data):
     return found
 
 
-def kinds(data):
-    return [kind for kind, _ in parts(data)]
+def box_types(data):
+    return [kind for kind, _ in top_level_boxes(data)]
 
 
-def test_a_video_of_a_source_without_end_becomes_the_same_ordinary_one(tmp_path):
+def test_a_video_of_an_endless_source_becomes_the_same_regular_mp4(tmp_path):
     plain, endless = tmp_path / "plain.mp4", tmp_path / "endless.mp4"
     for data in (written(plain), written(endless, endless=True)):
-        assert sorted(kinds(data)) == ["free", "ftyp", "mdat", "moov"]
+        assert sorted(box_types(data)) == ["free", "ftyp", "mdat", "moov"]
     with av.open(str(plain)) as first, av.open(str(endless)) as second:
         assert first.streams.video[0].frames == second.streams.video[0].frames == FRAMES
         for one, other in zip(first.decode(video=0), second.decode(video=0), strict=True):
@@ -168,21 +172,21 @@ def test_a_video_of_a_source_without_end_becomes_the_same_ordinary_one(tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["endless.mp4", "plain.mp4"]
 
 
-def test_a_large_video_of_a_source_without_end_stays_in_fragments_and_can_be_joined(tmp_path, monkeypatch):
+def test_a_large_video_of_an_endless_source_stays_in_fragments_until_defragmented(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "_MAX_DEFRAGMENTED_BYTES", 1000)
     path = tmp_path / "annotated.mp4"
-    assert kinds(written(path, endless=True)) == ["ftyp", "moov", *["moof", "mdat"] * 4]
-    assert count_whole(path) == FRAMES
+    assert box_types(written(path, endless=True)) == ["ftyp", "moov", *["moof", "mdat"] * 4]
+    assert count_complete(path) == FRAMES
     assert video.defragment(path) == FRAMES
-    assert "moof" not in kinds(path.read_bytes())
-    assert count_whole(path) == FRAMES
+    assert "moof" not in box_types(path.read_bytes())
+    assert count_complete(path) == FRAMES
 
 
-def test_a_file_that_is_cut_off_in_its_header_holds_nothing_to_join(tmp_path, monkeypatch):
+def test_a_file_that_is_truncated_in_its_header_is_left_unchanged(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "_MAX_DEFRAGMENTED_BYTES", 0)
     path = tmp_path / "annotated.mp4"
     data = written(path, endless=True)
-    (first, *_) = (place for kind, place in parts(data) if kind == "mdat")
+    (first, *_) = (place for kind, place in top_level_boxes(data) if kind == "mdat")
     for end in range(0, first, 5):
         path.write_bytes(data[:end])
         assert video.defragment(path) == 0
@@ -197,7 +201,7 @@ def test_without_room_for_the_copy_the_fragments_stay(tmp_path, monkeypatch, cap
     monkeypatch.setattr(video, "defragment", full)
     path = tmp_path / "annotated.mp4"
     written(path, endless=True)
-    assert count_whole(path) == FRAMES
+    assert count_complete(path) == FRAMES
     assert "annotated.mp4 stays in fragments: cannot write" in caplog.text
 
 
@@ -226,7 +230,7 @@ def test_an_interrupt_leaves_the_same_frames_in_all_files(tmp_path):
     assert len(json.loads(coco)) == lines.count("\n") == mot.count("\n") == 4
 
 
-def test_signals_that_are_held_are_handled_afterwards_as_often_as_they_came():
+def test_deferred_signals_are_handled_afterwards_as_often_as_they_came():
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
@@ -249,13 +253,13 @@ def test_frames_that_are_minutes_apart_are_written(tmp_path, rate):
     with VideoSink(path, source_info(rate=rate), draw_picture) as sink:
         for index in range(4):
             sink.write(make_result(index, pts=index / rate))
-    interval = min(1 / rate, 20_000)  # seconds; what mp4 can count
+    interval = min(1 / rate, 20_000)  # seconds; the longest interval that MP4 can represent
     assert [pts for pts, _ in decoded(path)] == pytest.approx([index * interval for index in range(4)])
     assert sink.adjusted == (3 if interval < 1 / rate else 0)
 
 
 @pytest.mark.parametrize("sink_type", [JsonlSink, CocoSink, MotSink, VideoSink])
-def test_a_folder_in_the_place_of_the_file_is_named_with_a_remedy(tmp_path, sink_type):
+def test_a_folder_in_the_place_of_the_file_is_reported_with_a_remedy(tmp_path, sink_type):
     arguments = (source_info(), draw_picture) if sink_type is VideoSink else ()
     with pytest.raises(
         OutputError, match=r"cannot write .*; it is a folder; remove it or choose another output"
@@ -264,7 +268,7 @@ def test_a_folder_in_the_place_of_the_file_is_named_with_a_remedy(tmp_path, sink
             pass
 
 
-def test_a_file_in_the_place_of_the_folder_is_named_with_a_remedy(tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_reported_with_a_remedy(tmp_path):
     path = tmp_path / "out"
     path.touch()
     with pytest.raises(FileExistsError) as caught:

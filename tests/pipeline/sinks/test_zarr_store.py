@@ -1,4 +1,4 @@
-"""What results.zarr holds is what was found, and a reader never meets less than the lengths promise."""
+"""results.zarr holds the results of a run; readers find as many rows as the lengths of its arrays say."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.support.zarr_stores import (
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, clip, nano_weights):
-    """The outputs of a whole run with arrays."""
+    """The output folder of a run with results.zarr."""
     return run_with_arrays(clip, nano_weights, tmp_path_factory.mktemp("original") / "out")
 
 
@@ -51,7 +51,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(zarr_store, "CHUNK_ROWS", 6)
 
 
-# What is in it
+# Contents
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def small_chunks(monkeypatch):
     ],
     ids=["8 bits", "14 bits", "16 bits", "colour"],
 )
-def test_every_frame_is_there_with_all_its_bits(tmp_path, kind):
+def test_every_frame_is_stored_with_all_its_bits(tmp_path, kind):
     results = make_results(19, **kind)
     write(tmp_path / "results.zarr", results)
     assert_holds(tmp_path / "results.zarr", results)
@@ -97,11 +97,11 @@ def test_detections_have_the_ids_of_their_tracks():
     places = [[51, 50, 55, 54], [11, 10, 15, 14], [30, 30, 34, 34], [10, 80, 14, 84]]
     ids = [7, 8, 9, 10]
     tracks = Tracks(places, [0.5, 0.5, 0.7, 0.9], [0] * 4, ids, states, np.zeros((4, 2)), [3] * 4)
-    # of one score the nearest belongs to a track; a coasting one has none, nor one that is far from all
+    # the nearest of equal scores is assigned; coasting tracks and distant ones have no detection
     assert track_ids(Detections(boxes, scores, [0] * 5), tracks).tolist() == [0, 8, 7, 0, 0]
 
 
-def test_each_track_that_is_seen_has_one_detection(original):
+def test_each_confirmed_track_has_one_detection(original):
     found, shared = contents(original / "results.zarr"), 0
     for number, line in enumerate(lines(original)):
         rows = slice(*found["detections/starts"][number : number + 2])
@@ -161,14 +161,14 @@ def test_maps_of_segmenters_are_their_probabilities(process, clip, tmp_path, mon
     assert names == ({"maps/detector"} if alone else {"maps/detector", "maps/bright"})
 
 
-def test_the_frames_are_a_source_again(original):
+def test_stored_frames_can_be_read_as_a_source(original):
     stored = contents(original / "results.zarr")["frames"]
     with open_source(str(original / "results.zarr"), SourceConfig(array="frames")) as source:
         again = [frame.image for frame in source]
     assert np.array_equal(again, stored)
 
 
-def test_without_being_asked_nothing_is_stored_and_no_map_is_made(process, clip, monkeypatch):
+def test_by_default_nothing_is_stored_and_no_map_is_computed(process, clip, monkeypatch):
     seen, put = [], Sinks.write
     monkeypatch.setattr(
         Sinks, "write", lambda self, result: (seen.append(dict(result.maps)), put(self, result))
@@ -187,12 +187,12 @@ def test_many_streams_have_a_store_each(mote, process, clip, nano_weights, origi
         assert_same_arrays(tmp_path / "both" / source.stem, alone)
 
 
-# Read while it is written
+# Reading while it is written
 
 
 @contextmanager
 def at_every_moment(function):
-    """Call a function after every file that is put in its place within the block."""
+    """Calls a function after every file that is replaced within the block."""
 
     @contextmanager
     def noticed(path, **options):
@@ -205,7 +205,7 @@ def at_every_moment(function):
         yield
 
 
-def test_a_reader_finds_whole_frames_at_every_moment(tmp_path, small_chunks):
+def test_a_reader_finds_complete_frames_at_every_moment(tmp_path, small_chunks):
     path, counts, results = tmp_path / "results.zarr", [], make_results(11)
     with at_every_moment(lambda: counts.append(seen_by_reader(path))):
         write(path, results)
@@ -215,10 +215,10 @@ def test_a_reader_finds_whole_frames_at_every_moment(tmp_path, small_chunks):
 
 
 class Death(BaseException):
-    """The end of a process, for the test."""
+    """Stands for the death of the process."""
 
 
-def test_wherever_a_process_dies_what_is_published_is_whole_and_can_be_gone_on_with(tmp_path, small_chunks):
+def test_published_frames_are_complete_and_can_be_resumed_wherever_a_process_dies(tmp_path, small_chunks):
     results, moments = make_results(11), []
     with at_every_moment(lambda: moments.append(seen_by_reader(tmp_path / "whole"))):
         write(tmp_path / "whole", results)
@@ -230,7 +230,7 @@ def test_wherever_a_process_dies_what_is_published_is_whole_and_can_be_gone_on_w
                 raise Death
 
         with at_every_moment(die), pytest.raises(Death):
-            write(path, results)  # what is under way is not finished by the closing
+            write(path, results)  # leaving the sink does not complete the write that failed
         kept = count_complete_frames(path)
         assert kept == seen_by_reader(path) == moments[moment - 1]
         write(path, results, kept=kept)
@@ -250,15 +250,15 @@ def test_frames_of_a_slow_source_do_not_wait_for_a_full_chunk(tmp_path, small_ch
         assert seen_by_reader(sink.path) == 2
         for result in results[2:6]:
             sink.write(result)
-        assert seen_by_reader(sink.path) == 4  # chunks are full where they would have been
+        assert seen_by_reader(sink.path) == 4  # chunks end at the same frames as without the early write
         sink.write(results[6])
     assert_holds(tmp_path / "results.zarr", results)
 
 
-# What cannot be written
+# Failures
 
 
-def test_a_store_that_is_deleted_meanwhile_is_told(tmp_path, small_chunks):
+def test_a_store_that_is_deleted_during_a_run_is_reported(tmp_path, small_chunks):
     def results():
         yield from make_results(5)
         (tmp_path / "results.zarr").rename(tmp_path / "elsewhere")
