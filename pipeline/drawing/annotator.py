@@ -15,6 +15,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from pipeline.config.ranges import require_range
 from pipeline.drawing.contours import contour_colour, draw_contours, protected_pixels
 from pipeline.drawing.insets import Inset, InsetLayout, Mark
 from pipeline.drawing.primitives import (
@@ -58,7 +59,8 @@ _EDGE = (12, 12, 12)
 class AnnotatorOptions:
     """Options of `Annotator`.
 
-    Lengths are in units that grow with the frame: 1 pixel below 720 rows, 2 at 1080, 4 at 2160.
+    Lengths are in units that grow with the frame: 1 pixel below 720 rows, 2 at 1080, 4 at 2160. Raises
+    ValueError if a value is out of range.
     """
 
     trail: int = 45
@@ -86,16 +88,14 @@ class AnnotatorOptions:
     status: bool = False
     """Write frame number and time in a corner."""
 
-    def __post_init__(self):
-        for name in ("trail", "margin", "insets"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}, expected 0 or more")
-        if self.inset_zoom < 2:
-            raise ValueError(f"{self.inset_zoom = }, expected 2 or more")
-        if not 0 < self.inset_share <= 0.5:
-            raise ValueError(f"{self.inset_share = }, expected above 0 and at most 0.5")
+    def __post_init__(self) -> None:
+        require_range(self, "trail", "margin", "insets", low=0)
+        require_range(self, "inset_zoom", low=2)
+        require_range(self, "inset_share", above=0, high=0.5)
         if self.inset_interpolation not in ("cubic", "nearest"):
-            raise ValueError(f"{self.inset_interpolation = }, expected 'cubic' or 'nearest'")
+            raise ValueError(
+                f"inset_interpolation = '{self.inset_interpolation}', expected 'cubic' or 'nearest'"
+            )
 
 
 class Annotator:
@@ -135,8 +135,8 @@ class Annotator:
         self._update_trails(result.tracks)
         self._draw_trails(canvas, marks, unit)
         for mark in marks:  # no trail covers a target
-            where = mark.box.slices()
-            canvas[where] = image[where] if image.ndim == 3 else image[where][..., None]
+            target = mark.box.slices()
+            canvas[target] = image[target] if image.ndim == 3 else image[target][..., None]
         masks = [found.regions > 0 for found in result.segments.values()] if options.contours else []
         if masks:
             draw_contours(canvas, masks, protected=protected_pixels(masks), thickness=max(1, unit // 2))

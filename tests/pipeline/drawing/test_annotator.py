@@ -53,9 +53,9 @@ def as_rgb(image):
     return np.stack([image] * 3, axis=-1) if image.ndim == 2 else image
 
 
-def changed(picture, image):
+def changed(annotated, image):
     """Returns the pixels that differ from the plain image, (H, W) bool."""
-    return (picture != as_rgb(image)).any(axis=-1)
+    return (annotated != as_rgb(image)).any(axis=-1)
 
 
 @pytest.mark.parametrize("shape", [(256, 320), (101, 77), (1080, 1920), (8, 8)])
@@ -64,11 +64,11 @@ def test_the_image_has_the_size_of_the_source_and_the_input_is_not_modified(shap
     image = scene(*shape, channels=channels)
     before = image.copy()
     image.setflags(write=False)
-    picture = Annotator()(result(image, [(1, (2.5, 2.5, 6, 6), CONFIRMED)], boxes=[(1, 1, 3, 3)]))
-    assert picture.shape == (*shape, 3)
-    assert picture.dtype == np.uint8
+    annotated = Annotator()(result(image, [(1, (2.5, 2.5, 6, 6), CONFIRMED)], boxes=[(1, 1, 3, 3)]))
+    assert annotated.shape == (*shape, 3)
+    assert annotated.dtype == np.uint8
     assert (image == before).all()
-    assert not np.shares_memory(picture, image)
+    assert not np.shares_memory(annotated, image)
 
 
 @pytest.mark.parametrize("state", list(TrackState))
@@ -78,8 +78,8 @@ def test_the_image_has_the_size_of_the_source_and_the_input_is_not_modified(shap
 )
 def test_the_outline_never_covers_a_pixel_of_its_box(box, state):
     image = scene()
-    picture = Annotator(BARE)(result(image, [(1, box, state)], boxes=[(200, 200, 204, 204)]))
-    difference = changed(picture, image)
+    annotated = Annotator(BARE)(result(image, [(1, box, state)], boxes=[(200, 200, 204, 204)]))
+    difference = changed(annotated, image)
     assert not difference[Rectangle.around(box).slices()].any()
     assert not difference[200:204, 200:204].any()
     assert difference.any()
@@ -90,10 +90,10 @@ def test_trails_labels_and_insets_cover_no_target():
     for index in range(40):
         image = scene(seed=index)
         boxes = [(100 + index, 90, 105 + index, 95), (200 - index, 100, 204 - index, 104)]
-        picture = annotator(
+        annotated = annotator(
             result(image, [(k, box, CONFIRMED) for k, box in enumerate(boxes, 1)], index=index)
         )
-    difference = changed(picture, image)
+    difference = changed(annotated, image)
     for box in boxes:
         inside = difference[Rectangle.around(box).slices()]
         assert not inside.any()
@@ -102,18 +102,18 @@ def test_trails_labels_and_insets_cover_no_target():
 
 def test_a_box_outside_the_image_is_not_drawn():
     image = scene()
-    picture = Annotator()(
+    annotated = Annotator()(
         result(image, [(1, (-30, -30, -20, -20), COASTING), (2, (400, 9, 410, 20), CONFIRMED)])
     )
-    assert not changed(picture, image).any()
+    assert not changed(annotated, image).any()
 
 
 def test_a_track_has_one_colour_for_life_and_its_neighbours_have_others():
     assert colour_of(3) == colour_of(3)
     assert len({colour_of(k) for k in range(1, len(PALETTE) + 1)}) == len(PALETTE)
     for index in range(3):
-        picture = Annotator(BARE)(result(scene(), [(7, (50, 50, 60, 60), CONFIRMED)], index=index))
-        assert (picture[47, 47] == colour_of(7)).all()
+        annotated = Annotator(BARE)(result(scene(), [(7, (50, 50, 60, 60), CONFIRMED)], index=index))
+        assert (annotated[47, 47] == colour_of(7)).all()
 
 
 def test_states_look_different_and_coasting_tracks_have_gaps():
@@ -144,8 +144,8 @@ def test_a_trail_follows_the_centres_and_is_forgotten_with_its_track():
     image = np.zeros((256, 320), np.uint8)
     for index in range(60):
         x = 50 + 2 * index
-        picture = annotator(result(image, [(5, (x, 100, x + 6, 106), CONFIRMED)], index=index))
-    trail = picture[103, :160].any(axis=-1)
+        annotated = annotator(result(image, [(5, (x, 100, x + 6, 106), CONFIRMED)], index=index))
+    trail = annotated[103, :160].any(axis=-1)
     assert trail[135:155].all()  # the last twenty centres
     assert not trail[:120].any()  # and no more
     assert not changed(annotator(result(image, index=60)), image).any()
@@ -161,7 +161,7 @@ def test_the_memory_of_trails_is_bounded_by_the_living_tracks():
     assert len(annotator._trails) == 1
 
 
-def inset_places(annotator):
+def inset_positions(annotator):
     return [slot.position for slot in annotator._layout._slots.values() if slot.position]
 
 
@@ -174,12 +174,14 @@ def test_an_inset_never_hides_a_track_and_seldom_moves():
         x, y = 160 + 130 * np.cos(angle), 128 + 100 * np.sin(angle)
         rows = [(1, (x, y, x + 4, y + 4), CONFIRMED), (2, (30, 30, 40, 38), TENTATIVE)]
         shown = result(image, rows, index=index)
-        picture = annotator(shown)
+        annotated = annotator(shown)
         for box in shown.tracks.boxes.tolist():
-            assert all(place.distance(Rectangle.around(box)) > 0 for place in inset_places(annotator))
-            assert not changed(picture, image)[Rectangle.around(box).slices()].any()
-        moves += before is not None and inset_places(annotator) != before
-        before = inset_places(annotator)
+            assert all(
+                position.distance(Rectangle.around(box)) > 0 for position in inset_positions(annotator)
+            )
+            assert not changed(annotated, image)[Rectangle.around(box).slices()].any()
+        moves += before is not None and inset_positions(annotator) != before
+        before = inset_positions(annotator)
         assert len(before) == 1
     assert 1 <= moves <= 4
 
@@ -188,18 +190,18 @@ def test_insets_are_few_and_go_to_confirmed_small_targets():
     rows = [(k, (40 + 30 * k, 120, 44 + 30 * k, 124), CONFIRMED) for k in range(1, 6)]
     annotator = Annotator(AnnotatorOptions(insets=2))
     annotator(result(scene(), rows))
-    assert len(inset_places(annotator)) == 2
+    assert len(inset_positions(annotator)) == 2
     large = Annotator()
     large(result(scene(), [(1, (100, 80, 200, 160), CONFIRMED), (2, (20, 100, 24, 104), TENTATIVE)]))
-    assert inset_places(large) == []
+    assert inset_positions(large) == []
 
 
 def test_an_inset_shows_the_target_enlarged():
     image = np.zeros((256, 320), np.uint8)
     image[128:131, 160:163] = 200
     annotator = Annotator(AnnotatorOptions(inset_interpolation="nearest", labels=False, trail=0))
-    picture = annotator(result(image, [(1, (160, 128, 163, 131), CONFIRMED)]))
-    view = picture[inset_places(annotator)[0].slices()]
+    annotated = annotator(result(image, [(1, (160, 128, 163, 131), CONFIRMED)]))
+    view = annotated[inset_positions(annotator)[0].slices()]
     assert ((view == 200).all(axis=-1)).sum() == (3 * 4) ** 2
     middle = np.argwhere((view == 200).all(axis=-1)).mean(axis=0) + 0.5
     assert np.allclose(middle, np.array(view.shape[:2]) / 2, atol=1)

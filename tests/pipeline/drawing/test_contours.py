@@ -62,19 +62,19 @@ def test_no_line_covers_what_another_segmenter_marked():
     assert lines.any()
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_segmenter_that_marks_everything_does_not_hide_the_contour_of_another(place):
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_segmenter_that_marks_everything_does_not_hide_the_contour_of_another(index):
     target, everything = square(50, 40, 3), np.ones((96, 128), bool)
     masks = [everything]
-    masks.insert(place, target)
+    masks.insert(index, target)
     canvas = outlined(*masks)
-    assert (canvas == contour_colour(place)).all(axis=-1).any()
+    assert (canvas == contour_colour(index)).all(axis=-1).any()
     assert not (drawn(canvas) & target).any()
 
 
-@pytest.mark.parametrize("place", [(0, 0), (125, 93), (-2, 50)])
-def test_a_mask_at_the_border_is_outlined_as_far_as_there_is_room(place):
-    mask = square(*place, 3)
+@pytest.mark.parametrize("corner", [(0, 0), (125, 93), (-2, 50)])
+def test_a_mask_at_the_border_is_outlined_as_far_as_there_is_room(corner):
+    mask = square(*corner, 3)
     lines = drawn(outlined(mask))
     assert lines.any()
     assert not (lines & mask).any()
@@ -109,8 +109,8 @@ def result(image, marks, *boxes):
     )
 
 
-def changed(picture, image):
-    return (picture != image[..., None]).any(axis=-1)
+def changed(annotated, image):
+    return (annotated != image[..., None]).any(axis=-1)
 
 
 @pytest.fixture
@@ -120,11 +120,11 @@ def image():
 
 def test_the_image_has_contours_and_names_in_their_colours(image):
     mask = square(100, 90, 4, image.shape)
-    picture = Annotator(BARE)(result(image, {"rdian": segments(mask), "madnet": segments(mask)}))
-    difference = changed(picture, image)
+    annotated = Annotator(BARE)(result(image, {"rdian": segments(mask), "madnet": segments(mask)}))
+    difference = changed(annotated, image)
     assert not (difference & mask).any()
-    for place in (0, 1):
-        coloured = (picture == contour_colour(place)).all(axis=-1)
+    for index in (0, 1):
+        coloured = (annotated == contour_colour(index)).all(axis=-1)
         assert coloured[80:110, 80:120].any()
         assert coloured[-12:].any()
 

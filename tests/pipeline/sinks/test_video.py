@@ -149,10 +149,10 @@ def written(path, **settings):
 
 def top_level_boxes(data):
     """Returns type and offset of the top-level boxes of an MP4."""
-    place, found = 0, []
-    while place < len(data):
-        found.append((data[place + 4 : place + 8].decode(), place))
-        place += int.from_bytes(data[place : place + 4], "big")
+    offset, found = 0, []
+    while offset < len(data):
+        found.append((data[offset + 4 : offset + 8].decode(), offset))
+        offset += int.from_bytes(data[offset : offset + 4], "big")
     return found
 
 
@@ -186,7 +186,7 @@ def test_a_file_that_is_truncated_in_its_header_is_left_unchanged(tmp_path, monk
     monkeypatch.setattr(video, "_MAX_DEFRAGMENTED_BYTES", 0)
     path = tmp_path / "annotated.mp4"
     data = written(path, endless=True)
-    (first, *_) = (place for kind, place in top_level_boxes(data) if kind == "mdat")
+    (first, *_) = (offset for kind, offset in top_level_boxes(data) if kind == "mdat")
     for end in range(0, first, 5):
         path.write_bytes(data[:end])
         assert video.defragment(path) == 0
