@@ -98,6 +98,20 @@ def parser() -> cli.Parser:
         action="store_true",
         help="resume an interrupted run in the output folder, if there is one",
     )
+    add("--config", metavar="TOML", help="configuration file, see configs/default.toml")
+    add("--set", action="append", metavar="A.B=VALUE", help="override a configuration key; repeatable")
+    add("--progress", choices=MODES, help="display of the progress (default: auto)")
+    add("--list", action="store_true", help="list detectors, weights and trackers, and exit")
+    add("--version", action="version", version=f"mote {__version__}")
+    _detector_flags(parser.add_argument_group("detector, segmenters and tracker"))
+    _source_flags(parser.add_argument_group("source"))
+    _output_flags(parser.add_argument_group("outputs and service"))
+    return parser
+
+
+def _detector_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags of the networks and of the tracker."""
+    add = group.add_argument
     add("--detector", metavar="NAME", help="detection network, see --list (default: tridos-nano)")
     add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
     add(
@@ -136,34 +150,13 @@ def parser() -> cli.Parser:
         help="runtime of the network (default: auto)",
     )
     add("--batch", type=int, metavar="N", help="frames per batch (default: 1; 8 for files on a GPU)")
+
+
+def _source_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags of the source: format, corrections, live behaviour."""
+    add = group.add_argument
     add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
     add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
-    _source_flags(parser)
-    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
-        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
-    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
-    arrays = "write frames, score maps and detections to results.zarr (default: no)"
-    add("--save-zarr", action=argparse.BooleanOptionalAction, help=arrays)
-    add("--rotate-every", metavar="TIME", help="start new files after 30min, 1h, 1d, … (default: never)")
-    add("--rotate-size", metavar="SIZE", help="start new files at a total of 500MB, … (default: never)")
-    add(
-        "--disk-budget",
-        metavar="SIZE",
-        help="delete the oldest rotated files above 20GB, … (default: no limit)",
-    )
-    add("--health-port", type=int, metavar="N", help="port that serves /healthz and /metrics (default: off)")
-    add("--health-host", metavar="ADDRESS", help="address to serve them on (default: 127.0.0.1)")
-    add("--config", metavar="TOML", help="configuration file, see configs/default.toml")
-    add("--set", action="append", metavar="A.B=VALUE", help="override a configuration key; repeatable")
-    add("--progress", choices=MODES, help="display of the progress (default: auto)")
-    add("--list", action="store_true", help="list detectors, weights and trackers, and exit")
-    add("--version", action="version", version=f"mote {__version__}")
-    return parser
-
-
-def _source_flags(parser: cli.Parser) -> None:
-    """Adds the flags of the source: format, corrections, live behaviour."""
-    add = parser.add_argument
     add("--hwaccel", choices=("none", "cuda"), help="decoder of video files (default: none, the CPU)")
     add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs size and dtype")
     add("--source-size", metavar="WxH", help="frame size of raw video")
@@ -202,6 +195,25 @@ def _source_flags(parser: cli.Parser) -> None:
         choices=("repeat", "flush"),
         help="policy if frames are missing in a window (default: repeat)",
     )
+
+
+def _output_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags of the outputs: which files, their rotation, health and metrics."""
+    add = group.add_argument
+    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
+        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
+    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
+    arrays = "write frames, score maps and detections to results.zarr (default: no)"
+    add("--save-zarr", action=argparse.BooleanOptionalAction, help=arrays)
+    add("--rotate-every", metavar="TIME", help="start new files after 30min, 1h, 1d, … (default: never)")
+    add("--rotate-size", metavar="SIZE", help="start new files at a total of 500MB, … (default: never)")
+    add(
+        "--disk-budget",
+        metavar="SIZE",
+        help="delete the oldest rotated files above 20GB, … (default: no limit)",
+    )
+    add("--health-port", type=int, metavar="N", help="port that serves /healthz and /metrics (default: off)")
+    add("--health-host", metavar="ADDRESS", help="address to serve them on (default: 127.0.0.1)")
 
 
 def configuration(options: argparse.Namespace) -> RunConfig:

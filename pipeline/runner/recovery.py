@@ -55,25 +55,21 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
         raise UsageError(f"{folder} cannot be recovered: its run did not write {JSONL}")
     rotated = config.output.rotation is not None
     with require_idle(folder if rotated else folder / JSONL):
-        pieces = [piece for piece in find_rotated_files(folder) if rotated and piece.path(JSONL).exists()]
-        places: list[Callable[[str], Path]] = (
-            [piece.path for piece in pieces] if rotated else [folder.joinpath]
-        )
+        sets = [files for files in find_rotated_files(folder) if rotated and files.path(JSONL).exists()]
+        places: list[Callable[[str], Path]] = [files.path for files in sets] if rotated else [folder.joinpath]
         lines = [scan(place(JSONL)) for place in places]
         if _is_settled(old, lines):
             return f"{folder}: nothing to recover, the run is {old['state']}"
         truth = _truth(old, config, annotations)
         header = {key: value for key, value in old.items() if key != "state"}
-        counts = (
-            {"kept": len(pieces), "deleted": pieces[0].number - 1, "deleted_frames": None} if pieces else None
-        )
+        counts = {"kept": len(sets), "deleted": sets[0].number - 1, "deleted_frames": None} if sets else None
         record = RunRecord(folder, _RecordedSource(_info(old)), config, header, rotated=counts)
         record.decoded = sum(valid.line_count for valid in lines)
         record.fail(RecoveredRun(f"the process ended without closing its files; rebuilt from {JSONL}"))
         for place, valid in zip(places, lines, strict=True):
             _truncate(place(JSONL), valid)
             _rebuild(record, place, valid, truth)
-        if pieces:
+        if sets:
             merge_detections(folder)
         videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
         frames_shown = defragment(videos[0]) if videos else None

@@ -191,8 +191,8 @@ def prepare_folders(folders: Sequence[Path], *, overwrite: bool, sources: Sequen
     for folder in folders:
         for path in [folder / output for output in (*OUTPUTS, *UNFINISHED)]:
             delete_output(path)
-        for piece in find_rotated_files(folder):
-            piece.delete()
+        for files in find_rotated_files(folder):
+            files.delete()
 
 
 def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
@@ -200,7 +200,7 @@ def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [folder / output for output in OUTPUTS if (folder / output).exists()]
-        present += [path for piece in find_rotated_files(folder) for path in piece.files()]
+        present += [path for files in find_rotated_files(folder) for path in files.files()]
         if present and not overwrite:
             found = f"{folder} holds an earlier run ({present[0].name})"
             raise OutputError(f"{found}; use --overwrite or another --output")

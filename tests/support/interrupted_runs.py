@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.support.outputs import detections, lines, report
 
 
-def broken_off(whole: Path, folder: Path, *, after: int, torn: bytes = b"") -> Path:
+def broken_off(whole: Path, folder: Path, *, after: int, truncated: bytes = b"") -> Path:
     """What a process that was killed after so many frames leaves of the run in `whole`."""
     shutil.copytree(whole, folder)
     kept = b"".join((whole / "results.jsonl").read_bytes().splitlines(keepends=True)[:after])
-    (folder / "results.jsonl").write_bytes(kept + torn)
+    (folder / "results.jsonl").write_bytes(kept + truncated)
     (folder / "detections.json").rename(folder / "detections.json.part")
     for name in ("tracks.txt", "annotated.mp4"):
         (folder / name).write_bytes((whole / name).read_bytes()[:1000])

@@ -108,7 +108,9 @@ def write_masks(folder, *, count=4, size=(40, 36)):
         left, top = (int(chance.integers(2, side - 8)) for side in size)
         pixels = chance.integers(20, 60, size[::-1], np.uint8)
         pixels[top : top + 3, left : left + 4] = 220
-        dataset_trees.write_mask(folder / "masks" / f"p{number}.png", (left, top, left + 4, top + 3), size=size)
+        dataset_trees.write_mask(
+            folder / "masks" / f"p{number}.png", (left, top, left + 4, top + 3), size=size
+        )
         (folder / "images").mkdir(exist_ok=True)
         cv2.imwrite(str(folder / "images" / f"p{number}.png"), pixels)
     dataset_trees.write_text(folder / "all.txt", *(f"p{number}" for number in range(count)))

@@ -124,7 +124,12 @@ def test_every_frame_counts_once(truth, frames, time):
         corners = chance.uniform(0, 50, (5, 2))
         boxes = np.concatenate([corners, corners + 6], axis=1)
         truth.add(
-            Result(frame, Detections(boxes, chance.uniform(0, 1, 5), [0] * 5), warmup=False, tracks=Tracks.empty())
+            Result(
+                frame,
+                Detections(boxes, chance.uniform(0, 1, 5), [0] * 5),
+                warmup=False,
+                tracks=Tracks.empty(),
+            )
         )
         time.now += 1
         truth.live()

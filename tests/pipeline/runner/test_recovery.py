@@ -32,7 +32,7 @@ from tests.support.outputs import (
     video,
 )
 
-TORN = b'{"frame":11,"pts":0.36'
+TRUNCATED = b'{"frame":11,"pts":0.36'
 
 
 @pytest.fixture
@@ -64,14 +64,16 @@ def contents(folder):
 
 @pytest.mark.parametrize("after", [0, 1, 11, 16])
 @pytest.mark.parametrize(
-    "torn", [b"", TORN, TORN + b"\0" * 4000, b"\n"], ids=["whole", "torn", "zeros", "blank"]
+    "truncated",
+    [b"", TRUNCATED, TRUNCATED + b"\0" * 4000, b"\n"],
+    ids=["whole", "truncated", "zeros", "blank"],
 )
-def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, after, torn):
-    folder = broken_off(whole, tmp_path / "out", after=after, truncated=torn)
+def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, after, truncated):
+    folder = broken_off(whole, tmp_path / "out", after=after, truncated=truncated)
     reply = put_in_order(folder)
     assert (reply.code, reply.err) == (0, "")
     assert reply.out.startswith(f"{folder}: recovered {after} frames, ")
-    assert ("of a torn line were cut off" in reply.out) == bool(torn)
+    assert ("of a truncated line were removed" in reply.out) == bool(truncated)
     assert reply.out.count("\n") == 1
     assert_beginning(folder, whole, after)
     assert report(folder)["detections"] == len(detections(folder))
@@ -82,7 +84,7 @@ def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, aft
 
 
 def test_doing_it_again_changes_nothing(whole, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TORN)
+    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TRUNCATED)
     assert put_in_order(folder).code == 0
     before = contents(folder)
     reply = put_in_order(folder)
@@ -119,7 +121,7 @@ def test_ids_and_scores_are_those_of_the_ground_truth(process, clip, tmp_path, p
 
 
 def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TORN)
+    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TRUNCATED)
     assert put_in_order(folder).code == 0
     arguments = (clip, "--weights", nano_weights, "--conf", 0.2, "--output", folder, "--resume")
     assert mote(*arguments, "--annotations", clip.with_suffix(".json")).code == 0

@@ -62,13 +62,13 @@ def test_frames_keep_their_numbers_where_the_run_began_in_the_middle(process, cl
 
 def test_only_the_last_frames_go_through_the_network_again(whole, resume, tmp_path, monkeypatch):
     seen = []
-    begin = streaming.StreamingDetector.begin
+    extract = streaming.StreamingDetector.extract
 
     def noting(self, frames):
         seen.extend(frame.index for frame in frames)
-        return begin(self, frames)
+        return extract(self, frames)
 
-    monkeypatch.setattr(streaming.StreamingDetector, "begin", noting)
+    monkeypatch.setattr(streaming.StreamingDetector, "extract", noting)
     resume(broken_off(whole, tmp_path / "out", after=12))
     assert seen == [7, 8, 9, 10, 11, 12, 13, 14, 15]  # five for the window and the proof, and four new ones
 
@@ -163,7 +163,7 @@ def refused(resume, whole, tmp_path):
         (("--max-frames", 12), "config.source.max_frames is 12, and was 0"),
         (("--tracker", "none"), "config.tracker"),
         (("--batch", 3), "config.detector.batch is 3, and was 1"),
-        (("--no-save-jsonl",), "results.jsonl is what a run is resumed from"),
+        (("--no-save-jsonl",), "a run is resumed from results.jsonl"),
         (("--overwrite",), "overwrite and resume exclude each other"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
@@ -213,8 +213,8 @@ def test_several_sources_are_refused(mote, clip, tmp_path):
     ("place", "value", "reason"),
     [
         ("pts", 9.0, "frame 8 of the source is not what it was"),
-        ("detections", [], "the network does not find again in frame 8 what it found"),
-        ("tracks", [], "its tracker does not do again in frame 8 what it did"),
+        ("detections", [], "the network finds other targets in frame 8 than before"),
+        ("tracks", [], "its tracker gives other tracks in frame 8 than before"),
     ],
 )
 def test_lines_of_something_else_are_found_out(whole, resume, tmp_path, place, value, reason):
@@ -233,7 +233,7 @@ def test_the_past_of_a_new_run_is_empty_and_fits_everything():
     past = ResumeState()
     past.require_same({})
     assert past.written.line_count == 0
-    assert list(past.checked([])) == []
+    assert list(past.verify_tracks([])) == []
 
 
 def test_a_folder_that_is_written_to_is_not_resumed(whole, tmp_path):

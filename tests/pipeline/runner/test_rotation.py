@@ -155,7 +155,7 @@ def test_flags_part_by_size_and_keep_the_budget(mote, clip, nano_weights, tmp_pa
     account = report(tmp_path / "out")["pieces"]
     assert account["kept"] >= 2
     assert account["deleted"] >= 1
-    assert f"{account['kept']} kept, {account['deleted']} deleted for the budget" in reply.out
+    assert f"{account['kept']} kept, {account['deleted']} deleted for the disk budget" in reply.out
     assert report(tmp_path / "out")["frames"]["written"] == 16
     assert sum(sizes(tmp_path / "out")) <= 60_000
     left = [line["frame"] for piece in find_rotated_files(tmp_path / "out") for line in records(piece)]
@@ -170,7 +170,7 @@ def test_ground_truth_scores_detections_and_says_why_not_tracks(process, clip, w
     ours, theirs = (json.loads((place / "metrics.json").read_text()) for place in (folder, whole))
     assert (ours["ap50"], ours["frames"]) == (theirs["ap50"], 16)
     assert (ours["tracks"], theirs["tracks"] is None) == (None, False)
-    assert "tracks are not scored: they are in pieces" in ours["notes"]
+    assert "tracks are not scored: their files are rotated" in ours["notes"]
 
 
 def test_many_streams_part_their_files_each_by_itself(mote, clip, nano_weights, tmp_path):
@@ -270,10 +270,10 @@ def test_a_run_in_pieces_is_not_resumed(mote, process, clip, nano_weights):
     arguments = ("--weights", nano_weights, "--conf", 0.2, "--output", folder, "--resume")
     reply = mote(clip, *arguments, "--rotate-every", "1h")
     assert (reply.code, reply.out) == (2, "")
-    assert "--resume goes on with whole files, not with pieces; leave --rotate-every" in reply.err
+    assert "--resume cannot continue files that rotate; leave --rotate-every" in reply.err
     reply = mote(clip, *arguments)
     assert (reply.code, reply.out) == (2, "")
-    assert f"{folder} holds files in pieces and cannot be resumed" in reply.err
+    assert f"{folder} holds rotated files and cannot be resumed" in reply.err
     assert {path.name for path in folder.iterdir()} == before
 
 

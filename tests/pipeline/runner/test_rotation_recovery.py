@@ -31,12 +31,12 @@ def put_in_order(capsys):
     )
 
 
-def broken_off(folder, *, after, torn=b""):
+def broken_off(folder, *, after, truncated=b""):
     """Make of a run in pieces of four frames what a process leaves that was killed in the third of them."""
     *_, third, fourth = find_rotated_files(folder)
     fourth.delete()
     kept = b"".join(third.path(JSONL).read_bytes().splitlines(keepends=True)[: after - 8])
-    third.path(JSONL).write_bytes(kept + torn)
+    third.path(JSONL).write_bytes(kept + truncated)
     third.path(COCO).rename(third.path(COCO).with_name(third.path(COCO).name + ".part"))
     for name in (MOT, VIDEO):
         third.path(name).write_bytes(third.path(name).read_bytes()[:100])
@@ -53,7 +53,7 @@ def test_what_a_killed_run_leaves_is_put_in_order(process, clip, whole, put_in_o
     reply = put_in_order(folder)
     assert (reply.code, reply.err) == (0, "")
     assert f"recovered {after} frames, " in reply.out
-    assert "in 3 pieces; 12 bytes of a torn line were cut off" in reply.out
+    assert "in 3 rotated sets of files; 12 bytes of a truncated line were removed" in reply.out
     assert [row["score"] for row in detections(folder)] == [
         row["score"] for row in detections(whole) if row["image_id"] <= after
     ]

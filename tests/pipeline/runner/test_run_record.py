@@ -10,8 +10,7 @@ import pytest
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.runner.latency import Latency
-from pipeline.runner.run_record import RunRecord
+from pipeline.runner.run_record import Latency, RunRecord
 from pipeline.runner.single import run
 from pipeline.runner.summary import run_table
 from pipeline.system.errors import OutputError, SourceError
