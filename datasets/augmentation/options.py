@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.config.ranges import require_range
+
 
 @dataclass(frozen=True)
 class AugmentationOptions:
@@ -58,10 +60,9 @@ class AugmentationOptions:
     """Minimum and maximum factor of its contrast."""
 
     def __post_init__(self):
-        for name in ("on_target", "drop_share", "pan_share", "noise_share", "blur_share", "paste_share"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "0 to 1")
-        for name in ("offset", "noise"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "a share of the full scale, 0 to 1")
+        shares = ("on_target", "drop_share", "pan_share", "noise_share", "blur_share", "paste_share")
+        require_range(self, *shares, low=0, high=1)
+        require_range(self, "offset", "noise", low=0, high=1, expected="a share of the full scale, 0 to 1")
         for name in ("scale", "paste_gain"):
             low, high = getattr(self, name)
             self._require(name, 0.1 <= low <= high <= 10, "two factors from 0.1 to 10, the smaller first")
@@ -71,13 +72,12 @@ class AugmentationOptions:
         ways = [self.long_side is not None, self.stretch, tuple(self.scale) != (1, 1)]
         if sum(ways) > 1:
             raise ValueError("scale, long_side and stretch exclude each other; set scale = [1, 1]")
-        self._require("aspect", 1 <= self.aspect <= 10, "1 to 10")
+        require_range(self, "aspect", "gain", low=1, high=10)
+        require_range(self, "pan", low=0, high=64)
+        require_range(self, "blur", above=0, high=10)
+        require_range(self, "shift", low=0, high=10_000)
         if self.aspect > 1 and sum(ways[:2]):
             raise ValueError("aspect goes with scale, not with long_side or stretch; set aspect = 1")
-        self._require("gain", 1 <= self.gain <= 10, "1 to 10")
-        self._require("pan", 0 <= self.pan <= 64, "0 to 64")
-        self._require("blur", 0 < self.blur <= 10, "more than 0 and up to 10")
-        self._require("shift", 0 <= self.shift <= 10_000, "0 or more pixels")
         self._require("strides", bool(self.strides) and min(self.strides) >= 1, "one or more numbers from 1")
 
     def _require(self, name: str, right: bool, allowed: str) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
+from pipeline.config.ranges import require_range
 from pipeline.system.errors import UsageError
 
 SUPPORT_SIGMAS = 2.5
@@ -58,12 +60,10 @@ class Target:
     """First frame without the target; None if it stays to the end."""
 
     def __post_init__(self):
-        _require(self.sigma > 0, f"target sigma is {self.sigma}", "give more than 0 pixels")
-        _require(self.elongation >= 1, f"target elongation is {self.elongation}", "give 1 or more")
-        _require(
-            self.weave_period > 0, f"target weave_period is {self.weave_period}", "give more than 0 frames"
-        )
-        _require(self.scr >= 0, f"target scr is {self.scr}", "give 0 or more")
+        check = partial(require_range, self, prefix="target ", error=UsageError)
+        check("sigma", "weave_period", above=0)
+        check("elongation", low=1)
+        check("scr", low=0)
 
     def position(self, index: int) -> tuple[float, float]:
         """Returns the centre x, y at frame `index`, in pixels of frame 0."""
@@ -169,16 +169,18 @@ class Scene:
     """Number of pixels that jump at random."""
 
     def __post_init__(self):
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            allowed = f"give {low} to {high}" if high < math.inf else f"give {low} or more"
-            _require(low <= value <= high, f"{name} is {value}", allowed)
-        defects = self.dead_pixels + self.flickering_pixels
-        pixels = self.width * self.height
-        _require(defects <= pixels, f"{defects} pixels are dead or flickering", f"give {pixels} at most")
-        _require(0 < self.rate <= 1000, f"rate is {self.rate}", "give more than 0 and up to 1000")
-        for name in ("cloud_size", "cloud_stretch", "cloud_edge", "glow"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}", "give more than 0")
+        check = partial(require_range, self, error=UsageError)
+        check("seed", "margin", "max_amplitude", "haze", "optical_depth", "tree_height", "relief", low=0)
+        check("jitter", "noise", "column_noise", "pixel_noise", "dead_pixels", "flickering_pixels", low=0)
+        check("width", "height", low=16, high=8192)
+        check("frames", low=1)
+        check("bits", low=8, high=16)
+        check("cloud_cover", low=0, high=0.99)
+        check("rate", above=0, high=1000)
+        check("cloud_size", "cloud_stretch", "cloud_edge", "glow", above=0)
+        defects, pixels = self.dead_pixels + self.flickering_pixels, self.width * self.height
+        if defects > pixels:
+            raise UsageError(f"{defects} pixels are dead or flickering; give {pixels} at most")
 
     @classmethod
     def random(cls, seed: int, **fixed) -> Scene:
@@ -188,8 +190,10 @@ class Scene:
         most frequent. Levels follow uncooled cameras of 320 × 256. Raises UsageError for unknown fields.
         """
         unknown = sorted(set(fixed) - {field.name for field in fields(cls)})
-        _require(not unknown, f"unknown scene setting {unknown}", "see the fields of Scene")
-        _require(seed >= 0, f"seed is {seed}", "give 0 or more")
+        if unknown:
+            raise UsageError(f"unknown scene setting {unknown}; see the fields of Scene")
+        if seed < 0:
+            raise UsageError(f"seed = {seed}, expected 0 or more")
         rng = np.random.default_rng([seed, 0])
         settings = {"seed": seed, **_draw_sky(rng), **_draw_camera(rng)}
         size = {name: fixed.get(name, getattr(cls, name)) for name in ("width", "height", "frames")}
@@ -200,33 +204,6 @@ class Scene:
             lowest = 0.95 * size["height"] if horizon is None else horizon - 4
             settings["targets"] = _draw_targets(rng, pan=settings["pan"], lowest=lowest, **size)
         return cls(**settings)
-
-
-_RANGES = (
-    ("seed", 0, math.inf),
-    ("width", 16, 8192),
-    ("height", 16, 8192),
-    ("frames", 1, math.inf),
-    ("bits", 8, 16),
-    ("margin", 0, math.inf),
-    ("max_amplitude", 0, math.inf),
-    ("haze", 0, math.inf),
-    ("cloud_cover", 0, 0.99),
-    ("optical_depth", 0, math.inf),
-    ("tree_height", 0, math.inf),
-    ("relief", 0, math.inf),
-    ("jitter", 0, math.inf),
-    ("noise", 0, math.inf),
-    ("column_noise", 0, math.inf),
-    ("pixel_noise", 0, math.inf),
-    ("dead_pixels", 0, math.inf),
-    ("flickering_pixels", 0, math.inf),
-)
-
-
-def _require(valid: bool, problem: str, remedy: str) -> None:
-    if not valid:
-        raise UsageError(f"{problem}; {remedy}")
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

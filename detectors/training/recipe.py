@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from datasets.augmentation.options import AugmentationOptions
+from pipeline.config.ranges import require_range
 from pipeline.config.schema import MAX_SCALE, MIN_SCALE
 from pipeline.imaging.intensity_scaling import parse_scaling
 
 SIDE_MULTIPLE = 32
 """Both sides of the input of a detector must be multiples of this, in pixels."""
-
-
-def require(section: Any, low: float, high: float, *names: str) -> None:
-    """Raises ValueError for the first of the named fields that is not finite and from `low` to `high`."""
-    for name in names:
-        value = getattr(section, name)
-        if not (low <= value <= high and math.isfinite(value)):
-            allowed = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-            raise ValueError(f"{name} = {value}, expected {allowed}")
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,7 @@ class ModelRecipe:
     initialised."""
 
     def __post_init__(self):
-        if not 0 <= self.prior < 1:
-            raise ValueError(f"prior = {self.prior}, expected 0 to less than 1")
+        require_range(self, "prior", low=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -81,12 +71,12 @@ class DataRecipe:
     """Share of training clips drawn from synthetic sequences, 0 to 1."""
 
     def __post_init__(self):
-        require(self, 0, math.inf, "videos", "synthetic_videos")
-        require(self, 1, math.inf, "synthetic_frames")
-        require(self, 0, 1, "synthetic_share")
+        require_range(self, "videos", "synthetic_videos", low=0)
+        require_range(self, "synthetic_frames", low=1)
+        require_range(self, "synthetic_share", low=0, high=1)
         if self.letterbox and any(side < SIDE_MULTIPLE or side % SIDE_MULTIPLE for side in self.letterbox):
             raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {SIDE_MULTIPLE}")
-        require(self, MIN_SCALE, MAX_SCALE, "enlarge")
+        require_range(self, "enlarge", low=MIN_SCALE, high=MAX_SCALE)
         parse_scaling(self.scaling)
         if self.letterbox and self.enlarge != 1:
             raise ValueError("letterbox and enlarge are both given, expected one of the two")
@@ -106,7 +96,7 @@ class ObjectiveRecipe:
     target pixels."""
 
     def __post_init__(self):
-        require(self, 0, math.inf, "focal")
+        require_range(self, "focal", low=0)
 
 
 @dataclass(frozen=True)
@@ -129,8 +119,8 @@ class Optimiser:
     """Number of batches whose gradients are averaged for one step; each has its own batch norm statistics."""
 
     def __post_init__(self):
-        require(self, 0, math.inf, "eps", "weight_decay")
-        require(self, 1, math.inf, "accumulate")
+        require_range(self, "eps", "weight_decay", low=0)
+        require_range(self, "accumulate", low=1)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas = {list(self.betas)}, expected two from 0 to less than 1")
         if not self.clip_norm > 0:
@@ -174,9 +164,9 @@ class Schedule:
     """Seed of initialisation and clip sampling."""
 
     def __post_init__(self):
-        require(self, 1, math.inf, "steps", "batch", "rate_every")
-        require(self, 0, math.inf, "rate", "final_rate", "warmup", "warmup_rate", "level", "ema_ramp", "seed")
-        require(self, 0, 1, "whole_share", "ema")
+        require_range(self, "steps", "batch", "rate_every", low=1)
+        require_range(self, "rate", "final_rate", "warmup", "warmup_rate", "level", "ema_ramp", "seed", low=0)
+        require_range(self, "whole_share", "ema", low=0, high=1)
         if any(side < SIDE_MULTIPLE or side % SIDE_MULTIPLE for side in self.crop):
             raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {SIDE_MULTIPLE}")
         for name, unused in (("warmup_rate", 0), ("level", 0), ("rate_every", 1)):
@@ -204,7 +194,7 @@ class Record:
     """Validate on every n-th annotated frame of each sequence."""
 
     def __post_init__(self):
-        require(self, 1, math.inf, "log_every", "save_every", "measure_every", "measure_stride")
+        require_range(self, "log_every", "save_every", "measure_every", "measure_stride", low=1)
         if not self.output:
             raise ValueError("output is empty, expected a folder")
 

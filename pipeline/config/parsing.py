@@ -1,4 +1,4 @@
-"""Dataclasses filled from TOML files and `a.b=1` settings; an unknown key fails, the close match named."""
+"""Builds dataclasses from TOML files and `a.b=1` settings; unknown keys fail with the closest match."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.system.errors import UsageError
 
 T = TypeVar("T")
 
-CLOSE, FAINT = 0.7, 0.5
-"""Least likeness, 0 to 1, of a key that is suggested for another; faint is enough within its section."""
+CLOSE, LOOSE = 0.7, 0.5
+"""Minimum similarity, 0 to 1, of a suggested key; the loose one suffices within the section of the key."""
 
 UNIONS = (typing.Union, UnionType)
 
 
 class Words(NamedTuple):
-    """What values of a type are called."""
+    """How values of a type are named in messages."""
 
     one: str
     several: str
@@ -44,18 +44,24 @@ COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """The file's tables. Raises UsageError when it cannot be read or is not TOML."""
+    """Returns the tables of a TOML file. Raises UsageError if it cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"cannot read configuration {path}: {reason}") from error
-    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits, deep nesting
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also for numbers with thousands of digits and deep nesting
         raise UsageError(f"configuration {path} is not valid TOML: {error}") from error
 
 
 def parse_setting(text: str) -> tuple[list[str], Any]:
-    """'a.b=1' → (['a', 'b'], 1). The value is TOML; what is not valid TOML is taken as a bare string."""
+    """Parses 'a.b=1' to (['a', 'b'], 1). The value is TOML, or a bare string if it is not valid TOML.
+
+    Raises UsageError if the text is not of this form.
+    """
     key, separator, value = text.partition("=")
     path = [part.strip() for part in key.split(".")]
     if not separator or not all(path):
@@ -67,7 +73,10 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
 
 
 def override(table: dict[str, Any], settings: Iterable[tuple[list[str], Any]]) -> dict[str, Any]:
-    """A copy of nested `table` with each (path, value) of `settings` put in its place, later ones winning."""
+    """Returns a copy of a nested table with the (path, value) settings applied; later ones take precedence.
+
+    Raises UsageError if a path leads through a value that is no section.
+    """
     result = json.loads(json.dumps(table, default=str))
     for path, value in settings:
         place = result
@@ -80,9 +89,9 @@ def override(table: dict[str, Any], settings: Iterable[tuple[list[str], Any]]) -
 
 
 def full_setting(kind: type, setting: tuple[list[str], Any]) -> tuple[list[str], Any]:
-    """The setting with its section put before a bare key that only one section of dataclass `kind` has.
+    """Returns a setting with its section added, if its bare key is in only one section of dataclass `kind`.
 
-    Any other is given back as it is: `build` tells what is wrong with it.
+    Other settings are returned unchanged; `build` reports those that are wrong.
     """
     path, value = setting
     if len(path) == 1 and path[0] not in typing.get_type_hints(kind):
@@ -107,19 +116,18 @@ def _without_none(value: Any) -> Any:
 
 
 def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
-    """An instance of dataclass `kind` from nested tables; what the table leaves out keeps its default.
+    """Returns an instance of dataclass `kind` from nested tables; missing keys keep their defaults.
 
-    `where` is put before the names of keys. Raises UsageError for unknown keys, values of the wrong type, and
-    values that `kind` itself refuses.
+    `where` is the prefix of the keys in messages. Raises UsageError for unknown keys, values of a wrong type,
+    and values that `kind` itself refuses with a ValueError.
     """
     return _build(kind, table, where, _keys(kind, where))
 
 
 def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]) -> T:
-    """`build` of a section; `known` are the dotted paths of all keys there are."""
+    """Builds one section; `known` are the dotted paths of all keys of the configuration."""
     hints = typing.get_type_hints(kind)
-    defaults = {item.name: item.default for item in dataclasses.fields(kind)}
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{where}{key}"
         if key not in hints:
@@ -129,7 +137,7 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]
                 raise UsageError(f"configuration key '{name}' is a section, got {value!r}")
             values[key] = _build(hints[key], value, f"{name}.", known)
             continue
-        if row := _row(hints[key]):
+        if row := _row_type(hints[key]):
             if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
                 raise UsageError(f"configuration key '{name}' = {value!r}, expected a list of tables")
             values[key] = tuple(build(row, item, f"{name}.") for item in value)
@@ -137,7 +145,7 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]
         try:
             values[key] = _convert(hints[key], value)
         except TypeError as error:
-            expected = _in_words(hints[key], defaults.get(key))
+            expected = _in_words(hints[key], default=getattr(kind, key, None))
             raise UsageError(f"configuration key '{name}' = {value!r}, expected {expected}") from error
     try:
         return kind(**values)
@@ -145,37 +153,38 @@ def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]
         raise UsageError(f"configuration{f' section {where[:-1]!r}' if where else ''}: {error}") from error
 
 
-def _row(hint: Any) -> type | None:
-    """The dataclass of which a list is annotated; None for other types."""
+def _row_type(hint: Any) -> type | None:
+    """Returns the dataclass of the rows of a list of tables; None for other types."""
     kind = (typing.get_args(hint) or (None,))[0]
-    return kind if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(kind) else None
+    is_row = typing.get_origin(hint) is tuple and isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    return kind if is_row else None
 
 
 def _unknown_key(key: str, where: str, section: list[str], known: list[str]) -> UsageError:
-    """The error for a key that the `section` at `where` does not have, with the nearest that there is.
+    """Returns the error for a key that is not in the `section` at `where`, with the closest match.
 
-    The same key further in comes first, then the same in other sections, then what is spelt alike.
+    Suggested are the same key in an inner section, then in other sections, then keys of similar spelling.
     """
     name, section = f"{where}{key}", [f"{where}{other}" for other in section]
-    same = _alike(key, known, least=1.0)
+    same = _similar(key, known, minimum=1.0)
     inside = [path for path in same if path.startswith(where)]
-    close = _alike(key, section, least=CLOSE) or _alike(key, known, least=CLOSE)
-    if meant := inside or same or close or _alike(key, section, least=FAINT):
-        hint = "; did you mean " + " or ".join(f"'{path}'" for path in meant) + "?"
+    close = _similar(key, section, minimum=CLOSE) or _similar(key, known, minimum=CLOSE)
+    if suggested := inside or same or close or _similar(key, section, minimum=LOOSE):
+        hint = "; did you mean " + " or ".join(f"'{path}'" for path in suggested) + "?"
     else:
         hint = f" (known: {', '.join(sorted(section))})"
     return UsageError(f"unknown configuration key '{name}'{hint}")
 
 
-def _alike(key: str, paths: list[str], *, least: float) -> list[str]:
-    """Those of the dotted paths whose last part is most like the key; none where that is below `least`."""
+def _similar(key: str, paths: list[str], *, minimum: float) -> list[str]:
+    """Returns the dotted paths whose last part is most similar to the key, at least `minimum`."""
     leaves = [path.rpartition(".")[2] for path in paths]
-    close = difflib.get_close_matches(key, leaves, n=1, cutoff=least)
+    close = difflib.get_close_matches(key, leaves, n=1, cutoff=minimum)
     return [path for path, leaf in zip(paths, leaves, strict=True) if leaf in close]
 
 
 def _keys(kind: type, where: str) -> list[str]:
-    """The dotted paths of all keys below a dataclass, sections opened."""
+    """Returns the dotted paths of all keys of a dataclass, including those of its sections."""
     paths = []
     for key, hint in typing.get_type_hints(kind).items():
         inner = dataclasses.is_dataclass(hint)
@@ -184,7 +193,7 @@ def _keys(kind: type, where: str) -> list[str]:
 
 
 def _convert(hint: Any, value: Any) -> Any:
-    """`value` as the annotated type. Raises TypeError where it is none."""
+    """Converts a value to the annotated type. Raises TypeError if it is not of that type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:
         if value is None or (value == "none" and NoneType in arguments):
@@ -209,12 +218,12 @@ def _convert(hint: Any, value: Any) -> Any:
 
 
 def _but_none(arguments: tuple[Any, ...]) -> list[Any]:
-    """The types that a value may have where it is not left out."""
+    """Returns the types of an annotation other than None."""
     return [argument for argument in arguments if argument is not NoneType]
 
 
 def _in_words(hint: Any, default: Any = None) -> str:
-    """What a value of the annotated type looks like, a list with an example: its default, if that is one."""
+    """Describes values of the annotated type, lists with an example, which is the default if there is one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNIONS:
         words = [_in_words(kind, default) for kind in _but_none(arguments)]

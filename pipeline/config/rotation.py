@@ -1,42 +1,44 @@
-"""When the files of a run that goes on for long are closed and the next begun, and what they may take."""
+"""Rotation of output files: when they are closed and new ones begun, and how much disk space they use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pipeline.config.units import byte_count, duration
 
-MIN_SEGMENTS = 10
-"""That a disk budget holds, where the size of a piece is not given."""
+N = TypeVar("N", int, float)
+
+FILES_PER_BUDGET = 10
+"""Number of sets of rotated files in a disk budget if their size is not given."""
 
 
 class Rotation(NamedTuple):
-    """How files are parted into pieces; 0 where something does not count."""
+    """When files rotate; 0 disables a criterion."""
 
     seconds: float
-    """After which the next piece begins."""
+    """Time after which files rotate."""
     size: int
-    """Bytes of the files of a piece at which the next one begins."""
+    """Total bytes of the open files at which they rotate."""
     budget: int
-    """Bytes of all pieces, for which the oldest are deleted."""
+    """Maximum bytes of all rotated files, kept by deleting the oldest."""
 
 
 def rotation(*, rotate_every: str, rotate_size: str, disk_budget: str) -> Rotation | None:
-    """What the texts say; None where all are empty. Raises ValueError for what they cannot mean."""
-    seconds = _read("rotate_every", rotate_every, duration)
-    size = _read("rotate_size", rotate_size, byte_count)
-    budget = _read("disk_budget", disk_budget, byte_count)
+    """Parses the keys of the configuration; None if all are empty. Raises ValueError for invalid values."""
+    seconds = _parse("rotate_every", rotate_every, duration)
+    size = _parse("rotate_size", rotate_size, byte_count)
+    budget = _parse("disk_budget", disk_budget, byte_count)
     if budget and 2 * size > budget:
         large = f"rotate_size = '{rotate_size}' is more than half of disk_budget = '{disk_budget}'"
-        raise ValueError(f"{large}; choose smaller pieces")
+        raise ValueError(f"{large}; choose a smaller rotate_size")
     if not (seconds or size or budget):
         return None
-    return Rotation(seconds, size or -(-budget // MIN_SEGMENTS), budget)
+    return Rotation(seconds, size or -(-budget // FILES_PER_BUDGET), budget)
 
 
-def _read(name: str, text: str, read: Callable[[str], float]) -> float:
+def _parse(name: str, text: str, parse: Callable[[str], N]) -> N:
     try:
-        return read(text)
+        return parse(text)
     except ValueError as error:
         raise ValueError(f"{name} = {error}") from error

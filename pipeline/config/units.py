@@ -1,4 +1,4 @@
-"""Durations and numbers of bytes as people write them: 90s, 1h, 500MB."""
+"""Durations and sizes with units: 90s, 1h, 500MB."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def duration(text: str) -> float:
-    """Seconds of a text such as 90s, 30min, 1.5h or 1d; 0 of an empty one. Raises ValueError for others."""
+    """Parses a duration such as 90s, 30min, 1.5h to seconds; 0 if empty. Raises ValueError for others."""
     return _amount(text, SECONDS, "a duration such as 90s, 30min, 1h or 1d")
 
 
 def byte_count(text: str) -> int:
-    """Bytes of a text such as 500MB or 20GB; 0 of an empty one. Raises ValueError for others."""
+    """Parses a size such as 500MB or 20GB to bytes; 0 if empty. Raises ValueError for other texts."""
     return math.ceil(_amount(text, BYTES, "a size such as 800kB, 500MB or 20GB"))
 
 

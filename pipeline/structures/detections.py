@@ -47,8 +47,11 @@ class BoxRows:
 
     def __getitem__(self, rows: Any) -> Self:
         """Returns the rows of a slice, an index array or a boolean mask; ValueError for a single index."""
-        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{name: None if array is None else array[rows] for name, array in arrays.items()})
+        selected: dict[str, Any] = {}
+        for field in fields(self):
+            array = getattr(self, field.name)
+            selected[field.name] = None if array is None else array[rows]
+        return type(self)(**selected)
 
     def __repr__(self) -> str:
         scores = f", scores {self.scores.min():.2f} to {self.scores.max():.2f}" if len(self) else ""

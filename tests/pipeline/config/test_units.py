@@ -39,7 +39,7 @@ def test_what_is_neither_is_refused(text):
         (("--disk-budget", "20"), "disk_budget = '20', expected a size"),
         (
             ("--rotate-size", "3GB", "--disk-budget", "5GB"),
-            "rotate_size = '3GB' is more than half of disk_budget = '5GB'; choose smaller pieces",
+            "rotate_size = '3GB' is more than half of disk_budget = '5GB'; choose a smaller rotate_size",
         ),
     ],
 )
