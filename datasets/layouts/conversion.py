@@ -43,7 +43,7 @@ def convert(dataset: Dataset, to: str, output: Path) -> list[str]:
     for place in (output, *([links] if to == "coco-video" else [])):
         if place.exists():
             raise OutputError(f"{place} exists; choose another place, or remove it")
-    # Beside the output, since relative paths must hold in both places.
+    # Beside the output, since relative paths must hold in both places. A whole folder, so no `atomic_write`.
     unfinished = output.with_name(f".{output.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)  # left by a conversion that was killed

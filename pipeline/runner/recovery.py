@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +27,7 @@ from pipeline.sinks.video import defragment
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError, UsageError
-from pipeline.system.files import output_error, require_idle
+from pipeline.system.files import atomic_write, output_error, require_idle
 
 
 @dataclass(frozen=True)
@@ -126,22 +127,17 @@ def _rebuild(
     """Writes detections.json and tracks.txt again from the lines; each replaces the old file as a whole."""
     wanted = record.config.output
     sinks: list[Sink] = []
-    tracks = place(MOT).with_name(f"{place(MOT).name}.part")
-    if wanted.coco:
-        sinks.append(coco_sink(place(COCO), truth))
-    if wanted.mot:
-        sinks.append(MotSink(tracks))
-    with Sinks(sinks) as both:
-        for result in _results(place(JSONL), valid, record.source.info):
-            both.write(result)
-            record.add(result)
-            if truth:
-                truth.add(result)
-    if wanted.mot:
-        try:
-            tracks.replace(place(MOT))
-        except OSError as error:
-            raise output_error(place(MOT), error) from error
+    with ExitStack() as replaced:
+        if wanted.coco:
+            sinks.append(coco_sink(place(COCO), truth))
+        if wanted.mot:
+            sinks.append(MotSink(replaced.enter_context(atomic_write(place(MOT)))))
+        with Sinks(sinks) as both:
+            for result in _results(place(JSONL), valid, record.source.info):
+                both.write(result)
+                record.add(result)
+                if truth:
+                    truth.add(result)
 
 
 def _results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
