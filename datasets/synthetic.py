@@ -19,6 +19,7 @@ from typing import Any
 
 from datasets.synthesis.rendering import DEFAULT_CRF, write_scene
 from datasets.synthesis.scene import PRESETS, Scene
+from pipeline.config.ranges import require_range
 from pipeline.system import cli
 from pipeline.system.errors import UsageError
 
@@ -68,8 +69,7 @@ def _scene(options: argparse.Namespace) -> Scene:
 
 def work(options: argparse.Namespace) -> None:
     """Writes the video and prints a summary. Raises MoteError if that fails."""
-    if not 0 <= options.crf <= 51:
-        raise UsageError(f"crf is {options.crf}; give 0 to 51")
+    require_range(options, "crf", low=0, high=51, error=UsageError)
     truth = write_scene(_scene(options), options.out, crf=options.crf, overwrite=options.overwrite)
     ids = {annotation["instance_id"] for annotation in truth["annotations"]}
     boxes = len(truth["annotations"])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pipeline.structures.frame_paths import require_inside_root, is_absolute
+from pipeline.structures.frame_paths import is_absolute, require_inside_root
 from pipeline.system.errors import OutputError, SourceError, UsageError
 
 

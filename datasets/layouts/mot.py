@@ -23,7 +23,7 @@ from datasets.layouts.findings import Annotations, FindingLog
 from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 from pipeline.structures.annotations import VideoRecord, require_frame_count
 from pipeline.structures.boxes import from_xywh, to_xywh
-from pipeline.structures.frame_paths import paths_of_all_frames, frame_number, require_inside_root
+from pipeline.structures.frame_paths import frame_number, paths_of_all_frames, require_inside_root
 from pipeline.system.errors import SourceError, UsageError
 from pipeline.system.files import read_text
 
