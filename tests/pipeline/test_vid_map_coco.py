@@ -1,4 +1,4 @@
-"""The evaluator as a program: its tables, files and plots; mistakes are told in one line each."""
+"""The command: tables, files, plots, and errors reported in one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_several_classes_are_printed_apart_and_as_one(evaluator):
     assert ["drone", "0", "0", *["-"] * 5, "0.000", "1.000"] in lines
 
 
-def test_what_is_not_reached_is_a_dash(evaluator):
+def test_unreached_values_are_printed_as_dashes(evaluator):
     _, out, _ = evaluator(annotations=[*TRUTH["annotations"]] * 2)
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "false alarms a frame at recall 0.5 0.0000 0.0000 0.0000" in lines
@@ -77,7 +77,7 @@ def test_columns_are_aligned(evaluator):
         assert len({len(line) for line in section.splitlines()[1:]}) == 1
 
 
-def test_what_is_odd_is_said(evaluator, monkeypatch):
+def test_notes_are_printed(evaluator, monkeypatch):
     monkeypatch.setattr("tests.pipeline.test_vid_map_coco.RESULTS", RESULTS * 2)
     _, out, _ = evaluator()
     assert "note: repeated detections: 1, the first of them number 1; they are false alarms" in out
@@ -96,9 +96,9 @@ def test_curves_are_drawn(evaluator, tmp_path, changes):
     assert code == 0
     for name in ("precision_recall.png", "froc.png"):
         assert name in out
-        with Image.open(tmp_path / "new" / "plots" / name) as picture:
-            assert picture.size == (768, 576)
-            assert len(set(picture.convert("RGB").get_flattened_data())) > 10
+        with Image.open(tmp_path / "new" / "plots" / name) as image:
+            assert image.size == (768, 576)
+            assert len(set(image.convert("RGB").get_flattened_data())) > 10
 
 
 def test_plots_that_cannot_be_written_are_an_output_error(evaluator, tmp_path):
@@ -109,7 +109,7 @@ def test_plots_that_cannot_be_written_are_an_output_error(evaluator, tmp_path):
 
 
 @pytest.mark.parametrize(("option", "place"), [("--output", "missing/scores.json"), ("--plots", "gt.json")])
-def test_what_cannot_be_written_is_told_before_anything_is_scored(
+def test_unwritable_outputs_are_reported_before_anything_is_scored(
     evaluator, tmp_path, monkeypatch, option, place
 ):
     monkeypatch.setattr(vid_map_coco, "Evaluator", lambda *_, **__: pytest.fail("scored"))
@@ -163,7 +163,7 @@ def test_tracks_need_a_single_video(evaluator, tmp_path):
         "option",
     ],
 )
-def test_a_mistake_is_told_in_one_line(evaluator, arguments, changes, message):
+def test_a_mistake_is_reported_in_one_line(evaluator, arguments, changes, message):
     code, out, err = evaluator(*arguments, **changes)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")

@@ -22,8 +22,18 @@ MIN_CONTRAST = 0.25
 """Minimum contrast of a target's pixels relative to the highest contrast in its box."""
 MIN_DEVIATIONS = 3
 """Minimum contrast of a target's pixels in standard deviations of the background."""
-MIN_FRAMES = 3
-"""Minimum number of frames for the medians of a video."""
+MIN_TARGETS = 3
+"""Minimum number of targets for the medians of a video."""
+
+_JSON_KEYS = {
+    "annotated": "label",
+    "predicted": "found",
+    "annotated_spread": "label_spread",
+    "predicted_spread": "found_spread",
+    "annotated_correlation": "label_correlation",
+    "predicted_correlation": "found_correlation",
+}
+"""Keys in the JSON that differ from the names of the fields, so that files of earlier versions compare."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,9 @@ class VideoBoxSizes:
     """Number of targets."""
     visible: tuple[float, float]
     """Size of the pixels that contrast with the background."""
-    label: tuple[float, float]
+    annotated: tuple[float, float]
     """Size of the annotated box."""
-    found: tuple[float, float]
+    predicted: tuple[float, float]
     """Size of the predicted box."""
 
 
@@ -46,18 +56,18 @@ class BoxSizeComparison:
     """Margins, box size minus visible size, and correlations over the videos."""
 
     videos: list[VideoBoxSizes]
-    label_spread: tuple[float, float]
+    annotated_spread: tuple[float, float]
     """Standard deviation over the videos of the horizontal and vertical margin of annotated boxes, pixels."""
-    found_spread: tuple[float, float]
+    predicted_spread: tuple[float, float]
     """Likewise of predicted boxes."""
-    label_correlation: float | None
+    annotated_correlation: float | None
     """Correlation over the videos of log annotated and log visible width; None if one of them is constant."""
-    found_correlation: float | None
+    predicted_correlation: float | None
     """Correlation of log predicted and log visible width."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
-        return asdict(self)
+        return asdict(self, dict_factory=lambda items: {_JSON_KEYS.get(k, k): value for k, value in items})
 
 
 def measure_box_sizes(coco: dict, root: Path, evaluator: Evaluator, threshold: float) -> BoxSizeComparison:
@@ -117,19 +127,19 @@ def compare_box_sizes(
     rows = []
     for name, frames in videos:
         sizes = [row for frame, image in frames for row in _target_sizes(frame, image, threshold)]
-        if len(sizes) >= MIN_FRAMES:
+        if len(sizes) >= MIN_TARGETS:
             medians = np.median(sizes, axis=0).tolist()
             rows.append(VideoBoxSizes(name, len(sizes), *((width, height) for width, height in medians)))
-    visible, label, found = (
+    visible, annotated, predicted = (
         np.array([getattr(row, kind) for row in rows], dtype=float).reshape(-1, 2)
-        for kind in ("visible", "label", "found")
+        for kind in ("visible", "annotated", "predicted")
     )
     return BoxSizeComparison(
         videos=rows,
-        label_spread=_spread(label - visible),
-        found_spread=_spread(found - visible),
-        label_correlation=_correlation(label[:, 0], visible[:, 0]),
-        found_correlation=_correlation(found[:, 0], visible[:, 0]),
+        annotated_spread=_spread(annotated - visible),
+        predicted_spread=_spread(predicted - visible),
+        annotated_correlation=_correlation(annotated[:, 0], visible[:, 0]),
+        predicted_correlation=_correlation(predicted[:, 0], visible[:, 0]),
     )
 
 

@@ -39,16 +39,19 @@ def size_tables(sizes: BoxSizeComparison) -> str:
     """Returns the sizes by video, and how closely they follow the visible sizes, as text."""
     rows = [["video", "frames", "visible", "annotated", "predicted"]]
     for video in sizes.videos:
-        pairs = (f"{width:.1f} x {height:.1f}" for width, height in (video.visible, video.label, video.found))
+        pairs = (
+            f"{width:.1f} x {height:.1f}"
+            for width, height in (video.visible, video.annotated, video.predicted)
+        )
         rows.append([video.name, str(video.frames), *pairs])
     spread = [["over the videos", "annotated", "predicted"]]
     for title, axis in (
         ("deviation of the horizontal margin, pixels", 0),
         ("deviation of the vertical margin", 1),
     ):
-        values = (sizes.label_spread[axis], sizes.found_spread[axis])
+        values = (sizes.annotated_spread[axis], sizes.predicted_spread[axis])
         spread.append([title, *(format_number(value, 1) for value in values)])
-    correlations = (sizes.label_correlation, sizes.found_correlation)
+    correlations = (sizes.annotated_correlation, sizes.predicted_correlation)
     spread.append(
         ["correlation with the visible width", *(format_number(value, 2) for value in correlations)]
     )
@@ -140,5 +143,5 @@ def _draw_videos(axes: Axes, errors: ErrorAttribution) -> None:
     axes.plot([], [], "o", color=COLOURS[0], label="as detected")
     axes.plot([], [], "^", color=COLOURS[1], label="with one factor for the video")
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set(xlabel="predicted over annotated side, median of a video", ylabel="AP50", ylim=(0, 1.03))
+    axes.set(xlabel="predicted / annotated side, video median", ylabel="AP50", ylim=(0, 1.03))
     axes.set_title("Size and AP50 by video")

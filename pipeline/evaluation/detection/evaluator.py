@@ -176,7 +176,7 @@ class Evaluator:
         )
 
     def image_ids(self) -> list[Hashable]:
-        """Returns the image ids of the frames added, in the order of `results`."""
+        """Returns the image ids of the frames added, in the order of `results`. Raises UsageError without any."""
         return [self._truth.image_ids[position] for position in self._added()]
 
     def results(self) -> list[tuple[FrameTruth, PredictedBoxes]]:
@@ -195,7 +195,10 @@ class Evaluator:
         return sorted(self._frames)
 
     def videos(self) -> list[tuple[str, np.ndarray]]:
-        """Returns name and frames, an (F,) bool mask over `results`, of each video with frames added."""
+        """Returns name and frames, (F,) bool over `results`, of each video with frames added.
+
+        Raises UsageError if no frame was added.
+        """
         added = self._added()
         row_of = np.full(len(self._truth.frames), -1)
         row_of[added] = np.arange(len(added))

@@ -26,7 +26,7 @@ def target_identities(record: VideoRecord) -> tuple[np.ndarray, ...]:
         if missing > 1:
             raise UsageError(
                 f"frame {frame} of '{record.name}' has {missing} targets without identities, which cannot "
-                "be told apart; tracks are scored where annotations have 'instance_id' or one target a frame"
+                "be told apart; scoring tracks needs 'instance_id' or at most one target in a frame"
             )
         filled_identity += bool(missing and not continued)
         continued = bool(missing)

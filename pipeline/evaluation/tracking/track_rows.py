@@ -17,7 +17,10 @@ _MAX_ID = 2**53
 
 @dataclass(frozen=True, eq=False)
 class TrackRows:
-    """Tracks of one video, one row for each track and frame, in any order."""
+    """Tracks of one video, one row for each track and frame, in any order.
+
+    Raises ValueError for other shapes or values than those of the fields.
+    """
 
     frames: np.ndarray
     """(N,) int64 frame index from 0."""

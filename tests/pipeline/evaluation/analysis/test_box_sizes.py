@@ -1,4 +1,4 @@
-"""What stands out in a picture has its own size, to hold those of labels and of found boxes against."""
+"""Visible sizes in images, the comparison of box sizes with them, and the command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.evaluation.detection.predictions import PredictedBoxes
 SPOT = (20, 14, 6, 3)  # left, top, width, height
 
 
-def picture(spot=SPOT, *, level=200, sky=100, noise=2.0, seed=0) -> np.ndarray:
+def image(spot=SPOT, *, level=200, sky=100, noise=2.0, seed=0) -> np.ndarray:
     """(48, 64) uint8: faint noise and a spot of one level."""
     grey = np.random.default_rng(seed).normal(sky, noise, (48, 64))
     left, top, width, height = spot
@@ -30,35 +30,35 @@ def picture(spot=SPOT, *, level=200, sky=100, noise=2.0, seed=0) -> np.ndarray:
 def test_the_size_is_that_of_the_spot_however_loose_the_box(level, loose):
     left, top, width, height = SPOT
     box = np.array([left - loose, top - loose, width + 2 * loose, height + 2 * loose], float)
-    assert visible_size(picture(level=level), box) == (6, 3)
+    assert visible_size(image(level=level), box) == (6, 3)
 
 
 def test_a_box_that_cuts_the_spot_does_not_cut_its_size():
-    assert visible_size(picture(), np.array([22.0, 14.0, 2.0, 3.0])) == (6, 3)
+    assert visible_size(image(), np.array([22.0, 14.0, 2.0, 3.0])) == (6, 3)
 
 
 def test_a_second_spot_beside_it_does_not_count():
-    both = picture()
+    both = image()
     both[14:17, 30:34] = 200
     assert visible_size(both, np.array([18.0, 12.0, 10.0, 7.0])) == (6, 3)
 
 
 @pytest.mark.parametrize("corner", [(-3, -2), (60, 45), (0, 0)], ids=str)
-def test_boxes_at_the_edge_of_the_picture_are_no_fault(corner):
+def test_boxes_at_the_edge_of_the_image_are_no_fault(corner):
     spot = (max(corner[0], 0), max(corner[1], 0), 3, 2)
-    assert visible_size(picture(spot), np.array([*corner, 6.0, 5.0])) == (3, 2)
+    assert visible_size(image(spot), np.array([*corner, 6.0, 5.0])) == (3, 2)
 
 
 def test_where_nothing_stands_out_there_is_no_size():
-    assert visible_size(picture(level=101), np.array([18.0, 12.0, 10.0, 7.0])) is None
-    assert visible_size(picture(), np.array([0.0, 0.0, 64.0, 48.0])) is None
+    assert visible_size(image(level=101), np.array([18.0, 12.0, 10.0, 7.0])) is None
+    assert visible_size(image(), np.array([0.0, 0.0, 64.0, 48.0])) is None
 
 
 def video(name: str, spot, label, found, *, frames=4):
     """A still video: a spot, its label and a found box, each left, top, width, height."""
     truth = FrameTruth(np.array([label], float), np.zeros(1, int), np.zeros(1, bool))
     best = PredictedBoxes(np.array([found], float), np.array([0.9]), np.zeros(1, int))
-    return name, [((truth, best), picture(spot))] * frames
+    return name, [((truth, best), image(spot))] * frames
 
 
 def box_round(spot, free):
@@ -77,10 +77,10 @@ def test_found_boxes_that_leave_the_same_free_everywhere_follow_what_stands_out(
     ]
     measured = compare_box_sizes(videos, 0.4)
     assert [row.visible for row in measured.videos] == [(4, 3), (8, 3), (12, 5)]
-    assert [row.found for row in measured.videos] == [(12, 11), (16, 11), (20, 13)]
-    assert measured.found_spread == (0, 0)
-    assert measured.label_spread == pytest.approx((np.std(free), np.std(free)))
-    assert measured.found_correlation > 0.99 > measured.label_correlation
+    assert [row.predicted for row in measured.videos] == [(12, 11), (16, 11), (20, 13)]
+    assert measured.predicted_spread == (0, 0)
+    assert measured.annotated_spread == pytest.approx((np.std(free), np.std(free)))
+    assert measured.predicted_correlation > 0.99 > measured.annotated_correlation
 
 
 def test_only_targets_that_are_found_and_videos_of_enough_frames_count():
@@ -89,10 +89,10 @@ def test_only_targets_that_are_found_and_videos_of_enough_frames_count():
     missed = video("missed", spot, box_round(spot, 4), box_round((40, 14, 4, 3), 4))
     assert compare_box_sizes([short, missed], 0.4).videos == []
     assert compare_box_sizes([video("low", spot, box_round(spot, 4), box_round(spot, 4))], 0.95).videos == []
-    assert compare_box_sizes([], 0.4).label_correlation is None
+    assert compare_box_sizes([], 0.4).annotated_correlation is None
 
 
-def test_the_command_reads_the_pictures_below_the_root(tmp_path, capsys):
+def test_the_command_reads_the_images_below_the_root(tmp_path, capsys):
     target = Target(x=20, y=20, vx=0.5, sigma=1.5, scr=80)
     scene = Scene(width=64, height=48, frames=6, noise=0.5, targets=(target,))
     truth = rendering.write_scene(scene, tmp_path / "clip.mp4")

@@ -1,4 +1,4 @@
-"""Each kind of error is taken away by its own oracle, and by no other."""
+"""Each oracle corrects its own kind of error and no other."""
 
 from __future__ import annotations
 
@@ -182,15 +182,15 @@ def test_only_the_frames_of_the_stride_are_scored(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["--stride", "0"], 2, "expected a whole number of 1 or more"),
         (["--conf", "3"], 2, "expected a score from 0 to 1"),
         (["--output", "missing/errors.json"], 5, "there is no folder missing"),
     ],
 )
-def test_mistakes_are_told_in_one_line(files, capsys, arguments, code, told):
+def test_mistakes_are_reported_in_one_line(files, capsys, arguments, code, message):
     assert main([*files, *arguments]) == code
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1

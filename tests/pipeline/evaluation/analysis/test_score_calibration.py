@@ -1,4 +1,4 @@
-"""Thresholds for a rate of false alarms, and scores held against the share of hits."""
+"""Operating thresholds for false-alarm rates, and calibration of scores."""
 
 from __future__ import annotations
 
@@ -125,14 +125,14 @@ def test_the_command_prints_writes_and_draws(files, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--false-alarms", "-1"], "expected false alarms per frame"),
         (["--least", "0.99"], "no detection has a score of 0.99 or more; give a lower one"),
     ],
 )
-def test_mistakes_are_told_in_one_line(files, capsys, arguments, told):
+def test_mistakes_are_reported_in_one_line(files, capsys, arguments, message):
     assert main([*files, *arguments]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Scores are those of pycocotools, on all frames that were asked for."""
+"""AP and AR equal those of pycocotools and of the published protocol; invalid input is refused."""
 
 from __future__ import annotations
 

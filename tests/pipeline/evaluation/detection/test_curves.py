@@ -1,4 +1,4 @@
-"""Precision, recall and false alarms from scores and hits, worked out on paper."""
+"""Precision, recall and false alarms of a curve equal values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One evaluator for finished results and for frames as they come, and all that its report holds."""
+"""The evaluator on files and frame by frame: matching, running AP50 and all sections of the report."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def test_detections_that_repeat_are_named_and_counted():
     ]
 
 
-def test_nothing_odd_nothing_noted():
+def test_plain_results_have_no_notes():
     assert report_of(SCENE, FOUND).notes == []
 
 

@@ -1,4 +1,4 @@
-"""Maps and masks are found by their names, read, and scored by the command."""
+"""Maps and masks are paired by their names, read, and scored by the command."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_map_of_another_size_is_refused_by_name(measured, folders):
     assert err.count("\n") == 1
 
 
-def test_maps_without_a_mask_are_told(measured, folders):
+def test_maps_without_a_mask_are_reported(measured, folders):
     cv2.imwrite(str(folders / "maps" / "b.png"), np.zeros((2, 2), np.uint8))
     assert "note: maps without a mask, left out: 1" in measured()[1]
 
@@ -190,16 +190,16 @@ def test_maps_without_a_mask_are_told(measured, folders):
     ],
     ids=["threshold", "list", "output"],
 )
-def test_mistakes_are_told_in_one_line(measured, options, code, message):
+def test_mistakes_are_reported_in_one_line(measured, options, code, message):
     result, _, err = measured(*options)
     assert result == code
     assert err.startswith("error: ")
     assert message in err
 
 
-def test_a_colour_picture_is_no_map(measured, folders):
-    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    picture[..., 2] = 200
-    cv2.imwrite(str(folders / "maps" / "a1.png"), picture)
+def test_a_colour_image_is_no_map(measured, folders):
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[..., 2] = 200
+    cv2.imwrite(str(folders / "maps" / "a1.png"), image)
     code, _, err = measured()
     assert (code, "a1.png is in colour" in err) == (3, True)

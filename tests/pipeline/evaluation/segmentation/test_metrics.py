@@ -1,4 +1,4 @@
-"""Probability maps are measured against masks: the default definition and what it is made of."""
+"""The default definition of the mask metrics, and the rules that definitions consist of."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_without_images_nothing_fails():
     ],
     ids=["batched", "other size", "no probability", "not a number", "whole numbers"],
 )
-def test_what_is_no_map_is_refused_and_not_counted(found, mask, message):
+def test_invalid_maps_are_refused_and_not_counted(found, mask, message):
     scorer = MaskScorer()
     with pytest.raises(ValueError, match=message):
         scorer.add(found, mask)

@@ -1,4 +1,4 @@
-"""Every published definition gives the numbers of the evaluation that it is named after."""
+"""Every published definition reproduces the numbers of the evaluation that it is named after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of tracks are read as they were written, and a file that is no MOT file is refused by line."""
+"""MOT files are read back as they were written; malformed lines are reported by their number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tracks are scored as one would by hand, and as motmetrics does, by overlap and by centre distance."""
+"""Track metrics equal values computed by hand and those of motmetrics, for both gates."""
 
 from __future__ import annotations
 
