@@ -176,7 +176,10 @@ class Evaluator:
         )
 
     def image_ids(self) -> list[Hashable]:
-        """Returns the image ids of the frames added, in the order of `results`. Raises UsageError without any."""
+        """Returns the image ids of the frames added, in the order of `results`.
+
+        Raises UsageError if no frame was added.
+        """
         return [self._truth.image_ids[position] for position in self._added()]
 
     def results(self) -> list[tuple[FrameTruth, PredictedBoxes]]:
