@@ -84,12 +84,12 @@ def work(options: argparse.Namespace) -> None:
     device = pick_device(options.device)
     require_precision(options.precision, device)
     entry = zoo.ZOO_TABLE.get(options.weights)
-    model, path, _ = restore.network(entry.detector if entry else options.detector, options.weights)
+    model, path, _ = restore.restore_network(entry.detector if entry else options.detector, options.weights)
     dataset = registry.load_dataset(options.dataset, options.root, options.split)
     if options.videos:
         dataset = dataset.subset(options.videos)
     if isinstance(model, Segmenter):
-        enlarge = options.enlarge or restore.enlargement(path)
+        enlarge = options.enlarge or restore.trained_enlargement(path)
         _evaluate_segmenter(model.to(device), dataset, options, enlarge=enlarge)
         return
     torch.set_num_threads(thread_count(model))
@@ -100,7 +100,7 @@ def work(options: argparse.Namespace) -> None:
         optimise_for_inference(model.to(device).eval(), options.precision),
         dataset,
         stride=options.stride,
-        enlarge=options.enlarge or restore.enlargement(path),
+        enlarge=options.enlarge or restore.trained_enlargement(path),
         workers=workers,
         by_class=options.by_class,
     )

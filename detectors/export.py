@@ -47,6 +47,7 @@ def work(options: argparse.Namespace) -> None:
         raise UsageError("--size native: an export has one size; give WxH such as 320x256")
     from detectors.backends import export_folder
     from detectors.networks.registry import canonical
+    from detectors.networks.tridos import Tridos
     from detectors.weights import restore, zoo
 
     entry = zoo.ZOO_TABLE.get(options.name)
@@ -54,14 +55,15 @@ def work(options: argparse.Namespace) -> None:
     export_folder.require_exportable(name, "export")
     if entry and options.weights:
         raise UsageError(f"'{options.name}' names weights already; leave --weights out, or give '{name}'")
-    place = options.output or Path("runs", "exported", f"{options.name}-{options.size}-{options.format}")
-    if (place / export_folder.MANIFEST).exists() and not options.overwrite:
-        raise OutputError(f"{place} holds an earlier export; use --overwrite or another --output")
-    chosen = options.name if entry else zoo.chosen(name, options.weights)
-    model, path, entry = restore.network(name, chosen)
+    folder = options.output or Path("runs", "exported", f"{options.name}-{options.size}-{options.format}")
+    if (folder / export_folder.MANIFEST).exists() and not options.overwrite:
+        raise OutputError(f"{folder} holds an earlier export; use --overwrite or another --output")
+    chosen = options.name if entry else zoo.weights_or_default(name, options.weights)
+    model, path, entry = restore.restore_network(name, chosen)
+    assert isinstance(model, Tridos)  # no others are exportable
     classes = entry.classes if entry else tuple(f"class {n}" for n in range(model.num_classes))
-    origin = export_folder.origin_of(name, chosen, path, model, classes)
-    export = export_folder.write(model, origin, place, size=size, kind=options.format)
+    origin = export_folder.describe_origin(name, chosen, path, model, classes)
+    export = export_folder.export_network(model, origin, folder, size=size, kind=options.format)
     for part in ("frame", "pair", "join"):
         print(f"{export.file(part)}  {export.file(part).stat().st_size / 1e6:.1f} MB")
 

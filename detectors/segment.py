@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from detectors.inference.map_files import FORMATS, dataset_name, images_in, prepare, segment
+from detectors.inference.map_files import FORMATS, dataset_name, list_images, prepare_jobs, write_maps
 from pipeline.config.schema import MAX_SCALE, MIN_SCALE, parse_size
 from pipeline.system import cli
 from pipeline.system.errors import SourceError, UsageError
@@ -77,28 +77,28 @@ def work(options: argparse.Namespace) -> None:
     """Writes the maps and prints a summary. Raises MoteError."""
     if options.size and options.enlarge:
         raise UsageError("--enlarge is for a native size; leave it out, or --size")
-    images = images_in(options.images)
+    images = list_images(options.images)
     folder = options.output / dataset_name(options.images, options.dataset)
     # torch takes seconds to load: not for --help and not if the folder is missing
     from detectors.inference.probability_maps import ProbabilityMaps, load_segmenter
-    from detectors.weights.restore import enlargement
+    from detectors.weights.restore import trained_enlargement
 
     model, path = load_segmenter(options.detector, options.weights)
     maps = ProbabilityMaps(
         model,
         size=options.size,
         fit=options.fit,
-        enlarge=options.enlarge or enlargement(path),
+        enlarge=options.enlarge or trained_enlargement(path),
         flip_averaging=options.flip_averaging,
         device=options.device,
         precision=options.precision,
     )
-    jobs = prepare(images, folder, options.format, overwrite=options.overwrite)
+    jobs = prepare_jobs(images, folder, options.format, overwrite=options.overwrite)
     started, seconds, faults = time.perf_counter(), [], []
     with Progress(len(jobs), mode=options.progress) as bar:
         for job in jobs:
             try:
-                seconds.append(segment(job, maps))
+                seconds.append(write_maps(job, maps))
             except SourceError as fault:
                 faults.append(str(fault))
             bar.advance()

@@ -1,6 +1,6 @@
-"""Trackers that join the detections of successive frames to tracks.
+"""Trackers, which link the detections of successive frames to tracks.
 
-The names that other programs import are loaded on first use.
+The public names are imported on first use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Trackers join the detections of successive frames to tracks; `build` makes one by name.
+"""Trackers by name.
 
-A tracker is any object with the methods of `Tracker`; the registry is only for names in a configuration.
+A tracker is any object with the methods of `pipeline.structures.protocols.Tracker`; the registry is needed
+only for names in a configuration.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from pipeline.system.errors import UsageError, unknown_name
 
 
 class NoTracker:
-    """Follows nothing: detections go through the pipeline without tracks."""
+    """A tracker without tracks, for detection only."""
 
     def update(self, detections: Detections, frame: Frame) -> Tracks:
-        """No tracks, whatever was detected."""
+        """Returns no tracks."""
         return Tracks.empty()
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Does nothing."""
 
 
 def _centre(**options) -> Tracker:
-    # imported here: scipy's optimiser is slow to load and of no use to whoever only lists the names
+    # imported here: scipy.optimize is slow to load and is not needed to list the names
     from trackers.centre import CentreOptions, CentreTracker
 
     known = [field.name for field in fields(CentreOptions)]
@@ -60,13 +61,13 @@ TRACKERS: dict[str, Callable[..., Tracker]] = {
     "mmdet:ByteTracker": _mmdet("ByteTracker"),
     "mmdet:OCSORTTracker": _mmdet("OCSORTTracker"),
 }
-"""Name -> builder, which takes the options of the tracker as keyword arguments."""
+"""Name → builder, which takes the options of the tracker as keyword arguments."""
 
 
 def build(name: str, **options) -> Tracker:
-    """A new tracker by its `name` in `TRACKERS`, with `options` in place of its defaults.
+    """Builds the tracker `name` of `TRACKERS`; `options` override its defaults.
 
-    Raises `UsageError` for an unknown name, an unknown option, or a value out of range.
+    Raises UsageError if the name or an option is unknown, or a value is out of range.
     """
     if name not in TRACKERS:
         raise unknown_name("tracker", name, TRACKERS)

@@ -20,17 +20,15 @@ if TYPE_CHECKING:
 
     from datasets.layouts.registry import Dataset
     from datasets.sequences.clips import VideoSequence
+    from detectors.inference.streaming import StreamingNetwork
     from detectors.networks.tridos import Tridos
-    from detectors.networks.tridos.optimised.fused import FusedTridos
     from pipeline.evaluation.detection.evaluator import Evaluator
     from pipeline.evaluation.detection.report import DetectionScores
     from pipeline.imaging.geometry import Geometry
     from pipeline.structures.annotations import VideoRecord
     from pipeline.structures.detections import Detections
 
-    Network: TypeAlias = Tridos | FusedTridos
-    """A network that predicts boxes."""
-    SequenceTask: TypeAlias = tuple[Network, VideoRecord, Path, list[int], float]
+    SequenceTask: TypeAlias = tuple[StreamingNetwork, VideoRecord, Path, list[int], float]
     """The arguments of `_detect_sequence`."""
 
 MIN_SCORE = 0.01
@@ -55,16 +53,16 @@ def load_network(options: argparse.Namespace) -> tuple[Tridos, float, torch.devi
 
     device = pick_device(options.device)
     entry = zoo.ZOO_TABLE.get(options.weights)
-    model, path, _ = restore.network(entry.detector if entry else options.detector, options.weights)
+    model, path, _ = restore.restore_network(entry.detector if entry else options.detector, options.weights)
     if isinstance(model, Segmenter):
         name = type(model).__name__
         raise UsageError(f"this command is for networks that predict boxes, {name} predicts masks")
     torch.set_num_threads(thread_count(model))
-    return model.to(device), options.enlarge or restore.enlargement(path), device
+    return model.to(device), options.enlarge or restore.trained_enlargement(path), device
 
 
 def evaluate_scores(
-    model: Network,
+    model: StreamingNetwork,
     records: Iterable[VideoRecord],
     sequences: Iterable[VideoSequence],
     truth: dict,
@@ -79,7 +77,7 @@ def evaluate_scores(
 
 
 def fill_evaluator(
-    model: Network,
+    model: StreamingNetwork,
     records: Iterable[VideoRecord],
     sequences: Iterable[VideoSequence],
     truth: dict,
@@ -106,7 +104,7 @@ def annotated_positions(record: VideoRecord, stride: int) -> list[int]:
 
 
 def detect_frames(
-    model: Network, sequence: VideoSequence, positions: list[int], *, enlarge: float = 1.0
+    model: StreamingNetwork, sequence: VideoSequence, positions: list[int], *, enlarge: float = 1.0
 ) -> Iterator[tuple[int, Detections]]:
     """Yields each of `positions`, ascending, with its detections of score `MIN_SCORE` or more.
 
@@ -120,7 +118,8 @@ def detect_frames(
     from pipeline.imaging.geometry import Geometry
     from pipeline.structures.detections import Detections
 
-    geometry = Geometry.native(sequence.frames.shape[:0:-1], scale=enlarge)
+    height, width = sequence.frames.shape[1:]
+    geometry = Geometry.native((width, height), scale=enlarge)
     dense = len(positions) * (model.frames - 1) > len(sequence)
     raw_outputs = _stream_outputs if dense else _clip_outputs
     training = model.training
@@ -136,7 +135,7 @@ def detect_frames(
 
 
 def _stream_outputs(
-    model: Network, sequence: VideoSequence, positions: list[int], geometry: Geometry
+    model: StreamingNetwork, sequence: VideoSequence, positions: list[int], geometry: Geometry
 ) -> Iterator[tuple[int, Tensor]]:
     """Yields positions and raw outputs (1, 5 + classes, h, w), computed frame by frame."""
     stream, wanted = model.stream(), set(positions)
@@ -147,7 +146,7 @@ def _stream_outputs(
 
 
 def _clip_outputs(
-    model: Network, sequence: VideoSequence, positions: list[int], geometry: Geometry
+    model: StreamingNetwork, sequence: VideoSequence, positions: list[int], geometry: Geometry
 ) -> Iterator[tuple[int, Tensor]]:
     """Yields positions and raw outputs (1, 5 + classes, h, w), computed clip by clip."""
     from datasets.sequences.clips import clip_at
@@ -157,7 +156,7 @@ def _clip_outputs(
         yield position, model(_network_input(model, geometry, clip.frames).transpose(0, 1)[None])
 
 
-def _network_input(model: Network, geometry: Geometry, frames: np.ndarray) -> Tensor:
+def _network_input(model: StreamingNetwork, geometry: Geometry, frames: np.ndarray) -> Tensor:
     """(T, H, W) uint8 or uint16 → (T, 3, h, w) network input on the model's device."""
     import numpy as np
 
@@ -169,7 +168,7 @@ def _network_input(model: Network, geometry: Geometry, frames: np.ndarray) -> Te
 
 
 def score_dataset(
-    model: Network,
+    model: StreamingNetwork,
     dataset: Dataset,
     *,
     stride: int,
@@ -220,7 +219,7 @@ def _detect_sequences(
 
 
 def _detect_sequence(
-    model: Network, record: VideoRecord, root: Path, positions: list[int], enlarge: float
+    model: StreamingNetwork, record: VideoRecord, root: Path, positions: list[int], enlarge: float
 ) -> Iterator[tuple[int, Detections]]:
     """Yields some positions of a sequence with their detections; reads it only if there are any."""
     from datasets.sequences.clips import read_sequence

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from datasets.augmentation.corruptions import Corruption
     from datasets.layouts.registry import Dataset
     from datasets.sequences.clips import Clip
-    from detectors.evaluation.detection import Network
+    from detectors.inference.streaming import StreamingNetwork
     from pipeline.structures.annotations import VideoRecord
     from pipeline.structures.detections import Detections
 
-    RecordTask: TypeAlias = tuple[Network, VideoRecord, Path, list[int], float, Sequence[Corruption]]
+    RecordTask: TypeAlias = tuple[StreamingNetwork, VideoRecord, Path, list[int], float, Sequence[Corruption]]
     """The arguments of `detect_corrupted`."""
 
 SEED = 0
@@ -57,7 +57,7 @@ class CorruptionScores:
 
 
 def evaluate_robustness(
-    model: Network,
+    model: StreamingNetwork,
     dataset: Dataset,
     corruptions: Sequence[Corruption],
     *,
@@ -112,7 +112,7 @@ def _detect_corrupted_in_worker(task: RecordTask) -> list[CorruptedFrame]:
 
 
 def detect_corrupted(
-    model: Network,
+    model: StreamingNetwork,
     record: VideoRecord,
     root: Path,
     positions: list[int],
@@ -137,7 +137,7 @@ def detect_corrupted(
             yield CorruptedFrame(number, image_id, corrupted.boxes * scale, _scale_boxes(detections, scale))
 
 
-def detect_clip(model: Network, clip: Clip, *, enlarge: float) -> Detections:
+def detect_clip(model: StreamingNetwork, clip: Clip, *, enlarge: float) -> Detections:
     """Returns the detections in the last frame of a clip, in pixels of the clip."""
     from datasets.sequences.clips import VideoSequence
     from detectors.evaluation.detection import detect_frames

@@ -11,7 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from datasets.sequences.clips import VideoSequence
-    from detectors.evaluation.detection import Network
+    from detectors.inference.streaming import StreamingNetwork
     from pipeline.evaluation.detection.evaluator import Evaluator
     from pipeline.structures.detections import Detections
 
@@ -71,7 +71,7 @@ def render_scenes(ratio: float, *, count: int, frames: int, **size: int) -> Iter
 
 
 def measure_sensitivity(
-    model: Network,
+    model: StreamingNetwork,
     ratios: Sequence[float],
     false_alarms: Sequence[float],
     *,
@@ -103,7 +103,7 @@ def measure_sensitivity(
 
 
 def _fill_evaluator(
-    model: Network,
+    model: StreamingNetwork,
     ratios: Sequence[float],
     *,
     count: int,

@@ -1,78 +1,94 @@
-"""The networks by name."""
+"""Registry of networks: names of the command line and of configurations, and how each network is built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pipeline.system.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from detectors.networks.segmenters.base import Segmenter
+    from detectors.networks.tridos import Tridos
+
+    Network: TypeAlias = Tridos | Segmenter
+    """A network of this project: boxes in the last of five frames, or a mask of one frame."""
+
+Kind = Literal["detector", "segmenter", "mmdet"]
+"""Networks that predict boxes in a window of frames; those that predict a mask of one frame; models of mmdet."""
 
 
-def _tridos(**options) -> nn.Module:
+@dataclass(frozen=True)
+class NetworkEntry:
+    """A row of the registry."""
+
+    kind: Kind
+    build: Callable[..., Network]
+    """Builds the network from its options; torch is imported when it is called."""
+    module: str = ""
+    """Module of a segmenter's class and of its `learning_rate`."""
+    class_name: str = ""
+    """Name of a segmenter's class."""
+
+
+def segmenter_entry(module: str, class_name: str) -> NetworkEntry:
+    """Returns the row of the segmenter `class_name` of a module with a function `learning_rate`."""
+
+    def build(**options: Any) -> Segmenter:
+        return getattr(import_module(module), class_name)(**options)
+
+    return NetworkEntry("segmenter", build, module, class_name)
+
+
+def _tridos(**options: Any) -> Tridos:
     from detectors.networks.tridos import Tridos
 
     return Tridos(**options)
 
 
-def _tridos_nano(**options) -> nn.Module:
-    from detectors.networks.tridos import Tridos
-
-    return Tridos(**{"width": 0.25, **options})
+def _tridos_nano(**options: Any) -> Tridos:
+    return _tridos(**{"width": 0.25, **options})
 
 
-SEGMENTERS = {
-    "rdian": ("rdian", "RDIAN"),
-    "madnet": ("madnet", "MADNet"),
-    "datransnet": ("datransnet", "DATransNet"),
-    "dconet": ("dconet", "DCONet"),
-    "drtenet": ("drtenet", "DRTENet"),
-    "dstransnet": ("dstransnet", "DSTransNet"),
+SEGMENTERS: dict[str, NetworkEntry] = {
+    "rdian": segmenter_entry("detectors.networks.segmenters.rdian", "RDIAN"),
+    "madnet": segmenter_entry("detectors.networks.segmenters.madnet", "MADNet"),
+    "datransnet": segmenter_entry("detectors.networks.segmenters.datransnet", "DATransNet"),
+    "dconet": segmenter_entry("detectors.networks.segmenters.dconet", "DCONet"),
+    "drtenet": segmenter_entry("detectors.networks.segmenters.drtenet", "DRTENet"),
+    "dstransnet": segmenter_entry("detectors.networks.segmenters.dstransnet", "DSTransNet"),
 }
-"""Networks that mark the pixels of targets in single frames: name → module and class."""
+"""Networks that segment the targets of single frames, by name."""
 
-
-def segmenter_class(name: str) -> type[Segmenter]:
-    """The class of a name in `SEGMENTERS`."""
-    module, kind = SEGMENTERS[name]
-    return getattr(import_module(f"detectors.networks.segmenters.{module}"), kind)
-
-
-def published_rate(name: str) -> Callable[..., float] | None:
-    """The rule (epoch, *, epochs, base) → learning rate of a segmenter's authors; None for other networks."""
-    name = canonical(name)
-    return (
-        import_module(f"detectors.networks.segmenters.{SEGMENTERS[name][0]}").learning_rate
-        if name in SEGMENTERS
-        else None
-    )
-
-
-def _segmenter(name: str) -> Callable[..., nn.Module]:
-    return lambda **options: segmenter_class(name)(**options)
-
-
-DETECTORS: dict[str, Callable[..., nn.Module]] = {
-    "tridos": _tridos,
-    "tridos-nano": _tridos_nano,
-    **{name: _segmenter(name) for name in SEGMENTERS},
+DETECTORS: dict[str, NetworkEntry] = {
+    "tridos": NetworkEntry("detector", _tridos),
+    "tridos-nano": NetworkEntry("detector", _tridos_nano),
+    **SEGMENTERS,
 }
-"""Name → builder. torch is imported when a network is built, not when the table is read."""
+"""All networks that can detect targets, by name; a segmenter's connected components are its detections."""
 
 MMDET = "mmdet:"
-"""What the name of a detector of mmdet begins with; the path of its configuration follows."""
+"""Prefix of the names of mmdet's detectors, followed by the path of their configuration."""
 
 ALIASES = {"dcnet": "dconet", "msconet": "dconet", "mad-net": "madnet"}
-"""Other names in the literature → ours."""
+"""Other names in the literature → name in `DETECTORS`."""
+
+
+def kind_of(name: str) -> Kind:
+    """Returns the kind of a detector. Raises UsageError for unknown names."""
+    return "mmdet" if name.startswith(MMDET) else DETECTORS[canonical(name)].kind
+
+
+def mmdet_config(name: str) -> Path:
+    """Returns the path of the configuration in the name of a detector of mmdet."""
+    return Path(name.removeprefix(MMDET))
 
 
 def canonical(name: str) -> str:
-    """The name in `DETECTORS` of a network that goes by several. Raises UsageError where there is none."""
+    """Returns the name in `DETECTORS` of a name or alias in any case. Raises UsageError for unknown names."""
     name = ALIASES.get(name.lower(), name.lower())
     if name not in DETECTORS:
         raise unknown_name("detector", name, DETECTORS)
@@ -80,25 +96,35 @@ def canonical(name: str) -> str:
 
 
 def canonical_segmenter(name: str) -> str:
-    """The name in `SEGMENTERS` of one that goes by several. Raises UsageError where there is none."""
+    """Returns the name in `SEGMENTERS` of a name or alias in any case. Raises UsageError for unknown names."""
     known = ALIASES.get(name.lower(), name.lower())
     if known not in SEGMENTERS:
         raise unknown_name("segmenter", name, SEGMENTERS)
     return known
 
 
-def build(name: str, **options) -> nn.Module:
-    """The network `name` with fresh weights, in training mode.
+def segmenter_class(name: str) -> type[Segmenter]:
+    """Returns the class of a name in `SEGMENTERS`."""
+    entry = SEGMENTERS[name]
+    return getattr(import_module(entry.module), entry.class_name)
 
-    Raises UsageError for a name that is not in `DETECTORS` or an option the network does not have.
+
+def published_rate(name: str) -> Callable[..., float] | None:
+    """Returns the published learning rate schedule of a segmenter; None for other networks.
+
+    The schedule is a function (epoch, *, epochs, base) → learning rate. Raises UsageError for unknown names.
+    """
+    name = canonical(name)
+    return import_module(SEGMENTERS[name].module).learning_rate if name in SEGMENTERS else None
+
+
+def build(name: str, **options: Any) -> Network:
+    """Builds a network with fresh weights, in training mode.
+
+    Raises UsageError for unknown names and for options that the network does not accept.
     """
     name = canonical(name)
     try:
-        return DETECTORS[name](**options)
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-    ) as error:  # of torch, for sizes beyond its own
+        return DETECTORS[name].build(**options)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch raises them for huge sizes
         raise UsageError(f"cannot build detector '{name}': {error}") from error

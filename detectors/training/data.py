@@ -96,7 +96,8 @@ def training_clips(
         real = [_with_label(s, 0) for s in real]
     _check_classes(real, num_classes)
     _check_sizes(real, recipe)
-    synthetic = _synthetic(recipe, real[0].frames.shape[:0:-1])
+    height, width = real[0].frames.shape[1:]
+    synthetic = _synthetic(recipe, (width, height))
     if num_classes > 1 and not data.class_agnostic:
         synthetic = (_with_label(s, UNKNOWN_CLASS) for s in synthetic)
     return ClipSampler(

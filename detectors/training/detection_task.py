@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.sequences.clips import Clip
 from detectors.evaluation.detection import evaluate_scores, fill_evaluator
 from detectors.inference.normalisation import to_network_input
+from detectors.networks.tridos import Tridos
 from detectors.training.data import Validation
 from detectors.training.detection_loss import detection_loss
 from detectors.training.distributed import ProcessGroup
 from pipeline.config.schema import DetectorConfig
 from pipeline.structures.boxes import to_centres
+
+if TYPE_CHECKING:
+    from detectors.networks.registry import Network
 
 
 class ClipBatch(NamedTuple):
@@ -50,7 +54,9 @@ class DetectionTask:
     def collate(self, clips: list[Clip], device: torch.device) -> ClipBatch:
         """Returns clips of one size as tensors on the device."""
         frames = [
-            to_network_input(clip.frames, full_scale=int(np.iinfo(clip.frames.dtype).max), device=device)
+            to_network_input(
+                list(clip.frames), full_scale=int(np.iinfo(clip.frames.dtype).max), device=device
+            )
             for clip in clips
         ]
         boxes = [torch.from_numpy(to_centres(c.boxes).astype(np.float32)).to(device) for c in clips]
@@ -69,11 +75,12 @@ class DetectionTask:
         sums = (loss.ciou_sum, loss.objectness_sum, loss.class_sum)
         return total, [total.item(), *(value.item() / max(cells, 1) for value in sums)]
 
-    def measure(self, model: nn.Module, validation: Validation, *, stride: int) -> dict[str, float]:
+    def measure(self, model: Network, validation: Validation, *, stride: int) -> dict[str, float]:
         """Returns the scores on every `stride`-th validation frame. Raises Interrupted after a signal.
 
         By class there are also `ap50_as_one`, which ignores classes, and `ap50_NAME` of each class.
         """
+        assert isinstance(model, Tridos)
         data = validation.records, validation.iterate(), validation.truth
         if not self.by_class:
             return evaluate_scores(model, *data, stride=stride).as_dict()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.sequences.clips import Clip
 from detectors.evaluation.segmentation import score_masks
@@ -19,6 +19,9 @@ from detectors.training.recipe import Recipe
 from pipeline.evaluation.segmentation.definitions import definition
 from pipeline.imaging.geometry import Geometry
 from pipeline.system.errors import UsageError
+
+if TYPE_CHECKING:
+    from detectors.networks.registry import Network
 
 MIN_TARGET_AREA = 10
 """Pixels: lower bound of the target area that the focal loss of an image is divided by."""
@@ -76,13 +79,15 @@ class SegmentationTask:
             soft_iou = [soft_iou_loss(torch.sigmoid(z), batch.masks, per_image=True) for z in maps]
             focal = [focal_loss_per_target_pixel(z, batch.masks) for z in maps]
             means = [torch.stack(losses).mean() for losses in (soft_iou, focal)]
-            total = means[0] + self._recipe.focal * means[1] + self._model.unmasked_loss(outputs, frames)
+            total = (
+                means[0] + self._recipe.focal * means[1] + self._model.reconstruction_loss(outputs, frames)
+            )
             values = [total, *means]
         count = int(group.all_gather([len(frames)], frames.device).sum())
         parts = [value * (len(frames) / count) for value in values]
         return parts[0], [part.item() for part in parts]
 
-    def measure(self, model: nn.Module, validation: Validation, *, stride: int) -> dict[str, float]:
+    def measure(self, model: Network, validation: Validation, *, stride: int) -> dict[str, float]:
         """Returns the scores of the default definition on every `stride`-th validation frame.
 
         Raises Interrupted after a signal.
@@ -133,8 +138,8 @@ def _require_trainable(model: Segmenter, recipe: Recipe) -> None:
         )
     if width % model.multiple or height % model.multiple:
         raise UsageError(f"schedule.crop = {width}x{height}, '{name}' takes multiples of {model.multiple}")
-    if schedule.batch < model.least_batch:
-        raise UsageError(f"schedule.batch = {schedule.batch}, '{name}' needs {model.least_batch} or more")
+    if schedule.batch < model.min_batch:
+        raise UsageError(f"schedule.batch = {schedule.batch}, '{name}' needs {model.min_batch} or more")
     if schedule.whole_share > 0:
         raise UsageError(
             f"schedule.whole_share = {schedule.whole_share:g}, segmenters are trained on crops; set it to 0"

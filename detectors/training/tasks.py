@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.sequences.clips import Clip
 from detectors.networks.segmenters.base import Segmenter
@@ -19,6 +19,9 @@ from detectors.training.distributed import ProcessGroup
 from detectors.training.recipe import Recipe
 from detectors.training.segmentation_task import SegmentationTask
 from pipeline.system.errors import UsageError
+
+if TYPE_CHECKING:
+    from detectors.networks.registry import Network
 
 
 class Batch(Protocol):
@@ -55,14 +58,14 @@ class Task(Protocol):
         `outputs` are those of the network for `batch.inputs`; `batch` is one that `collate` returned.
         """
 
-    def measure(self, model: nn.Module, validation: Validation, *, stride: int) -> dict[str, float]:
+    def measure(self, model: Network, validation: Validation, *, stride: int) -> dict[str, float]:
         """Returns the scores on every `stride`-th validation frame. Raises Interrupted after a signal."""
 
     def describe(self, scores: dict[str, float]) -> str:
         """Returns the scores of a validation as one line of text."""
 
 
-def task_for(model: nn.Module, recipe: Recipe) -> Task:
+def task_for(model: Network, recipe: Recipe) -> Task:
     """Returns the training task of the recipe's network. Raises UsageError if the recipe does not fit it."""
     if isinstance(model, Segmenter):
         return SegmentationTask(model, recipe)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ from pipeline.config.parsing import dump_toml
 from pipeline.system.errors import Interrupted, MoteError, UsageError
 from pipeline.system.prefetch import prefetch
 from pipeline.system.signals import StopRequest
+
+if TYPE_CHECKING:
+    from detectors.networks.registry import Network
 
 
 class Trainer:
@@ -125,12 +129,11 @@ class Trainer:
 
     def run(self) -> None:
         """Trains to the last step; writes last.pt, best.safetensors, config.toml and the logs."""
-        first, record = self.group.is_main, self.recipe.record
+        is_main, schedule = self.group.is_main, self.recipe.schedule
         names = {"terms": self.task.terms, "scores": self.task.scores}
-        log = open_run_log(self.folder, step=self.steps_done, **names) if first else nullcontext()
-        console = Console(
-            self.recipe.schedule.steps, done=self.steps_done, every=record.log_every, shown=first
-        )
+        log = open_run_log(self.folder, step=self.steps_done, **names) if is_main else nullcontext()
+        every = self.recipe.record.log_every
+        console = Console(schedule.steps, done=self.steps_done, every=every, shown=is_main)
         try:
             with log as rows, console:
                 if rows:
@@ -167,9 +170,8 @@ class Trainer:
         """Yields this process's clips of each remaining batch."""
         indices = self.group.shard(self.recipe.schedule.batch)
         batches_per_step = self.recipe.optimiser.accumulate
-        for number in range(
-            self.steps_done * batches_per_step, self.recipe.schedule.steps * batches_per_step
-        ):
+        first, end = self.steps_done * batches_per_step, self.recipe.schedule.steps * batches_per_step
+        for number in range(first, end):
             yield batch_clips(self.sampler, self.recipe, number, indices)
 
     def step(self, clips: Iterator[list[Clip]]) -> dict[str, float]:
@@ -187,9 +189,8 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         batches = [self.task.collate(next(clips), self.device) for _ in range(recipe.accumulate)]
         parts = [self._backward(batch) for batch in batches]
-        terms = (
-            self.group.all_gather(torch.tensor(parts).mean(dim=0).tolist(), self.device).sum(dim=0).tolist()
-        )
+        own_terms = torch.tensor(parts).mean(dim=0).tolist()
+        terms = self.group.all_gather(own_terms, self.device).sum(dim=0).tolist()
         self.group.all_reduce_gradients(self.model)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm).item()
         if not (math.isfinite(terms[0]) and math.isfinite(norm)):
@@ -266,7 +267,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 def initial_network(
     recipe: Recipe, *, load_init: bool = True, notify: Callable[[str], None] = lambda _: None
-) -> nn.Module:
+) -> Network:
     """Builds the network as it is before the first step, the same in all processes.
 
     With `load_init` false the weights of `model.init` are not read. `notify` is called with a line of text if
@@ -278,15 +279,16 @@ def initial_network(
     if recipe.model.initialisation == "normal":
         initialise_normal(model)
     elif recipe.model.initialisation == "published":
-        if not hasattr(model, "initialise"):  # only two of the segmenters have one
+        initialise = getattr(model, "initialise", None)
+        if initialise is None:  # only two of the segmenters have one
             raise UsageError(
                 f"'{recipe.model.name}' has no published initialisation; leave model.initialisation out"
             )
-        model.initialise()
+        initialise()
     if recipe.model.prior and isinstance(model, Segmenter):
         model.set_prior(recipe.model.prior)
     if load_init and recipe.model.init:
-        remark = fine_tuning.start_from(model, zoo.locate(recipe.model.init)[0])
+        remark = fine_tuning.initialise_from(model, zoo.locate_weights(recipe.model.init)[0])
         if remark:
             notify(remark)
     return model

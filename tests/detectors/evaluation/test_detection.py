@@ -48,7 +48,7 @@ def joined(tables: list[dict]) -> dict:
 
 @pytest.fixture(scope="module")
 def network(nano_weights):
-    return restore.network("tridos-nano", nano_weights)[0].eval()
+    return restore.restore_network("tridos-nano", nano_weights)[0].eval()
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def dataset(root):
 
 @pytest.fixture(scope="module")
 def network(nano_weights):
-    return restore.network("tridos-nano", nano_weights)[0].eval()
+    return restore.restore_network("tridos-nano", nano_weights)[0].eval()
 
 
 def test_clean_frames_give_what_is_measured(network, dataset):

@@ -18,7 +18,7 @@ SIZE = {"width": 64, "height": 48}
 
 @pytest.fixture(scope="module")
 def network(nano_weights):
-    return restore.network("tridos-nano", nano_weights)[0].eval()
+    return restore.restore_network("tridos-nano", nano_weights)[0].eval()
 
 
 def test_another_ratio_gives_the_same_scene_with_brighter_targets():

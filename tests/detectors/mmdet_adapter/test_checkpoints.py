@@ -69,11 +69,11 @@ def test_what_could_run_code_is_refused(tmp_path, zipped):
     path = tmp_path / "bad.pth"
     contents = {**as_mmengine_writes(layer().state_dict()), "more": Payload(tmp_path / "made")}
     torch.save(contents, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match="asks for posix.mkdir" if zipped else "no checkpoint"):
+    with pytest.raises(WeightsError, match="refers to posix.mkdir" if zipped else "not a checkpoint"):
         checkpoints.read(path)
     del contents["meta"]
     torch.save(contents, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(Exception, match="mkdir"), checkpoints.resuming():
+    with pytest.raises(Exception, match="mkdir"), checkpoints.allow_training_state():
         torch.load(path, weights_only=True)
     assert not (tmp_path / "made").exists()
 
@@ -92,7 +92,7 @@ def test_a_run_is_taken_up_with_its_histories(tmp_path):
     contents = as_mmengine_writes(layer().state_dict())
     del contents["meta"]["cfg"]  # the Runner writes it as text
     torch.save(contents, path)
-    with checkpoints.resuming():
+    with checkpoints.allow_training_state():
         loaded = torch.load(path, weights_only=True)
     assert loaded["message_hub"]["log_scalars"]["train/loss"].mean() == 1.5
     with pytest.raises(Exception, match="weights_only"):
@@ -104,13 +104,13 @@ def test_a_run_is_taken_up_with_its_histories(tmp_path):
 )
 def test_getattr_of_a_checkpoint_reaches_only_the_statistics(kind, name):
     with pytest.raises(WeightsError, match=name):
-        checkpoints._statistic(kind, name)
+        checkpoints._history_method(kind, name)
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"weight": torch.zeros(2, 3)}, r"1 missing \(bias\); choose the fitting config"),
+        ({"weight": torch.zeros(2, 3)}, r"1 missing \(bias\); choose the config it was trained with"),
         (
             {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)},
             r"unexpected \(more\)",
@@ -131,5 +131,5 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(WeightsError, match=r"none.pth does not exist"):
         checkpoints.read(tmp_path / "none.pth")
     (tmp_path / "half.pth").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(WeightsError, match=r"half.pth is damaged or no checkpoint"):
+    with pytest.raises(WeightsError, match=r"half.pth is damaged or not a checkpoint"):
         checkpoints.read(tmp_path / "half.pth")

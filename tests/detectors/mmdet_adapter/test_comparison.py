@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from detectors.mmdet_adapter.__main__ import main
-from detectors.mmdet_adapter.comparison import chosen_table, compare_detections, compare_tracks
-from pipeline.evaluation.tracking import TrackRows
+from detectors.mmdet_adapter.comparison import compare_detections, compare_tracks, select_frames
+from pipeline.evaluation.tracking.track_rows import TrackRows
 from pipeline.structures.annotations import VideoRecord, load_coco, video_records
 from pipeline.structures.boxes import to_xywh
 from pipeline.system.errors import UsageError
@@ -79,7 +79,7 @@ def test_average_precision_is_that_of_coco_metric(agnostic, stride):
 
 
 def test_every_third_frame_is_every_third_of_each_video():
-    chosen = chosen_table(table(np.random.default_rng(1), frames=7), stride=3)
+    chosen = select_frames(table(np.random.default_rng(1), frames=7), stride=3)
     assert [image["id"] for image in chosen["images"]] == [100, 103, 106, 200, 203, 206]
     assert {row["image_id"] for row in chosen["annotations"]} <= {100, 103, 106, 200, 203, 206}
 
@@ -156,7 +156,7 @@ def test_files_that_belong_to_nothing_annotated_are_told_of():
     truth = table(np.random.default_rng(1))
     with pytest.raises(UsageError, match="no detection is on an annotated image"):
         compare_detections(truth, [])
-    with pytest.raises(UsageError, match=r"no tracks .* NAME-OF-VIDEO.txt"):
+    with pytest.raises(UsageError, match=r"no file of tracks .* NAME-OF-VIDEO.txt"):
         compare_tracks(video_records(truth), {"other": TrackRows(np.zeros(0), np.zeros(0), np.zeros((0, 4)))})
 
 
@@ -166,7 +166,7 @@ def test_real_annotations_are_measured_alike(drone_ir):
     truth = load_coco(drone_ir / "annotations" / "val.json")
     records = video_records(truth)[::12]
     rows = compare_tracks(records, {record.name: perturbed(record, rng) for record in records})
-    found = results(chosen_table(truth, stride=50), rng)
+    found = results(select_frames(truth, stride=50), rng)
     rows += compare_detections(truth, found, stride=50, class_agnostic=True)
     assert all(row.ours > 0 for row in rows)
     assert all(abs(row.difference) < 1e-4 for row in rows)

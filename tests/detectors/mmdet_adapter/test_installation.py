@@ -23,7 +23,8 @@ ASKS = "sys.exit(any(name.split('.')[0] in ('mmdet', 'mmengine', 'mmcv') for nam
         "import run_pipeline; run_pipeline.main(['--help'])",
         "import run_pipeline; run_pipeline.main(['--list'])",
         "import pipeline.runner.single, detectors.train, trackers; trackers.build('centre')",
-        "from detectors.mmdet_adapter import clips, comparison, networks, stage, tracking, training",
+        "from detectors.mmdet_adapter import clips, comparison, networks, stage, training",
+        "import trackers.mmdet",
     ],
 )
 def test_who_does_not_ask_for_mmdet_does_not_import_it(code):
@@ -56,10 +57,13 @@ def test_the_adapter_is_ready_within_a_minute(capsys):
     ("versions", "message"),
     [
         ({"mmdet": None}, "mmdet is not installed; run: pip install mmdet==3.3.0"),
-        ({"mmdet": "2.28.2"}, r"mmdet 2.28.2 does not fit, 3.0 or newer and older than 4 .* mmdet==3.3.0"),
+        (
+            {"mmdet": "2.28.2"},
+            r"mmdet 2.28.2 is not supported, 3.0 or newer and older than 4 .* mmdet==3.3.0",
+        ),
         ({"mmengine": None}, "mmengine is not installed; run: pip install mmengine==0.10.7"),
         ({"mmcv-lite": None}, "mmcv is not installed; run: pip install mmcv-lite==2.1.0"),
-        ({"mmcv-lite": "2.2.0"}, "mmcv-lite 2.2.0 does not fit, .* older than 2.2 .* mmcv-lite==2.1.0"),
+        ({"mmcv-lite": "2.2.0"}, "mmcv-lite 2.2.0 is not supported, .* older than 2.2 .* mmcv-lite==2.1.0"),
         ({"mmcv": "2.1.0"}, "mmcv and mmcv-lite are installed .* pip uninstall mmcv mmcv-lite; .* mmcv-lite"),
         ({"lap": None}, "lap is not installed; run: pip install lap==0.5.13"),
         ({"trackeval": None}, "trackeval is not installed; run: pip install trackeval==1.3.0"),
@@ -124,5 +128,5 @@ def test_an_operator_that_is_not_there_is_named_when_it_is_called():
 def test_nothing_stands_in_for_compiled_operators_that_are_there(monkeypatch):
     monkeypatch.delitem(sys.modules, operators.EXTENSION, raising=False)
     monkeypatch.setattr(operators, "find_spec", lambda name: object())
-    operators.stand_in()
+    operators.provide_operators()
     assert operators.EXTENSION not in sys.modules

@@ -14,7 +14,7 @@ from datasets.synthesis import rendering
 from datasets.synthesis.scene import Scene
 from detectors.inference.postprocess import decode
 from detectors.mmdet_adapter import clips, installation
-from detectors.training.detection_task import Detection
+from detectors.training.detection_task import DetectionTask
 from detectors.training.distributed import ProcessGroup
 from detectors.weights import restore, state_dict
 from pipeline.system.errors import UsageError
@@ -51,7 +51,7 @@ def nano(nano_weights):
     """Our network and mmdet's model of it with the same weights."""
     from mmdet.registry import MODELS
 
-    ours, _, _ = restore.network("tridos-nano", nano_weights)
+    ours, _, _ = restore.restore_network("tridos-nano", nano_weights)
     theirs = MODELS.build({"type": "MoteTridosNano", "weights": nano_weights, "conf": 0.2})
     return ours.eval(), theirs.eval()
 
@@ -59,7 +59,7 @@ def nano(nano_weights):
 def test_raw_outputs_are_those_of_our_network(nano):
     ours, theirs = nano
     found = [square(1), square(2)]
-    batch = Detection().collate(found, torch.device("cpu"))
+    batch = DetectionTask().collate(found, torch.device("cpu"))
     with torch.inference_mode():
         expected = ours(batch.frames)
         raw = theirs(packed(*found)["inputs"], mode="tensor")
@@ -70,7 +70,7 @@ def test_raw_outputs_are_those_of_our_network(nano):
 def test_names_of_weights_are_ours_below_one_attribute(nano):
     ours, theirs = nano
     assert {f"model.{name}" for name in ours.state_dict()} == set(theirs.state_dict())
-    assert state_dict.bare(theirs.state_dict()).keys() == ours.state_dict().keys()
+    assert state_dict.strip_prefixes(theirs.state_dict()).keys() == ours.state_dict().keys()
 
 
 def test_the_wide_network_is_registered_too(registries):
@@ -82,9 +82,9 @@ def test_the_wide_network_is_registered_too(registries):
 def test_the_loss_is_that_of_our_trainer(nano):
     ours, theirs = nano
     found = [square(1), square(3)]
-    batch = Detection().collate(found, torch.device("cpu"))
+    batch = DetectionTask().collate(found, torch.device("cpu"))
     losses = theirs.loss(torch.stack(packed(*found)["inputs"]), packed(*found)["data_samples"])
-    total, terms = Detection().loss(ours(batch.frames), batch, ProcessGroup())
+    total, terms = DetectionTask().loss(ours(batch.frames), batch, ProcessGroup())
     assert sum(map(len, batch.boxes)) > 2
     assert losses["loss"].item() == pytest.approx(total.item(), rel=1e-6)
     parts = [losses[name].item() for name in ("ciou", "objectness", "classes")]
@@ -139,7 +139,7 @@ def segmenter(registries):
 
 
 def test_a_segmenter_marks_what_ours_does(segmenter):
-    batch = packed(with_mask(1), pack=clips.PackPicture)
+    batch = packed(with_mask(1), pack=clips.PackImage)
     sample = segmenter.test_step(batch)[0]
     with torch.inference_mode():
         expected = segmenter.model.probability(batch["inputs"][0][None])[0]
@@ -151,7 +151,7 @@ def test_a_segmenter_marks_what_ours_does(segmenter):
 
 
 def test_a_segmenter_learns_by_its_own_loss(segmenter):
-    batch = packed(with_mask(1), with_mask(2), pack=clips.PackPicture)
+    batch = packed(with_mask(1), with_mask(2), pack=clips.PackImage)
     frames = torch.stack(batch["inputs"])
     masks = torch.stack([sample.gt_sem_seg.sem_seg for sample in batch["data_samples"]]).float()
     inputs = segmenter.model.normalise(frames)
@@ -165,7 +165,7 @@ def test_mmdet_measures_a_segmenter(segmenter):
 
     metric = SemSegMetric(iou_metrics=["mIoU"])
     metric.dataset_meta = {"classes": ("background", "target")}
-    samples = segmenter.test_step(packed(with_mask(1), pack=clips.PackPicture))
+    samples = segmenter.test_step(packed(with_mask(1), pack=clips.PackImage))
     metric.process({}, [sample.to_dict() for sample in samples])
     assert 0 <= metric.evaluate(1)["mIoU"] <= 100
 
@@ -174,11 +174,11 @@ def test_segmenters_need_their_kind_of_network_and_masks(registries):
     with pytest.raises(UsageError, match=r"MoteSegmenter takes rdian, .* not 'tridos'"):
         registries.MODELS.build({"type": "MoteSegmenter", "network": "tridos"})
     with pytest.raises(UsageError, match="image 0 has no mask"):
-        packed(square(1), pack=clips.PackPicture)
+        packed(square(1), pack=clips.PackImage)
 
 
 def test_clips_of_a_dataset_know_their_frames_and_targets(registries, tmp_path):
-    rendering.write(Scene.random(3, width=64, height=48, frames=8), tmp_path / "clip.mp4")
+    rendering.write_scene(Scene.random(3, width=64, height=48, frames=8), tmp_path / "clip.mp4")
     layout = {"layout": "coco-video", "root": str(tmp_path), "split": "clip.json"}
     steps = [
         {"type": "MoteRandomFlip"},

@@ -119,7 +119,10 @@ def write(path, text):
         ("model = dict(", "cannot be read: SyntaxError"),
         ("model = dict(type=1 / 0)", "cannot be read: ZeroDivisionError"),
         ("model = dict(type='NoSuchDetector')", "describes no model: KeyError.*NoSuchDetector"),
-        ("model = dict(type='mmdet.CSPDarknet')", "is of a CSPDarknet; a detector with a test_dataloader"),
+        (
+            "model = dict(type='mmdet.CSPDarknet')",
+            "is of a CSPDarknet; give one of a detector with a test_dataloader",
+        ),
     ],
 )
 def test_a_configuration_that_describes_no_detector_is_named(yolox, tmp_path, text, message):
@@ -131,7 +134,7 @@ def test_a_configuration_that_describes_no_detector_is_named(yolox, tmp_path, te
 def test_a_configuration_is_read_only_from_the_path_that_is_named(yolox, tmp_path):
     with pytest.raises(UsageError, match=r"none.py does not exist"):
         stage.load(named(yolox._replace(config=tmp_path / "none.py")))
-    with pytest.raises(UsageError, match=r"config.toml is no Python file"):
+    with pytest.raises(UsageError, match=r"config.toml is not a Python file"):
         stage.load(named(yolox._replace(config=write(tmp_path / "config.toml", ""))))
 
 
@@ -143,7 +146,7 @@ def test_settings_replace_values_of_a_configuration(yolox):
 
 
 def test_weights_must_be_given_and_fit(yolox, nano_weights):
-    with pytest.raises(WeightsError, match="needs weights of its own; give its checkpoint with --weights"):
+    with pytest.raises(WeightsError, match="needs weights; give its checkpoint with --weights"):
         stage.load(DetectorConfig(name=f"mmdet:{yolox.config}"))
     with pytest.raises(WeightsError, match=r"is not for this YOLOX: \d+ missing .* unexpected"):
         stage.load(named(yolox._replace(weights=nano_weights)))

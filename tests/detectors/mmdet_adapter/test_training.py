@@ -56,7 +56,7 @@ class Session(NamedTuple):
 @pytest.fixture(scope="module")
 def session(tmp_path_factory, nano_weights) -> Session:
     root = tmp_path_factory.mktemp("mmdet")
-    rendering.write(scene(frames=12), root / "clip.mp4")
+    rendering.write_scene(scene(frames=12), root / "clip.mp4")
     config = root / "tiny.py"
     base = PROJECT_ROOT / "configs" / "mmdet" / "tridos_nano_drone_ir.py"
     config.write_text(CONFIG.format(base=str(base), weights=nano_weights))
@@ -98,14 +98,14 @@ def test_validation_measures_with_the_video_metric_of_mmdet(trained):
 def test_a_checkpoint_of_other_contents_is_not_taken_up(session, trained):
     assert f"checkpoints in {trained}" in session.reply.stdout
     assert f"checkpoints in {session.strange}" not in session.reply.stdout
-    expected = f"error: the checkpoint that {session.strange} or load_from names holds types"
+    expected = f"error: the checkpoint in {session.strange} or load_from holds types"
     assert session.reply.stderr.splitlines()[-1].startswith(expected)
 
 
 def test_its_weights_become_ours_name_by_name(trained, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
     assert main(["export", str(trained / "iter_8.pth"), str(output)]) == 0
-    model, _, _ = restore.network("tridos-nano", str(output))
+    model, _, _ = restore.restore_network("tridos-nano", str(output))
     from detectors.mmdet_adapter.checkpoints import read
 
     stored = read(trained / "iter_8.pth").state

@@ -15,7 +15,7 @@ from detectors.training.data import training_clips
 from detectors.training.detection_loss import detection_loss
 from detectors.training.recipe import Recipe
 from detectors.weights import state_dict, zoo
-from detectors.weights.fine_tuning import start_from
+from detectors.weights.fine_tuning import initialise_from
 from pipeline.config.parsing import build, load_toml, override
 from pipeline.system.errors import WeightsError
 from pipeline.system.signals import StopRequest
@@ -59,7 +59,7 @@ def test_with_another_number_of_classes_the_class_branch_alone_is_fresh(tmp_path
     path, theirs = saved(tmp_path, num_classes=before)
     network = detectors.build("tridos-nano", num_classes=2)
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    assert start_from(network, path) == f"w.safetensors knows {known}: the class branch for 2 is fresh"
+    assert initialise_from(network, path) == f"w.safetensors has {known}: the classification branch for 2 starts from fresh weights"
     for name, value in network.state_dict().items():
         expected = fresh if name.startswith(("head.cls_convs.", "head.cls_preds.")) else theirs
         assert torch.equal(value, expected[name]), name
@@ -69,7 +69,7 @@ def test_with_another_number_of_classes_the_class_branch_alone_is_fresh(tmp_path
 def test_weights_of_as_many_classes_are_taken_as_they_are(tmp_path):
     path, before = saved(tmp_path, num_classes=2)
     network = detectors.build("tridos-nano", num_classes=2)
-    assert start_from(network, path) is None
+    assert initialise_from(network, path) is None
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -77,7 +77,7 @@ def test_weights_of_as_many_classes_are_taken_as_they_are(tmp_path):
 def test_weights_of_another_network_are_refused(tmp_path, options):
     path, _ = saved(tmp_path, **options)
     with pytest.raises(WeightsError, match="is not for this Tridos"):
-        start_from(detectors.build("tridos-nano"), path)
+        initialise_from(detectors.build("tridos-nano"), path)
 
 
 # Which clips it draws
@@ -168,7 +168,7 @@ def test_a_run_is_measured_by_class_and_as_one(root, tmp_path, capsys):
     more = {**SEVERAL, "model.init": str(path), "data.balance": True, "record.log_every": 100}
     assert run(root, tmp_path / "run", 1, **more) == 0
     told = capsys.readouterr().out
-    assert told.startswith("w.safetensors knows 1 class: the class branch for 2 is fresh\n")
+    assert told.startswith("w.safetensors has 1 class: the classification branch for 2 starts from fresh weights\n")
     assert "AP50 as one class 0." in told
     assert "of each class: bird 0." in told
     val = rows(tmp_path / "run")[-1]["val"]
@@ -199,5 +199,5 @@ def test_the_configuration_starts_from_weights_that_ship():
     recipe = build(Recipe, load_toml(PROJECT_ROOT / "configs" / "tridos_nano_4c_drone_ir.toml"))
     network = detectors.build(recipe.model.name, **recipe.model.options)
     assert network.num_classes == 4
-    path, _ = zoo.locate(recipe.model.init)
-    assert start_from(network, path).endswith("the class branch for 4 is fresh")
+    path, _ = zoo.locate_weights(recipe.model.init)
+    assert initialise_from(network, path).endswith("the classification branch for 4 starts from fresh weights")

@@ -25,7 +25,7 @@ from detectors.training.recipe import Recipe
 from detectors.training.segmentation_task import SegmentationTask, focal_loss_per_target_pixel
 from detectors.training.tasks import task_for
 from detectors.training.trainer import seed_step
-from detectors.weights.restore import network
+from detectors.weights.restore import restore_network
 from pipeline.config.parsing import build
 from tests.support.training_runs import (
     complaint,
@@ -134,7 +134,7 @@ def test_the_shared_loss_takes_the_logits_of_all_supervised_maps(name):
     loss, terms = objective.loss(outputs, batch, ProcessGroup())
     assert objective.terms == ("loss", "soft_iou", "focal")
     with torch.no_grad():
-        beside = float(model.unmasked_loss(outputs, batch.inputs[0]))
+        beside = float(model.reconstruction_loss(outputs, batch.inputs[0]))
     assert (beside > 0) == (name == "dconet")
     assert terms[0] == pytest.approx(terms[1] + terms[2] + beside, rel=1e-5)
     loss.backward()
@@ -269,9 +269,9 @@ def test_flip_averaging_is_the_mean_of_mirrored_views():
 def test_options_that_no_shape_tells_come_with_the_weights(root, tmp_path):
     more = {"model.options.img_size": 64, "data.root": str(root.resolve())}
     assert run_segmenter("datransnet", root, tmp_path / "run", 1, **more) == 0
-    assert network("datransnet", str(tmp_path / "run" / "best.safetensors"))[0].img_size == 64
+    assert restore_network("datransnet", str(tmp_path / "run" / "best.safetensors"))[0].img_size == 64
     published = publish(tmp_path / "run", "ours", zoo=tmp_path)
-    assert network("datransnet", str(published))[0].img_size == 64
+    assert restore_network("datransnet", str(published))[0].img_size == 64
     assert str(root).encode() not in published.read_bytes()
     assert str(tmp_path).encode() not in published.read_bytes()
 
