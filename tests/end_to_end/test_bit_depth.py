@@ -102,7 +102,7 @@ def network_input(frames: list[Frame]) -> torch.Tensor:
     """(B, 3, H, W) that the default network is given."""
     detector = default_detector()
     detector.reset()
-    return detector.pixels(tuple(frames))
+    return detector.preprocess(tuple(frames))
 
 
 @pytest.mark.parametrize("store", STORED)
@@ -145,7 +145,7 @@ def test_fourteen_bits_stored_in_sixteen_count_as_fourteen_where_that_is_declare
         assert source.info.bit_depth == 14
         frame = next(source)
     video, _ = as_ffv1(tmp_path, ramps(14), "gray14le")
-    assert torch.equal(network_input([frame]), network_input(frames_of(video)[:1]))
+    torch.testing.assert_close(network_input([frame]), network_input(frames_of(video)[:1]), rtol=0, atol=0)
 
 
 def test_samples_beyond_the_declared_bits_end_the_source(tmp_path):
@@ -229,7 +229,7 @@ def test_drawing_a_frame_leaves_what_the_network_sees():
     frame = Frame(ramps()[1], 0, Fraction(0), "test", 16, (2000, 60000))
     before = network_input([frame])
     Annotator()(Result(frame, Detections.empty(), False, tracks=Tracks.empty()))
-    assert torch.equal(network_input([frame]), before)
+    torch.testing.assert_close(network_input([frame]), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("scaling", ["full-range", "fixed 100 4000", "percentile 1 99", "running"])
@@ -247,9 +247,9 @@ def test_training_reads_the_numbers_that_a_run_computes_with(tmp_path, scaling, 
     read = sequence.frames[np.array([0, 0, 3, 5])]
     trained = to_network_input(read, full_scale=int(np.iinfo(sequence.frames.dtype).max))
     run = network_input(frames_of(location, scaling=scaling))
-    assert torch.equal(trained, run[[0, 0, 3, 5]])
-    assert np.array_equal(sequence.frames[3], read[2])
-    assert np.array_equal(sequence.frames[2:4][1], read[2])
+    torch.testing.assert_close(trained, run[[0, 0, 3, 5]], rtol=0, atol=0)
+    np.testing.assert_array_equal(sequence.frames[3], read[2])
+    np.testing.assert_array_equal(sequence.frames[2:4][1], read[2])
 
 
 def test_segmenters_see_the_same_scale_as_detectors(tmp_path):
