@@ -1,4 +1,4 @@
-"""Configurations are read as they are meant, or refused with the key and the remedy in one line."""
+"""Configurations are parsed to typed values, or refused with the key and the remedy in one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Outer:
 
 
 def message(call, *arguments) -> str:
-    """What a refusal says: one line, exit code 2."""
+    """Returns the message of a refusal: one line, exit code 2."""
     with pytest.raises(UsageError) as error:
         call(*arguments)
     assert error.value.exit_code == 2
@@ -166,7 +166,7 @@ class Kinds:
     ],
 )
 def test_what_is_expected_is_told_in_plain_words(key, expected):
-    """A set is of none of the kinds."""
+    """The value is a set, which has none of the types."""
     assert message(build, Kinds, {key: {1}}) == f"configuration key '{key}' = {{1}}, expected {expected}"
 
 

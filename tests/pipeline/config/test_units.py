@@ -1,4 +1,4 @@
-"""Durations and sizes are read as people write them, and what cannot be meant is told."""
+"""Durations and sizes with units are parsed, and invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_what_is_neither_is_refused(text):
         ),
     ],
 )
-def test_what_cannot_be_meant_is_told_in_one_line(mote, clip, tmp_path, options, reason):
+def test_invalid_values_are_reported_in_one_line(mote, clip, tmp_path, options, reason):
     reply = mote(clip, "--output", tmp_path / "out", *options)
     assert (reply.code, reply.out, reply.err.count("\n")) == (2, "", 1)
     assert reason in reply.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_budget_alone_parts_the_files_too():
+def test_files_rotate_for_a_budget_alone():
     assert OutputConfig(disk_budget="20GB").rotation == Rotation(0, 2 * 10**9, 20 * 10**9)
     assert OutputConfig().rotation is None

@@ -1,4 +1,4 @@
-"""Ground truth becomes sequences: every frame is there, with its boxes and labels or without."""
+"""COCO-video ground truth becomes sequences with the boxes and labels of every frame."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_missing_ground_truth_file_is_refused(tmp_path):
         load_coco(tmp_path / "none.json")
 
 
-# The video that a source is
+# Matching a source with its sequence
 
 
 @pytest.mark.parametrize("name", ["first.mp4", "elsewhere/first.mp4", "first", "first.avi"])

@@ -1,4 +1,4 @@
-"""Boxes are half-open: the algebra agrees with counting pixels."""
+"""Boxes are half-open intervals: the algebra agrees with counting pixels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mask(box) -> np.ndarray:
 )
 def test_other_notations_come_back_exactly(there, back):
     found = random_boxes(50) + 0.25
-    assert np.array_equal(back(there(found)), found)
+    np.testing.assert_array_equal(back(there(found)), found)
 
 
 def test_a_pixel_has_its_size_and_its_middle():

@@ -1,4 +1,4 @@
-"""What travels along the pipeline is checked when it is made."""
+"""Frames, detections, tracks and results are validated on construction."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ def test_detections_do_not_change_with_the_array_they_were_made_from():
 def test_rows_are_selected_in_all_fields_together(rows, kept):
     masks = np.arange(3)[:, None, None] == np.ones((1, 2, 2))
     found = detections(masks=masks)[rows]
-    assert np.array_equal(found.boxes, np.reshape(np.array(BOXES)[kept], (-1, 4)))
-    assert np.array_equal(found.labels, np.array([0, 1, 0])[kept])
-    assert np.array_equal(found.masks, masks[kept])
+    np.testing.assert_array_equal(found.boxes, np.reshape(np.array(BOXES)[kept], (-1, 4)))
+    np.testing.assert_array_equal(found.labels, np.array([0, 1, 0])[kept])
+    np.testing.assert_array_equal(found.masks, masks[kept])
 
 
 def test_a_single_row_is_refused():

@@ -1,4 +1,4 @@
-"""All commands read their options alike, and end with one line and an exit code, never with a traceback."""
+"""All commands parse options alike and end with one line and an exit code, never with a traceback."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def parser() -> cli.Parser:
 
 
 def shell(text: str) -> subprocess.CompletedProcess:
-    """A command line in which `mote` is the program; the exit code is that of the program."""
+    """Runs a shell command in which `mote` is the program; the exit code is that of the program."""
     script = f"set -o pipefail; mote() {{ '{sys.executable}' run_pipeline.py \"$@\"; }}; {text}"
     return subprocess.run(["bash", "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True)
 
 
 def python(code: str) -> list[str]:
-    """Returns the words that Python code prints in a process of its own."""
+    """Returns the words that Python code prints in a new process."""
     command = [sys.executable, "-c", code]
     return subprocess.run(
         command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
 
 
-# The way of each command
+# Start and end of a command
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -158,7 +158,7 @@ def test_what_looks_like_an_option_is_a_file_after_two_dashes():
 def test_an_output_that_nobody_reads_ends_the_command_quietly(flag, unbuffered):
     reply = shell(f"PYTHONUNBUFFERED={unbuffered} mote {flag} | true")
     assert reply.stderr == ""
-    assert reply.returncode in ((1,) if flag == "--list" else (0, 1))  # argparse may keep it to itself
+    assert reply.returncode in ((1,) if flag == "--list" else (0, 1))  # argparse may suppress the error
 
 
 def test_a_reader_that_takes_the_first_line_only_is_no_fault():

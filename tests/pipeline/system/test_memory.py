@@ -1,4 +1,4 @@
-"""Memory that is no longer used goes back to the system."""
+"""Free memory is returned to the operating system."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def resident():
     status = Path("/proc/self/status").read_text().split("VmRSS:")[1]
     return int(status.split()[0]) / 1024
 
-pieces = [bytes([n % 256]) * 50_000 for n in range(1, 3000)]
-kept = pieces[::20]  # free memory lies between pieces in use: it is not given back by itself
-del pieces
+blocks = [bytes([n % 256]) * 50_000 for n in range(1, 3000)]
+kept = blocks[::20]  # free memory between blocks in use, which glibc does not return
+del blocks
 before = resident()
 release_free_memory()
 print(before - resident())
@@ -29,14 +29,14 @@ print(before - resident())
 
 
 class Ring:
-    """An object that holds itself."""
+    """An object in a reference cycle."""
 
     def __init__(self):
         self.itself = self
 
 
 def test_what_only_holds_itself_is_freed():
-    gc.disable()  # not by chance
+    gc.disable()  # so that only the call collects
     try:
         gone = weakref.ref(Ring())
         assert gone() is not None
@@ -47,8 +47,8 @@ def test_what_only_holds_itself_is_freed():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_free_memory_between_pieces_in_use_goes_back():
-    """Of 150 MB a twentieth is still in use; what is free between is over 100 MB."""
+def test_free_memory_between_blocks_in_use_is_returned():
+    """A twentieth of 150 MB remains in use; the free memory in between is more than 100 MB."""
     done = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 100
 

@@ -1,10 +1,11 @@
-"""Feeds are read ahead by themselves and served in turn; none waits for another, and none is left behind."""
+"""Feeds are read ahead in threads and served round-robin; none waits for another, none is left behind."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 import time
+from collections import Counter as Counts
 
 import pytest
 
@@ -42,13 +43,13 @@ class Counter:
 
 
 def waiting_for(event, items=()):
-    """Gives the items once the event is set, and fails the test where that takes too long."""
+    """Yields the items once the event is set; fails the test if that takes too long."""
     assert event.wait(SECONDS)
     yield from items
 
 
 def everything(feeds, size):
-    """All items of each feed, and how each ended, in the order in which that was told."""
+    """Returns all items of each feed, and the reported ends in their order."""
     found, ended = {}, []
     for turn in feeds.rounds(size):
         assert len(turn.items) <= size
@@ -72,7 +73,9 @@ def test_feeds_that_are_ahead_are_served_in_turn():
     with gathering(*counters) as feeds:
         turns, order = feeds.rounds(4), []
         for _ in range(3):
-            assert wait_until(lambda: all(len(feed.ahead) == 4 for feed in feeds._feeds))
+            served = Counts(number for number, _ in order)
+            # four items of each feed wait, and its thread holds one more
+            assert wait_until(lambda s=served: all(c.taken == s[n] + 5 for n, c in enumerate(counters)))
             order += next(turns).items
     assert [number for number, _ in order] == [0, 1, 2] * 4
     assert [item for number, item in order if number == 1] == [0, 1, 2, 3]
@@ -100,7 +103,7 @@ def test_a_turn_comes_even_where_nothing_happens():
 def test_no_more_is_read_ahead_than_allowed():
     counter = Counter()
     with gathering(counter, ahead=3):
-        assert wait_until(lambda: counter.taken == 4)  # three wait, one is in the hand of the thread
+        assert wait_until(lambda: counter.taken == 4)  # three wait, and the thread holds one
         time.sleep(0.05)
         assert counter.taken == 4
 
@@ -134,7 +137,7 @@ def test_a_failure_is_told_after_the_items_before_it_and_leaves_the_others():
     assert {number: str(error) for number, error in ended} == {0: "torn", 1: "None"}
 
 
-def test_a_feed_that_is_dropped_is_closed_and_its_end_is_not_told():
+def test_a_feed_that_is_dropped_is_closed_and_its_end_is_not_reported():
     counter = Counter()
     with gathering(counter, range(10)) as feeds:
         next(feeds.rounds(1))

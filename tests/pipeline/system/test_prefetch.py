@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import queue
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -65,6 +67,22 @@ def test_the_worker_is_a_daemon_with_the_given_name():
     (worker,) = workers("decode")
     assert worker.daemon
     ahead.close()
+
+
+def test_a_worker_that_is_stuck_does_not_keep_the_program_from_ending():
+    code = """
+import time
+from pipeline.system.prefetch import prefetch
+
+def items():
+    yield 1
+    time.sleep(60)
+
+ahead = prefetch(items(), size=1, join_timeout=0.05)
+print(next(ahead))
+"""
+    reply = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (reply.returncode, reply.stdout) == (0, "1\n")
 
 
 def test_the_producer_is_never_more_than_size_and_one_ahead():
@@ -138,7 +156,7 @@ def test_a_worker_that_waits_for_room_stops_at_once():
     counter = Counter()
     ahead = prefetch(counter.items(), size=1, name="waiting")
     next(ahead)
-    assert wait_until(lambda: counter.taken == 3)  # one used, one queued, one in hand
+    assert wait_until(lambda: counter.taken == 3)  # one used, one queued, one held by the worker
     start = time.monotonic()
     ahead.close()
     assert time.monotonic() - start < 1.0
@@ -200,7 +218,7 @@ def test_a_worker_that_is_stuck_in_its_items_is_left_behind_and_logged(caplog):
     assert wait_until(lambda: not workers("stuck"))
 
 
-def test_a_worker_that_dies_without_a_word_is_noticed(monkeypatch):
+def test_a_worker_that_dies_without_an_exception_is_noticed(monkeypatch):
     def broken_put(self, item, timeout=None):
         raise MemoryError
 

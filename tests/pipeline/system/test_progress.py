@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
 
 def advance(time, stream, *, total, frames, mode="auto", seconds=1.0):
-    """What `stream` holds after frames that take `seconds` each."""
+    """Returns the content of `stream` after frames that take `seconds` each."""
     with Progress(total, mode=mode, stream=stream) as bar:
         for _ in range(frames):
             time.now += seconds
