@@ -1,4 +1,4 @@
-"""Benchmarks; importing one of them limits the spinning of OpenMP threads, as a command does."""
+"""Benchmarks. Importing the package limits the spinning of OpenMP threads, as commands do."""
 
 from pipeline.system.cli import limit_thread_spinning
 

@@ -1,9 +1,9 @@
-"""Does a segmenter beside the detector improve its detections?
+"""Evaluates whether a segmenter beside the detector improves its detections.
 
     python -m tests.benchmarks.fusion --root DATA [--segmenter datransnet] [--stride 50]
 
-Each frame's detections are measured as they are, confirmed by what the segmenter marks, and united with it,
-for several thresholds of its probability. Prints a Markdown table.
+The detections of each frame are evaluated unchanged, confirmed by the segmenter, and united with its
+components, for several probability thresholds. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from pipeline.system.progress import Progress
 from tests.benchmarks.options import benchmark_parser
 
 CONF = 0.4
-"""Score that precision and recall are told at: that from which detections are drawn."""
+"""Score threshold of precision and recall; that of drawing."""
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command."""
     parser = benchmark_parser("tests.benchmarks.fusion", __doc__)
     parser.add_argument("--dataset", default="drone-ir")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--weights", default="tridos-nano-drone-ir")
     parser.add_argument("--segmenter", default="datransnet")
-    parser.add_argument("--segmenter-weights", help="weights of it (default: those that ship)")
+    parser.add_argument("--segmenter-weights", help="(default: the shipped ones)")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5, 0.1], metavar="P")
-    parser.add_argument("--stride", type=int, default=50, help="measure each n-th frame (default: 50)")
+    parser.add_argument("--stride", type=int, default=50, help="evaluate every n-th frame (default: 50)")
     return parser
 
 
 def fused(detections, found, way: str, threshold: float):
-    """The detections after `way` with what a probability map marks."""
+    """Fuses detections with the components of a probability map by the method `way`."""
     if way == "none":
         return detections
     segments = [extract_components(found, replace(ComponentsConfig(), threshold=threshold))]
@@ -59,15 +59,15 @@ def fused(detections, found, way: str, threshold: float):
 
 
 def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator]:
-    """(what is done, threshold) → all measured frames."""
+    """Returns an evaluator of all frames for each (method, threshold)."""
     torch.set_num_threads(1)
-    detector, path, _ = restore.network("tridos-nano", options.weights)
-    chosen = zoo.chosen(options.segmenter, options.segmenter_weights)
-    maps = ProbabilityMaps(restore.network(options.segmenter, chosen)[0], device="cpu")
+    detector, path, _ = restore.restore_network("tridos-nano", options.weights)
+    chosen = zoo.weights_or_default(options.segmenter, options.segmenter_weights)
+    maps = ProbabilityMaps(restore.restore_network(options.segmenter, chosen)[0], device="cpu")
     dataset = registry.load_dataset(options.dataset, options.root, options.split)
     ways = [("none", 0.0), *((way, t) for way in ("confirm", "union") for t in options.thresholds)]
     measured = {way: Evaluator(dataset.to_coco(), classes=False) for way in ways}
-    enlarge = restore.enlargement(path)
+    enlarge = restore.trained_enlargement(path)
     with Progress(len(dataset.records)) as progress:
         for record in dataset.records:
             sequence, positions = (
@@ -85,7 +85,7 @@ def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator
 
 
 def table(measured: dict[tuple[str, float], Evaluator]) -> str:
-    """A row for each way: IoU 0.5, and with centres within 5 pixels."""
+    """Formats a row per method: matches by IoU 0.5, and by centres within 5 pixels."""
     lines = [
         "| `--fuse` | marked above | AP50 | best F1 | centre AP | best centre F1 | precision | recall |",
         "|" + "---|" * 8,
@@ -102,12 +102,12 @@ def table(measured: dict[tuple[str, float], Evaluator]) -> str:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
+    """Evaluates and prints the table. Raises MoteError."""
     print(table(evaluators(options)))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
+    """Runs the benchmark; returns the exit code."""
     return cli.run(parser(), work, arguments)
 
 

@@ -27,12 +27,17 @@ def add_detector_options(parser: cli.Parser) -> None:
     """Adds the options that choose the detector of a run; their defaults are those of a run."""
     add = parser.add_argument
     add("--detector", default="tridos-nano")
-    add("--weights", default="", help="a name or a file (default: those of the detector)")
+    add("--weights", default="", help="name or file (default: that of the detector)")
     add("--device", default="auto")
     add("--backend", default="auto", help="runtime of the network (default: that of a run)")
     add("--precision", default="fp32")
     add("--batch", type=cli.int_at_least(0), default=0, help="frames per batch (default: that of a run)")
-    add("--threads", type=cli.int_at_least(0), default=0, help="threads of the network (default: those of a run)")
+    add(
+        "--threads",
+        type=cli.int_at_least(0),
+        default=0,
+        help="threads of the network (default: those of a run)",
+    )
 
 
 def detector_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each stage of a run costs by itself, one after the other, for `tests.benchmarks.speed`."""
+"""Measures each stage of a run in sequence, for `tests.benchmarks.speed`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ STAGES = (
     "draw and encode",
 )
 WARM = 5
-"""Frames that do not count: they fill the window and set things up."""
+"""Warm-up frames, which fill the window and are not measured."""
 
 
 def of_stages(name: str, size: str, options: Any) -> dict[str, float]:
-    """Median seconds of a frame in each stage: `options` has video, device, threads, precision and rounds."""
+    """Returns the median seconds per frame of each stage.
+
+    `options` has video, device, threads, precision and rounds.
+    """
     spent: dict[str, list[float]] = {stage: [] for stage in STAGES}
     with tempfile.TemporaryDirectory() as place:
         detector = _detector(name, size, Path(place), options)
@@ -66,7 +69,7 @@ def of_stages(name: str, size: str, options: Any) -> dict[str, float]:
 
 
 def _detector(name: str, size: str, place: Path, options: Any) -> StreamingDetector:
-    """With the weights that ship or, where there are none, random ones."""
+    """Loads a detector with its shipped weights, or random ones if there are none."""
     chosen = zoo.default_weights(name)
     if chosen is None:
         torch.manual_seed(0)
@@ -86,7 +89,7 @@ def _detector(name: str, size: str, place: Path, options: Any) -> StreamingDetec
 
 @torch.inference_mode()
 def _through_network(detector: StreamingDetector, frame: Frame, timed: Callable) -> Any:
-    """The raw output of the next frame, the parts of the network timed by themselves."""
+    """Computes the raw output of the next frame and times each part of the network."""
     model, stream = detector.model, detector.stream
     pixels = timed("prepare", lambda: detector.preprocess((frame,)))
     features = timed("network, one frame", lambda: model.frame_features(pixels))

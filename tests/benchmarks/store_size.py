@@ -1,8 +1,8 @@
-"""How much room stored frames take, beside what they would take plain.
+"""Measures the size of frames in a frame store against their uncompressed size.
 
     python -m tests.benchmarks.store_size --root DATA [--videos 8]
 
-Some clips, spread evenly over the split, are decoded into a store in a temporary folder.
+Clips spread evenly over the split are decoded into a store in a temporary folder.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tests.benchmarks.options import benchmark_parser
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command."""
     parser = benchmark_parser("tests.benchmarks.store_size", __doc__)
-    parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
-    parser.add_argument("--split", default="train", help="a split of the dataset (default: train)")
-    parser.add_argument("--videos", type=cli.int_at_least(1), default=8, help="clips to store (default: 8)")
+    parser.add_argument("--dataset", default="drone-ir", help="layout of the data set (default: drone-ir)")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", default="train", help="split of the data set (default: train)")
+    parser.add_argument("--videos", type=cli.int_at_least(1), default=8, help="number of clips (default: 8)")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Store the clips and print plain bytes, stored bytes and their ratio, for each and for all."""
+    """Stores the clips and prints uncompressed bytes, stored bytes and their ratio, per clip and in total."""
     dataset = registry.load_dataset(options.dataset, options.root, options.split)
     count = min(options.videos, len(dataset.records))
     records = [dataset.records[place * len(dataset.records) // count] for place in range(count)]
@@ -52,7 +52,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
+    """Runs the benchmark; returns the exit code."""
     return cli.run(parser(), work, arguments)
 
 

@@ -1,10 +1,10 @@
-"""Frames per second against the number of streams in one run.
+"""Measures frames per second against the number of streams in one run.
 
     python -m tests.benchmarks.streams [VIDEO]
 
-The same video is taken once, twice, …; each stream is decoded, tracked, drawn and written by itself, as a
-whole job with all outputs to a temporary folder. The numbers of streams take turns, so that whatever else the
-machine does meets all of them; the medians of the repeats are compared. Loading the network is not counted.
+The same video is given once, twice, …; each stream is decoded, tracked, drawn and written separately, with
+all outputs in a temporary folder. The numbers of streams alternate, so that other load on the machine affects
+all of them; medians of the repeats are compared. Loading the network is not measured.
 """
 
 from __future__ import annotations
@@ -34,18 +34,22 @@ from tests.benchmarks.options import (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command."""
     parser = benchmark_parser("tests.benchmarks.streams", __doc__)
-    parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
+    parser.add_argument("video", nargs="?", default=str(DEMO), help="(default: the sample of the project)")
     add_detector_options(parser)
-    parser.add_argument("--streams", type=int_at_least(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
-    parser.add_argument("--max-frames", type=int_at_least(0), default=0, help="of each stream (default: all)")
+    parser.add_argument(
+        "--streams", type=int_at_least(1), nargs="+", default=[1, 2, 4], help="(default: 1 2 4)"
+    )
+    parser.add_argument(
+        "--max-frames", type=int_at_least(0), default=0, help="frames of each stream (default: all)"
+    )
     parser.add_argument("--repeats", type=int_at_least(1), default=3)
     return parser
 
 
 def rate(video: str, count: int, settings: dict) -> float:
-    """Frames per second of all streams together, from the first frame to the last file closed."""
+    """Returns the frames per second of all streams, from the first frame to the last file closed."""
     with tempfile.TemporaryDirectory() as folder:
         config = build(RunConfig, {**settings, "output": {"folder": folder}})
         if count == 1:
@@ -54,16 +58,16 @@ def rate(video: str, count: int, settings: dict) -> float:
         else:
             summary = run_many([video] * count, config, parts(), progress="off")
             failures, seconds = summary.failures, summary.seconds
-            written = sum(record.written for record in summary.outcomes.values())
+            written = sum(record.written for record in summary.records.values())
     for failure in filter(None, failures):
         raise failure
     return written / seconds
 
 
 def measure(options: argparse.Namespace) -> str:
-    """The table of all numbers of streams."""
+    """Returns the table of all numbers of streams."""
     settings = {"detector": detector_settings(options), "source": {"max_frames": options.max_frames}}
-    rate(options.video, 1, {**settings, "source": {"max_frames": 8}})  # the first calls set things up
+    rate(options.video, 1, {**settings, "source": {"max_frames": 8}})  # warm-up
     rates = {count: [] for count in options.streams}
     for _ in range(options.repeats):
         for count in options.streams:

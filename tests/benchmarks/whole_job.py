@@ -1,10 +1,10 @@
-"""What the whole job costs beside the network alone.
+"""Compares the time of a whole run with that of the detector alone.
 
     python -m tests.benchmarks.whole_job [VIDEO]
 
-The detector alone gets frames that lie in memory already; the whole job decodes them from the file, detects,
-suppresses, tracks, draws and writes all outputs to a temporary folder. The two take turns, so that whatever
-else the machine does meets both; the medians of the repeats are compared.
+The detector alone processes frames in memory; the whole run decodes them from the file, detects, applies
+non-maximum suppression, tracks, draws and writes all outputs to a temporary folder. The two alternate, so
+that other load on the machine affects both; medians of the repeats are compared.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from tests.benchmarks.options import (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Returns the parser of the command."""
     parser = benchmark_parser("tests.benchmarks.whole_job", __doc__)
-    parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
+    parser.add_argument("video", nargs="?", default=str(DEMO), help="(default: the sample of the project)")
     add_detector_options(parser)
-    parser.add_argument("--max-frames", type=int, default=0, help="default: all")
+    parser.add_argument("--max-frames", type=int, default=0, help="(default: all)")
     parser.add_argument("--repeats", type=int, default=3)
     return parser
 
 
 def detector_alone(detector: StreamingDetector, frames: list[Frame], size: int) -> float:
-    """Seconds that the network takes for all frames."""
+    """Returns the seconds of the network for all frames."""
     detector.reset()
     started = time.perf_counter()
     for group in batches(frames, size):
@@ -59,7 +59,7 @@ def detector_alone(detector: StreamingDetector, frames: list[Frame], size: int) 
 
 
 def whole_job(video: str, settings: dict) -> float:
-    """Seconds from the first frame to the last file closed; loading the network is not counted."""
+    """Returns the seconds from the first frame to the last file closed, without loading the network."""
     with tempfile.TemporaryDirectory() as folder:
         config = build(RunConfig, {**settings, "output": {"folder": folder, "overwrite": True}})
         record = run(video, config, parts(), progress="off")
@@ -69,14 +69,14 @@ def whole_job(video: str, settings: dict) -> float:
 
 
 def measure(options: argparse.Namespace) -> str:
-    """The table of both."""
+    """Returns the table of both."""
     settings = {"detector": detector_settings(options), "source": {"max_frames": options.max_frames}}
     config = build(RunConfig, settings)
     with open_source(options.video, max_frames=options.max_frames or None) as source:
         frames, info = list(source), source.info
     detector, loaded = load_detector(config.detector)
     size = batch_size(config.detector, loaded.device)
-    detector_alone(detector, frames[: 2 * size], size)  # the first calls set things up
+    detector_alone(detector, frames[: 2 * size], size)  # warm-up
     alone, whole = [], []
     for _ in range(options.repeats):
         alone.append(detector_alone(detector, frames, size))
