@@ -1,4 +1,4 @@
-"""What is fuzzed of what people write: configuration, COCO JSON, MOT text; the files, and what reads them."""
+"""Fuzz targets of text formats: configuration, COCO JSON and MOT text, with their readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.media import grey_frames
 
 
 def read_config(path: Path) -> str:
-    """All that a run makes of its configuration but for the networks."""
+    """Builds everything that a run takes from its configuration, except for the networks."""
     import trackers
     from pipeline.config.schema import RunConfig
     from pipeline.runner.setup import make_annotator
@@ -38,7 +38,7 @@ def read_config(path: Path) -> str:
 
 
 def read_settings(path: Path) -> str:
-    """What `--set` is given, a line each."""
+    """Reads arguments of `--set`, one per line."""
     from pipeline.config.schema import RunConfig
 
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -48,7 +48,7 @@ def read_settings(path: Path) -> str:
 
 
 def read_recipe(path: Path) -> str:
-    """A recipe of the trainer."""
+    """Reads a recipe of the trainer."""
     from detectors.training.recipe import Recipe
 
     build(Recipe, load_toml(path))
@@ -56,7 +56,7 @@ def read_recipe(path: Path) -> str:
 
 
 def config() -> list[Seed]:
-    """A configuration, settings of the command line, a recipe."""
+    """Returns seeds of a configuration, of settings of the command line and of a recipe."""
     from detectors.training.recipe import Recipe
     from pipeline.config.schema import RunConfig
     from pipeline.drawing.annotator import AnnotatorOptions
@@ -80,7 +80,7 @@ def config() -> list[Seed]:
 
 
 def truth_table() -> dict:
-    """A COCO-video dictionary of a sequence with one target."""
+    """Returns a COCO-video dictionary of a sequence with one target."""
     size = {"width": SIZE[0], "height": SIZE[1]}
     images = [
         {"id": n + 1, "video_id": 1, "frame_id": n, "file_name": f"a/{n:06d}.png", **size}
@@ -111,7 +111,7 @@ TRACK_ROWS = "".join(f"{n + 1},1,{4 + n},5.5,5,6,0.9,-1,-1,-1\n" for n in range(
 
 
 def read_truth_of_run(path: Path) -> str:
-    """What `--annotations` does with a file in a run."""
+    """Scores results by a file as `--annotations` does."""
     from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
 
     info = SourceInfo("clip.mp4", *SIZE, Fraction(30), COUNT, 8, 1)
@@ -128,7 +128,7 @@ def read_truth_of_run(path: Path) -> str:
 
 
 def read_scores(path: Path) -> str:
-    """What `pipeline.vid_map_coco` does with annotations, results and tracks."""
+    """Runs `pipeline.vid_map_coco` on annotations, results and tracks."""
     from pipeline import vid_map_coco
 
     place = path.parent
@@ -148,7 +148,7 @@ def read_scores(path: Path) -> str:
 
 
 def read_layout(name: str, split: str) -> Callable[[Path], str]:
-    """What training and conversion do with a data set."""
+    """Returns a reader of a data set as for training and conversion."""
 
     def read(path: Path) -> str:
         from datasets.layouts import registry
@@ -164,7 +164,7 @@ def read_layout(name: str, split: str) -> Callable[[Path], str]:
 
 
 def coco() -> list[Seed]:
-    """Annotations in a run, scored by themselves, and as data for training, with and without videos."""
+    """Returns seeds of annotations for a run, for scoring, and for training with and without videos."""
     truth = json.dumps(truth_table()).encode()
     results = [
         {"image_id": n + 1, "category_id": 1, "bbox": [3, 4, 5, 6], "score": 0.9} for n in range(COUNT)
@@ -185,12 +185,12 @@ def coco() -> list[Seed]:
 
 
 def read_sequence(path: Path) -> str:
-    """A folder of MOT sequences, as training and conversion read it."""
+    """Reads a folder of MOT sequences as for training and conversion."""
     return read_layout("mot", ".")(path.parents[1] / "any")
 
 
 def read_tracks(path: Path) -> str:
-    """Tracks that are scored."""
+    """Scores a file of tracks."""
     from pipeline.evaluation.tracking.gates import GATES
     from pipeline.evaluation.tracking.scoring import score_tracks
     from pipeline.structures.annotations import video_records
@@ -202,12 +202,12 @@ def read_tracks(path: Path) -> str:
 
 
 def read_text_list(path: Path) -> str:
-    """A list of frames with boxes, as some data sets have them."""
+    """Reads a list of frames with boxes."""
     return read_layout("frame-list", path.name)(path)
 
 
 def mot() -> list[Seed]:
-    """A sequence in a video, one of pictures, tracks, and a text list."""
+    """Returns seeds of a sequence with a video, one with pictures, tracks, and a text list."""
     rows = "".join(f"{n + 1},7,{4 + n},5.5,5,6,1,1,0.8\n" for n in range(COUNT)).encode()
     facts = f"[Sequence]\nname=clip\nframeRate=30\nseqLength={COUNT}\nimWidth={SIZE[0]}\nimHeight={SIZE[1]}\n"
     video = {
