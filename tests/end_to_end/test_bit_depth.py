@@ -1,4 +1,4 @@
-"""All bits of the source reach the network, on the scale that is declared, whatever the file they come in."""
+"""All bits of the source reach the network on the declared scale, for every file format."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RAW = {"format": "raw", "size": "256x256"}
 
 
 def ramps(bits: int = 16) -> list[np.ndarray]:
-    """Two pictures (256, 256) that hold every level of the depth, in a row or mixed."""
+    """Two pictures (256, 256) uint16 with every level of the bit depth, sorted and shuffled."""
     levels = np.arange(1 << 16, dtype=np.uint16) >> (16 - bits)
     return [levels.reshape(256, 256), np.random.default_rng(0).permutation(levels).reshape(256, 256)]
 
@@ -99,14 +99,14 @@ def default_detector() -> StreamingDetector:
 
 
 def network_input(frames: list[Frame]) -> torch.Tensor:
-    """(B, 3, H, W) that the default network is given."""
+    """Returns the input (B, 3, H, W) of the default network for the frames."""
     detector = default_detector()
     detector.reset()
     return detector.preprocess(tuple(frames))
 
 
 @pytest.mark.parametrize("store", STORED)
-def test_a_sixteen_bit_ramp_gives_the_network_the_same_tensor_from_any_file(tmp_path, store):
+def test_a_sixteen_bit_ramp_gives_the_same_network_input_from_every_format(tmp_path, store):
     location, options = store(tmp_path, ramps())
     frames = frames_of(location, **options)
     assert [frame.bit_depth for frame in frames] == [16, 16]
@@ -118,7 +118,7 @@ def test_a_sixteen_bit_ramp_gives_the_network_the_same_tensor_from_any_file(tmp_
 
 
 @pytest.mark.parametrize("scaling", ["fixed 1000 60000", "percentile", "percentile 5 95", "running"])
-def test_scaled_tensors_are_the_same_from_any_file_too(tmp_path, scaling):
+def test_scaled_network_inputs_are_the_same_from_every_format(tmp_path, scaling):
     found = []
     for number, store in enumerate(STORED):
         folder = tmp_path / str(number)
@@ -131,7 +131,7 @@ def test_scaled_tensors_are_the_same_from_any_file_too(tmp_path, scaling):
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
-def test_grey_video_of_any_depth_reaches_the_network_on_its_own_full_scale(tmp_path, bits):
+def test_grey_video_of_any_depth_keeps_its_full_scale(tmp_path, bits):
     location, _ = as_ffv1(tmp_path, ramps(bits), f"gray{bits}le")
     pictures, full_scale = network_images(frames_of(location))
     assert full_scale == 2**bits - 1
@@ -139,7 +139,7 @@ def test_grey_video_of_any_depth_reaches_the_network_on_its_own_full_scale(tmp_p
 
 
 @pytest.mark.parametrize("store", [as_png, as_pages, as_raw, as_zarr, as_ffv1])
-def test_fourteen_bits_stored_in_sixteen_count_as_fourteen_where_that_is_declared(tmp_path, store):
+def test_fourteen_bits_stored_in_sixteen_count_as_fourteen_if_declared(tmp_path, store):
     location, options = store(tmp_path, ramps(14))
     with open_source(location, **options, bits=14) as source:
         assert source.info.bit_depth == 14
@@ -156,7 +156,7 @@ def test_samples_beyond_the_declared_bits_end_the_source(tmp_path):
             next(source)
 
 
-def test_more_bits_than_are_stored_are_refused(tmp_path):
+def test_more_declared_bits_than_stored_are_refused(tmp_path):
     folder, _ = as_png(tmp_path, [np.zeros((8, 8), np.uint8)])
     with pytest.raises(SourceError, match=r"holds 8-bit samples, source\.bits = 14 do not fit"):
         open_source(folder, bits=14)
@@ -168,21 +168,21 @@ def test_fixed_levels_are_the_ends_of_the_scale():
     assert apply_levels(image, parse_scaling("fixed 1000 3000")(image)).tolist() == expected
 
 
-def test_percentiles_are_those_of_each_frame_by_itself():
+def test_percentiles_are_computed_per_frame():
     scaling, scene = parse_scaling("percentile 10 90"), np.arange(1001, dtype=np.uint16).reshape(7, 143)
     assert scaling(scene) == (100, 900)
     assert scaling(scene + 5000) == (5100, 5900)
     assert scaling(scene) == (100, 900)
 
 
-def test_the_noise_of_an_even_scene_does_not_fill_the_scale():
+def test_the_noise_of_a_uniform_scene_is_not_stretched_to_the_full_scale():
     noise = np.random.default_rng(0).integers(8000, 8004, (64, 64), np.uint16)
     low, high = parse_scaling("percentile")(noise)
     assert high - low == 32
     assert low < 8000 < 8004 < high
 
 
-def test_running_levels_follow_slowly_and_jump_to_another_scene():
+def test_running_levels_follow_slowly_and_restart_at_another_scene():
     scene = np.arange(1000, 5096, dtype=np.uint16).reshape(64, 64)
     running = RunningPercentiles(0, 100)
     assert running(scene) == (1000, 5095)
@@ -209,14 +209,14 @@ def test_running_levels_follow_slowly_and_jump_to_another_scene():
         ("running 1 101", "expected percentiles from 0 to 100"),
     ],
 )
-def test_a_scaling_that_is_none_is_refused(text, message, tmp_path):
+def test_an_invalid_scaling_is_refused(text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         SourceConfig(scaling=text)
     with pytest.raises(UsageError, match=message):
         open_source(tmp_path, scaling=text)
 
 
-def test_scaling_changes_what_the_networks_see_and_nothing_that_is_drawn(tmp_path):
+def test_scaling_changes_the_network_input_and_not_the_drawing(tmp_path):
     location, _ = as_png(tmp_path, ramps())
     plain, other = frames_of(location)[0], frames_of(location, scaling="fixed 30000 31000")[0]
     np.testing.assert_array_equal(plain.image, other.image)
@@ -225,7 +225,7 @@ def test_scaling_changes_what_the_networks_see_and_nothing_that_is_drawn(tmp_pat
     assert not torch.equal(network_input([plain]), network_input([other]))
 
 
-def test_drawing_a_frame_leaves_what_the_network_sees():
+def test_drawing_a_frame_does_not_change_the_network_input():
     frame = Frame(ramps()[1], 0, Fraction(0), "test", 16, (2000, 60000))
     before = network_input([frame])
     Annotator()(Result(frame, Detections.empty(), False, tracks=Tracks.empty()))
@@ -234,8 +234,8 @@ def test_drawing_a_frame_leaves_what_the_network_sees():
 
 @pytest.mark.parametrize("scaling", ["full-range", "fixed 100 4000", "percentile 1 99", "running"])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_training_reads_the_numbers_that_a_run_computes_with(tmp_path, scaling, depth):
-    """Clips may begin anywhere and repeat frames; levels that run along the sequence are those of a run."""
+def test_training_and_inference_use_the_same_network_input(tmp_path, scaling, depth):
+    """Clips may begin anywhere and repeat frames; running levels are still those of the whole sequence."""
     images = [(ramp // 7 + 300 * n) >> (16 - depth) for n, ramp in enumerate(ramps() * 3)]
     location, _ = as_png(tmp_path, [image.astype(f"uint{depth}") for image in images])
     files = sorted(location.iterdir())
@@ -252,7 +252,7 @@ def test_training_reads_the_numbers_that_a_run_computes_with(tmp_path, scaling, 
     np.testing.assert_array_equal(sequence.frames[2:4][1], read[2])
 
 
-def test_segmenters_see_the_same_scale_as_detectors(tmp_path):
+def test_segmenters_get_the_same_scale_as_detectors(tmp_path):
     class Spy:
         def batch(self, images, *, bit_depth):
             self.seen = [image / (2**bit_depth - 1) for image in images]

@@ -1,4 +1,4 @@
-"""The command answers at once, and a mistake gets one line, its exit code, and no half-made outputs."""
+"""The command starts quickly; a mistake ends in one line, its exit code, and no partial outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def fault(mote, out):
-    """Runs the command and asserts that it ends with `code` and one line; returns that line."""
+    """Runs the command, asserts that it ends with `code` and one line of error, and returns the line."""
 
     def call(code, *arguments) -> str:
         reply = mote("--output", out, "--progress", "off", *arguments)
@@ -42,7 +42,7 @@ def fault(mote, out):
 
 
 def write_video(path, sizes=((64, 64),) * 20, **container_options):
-    """Noise, one frame for each (width, height) of one stream."""
+    """Writes a video of noise, one frame for each (width, height)."""
     random = np.random.default_rng(0)
     with av.open(str(path), "w", options=container_options) as container:
         stream = container.add_stream("libx264", rate=30, options={"g": "1"})
@@ -56,21 +56,21 @@ def write_video(path, sizes=((64, 64),) * 20, **container_options):
     return path
 
 
-# What needs no network
+# Options that need no network
 
 
-def test_help_answers_at_once():
+def test_help_is_printed_quickly():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     reply = subprocess.run([*COMMAND, "--help"], cwd=PROJECT_ROOT, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert reply.returncode == 0
-    assert "exit codes: 0 done" in reply.stdout
-    # of the processor, since the machine may be busy with something else
+    assert "exit codes: 0 success" in reply.stdout
+    # CPU time, since the machine may be busy
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version", "--list"])
-def test_what_needs_no_network_loads_no_torch(flag):
+def test_options_without_a_network_load_no_torch(flag):
     code = f"""
 import sys, run_pipeline
 try:
@@ -86,7 +86,7 @@ def test_version_names_the_program_and_its_version(mote):
     assert mote("--version") == (0, f"mote {__version__}\n", "")
 
 
-def test_list_names_all_that_can_be_chosen(mote):
+def test_list_names_detectors_weights_and_trackers(mote):
     code, out, err = mote("--list")
     assert (code, err) == (0, "")
     names = out.split()
@@ -94,7 +94,7 @@ def test_list_names_all_that_can_be_chosen(mote):
         assert name in names
 
 
-def test_without_a_video_the_usage_is_wrong(mote):
+def test_a_missing_source_is_a_usage_error(mote):
     assert mote() == (
         2,
         "",
@@ -140,10 +140,10 @@ def test_a_source_that_cannot_be_opened_leaves_no_outputs(fault, tmp_path, out, 
     assert not out.exists()
 
 
-# Sources that are lost on the way
+# Sources that are lost during the run
 
 
-def test_a_video_that_is_cut_off_gives_all_its_frames(fault, mote, tmp_path, out, nano_weights):
+def test_all_frames_of_a_truncated_video_are_processed(fault, mote, tmp_path, out, nano_weights):
     path = write_video(tmp_path / "in.mp4", movflags="faststart")
     data = path.read_bytes()
     path.write_bytes(data[: int(0.7 * len(data))])
@@ -188,7 +188,7 @@ def test_a_file_in_place_of_the_folder_cannot_be_written(fault, out, clip, nano_
     assert out.read_text() == "kept"
 
 
-def test_an_earlier_run_is_not_touched_unless_asked(fault, out, clip, nano_weights):
+def test_an_earlier_run_is_only_replaced_with_overwrite(fault, out, clip, nano_weights):
     out.mkdir()
     (out / "tracks.txt").write_text("precious")
     line = fault(5, "--video", clip, "--weights", nano_weights)
@@ -197,7 +197,7 @@ def test_an_earlier_run_is_not_touched_unless_asked(fault, out, clip, nano_weigh
     assert (out / "tracks.txt").read_text() == "precious"
 
 
-def test_overwriting_leaves_nothing_of_the_earlier_run(mote, out, clip, nano_weights):
+def test_overwriting_deletes_all_files_of_the_earlier_run(mote, out, clip, nano_weights):
     out.mkdir()
     for name in (*OUTPUTS, "metrics.json", "detections.json.part", "run.json.part", "notes.md"):
         (out / name).write_text("old")
@@ -208,7 +208,7 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(mote, out, clip, nano_wei
     assert len(video(out / "annotated.mp4")) == len(lines(out)) == 3
 
 
-def test_the_source_itself_is_never_overwritten(fault, out, nano_weights):
+def test_the_source_is_never_overwritten(fault, out, nano_weights):
     out.mkdir()
     source = write_video(out / "annotated.mp4")
     before = source.read_bytes()
@@ -252,7 +252,7 @@ def test_the_folder_is_named_after_the_source_unless_given(mote, tmp_path, clip,
         (["--set", "conf=1"], "unknown configuration key 'conf'; did you mean 'detector.conf'?"),
         (["--device", "gpu"], "unknown device 'gpu', expected auto, cpu, cuda or cuda:N"),
         (["--device", "meta"], "unknown device 'meta', expected auto, cpu, cuda or cuda:N"),
-        (["--device", "cuda:99"], "device 'cuda:99' is not there"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available"),
         (["--device", "cpu", "--precision", "fp16"], "precision fp16 needs a GPU"),
         (["--precision", "int8"], "invalid choice: 'int8'"),
         (["--sise", "64x64"], "unknown option '--sise', did you mean '--size'?"),
@@ -261,20 +261,20 @@ def test_the_folder_is_named_after_the_source_unless_given(mote, tmp_path, clip,
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_name_or_value_is_told_with_the_right_ones(
+def test_an_invalid_name_or_value_is_reported_with_the_valid_ones(
     fault, out, clip, nano_weights, arguments, message
 ):
     assert message in fault(2, "--video", clip, "--weights", nano_weights, *arguments)
     assert not out.exists()
 
 
-def test_an_unknown_key_in_the_configuration_file_names_the_close_match(fault, tmp_path, clip):
+def test_an_unknown_key_in_the_configuration_file_is_reported_with_a_close_match(fault, tmp_path, clip):
     (tmp_path / "my.toml").write_text("[tracker]\nnaem = 'none'\n")
     line = fault(2, "--video", clip, "--config", tmp_path / "my.toml")
     assert "unknown configuration key 'tracker.naem'; did you mean 'tracker.name'?" in line
 
 
-def test_flags_win_over_settings_and_settings_over_the_file(mote, tmp_path, out, clip, nano_weights):
+def test_flags_override_settings_and_settings_override_the_file(mote, tmp_path, out, clip, nano_weights):
     (tmp_path / "my.toml").write_text("[detector]\nconf = 0.1\niou = 0.1\nbatch = 4\n")
     files = ("--video", clip, "--weights", nano_weights, "--output", out, "--config", tmp_path / "my.toml")
     settings = ("--set", "detector.conf=0.2", "--set", "detector.iou=0.2")
@@ -286,7 +286,7 @@ def test_flags_win_over_settings_and_settings_over_the_file(mote, tmp_path, out,
 # Weights
 
 
-def test_weights_of_another_network_are_refused_with_what_does_not_fit(fault, out, clip, nano_weights):
+def test_weights_of_another_network_are_refused_with_the_differences(fault, out, clip, nano_weights):
     line = fault(4, "--video", clip, "--weights", nano_weights, "--detector", "tridos")
     assert "is not for this Tridos" in line
     assert "misshapen (backbone." in line
@@ -337,7 +337,7 @@ def test_damaged_weights_are_refused(fault, tmp_path, out, clip, damage):
     ],
     ids=["file", "name", "none ship"],
 )
-def test_missing_weights_are_told(fault, out, clip, arguments, message):
+def test_missing_weights_are_reported(fault, out, clip, arguments, message):
     assert message in fault(4, "--video", clip, *arguments)
     assert not out.exists()
 
@@ -345,7 +345,7 @@ def test_missing_weights_are_told(fault, out, clip, arguments, message):
 # Annotations
 
 
-def test_annotations_without_the_video_name_the_closest(fault, tmp_path, out, clip, nano_weights):
+def test_annotations_without_the_video_suggest_the_closest_name(fault, tmp_path, out, clip, nano_weights):
     videos = [{"id": n, "name": name, "width": 64, "height": 64} for n, name in enumerate(("clop", "other"))]
     table = {"videos": videos, "images": [], "annotations": [], "categories": [{"id": 1, "name": "target"}]}
     (tmp_path / "gt.json").write_text(str(table).replace("'", '"'))
@@ -369,7 +369,7 @@ def test_annotations_without_the_video_name_the_closest(fault, tmp_path, out, cl
     ],
     ids=["text", "list", "no videos", "empty video", "empty image"],
 )
-def test_annotations_of_another_form_are_refused(fault, tmp_path, out, clip, nano_weights, text, message):
+def test_annotations_in_another_format_are_refused(fault, tmp_path, out, clip, nano_weights, text, message):
     (tmp_path / "gt.json").write_text(text)
     line = fault(2, "--video", clip, "--weights", nano_weights, "--annotations", tmp_path / "gt.json")
     assert message in line

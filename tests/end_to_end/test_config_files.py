@@ -1,4 +1,4 @@
-"""The configuration files that come with the project say what is so."""
+"""The configuration files of the project agree with the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIGS = PROJECT_ROOT / "configs"
 
 
 def as_toml(values) -> dict:
-    """A dataclass as a file would hold it: lists in place of tuples."""
+    """Returns the fields of a dataclass as TOML would hold them: lists instead of tuples."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(values).items()}
 
 

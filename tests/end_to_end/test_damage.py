@@ -1,4 +1,4 @@
-"""Packets are lost, bytes turned over, clocks set: runs go on, and every frame is accounted for."""
+"""Runs continue through lost packets, corrupted bytes and clock changes, and account for every frame."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ DAY = 86400.0
 
 @contextmanager
 def lossy(port, *, share, seed):
-    """Sends on what comes to a port, but for a share of the datagrams; gives the port that they are sent to,
-    and the list of what was lost."""
+    """Relays the datagrams of a port except for a share; yields the port of the relay and the lost sizes."""
     with socket.socket(type=socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         onward = probe.getsockname()[1]
@@ -65,13 +64,13 @@ def lossy(port, *, share, seed):
 
 @pytest.fixture(scope="module")
 def camera_stream(tmp_path_factory):
-    """A transport stream of 300 frames, with a key frame in each ten."""
+    """A transport stream of 300 frames with a key frame every ten."""
     path = tmp_path_factory.mktemp("camera") / "a.ts"
     return write_video(path, grey_frames(30, 64, 64) * 10, options={"g": "10", "bf": "0"}).read_bytes()
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1])
-def test_a_stream_of_which_packets_are_lost_is_followed_to_the_end(
+def test_a_stream_with_lost_packets_is_processed_to_the_end(
     mote, tmp_path, nano_weights, camera_stream, share
 ):
     out, wanted = tmp_path / "out", 60
@@ -94,15 +93,15 @@ def test_a_stream_of_which_packets_are_lost_is_followed_to_the_end(
     assert indices == sorted(set(indices))
 
 
-# Connections that are left
+# Abandoned connections
 
 
-def test_connections_that_were_left_leave_no_pictures_behind(camera_stream):
+def test_abandoned_connections_keep_no_pictures_in_memory(camera_stream):
     table = {"source": {"format": "mpegts", "timeout": 20.0}}
     table["live"] = {"reconnect": "forever", "backoff": 0.01, "backoff_cap": 0.01}
-    short = camera_stream[: len(camera_stream) // 5640 * 188]  # ten frames or so
+    short = camera_stream[: len(camera_stream) // 5640 * 188]  # about ten frames
     before = pictures_in_memory()
-    gc.disable()  # among all the objects of a run it seldom looks
+    gc.disable()  # in a run with many objects collections are rare
     try:
         with stream_servers.listener(stream_servers.sending(short)) as port:
             with open_with_reconnect(
@@ -110,7 +109,7 @@ def test_connections_that_were_left_leave_no_pictures_behind(camera_stream):
             ) as source:
                 while source.reconnects < 8:
                     next(source)
-                # one of each of the last: what a thread that is still closing its source holds is not found
+                # threads that are still closing their source may hold some
                 assert pictures_in_memory() - before <= 4
     finally:
         gc.enable()
@@ -120,23 +119,23 @@ def pictures_in_memory():
     return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
 
 
-# Bytes turned over
+# Corrupted bytes
 
 
-def turned(data, seed):
-    """A copy in which up to 20 bytes have another value."""
-    chance, spoilt = random.Random(seed), bytearray(data)
+def corrupt(data, seed):
+    """Returns a copy with up to 20 changed bytes."""
+    chance, corrupted = random.Random(seed), bytearray(data)
     for _ in range(chance.randint(1, 20)):
-        spoilt[chance.randrange(len(spoilt))] ^= chance.randrange(1, 256)
-    return bytes(spoilt)
+        corrupted[chance.randrange(len(corrupted))] ^= chance.randrange(1, 256)
+    return bytes(corrupted)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
-def test_no_byte_that_is_turned_over_does_more_than_lose_frames(tmp_path, name):
+def test_corrupted_bytes_only_lose_frames(tmp_path, name):
     whole = write_video(tmp_path / name, grey_frames(6, 32, 48), options={"g": "3"}).read_bytes()
-    path, outcomes = tmp_path / f"spoilt_{name}", {"whole": 0, "fewer": 0, "lost": 0, "refused": 0}
+    path, outcomes = tmp_path / f"corrupted_{name}", {"whole": 0, "fewer": 0, "lost": 0, "refused": 0}
     for seed in range(FLIP_SEEDS):
-        path.write_bytes(turned(whole, seed))
+        path.write_bytes(corrupt(whole, seed))
         with interrupted(FLIP_SECONDS):
             try:
                 with open_source(path) as source:
@@ -155,20 +154,20 @@ def test_no_byte_that_is_turned_over_does_more_than_lose_frames(tmp_path, name):
 
 
 class SetClock:
-    """The time of day, which somebody sets back by a day and forward again, each time it is looked at."""
+    """A system clock that alternates between a day behind and a day ahead on each reading."""
 
     def __init__(self):
-        self.looks = 0
+        self.readings = 0
 
     def time(self, now=time.time):
-        self.looks += 1
-        return now() + (-DAY if self.looks % 2 else DAY)
+        self.readings += 1
+        return now() + (-DAY if self.readings % 2 else DAY)
 
     def now(self, zone=UTC):
         return datetime.fromtimestamp(self.time(), zone)
 
 
-def test_a_clock_that_is_set_back_and_ahead_while_a_run_goes_on_changes_nothing(process, monkeypatch):
+def test_changes_of_the_system_clock_do_not_affect_a_run(process, monkeypatch):
     clock, pictures = SetClock(), grey_frames(12, 64, 64)
 
     def serve(connection):
@@ -186,7 +185,7 @@ def test_a_clock_that_is_set_back_and_ahead_while_a_run_goes_on_changes_nothing(
         folder = process(f"tcp://127.0.0.1:{port}", sections={"source": source, "live": live})
     took = time.monotonic() - began
     facts = report(folder)
-    assert clock.looks
+    assert clock.readings
     started = datetime.fromisoformat(facts["started"])
     assert abs(abs(started - datetime.now(UTC)) - timedelta(days=1)) < timedelta(minutes=5)
     assert facts["frames"]["written"] == 12

@@ -1,4 +1,4 @@
-"""Every command that the documents name exists and takes the options that it is given there."""
+"""Every command in the documentation exists and accepts the options shown there."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ COMMAND = re.compile(
     r"python (?:-m (?P<module>[a-z]\w*(?:\.\w+)*)|(?P<file>run_pipeline\.py))(?P<arguments>[^`\n]*)"
 )
 OTHERS = ("pip", "pytest", "venv")
-"""Modules of other projects that the documents run."""
+"""Modules of other projects that the documentation runs."""
 
 
 def commands_of(path: Path) -> list[tuple[str, str]]:
-    """Module and arguments of each command in a document; lines that end with a backslash are joined.
+    """Returns module and arguments of each command in a document; joins lines that end with a backslash.
 
-    Source code names commands with parts that are filled in, so that only the modules count there.
+    Commands in source code contain placeholders, so only their modules are kept.
     """
     text = re.sub(r"\\\n[\s#]*", " ", path.read_text(encoding="utf-8"))
     text = re.sub(r"`(python [^`\n]*)\n[\s#|]*([^`\n]*)`", r"`\1 \2`", text)  # code wrapped in a paragraph
@@ -51,7 +51,7 @@ def commands_of(path: Path) -> list[tuple[str, str]]:
 ALL = sorted({command for path in DOCUMENTS for command in commands_of(path)})
 
 
-def test_the_documents_name_commands():
+def test_the_documentation_contains_commands():
     modules = {module for module, _ in ALL}
     assert {"run_pipeline", "detectors.train", "detectors.evaluate", "pipeline.error_analysis"} <= modules
     assert len(ALL) > 60
@@ -63,10 +63,12 @@ def test_a_documented_command_takes_its_options(module, arguments):
         program = importlib.import_module(module)
     except ModuleNotFoundError:
         program = importlib.import_module(f"{module}.__main__")
-    if not hasattr(program, "parser"):  # a package: its command is in __main__
+    if not hasattr(program, "parser"):  # a package with its command in __main__
         program = importlib.import_module(f"{module}.__main__")
     words = shlex.split(arguments)
     parser = program.parser()
+    if words and words[0] in getattr(program, "SUBCOMMANDS", ()):
+        parser = program.SUBCOMMANDS[words.pop(0)].parser()
     if complete(parser, words) and not {"--help", "--version"} & set(words):
         parser.parse_args(words)
     for word in (word for word in words if word.startswith("--")):
@@ -75,7 +77,7 @@ def test_a_documented_command_takes_its_options(module, arguments):
 
 
 def complete(parser, words: list[str]) -> bool:
-    """Whether a command is written out: documents also name one with a single option."""
+    """Returns whether a command has all required arguments; text may name one with a single option."""
     required = [action for action in parser._actions if action.required and action.option_strings]
     places = [
         action for action in parser._actions if not action.option_strings and action.nargs not in ("?", "*")
@@ -86,7 +88,7 @@ def complete(parser, words: list[str]) -> bool:
 
 
 def known_flags(parser) -> set[str]:
-    """All options of a parser and of its sub-commands."""
+    """Returns all options of a parser and of its subcommands."""
     flags = set(parser._option_string_actions)
     for action in parser._actions:
         if isinstance(action.choices, dict):

@@ -1,4 +1,4 @@
-"""A run enlarges frames as its weights were trained to see them, unless told otherwise."""
+"""A run enlarges frames by the factor its weights were trained with unless `--enlarge` is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.outputs import check_consistent, lines, report
 
 @pytest.fixture(scope="module")
 def enlarged_weights(tmp_path_factory, nano_weights):
-    """The weights of all tests, as if they had been trained on frames enlarged by 1.5."""
+    """The weights of the tests with metadata of a training on frames enlarged by 1.5."""
     path = tmp_path_factory.mktemp("enlarged") / "nano.safetensors"
     state_dict.save(
         state_dict.read_state_dict(Path(nano_weights)), path, metadata={"recipe": {"data": {"enlarge": 1.5}}}
@@ -23,7 +23,7 @@ def enlarged_weights(tmp_path_factory, nano_weights):
 
 @pytest.fixture
 def enlarge(mote, tmp_path, clip):
-    """Runs four frames with the weights and arguments; returns the scale in run.json and the first boxes."""
+    """Processes four frames; returns the scale in run.json and the boxes of the first frame."""
 
     def call(path, *arguments) -> tuple[float, list]:
         out = tmp_path / "out"
@@ -31,9 +31,9 @@ def enlarge(mote, tmp_path, clip):
         reply = mote("--video", clip, "--progress", "off", *arguments)
         assert reply.code == 0, reply
         assert check_consistent(out) == 4
-        told = report(out)
-        assert told["detector"]["enlarge"] == told["config"]["detector"]["enlarge"]
-        return told["detector"]["enlarge"], [found["bbox"] for found in lines(out)[0]["detections"]]
+        record = report(out)
+        assert record["detector"]["enlarge"] == record["config"]["detector"]["enlarge"]
+        return record["detector"]["enlarge"], [found["bbox"] for found in lines(out)[0]["detections"]]
 
     return call
 
@@ -74,7 +74,7 @@ def test_a_size_of_its_own_is_not_enlarged(enlarge, enlarged_weights):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_an_enlargement_that_cannot_be_is_told(mote, tmp_path, clip, nano_weights, arguments, message):
+def test_an_invalid_enlargement_is_reported(mote, tmp_path, clip, nano_weights, arguments, message):
     reply = mote("--video", clip, "--weights", nano_weights, "--output", tmp_path / "out", *arguments)
     assert reply.code == 2
     (line,) = reply.err.splitlines()

@@ -1,4 +1,4 @@
-"""Spoilt files end in the documented errors; what fuzzing has found stays mended."""
+"""Corrupted files end in documented errors; regression tests of the faults that fuzzing has found."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXAMPLES = {"config": 20, "coco": 20, "mot": 40, "zarr": 40, "weights": 12, "ima
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_spoilt_files_end_in_documented_errors(tmp_path, target):
+def test_corrupted_files_end_in_documented_errors(tmp_path, target):
     outcomes, count = Counter(), EXAMPLES[target]
     with fuzz.bounded():
         fuzz.campaign(target, outcomes, number=0, examples=count, folder=tmp_path / "current")
@@ -39,21 +39,21 @@ def test_spoilt_files_end_in_documented_errors(tmp_path, target):
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_files_that_are_not_spoilt_are_taken(tmp_path, target):
+def test_valid_files_are_accepted(tmp_path, target):
     refused = []
     for seed in fuzz.TARGETS[target]():
         outcome = fuzz.execute(seed, False, [], tmp_path / "current", fuzz.LIMIT)
         refused += [outcome] if "Error: " in outcome else []
-    # weights of few tensors are read to the end, and are then not for the network
+    # weights with few tensors are read completely and then refused by the network
     assert all("not for this" in outcome for outcome in refused)
     assert len(refused) == (2 if target == "weights" else 0)
 
 
-# Fuzzing finds what it is for
+# The fuzzer finds faults
 
 
 def faulty(monkeypatch, read):
-    """Makes a target of one small file and what reads it."""
+    """Registers a target of one small file and its reader."""
     monkeypatch.setitem(fuzz.TARGETS, "faulty", lambda: [Seed({"a.json": b'{"n": 1}'}, mutants.whole, read)])
 
 
@@ -62,7 +62,7 @@ def search(tmp_path, **options):
         fuzz.campaign("faulty", Counter(), number=0, examples=200, folder=tmp_path / "current", **options)
 
 
-def test_an_error_that_is_not_documented_is_found_and_made_simple(tmp_path, monkeypatch):
+def test_an_undocumented_error_is_found_and_minimised(tmp_path, monkeypatch):
     def read(path):
         try:
             number = json.loads(path.read_bytes())["n"]
@@ -78,7 +78,7 @@ def test_an_error_that_is_not_documented_is_found_and_made_simple(tmp_path, monk
     assert not isinstance(left["n"], (int, float))
 
 
-def test_a_reader_that_never_ends_is_found(tmp_path, monkeypatch):
+def test_an_endless_reader_is_found(tmp_path, monkeypatch):
     def read(path):
         try:
             json.loads(path.read_bytes())
@@ -92,7 +92,7 @@ def test_a_reader_that_never_ends_is_found(tmp_path, monkeypatch):
         search(tmp_path, limit=0.3)
 
 
-def test_a_reader_that_takes_all_memory_is_found(tmp_path, monkeypatch):
+def test_a_reader_that_exceeds_the_memory_limit_is_found(tmp_path, monkeypatch):
     faulty(monkeypatch, lambda path: str(np.zeros(8 * fuzz.MEMORY, np.uint8).size))
     with pytest.raises(fuzz.Failure, match="MemoryError"):
         search(tmp_path, simplify=False)
@@ -111,10 +111,10 @@ def test_an_error_of_several_lines_is_found(tmp_path, monkeypatch):
         search(tmp_path, simplify=False)
 
 
-# What it has found
+# Regression tests
 
 DIGITS = "9" * 5000
-"""More than Python makes a number of."""
+"""More digits than Python converts to an integer."""
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ DIGITS = "9" * 5000
     ],
     ids=["digits", "depth", "lines"],
 )
-def test_a_configuration_out_of_all_proportion_is_refused_in_one_line(tmp_path, text):
+def test_an_oversized_configuration_is_refused_in_one_line(tmp_path, text):
     path = tmp_path / "a.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
@@ -135,19 +135,19 @@ def test_a_configuration_out_of_all_proportion_is_refused_in_one_line(tmp_path, 
 
 
 @pytest.mark.parametrize("value", [DIGITS, "[" * 5000], ids=["digits", "depth"])
-def test_a_setting_out_of_all_proportion_is_taken_as_text(value):
+def test_an_oversized_setting_is_a_string(value):
     assert parse_setting(f"a.b={value}") == (["a", "b"], value)
 
 
 def change(name, key, value):
-    def spoil(table):
+    def corrupt(table):
         table[name][0][key] = value
 
-    return spoil
+    return corrupt
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("corrupt", "message"),
     [
         (change("images", "frame_id", 10**12), "has frames up to number 1000000000001"),
         (change("images", "frame_id", -1), "no valid 'frame_id'"),
@@ -159,9 +159,9 @@ def change(name, key, value):
         (change("annotations", "instance_id", 10**30), "are not COCO-video ground truth"),
     ],
 )
-def test_annotations_with_values_that_mean_nothing_are_refused(tmp_path, spoil, message):
+def test_annotations_with_invalid_values_are_refused(tmp_path, corrupt, message):
     table = truth_table()
-    spoil(table)
+    corrupt(table)
     (tmp_path / "a.json").write_text(json.dumps(table))
     with pytest.raises(UsageError, match=message):
         registry.load_dataset("coco-video", tmp_path, "a.json")
@@ -182,7 +182,7 @@ def test_annotations_with_a_number_of_thousands_of_digits_are_refused(tmp_path):
         ("1,1,4,5,1e300,7,1,1,1", "line 1: '1,1,4,5,1e300,7,1,1,1' is not frame"),
     ],
 )
-def test_rows_that_claim_anything_out_of_all_proportion_are_refused(tmp_path, row, message):
+def test_rows_with_oversized_values_are_refused(tmp_path, row, message):
     (tmp_path / "gt").mkdir()
     (tmp_path / "gt/gt.txt").write_text(row)
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nvideo=a.mp4\nimWidth=32\nimHeight=24\n")
@@ -190,7 +190,7 @@ def test_rows_that_claim_anything_out_of_all_proportion_are_refused(tmp_path, ro
         registry.load_dataset("mot", tmp_path, ".")
 
 
-def test_a_folder_of_pictures_that_no_folder_can_be_is_missing(tmp_path):
+def test_an_impossible_folder_of_pictures_is_missing(tmp_path):
     (tmp_path / "gt").mkdir()
     (tmp_path / "gt/gt.txt").write_text("1,1,4,5,6,7,1,1,1")
     (tmp_path / "seqinfo.ini").write_text(f"[Sequence]\nimDir={DIGITS}\n")
@@ -199,28 +199,28 @@ def test_a_folder_of_pictures_that_no_folder_can_be_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("name", [f"a{DIGITS}.png", f"{'a' * 5000}2.png"], ids=["digits", "letters"])
-def test_a_listed_picture_that_no_file_can_be_is_refused(tmp_path, name):
+def test_an_impossible_file_name_in_a_list_is_refused(tmp_path, name):
     (tmp_path / "list.txt").write_text(name)
     with pytest.raises(MoteError):
         registry.load_dataset("frame-list", tmp_path, "list.txt")
 
 
-def test_a_number_where_weights_have_a_row_is_refused(tmp_path):
+def test_a_scalar_tensor_instead_of_a_vector_is_refused(tmp_path):
     save_file({"head.cls_preds.0.bias": torch.tensor(1.0)}, tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="is not for this"):
-        restore.network("tridos-nano", str(tmp_path / "a.safetensors"))
+        restore.restore_network("tridos-nano", str(tmp_path / "a.safetensors"))
 
 
 @pytest.mark.parametrize("options", [{"num_classes": 2**31}, {"num_classes": 2**63}, {"width": 64.0}])
-def test_weights_that_tell_of_a_network_out_of_all_proportion_are_refused(tmp_path, options):
+def test_weights_with_oversized_network_options_are_refused(tmp_path, options):
     state = {"head.cls_preds.0.bias": torch.zeros(1)}
-    told = {"recipe": {"model": {"name": "tridos-nano", "options": options}}}
-    state_dict.save(state, tmp_path / "a.safetensors", metadata=told)
+    metadata = {"recipe": {"model": {"name": "tridos-nano", "options": options}}}
+    state_dict.save(state, tmp_path / "a.safetensors", metadata=metadata)
     with fuzz.bounded(), pytest.raises((WeightsError, UsageError), match=r"is not for this|cannot build"):
-        restore.network("tridos-nano", str(tmp_path / "a.safetensors"))
+        restore.restore_network("tridos-nano", str(tmp_path / "a.safetensors"))
 
 
-def test_a_store_with_chunks_of_nothing_is_refused(tmp_path):
+def test_a_store_with_empty_chunks_is_refused(tmp_path):
     zarr.create_array(
         tmp_path / "a.zarr", data=np.zeros((4, 24, 32), np.uint8), chunks=(2, 24, 32), zarr_format=2
     )
@@ -230,22 +230,22 @@ def test_a_store_with_chunks_of_nothing_is_refused(tmp_path):
         open_source(tmp_path / "a.zarr")
 
 
-def test_a_picture_whose_pages_lie_beyond_all_files_is_refused(tmp_path):
-    # BigTIFF, whose first page is at the greatest place that eight bytes can name
+def test_a_tiff_with_pages_beyond_its_end_is_refused(tmp_path):
+    # BigTIFF with its first page at the largest 64-bit offset
     (tmp_path / "a.tif").write_bytes(b"II" + struct.pack("<HHHQ", 43, 8, 0, 2**64 - 1) + bytes(100))
     with pytest.raises(SourceError):
         open_source(tmp_path / "a.tif")
 
 
-def test_a_page_compressed_in_no_known_way_is_lost(tmp_path):
+def test_a_page_with_unknown_compression_is_lost(tmp_path):
     pages = [Image.fromarray(picture) for picture in grey_frames(2)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     data = (tmp_path / "a.tif").read_bytes()
     compression = struct.pack("<HHIH", 259, 3, 1, 1)  # tag, type, count, value
     second = data.rindex(compression)
     assert data.index(compression) < second
-    spoilt = data[:second] + struct.pack("<HHIH", 259, 3, 1, 10825) + data[second + 10 :]
-    (tmp_path / "a.tif").write_bytes(spoilt)
+    corrupted = data[:second] + struct.pack("<HHIH", 259, 3, 1, 10825) + data[second + 10 :]
+    (tmp_path / "a.tif").write_bytes(corrupted)
     with open_source(tmp_path / "a.tif") as source:
         next(source)
         with pytest.raises(SourceLost, match=r"cannot be decoded: it is damaged \(KeyError\)"):

@@ -1,4 +1,4 @@
-"""A run takes no more memory, threads or files as it goes on, and gives back what it took."""
+"""Memory, threads and open files of a run do not grow and are released at its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEGABYTES = 1e6
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Returns the resident memory of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -57,12 +57,12 @@ def configuration(folder, nano_weights, **detector) -> RunConfig:
 
 
 def alive(kind: type) -> int:
-    """Objects of this type that something still holds."""
+    """Returns the number of live objects of a type."""
     return sum(type(thing) is kind for thing in gc.get_objects())
 
 
 class Measurements(NamedTuple):
-    """Taken after every frame, and of the frames alive only now and then."""
+    """Resident memory after every frame; number of live frames every `SETTLED` frames."""
 
     memory: list[int]
     frames_alive: list[int]
@@ -70,7 +70,7 @@ class Measurements(NamedTuple):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
-    """What a run over the long clip holds as it goes on."""
+    """The measurements of a run over the long clip."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("reading its own memory needs the /proc of Linux")
     folder, taken = tmp_path_factory.mktemp("measured"), Measurements([], [])
@@ -89,25 +89,25 @@ def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
     return taken
 
 
-def test_a_run_takes_no_more_memory_as_it_goes_on(measured):
+def test_the_memory_of_a_run_does_not_grow(measured):
     before = measured.memory[SETTLED - 50 : SETTLED]
     assert max(measured.memory[SETTLED:]) - max(before) < 10 * MEGABYTES
 
 
-def test_no_more_frames_are_alive_than_the_queues_hold(measured):
-    most = live.QUEUE_SIZE_WAIT + steps.RESULTS_AHEAD + 6  # one in each hand on the way
+def test_no_more_frames_are_in_memory_than_the_queues_hold(measured):
+    most = live.QUEUE_SIZE_WAIT + steps.RESULTS_AHEAD + 6  # one in each stage
     assert len(measured.frames_alive) == FRAMES // SETTLED
     assert min(measured.frames_alive) >= 1
     assert max(measured.frames_alive) <= most
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc of Linux to count open files")
-def test_runs_give_back_their_threads_and_files(tmp_path, clip, nano_weights):
+def test_runs_release_their_threads_and_files(tmp_path, clip, nano_weights):
     def process(name):
         single.run(str(clip), configuration(tmp_path / name, nano_weights), parts(), progress="off")
         gc.collect()
         return open_files(), threading.active_count()
 
-    process("first")  # libraries keep some for good
+    process("first")  # libraries keep some open
     assert process("second") == process("third") == process("fourth")
     assert {thread.name for thread in threading.enumerate()}.isdisjoint({"decode", "detect"})

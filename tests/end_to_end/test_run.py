@@ -1,4 +1,4 @@
-"""The whole chain on a short clip: every frame that goes in comes out, at its time, in every output."""
+"""Whole runs on a short clip: every frame is in every output with its time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.support.outputs import OUTPUTS, check_consistent, detections, lines, 
 
 
 def boxes_of(folder) -> list[np.ndarray]:
-    """Per frame (N, 4) x, y, width, height."""
+    """Returns the boxes (N, 4) x, y, width, height of each frame."""
     return [np.array([d["bbox"] for d in line["detections"]]).reshape(-1, 4) for line in lines(folder)]
 
 
-# One run, all of its outputs
+# One run and all its outputs
 
 
 def test_the_network_of_these_tests_finds_a_few_boxes_in_every_frame(whole):
@@ -45,7 +45,7 @@ def test_the_annotated_video_has_the_times_and_size_of_the_source(whole, clip):
     assert [line["pts"] for line in lines(whole)] == [round(float(pts), 6) for pts, _ in video(clip)]
 
 
-def test_the_run_is_accounted_for(whole):
+def test_the_record_counts_all_frames(whole):
     account = report(whole)
     assert (account["state"], account["reason"]) == ("complete", None)
     expected = {"announced": 16, "decoded": 16, "written": 16, "unprocessed": 0}
@@ -70,7 +70,7 @@ def test_confirmed_tracks_are_counted_once(whole):
     assert report(whole)["tracks"] == len(ids)
 
 
-def test_only_the_frames_without_four_before_them_are_warming_up(whole):
+def test_only_the_first_four_frames_are_warm_up(whole):
     assert [line["warmup"] for line in lines(whole)] == [True] * 4 + [False] * 12
 
 
@@ -98,7 +98,7 @@ def test_scores_are_in_both_reports(whole):
 
 
 @pytest.mark.parametrize("batch", [3, 7])
-def test_batches_of_any_size_give_the_same(process, whole, clip, batch):
+def test_the_batch_size_does_not_change_the_results(process, whole, clip, batch):
     folder = process(clip, batch=batch)
     assert check_consistent(folder) == 16
     for together, alone in zip(boxes_of(folder), boxes_of(whole), strict=True):
@@ -107,7 +107,7 @@ def test_batches_of_any_size_give_the_same(process, whole, clip, batch):
     assert [line["warmup"] for line in lines(folder)] == [line["warmup"] for line in lines(whole)]
 
 
-def test_start_and_max_frames_choose_frames_that_keep_their_index_and_time(process, clip):
+def test_start_and_max_frames_keep_index_and_time_of_the_frames(process, clip):
     folder = process(clip, sections={"source": {"start": 5, "max_frames": 7}})
     assert [line["frame"] for line in lines(folder)] == list(range(5, 12))
     assert [line["pts"] for line in lines(folder)] == [round(n / 30, 6) for n in range(5, 12)]
@@ -116,7 +116,7 @@ def test_start_and_max_frames_choose_frames_that_keep_their_index_and_time(proce
     assert report(folder)["frames"]["announced"] == 7
 
 
-def test_a_folder_of_images_runs_at_the_rate_given(process, tmp_path):
+def test_a_folder_of_images_is_processed_at_the_configured_rate(process, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for index, (picture, _) in enumerate(rendering.render(scene(frames=6))):
@@ -151,12 +151,12 @@ def test_a_clip_of_sixteen_bits_runs(process, tmp_path):
     assert report(folder)["source"]["bit_depth"] == 16
 
 
-def test_depth_makes_no_difference_to_what_is_found(process, tmp_path):
+def test_the_bit_depth_does_not_change_the_detections(process, tmp_path):
     for bits in (8, 16):
         pictures = tmp_path / str(bits)
         pictures.mkdir()
         for index, (picture, _) in enumerate(rendering.render(scene(frames=6))):
-            deep = picture.astype(np.uint16) * 257  # the same share of the full scale
+            deep = picture.astype(np.uint16) * 257  # the same fraction of the full scale
             Image.fromarray(picture if bits == 8 else deep).save(pictures / f"{index}.png")
     shallow, deep = (boxes_of(process(tmp_path / name, folder=f"out{name}")) for name in ("8", "16"))
     for first, second in zip(shallow, deep, strict=True):
@@ -178,13 +178,13 @@ def test_odd_sizes_run_and_boxes_lie_inside_the_picture(process, tmp_path, width
     assert inside(boxes, width, height)
 
 
-def test_a_picture_smaller_than_the_words_in_it_runs(process, tmp_path):
+def test_a_picture_smaller_than_its_labels_is_processed(process, tmp_path):
     rendering.write_scene(scene(width=31, height=20, frames=6, bits=16), tmp_path / "small.mkv")
     assert check_consistent(process(tmp_path / "small.mkv", conf=1.0)) == 6
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])
-def test_a_network_size_of_its_own_gives_boxes_in_source_pixels(process, tmp_path, fit):
+def test_boxes_are_in_source_pixels_for_any_network_size(process, tmp_path, fit):
     rendering.write_scene(scene(width=160, height=96, frames=6), tmp_path / "wide.mp4")
     folder = process(tmp_path / "wide.mp4", size="64x64", fit=fit, conf=0.02)
     assert check_consistent(folder) == 6
@@ -194,19 +194,19 @@ def test_a_network_size_of_its_own_gives_boxes_in_source_pixels(process, tmp_pat
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_precision_of_a_cpu_runs(process, clip, precision):
+def test_every_precision_runs_on_a_cpu(process, clip, precision):
     folder = process(clip, precision=precision, sections={"source": {"max_frames": 6}})
     assert check_consistent(folder) == 6
     assert len(detections(folder))
 
 
-# Faults on the way
+# Faults during a run
 
 
 class Faulty(trackers.NoTracker):
     def update(self, found, frame):
         if frame.index == 5:
-            raise RuntimeError("a fault of ours")
+            raise RuntimeError("a bug")
         return super().update(found, frame)
 
 
@@ -216,24 +216,22 @@ def faulty_tracker(monkeypatch):
     return {"tracker": {"name": "faulty"}}
 
 
-def test_a_fault_in_a_stage_is_not_hidden_and_keeps_the_frames_before_it(
-    process, tmp_path, clip, faulty_tracker
-):
-    with pytest.raises(RuntimeError, match="a fault of ours"):
+def test_a_bug_in_a_stage_is_raised_and_keeps_the_frames_before_it(process, tmp_path, clip, faulty_tracker):
+    with pytest.raises(RuntimeError, match="a bug"):
         process(clip, sections=faulty_tracker)
     assert check_consistent(tmp_path / "out") == 5
     assert report(tmp_path / "out")["state"] == "partial"
-    assert report(tmp_path / "out")["reason"] == "RuntimeError: a fault of ours"
+    assert report(tmp_path / "out")["reason"] == "RuntimeError: a bug"
 
 
-def test_a_fault_in_a_stage_leaves_no_thread_behind(process, clip, faulty_tracker):
+def test_a_bug_in_a_stage_leaves_no_thread_running(process, clip, faulty_tracker):
     with pytest.raises(RuntimeError) as caught:
         process(clip, sections=faulty_tracker)
-    assert caught.value.__traceback__  # which holds every frame of the stack, and what is in them
+    assert caught.value.__traceback__  # keeps the frames of the stack and their variables alive
     assert {thread.name for thread in threading.enumerate()}.isdisjoint({"decode", "detect"})
 
 
-def test_a_fault_of_the_scoring_is_reported_and_keeps_all_outputs(process, tmp_path, clip, monkeypatch):
+def test_a_bug_in_the_scoring_is_reported_and_keeps_all_outputs(process, tmp_path, clip, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("in the scoring")
 

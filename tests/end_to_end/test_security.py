@@ -1,7 +1,8 @@
-"""What comes from strangers runs no code, reads no other files, takes no memory that it only claims.
+"""Untrusted files run no code, make the program read no other files, and allocate no memory they only claim.
 
-More of the same is where the parts are tested: pictures and videos in test_source_faults.py, zarr stores in
-test_readers_zarr.py, checkpoints in test_weights.py, addresses in test_sources_streams.py.
+Tests of single formats: pictures and videos in tests/pipeline/sources/test_source_faults.py, zarr stores in
+tests/pipeline/sources/test_zarr_array.py, checkpoints in tests/detectors/weights/test_weights.py, addresses
+in tests/pipeline/sources/test_streams.py.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from tests.support.media import grey_frames, write_video
 
 
 class Exploit:
-    """Makes a folder where it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, place):
         self.place = str(place)
@@ -68,7 +69,7 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dump", [pickle.dump, torch.save])
-def test_no_name_makes_the_command_run_the_code_in_weights(mote, clip, tmp_path, name, dump):
+def test_code_in_weights_is_never_run_whatever_their_name(mote, clip, tmp_path, name, dump):
     path, made = tmp_path / name, tmp_path / "made"
     with path.open("wb") as file:
         dump({"state_dict": {"a": Exploit(made)}}, file)
@@ -82,7 +83,7 @@ def test_no_name_makes_the_command_run_the_code_in_weights(mote, clip, tmp_path,
     assert made.exists(), "the exploit would have worked"
 
 
-def test_a_program_of_torchscript_is_refused_without_a_warning(tmp_path, recwarn):
+def test_a_torchscript_program_is_refused_without_a_warning(tmp_path, recwarn):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "a.pt"))
     recwarn.clear()
     with pytest.raises(WeightsError, match="is not a safe weights file"):
@@ -90,12 +91,12 @@ def test_a_program_of_torchscript_is_refused_without_a_warning(tmp_path, recwarn
     assert not recwarn.list
 
 
-def test_programs_of_torch_are_not_read_unless_they_are_asked_for_by_name(mote, clip, tmp_path):
+def test_torch_export_programs_are_only_read_with_backend_torch(mote, clip, tmp_path):
     folder = tmp_path / "exported"
     folder.mkdir()
-    told = dict.fromkeys((field.name for field in fields(Origin)), 1)
-    told |= {"detector": "tridos-nano", "classes": ["target"], "format": "torch-export", "size": [64, 64]}
-    (folder / MANIFEST).write_text(json.dumps(told))
+    manifest = dict.fromkeys((field.name for field in fields(Origin)), 1)
+    manifest |= {"detector": "tridos-nano", "classes": ["target"], "format": "torch-export", "size": [64, 64]}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
     for graph in ("frame", "pair", "join"):
         (folder / f"{graph}.{FORMATS['torch-export']}").write_bytes(b"")
     command = ["--video", clip, "--weights", folder, "--output", tmp_path / "out"]
@@ -105,7 +106,7 @@ def test_programs_of_torch_are_not_read_unless_they_are_asked_for_by_name(mote, 
     assert "cannot be read by torch" in mote(*command, "--backend", "torch").err
 
 
-def test_a_checkpoint_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, monkeypatch):
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
     torch.save({"state_dict": {"a": torch.zeros(1_000_000)}}, plain)
     assert set(read_state_dict(plain)) == {"a"}
@@ -127,7 +128,7 @@ def test_a_checkpoint_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, m
     ],
     ids=["length", "shape", "depth"],
 )
-def test_a_header_of_safetensors_that_claims_too_much_is_refused(tmp_path, header):
+def test_an_oversized_safetensors_header_is_refused(tmp_path, header):
     path = tmp_path / "a.safetensors"
     path.write_bytes(header if header[:1] != b"{" else struct.pack("<Q", len(header)) + header)
     with pytest.raises(WeightsError, match="is not a safe weights file: not safetensors"):
@@ -150,12 +151,12 @@ def test_a_header_of_safetensors_that_claims_too_much_is_refused(tmp_path, heade
         ("HTTP://u:ses@me/x@c/y", "HTTP://c/y"),
     ],
 )
-def test_passwords_are_masked_in_every_form_that_cameras_take_them_in(address, shown):
+def test_passwords_are_masked_in_every_form_of_address(address, shown):
     assert redact(address) == shown
     assert "sesame" not in stream_name(address)
 
 
-def test_what_is_logged_about_a_lost_camera_tells_no_password(caplog):
+def test_log_messages_about_a_lost_camera_contain_no_password(caplog):
     number = count()
 
     def serve(connection) -> None:
@@ -180,7 +181,7 @@ def test_what_is_logged_about_a_lost_camera_tells_no_password(caplog):
 @pytest.mark.parametrize(
     "path", ["../a.mp4", "/etc/a.mp4", "b/../../a.mp4", "..\\a.mp4", "C:/a.mp4", "..", "a\0.mp4"]
 )
-def test_videos_and_pictures_that_annotations_name_lie_below_the_root(tmp_path, path):
+def test_paths_in_annotations_must_be_below_the_root(tmp_path, path):
     dataset_trees.coco_video(tmp_path / "data", file_name=path)
     with pytest.raises(UsageError, match="is not below the root of the dataset"):
         load_dataset("coco-video", tmp_path / "data", "gt.json")
@@ -192,7 +193,7 @@ def test_videos_and_pictures_that_annotations_name_lie_below_the_root(tmp_path, 
 
 
 @pytest.mark.parametrize("path", ["../0.bmp", "images/../../0.bmp", "/x/images/../../0.bmp"])
-def test_pictures_that_lists_name_lie_below_the_root(tmp_path, path):
+def test_paths_in_lists_must_be_below_the_root(tmp_path, path):
     dataset_trees.write_image(tmp_path / "0.bmp")
     root = dataset_trees.frame_lists(tmp_path / "data")
     dataset_trees.write_text(root / "coco_train_DAUB.txt", f"{path} 1,2,9,10,0")
@@ -202,7 +203,7 @@ def test_pictures_that_lists_name_lie_below_the_root(tmp_path, path):
 
 @pytest.mark.parametrize("key", ["imDir", "video"])
 @pytest.mark.parametrize("path", ["../../../other", "/etc"])
-def test_what_facts_of_a_sequence_name_lies_below_the_root(tmp_path, key, path):
+def test_paths_in_seqinfo_must_be_below_the_root(tmp_path, key, path):
     root = dataset_trees.mot(tmp_path / "data")
     dataset_trees.write_image(tmp_path / "other" / "1.png")
     dataset_trees.write_text(
@@ -214,7 +215,7 @@ def test_what_facts_of_a_sequence_name_lies_below_the_root(tmp_path, key, path):
 
 @pytest.mark.parametrize("name", ["..", ".", "a\0b"])
 @pytest.mark.parametrize("to", ["mot", "masks"])
-def test_no_name_of_a_sequence_leads_a_conversion_out_of_its_folder(tmp_path, name, to):
+def test_sequence_names_cannot_lead_a_conversion_out_of_its_folder(tmp_path, name, to):
     root = dataset_trees.coco_video(tmp_path / "data", name=name)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UsageError, match="which no file can be"):
@@ -222,7 +223,7 @@ def test_no_name_of_a_sequence_leads_a_conversion_out_of_its_folder(tmp_path, na
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == [tmp_path / "new"]
 
 
-def test_a_converted_dataset_names_nothing_outside_its_folder(tmp_path):
+def test_a_converted_dataset_only_names_files_in_its_folder(tmp_path):
     root = dataset_trees.coco_video(tmp_path / "data")
     write_video(root / "walk.mp4", grey_frames(3, 24, 32))
     dataset = load_dataset("coco-video", dataset_trees.coco_video(root, file_name="walk.mp4"), "gt.json")
@@ -238,10 +239,10 @@ def test_a_converted_dataset_names_nothing_outside_its_folder(tmp_path):
             assert len(list(source)) == 3
 
 
-def test_a_local_file_makes_no_connection_and_names_no_other_file(tmp_path):
+def test_a_local_playlist_opens_no_connection_and_no_other_file(tmp_path):
     video = write_video(tmp_path / "secret.ts", grey_frames(3))
-    came = threading.Event()
-    with stream_servers.listener(lambda connection: came.set()) as port:
+    connected = threading.Event()
+    with stream_servers.listener(lambda connection: connected.set()) as port:
         texts = {
             "http.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nhttp://127.0.0.1:{port}/a.ts\n#EXT-X-ENDLIST\n",
             "tcp.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ntcp://127.0.0.1:{port}\n#EXT-X-ENDLIST\n",
@@ -253,7 +254,7 @@ def test_a_local_file_makes_no_connection_and_names_no_other_file(tmp_path):
                 path.write_text(text)
                 with pytest.raises(SourceError):
                     open_source(path)
-        assert not came.wait(0.2)
+        assert not connected.wait(0.2)
 
 
 # Sizes
@@ -283,7 +284,7 @@ for path in sorted(folder.iterdir()):
 
 
 def tiff_of_two_pages() -> bytes:
-    """The first has one pixel, the second claims 12 000 each way."""
+    """A TIFF whose first page has one pixel and whose second claims 12 000 x 12 000."""
 
     def page(at: int, side: int, then: int) -> bytes:
         rows = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
@@ -295,7 +296,7 @@ def tiff_of_two_pages() -> bytes:
     return b"II*\0" + struct.pack("<I", 16) + b"\0" * 8 + page(8, 1, 16 + len(first)) + page(8, 12_000, 0)
 
 
-def test_what_only_claims_to_be_large_is_refused_in_a_line_and_takes_no_memory(tmp_path):
+def test_files_that_claim_large_sizes_are_refused_in_one_line_without_allocation(tmp_path):
     folder = tmp_path / "claims"
     folder.mkdir()
     for side in (12_000, 100_000):
@@ -327,7 +328,7 @@ def test_what_only_claims_to_be_large_is_refused_in_a_line_and_takes_no_memory(t
     assert {name for name, refused, _ in rows if refused == "True"} == {"12000.y4m", "a.bin", "b.tif"}
 
 
-def test_ground_truth_nested_without_end_is_one_line(mote, clip, tmp_path):
+def test_deeply_nested_ground_truth_is_refused_in_one_line(mote, clip, tmp_path):
     (tmp_path / "deep.json").write_text("[" * 200_000)
     reply = mote("--video", clip, "--annotations", tmp_path / "deep.json", "--output", tmp_path / "out")
     assert reply.code == 2

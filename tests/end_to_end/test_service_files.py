@@ -1,4 +1,4 @@
-"""The service unit and the container name what is there, and run as nobody in particular."""
+"""The systemd unit and the container start this program, with few privileges."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def unit() -> configparser.ConfigParser:
 
 @pytest.fixture(scope="module")
 def container() -> list[tuple[str, str]]:
-    """The instructions of the Dockerfile, each with what follows it."""
+    """The instructions of the Dockerfile with their arguments."""
     text = re.sub(r"^#.*\n", "", (SERVICE / "Dockerfile").read_text(), flags=re.MULTILINE)
     rows = re.sub(r"\\\n\s*", " ", text).splitlines()
     return [tuple(row.split(maxsplit=1)) for row in rows if row]
@@ -48,7 +48,7 @@ def arguments_of(container, instruction: str) -> list[str]:
 
 
 def started(unit) -> list[str]:
-    """The arguments that the shell of the unit gives to Python, printed by it instead."""
+    """Returns the arguments that the unit passes to Python: its shell prints them instead."""
     shell, flag, script = shlex.split(unit["Service"]["ExecStart"])
     python = f"{HOME}.venv/bin/python "
     assert script.startswith(f"exec {python}")
@@ -71,7 +71,7 @@ def test_the_unit_starts_a_run_of_this_program(unit):
     assert re.fullmatch(r"/var/lib/mote/\d{8}T\d{6}", config.output.folder)
 
 
-def test_the_unit_stops_and_starts_by_the_exit_codes_of_the_program(unit):
+def test_the_unit_restarts_by_the_exit_codes_of_the_program(unit):
     service = unit["Service"]
     assert service["KillSignal"] == "SIGTERM"
     assert service["Restart"] == "on-failure"
@@ -81,7 +81,7 @@ def test_the_unit_stops_and_starts_by_the_exit_codes_of_the_program(unit):
     assert set(map(int, service["RestartPreventExitStatus"].split())) == hopeless
 
 
-def test_the_unit_runs_as_nobody_in_particular_and_may_write_in_its_own_folders_alone(unit):
+def test_the_unit_runs_as_a_dynamic_user_and_only_writes_to_its_own_folders(unit):
     service = unit["Service"]
     assert service["DynamicUser"] == "yes"
     assert service["CapabilityBoundingSet"] == ""
@@ -91,9 +91,9 @@ def test_the_unit_runs_as_nobody_in_particular_and_may_write_in_its_own_folders_
     assert not {"User", "ReadWritePaths", "AmbientCapabilities"} & set(service)
 
 
-def test_systemd_takes_the_unit(tmp_path):
+def test_systemd_accepts_the_unit(tmp_path):
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd is not installed: nobody to ask")
+        pytest.skip("systemd-analyze is not installed")
     text = (SERVICE / "mote.service").read_text()
     (tmp_path / "mote.service").write_text(text)
     command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "mote.service")]
@@ -101,7 +101,7 @@ def test_systemd_takes_the_unit(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_container_holds_the_program_and_nothing_that_is_not_there(container):
+def test_the_container_holds_the_program_and_only_existing_files(container):
     copied = [value.split()[:-1] for name, value in container if name == "COPY"]
     names = {name for row in copied for name in row}
     assert all((PROJECT_ROOT / name).exists() for name in names)
@@ -113,7 +113,7 @@ def test_the_container_holds_the_program_and_nothing_that_is_not_there(container
     assert {name.removeprefix("!") for name in kept if name.startswith("!")} == names
 
 
-def test_the_container_has_its_base_as_an_argument_and_another_user_than_root(container):
+def test_the_container_takes_its_base_as_an_argument_and_does_not_run_as_root(container):
     assert container[0] == ("ARG", "BASE=ubuntu:24.04")
     assert container[1] == ("FROM", "${BASE}")
     (user,) = (value for name, value in container if name == "USER")
@@ -124,7 +124,7 @@ def test_the_container_has_its_base_as_an_argument_and_another_user_than_root(co
     assert not {"RUN", "COPY", "ADD"} & set(after)
 
 
-def test_the_container_starts_this_program_with_options_that_it_has(container):
+def test_the_container_starts_this_program_with_valid_options(container):
     python, program, *arguments = arguments_of(container, "ENTRYPOINT")
     assert python == f"{HOME}.venv/bin/python"
     assert (PROJECT_ROOT / program.removeprefix(HOME)).samefile(run_pipeline.__file__)
@@ -135,7 +135,7 @@ def test_the_container_starts_this_program_with_options_that_it_has(container):
 
 
 @pytest.mark.parametrize("well", [True, False])
-def test_the_container_is_healthy_as_long_as_the_run_is(container, well):
+def test_the_container_is_healthy_while_the_run_is(container, well):
     check = json.loads(dict(container)["HEALTHCHECK"].partition("CMD ")[2])
     port, summary = free_port(), Summary()
     if not well:
@@ -148,6 +148,6 @@ def test_the_container_is_healthy_as_long_as_the_run_is(container, well):
 
 def test_the_settings_of_the_unit_are_keys_of_the_configuration(unit):
     settings = re.findall(r"--set ([\w.]+)=", unit["Service"]["ExecStart"])
-    assert settings
+    assert settings == ["detector.cache"]
     table = override({}, [parse_setting(f"{key}=a") for key in settings])
     build(RunConfig, table)

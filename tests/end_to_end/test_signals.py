@@ -1,4 +1,4 @@
-"""A run that is interrupted ends soon, tells so, and leaves valid files of all that was done."""
+"""An interrupted run ends soon, says so in one line, and leaves valid files of all completed frames."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from pipeline.runner import single
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.system.errors import Interrupted, OutputError, SourceLost, describe
 from tests.conftest import PROJECT_ROOT
-from tests.support.outputs import check_consistent, report
+from tests.support.outputs import cache_option, check_consistent, report
+
+pytestmark = pytest.mark.usefixtures("whole")
+"""That run exports the graph for 64x64 pixels, which is reported once on standard error."""
 
 FRAMES = 1500
-"""More than can be done before the signal comes."""
+"""More than can be processed before the signal arrives."""
 
 REASON = "interrupted by {}; what was done until then is kept"
 BOTH = pytest.mark.parametrize(
@@ -46,10 +49,11 @@ def long_clip(tmp_path_factory):
 
 @pytest.fixture
 def running(tmp_path, long_clip, nano_weights):
-    """A run in a process of its own, ten frames or more on its way."""
+    """A separate process of the command line, after its first ten frames, and its output folder."""
     out = tmp_path / "out"
     command = [sys.executable, "run_pipeline.py", "--progress", "off", "--output", str(out)]
     command += ["--video", str(long_clip), "--weights", nano_weights]
+    command += cache_option()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=PROJECT_ROOT, text=True, **pipes) as process:
         try:
@@ -69,7 +73,7 @@ def wait_for_lines(process, path, count):
 
 
 @BOTH
-def test_an_interrupted_run_keeps_all_it_has_done(running, number, code):
+def test_an_interrupted_run_keeps_all_completed_frames(running, number, code):
     process, out = running
     sent = time.monotonic()
     process.send_signal(number)
@@ -82,7 +86,7 @@ def test_an_interrupted_run_keeps_all_it_has_done(running, number, code):
     assert report(out)["reason"] == REASON.format(signal.Signals(number).name)
 
 
-def test_a_run_that_is_killed_leaves_lines_that_can_be_read(running):
+def test_a_killed_run_leaves_readable_lines(running):
     process, out = running
     process.kill()
     process.wait()
@@ -92,7 +96,7 @@ def test_a_run_that_is_killed_leaves_lines_that_can_be_read(running):
 
 
 @BOTH
-def test_a_signal_before_the_first_frame_is_not_taken_for_the_end(
+def test_a_signal_before_the_first_frame_is_reported_as_an_interruption(
     mote, monkeypatch, tmp_path, clip, nano_weights, number, code
 ):
     load = single.load_networks
@@ -110,7 +114,7 @@ def test_a_signal_before_the_first_frame_is_not_taken_for_the_end(
     assert report(out)["state"] == "partial"
 
 
-def test_an_interrupt_before_the_run_is_one_line(mote, monkeypatch, clip):
+def test_an_interrupt_before_the_run_prints_one_line(mote, monkeypatch, clip):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -119,7 +123,7 @@ def test_an_interrupt_before_the_run_is_one_line(mote, monkeypatch, clip):
     assert (reply.code, reply.err) == (130, "error: interrupted by SIGINT\n")
 
 
-def test_the_first_signal_asks_and_later_ones_change_nothing():
+def test_only_the_first_signal_counts():
     with single.stop_on_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -127,8 +131,8 @@ def test_the_first_signal_asks_and_later_ones_change_nothing():
             stop.check()
 
 
-def test_a_signal_counts_in_a_background_job_too():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start those
+def test_a_background_job_is_interrupted_too():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts it
     try:
         with single.stop_on_signals() as stop:
             os.kill(os.getpid(), signal.SIGINT)
@@ -139,14 +143,14 @@ def test_a_signal_counts_in_a_background_job_too():
         signal.signal(signal.SIGINT, before)
 
 
-def test_signal_handlers_are_given_back():
+def test_signal_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with single.stop_on_signals():
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_run_in_another_thread_leaves_signals_alone():
+def test_a_run_in_another_thread_installs_no_signal_handlers():
     before = signal.getsignal(signal.SIGINT)
     during = []
 
@@ -161,18 +165,18 @@ def test_a_run_in_another_thread_leaves_signals_alone():
     assert during == [before]
 
 
-def test_what_is_computed_when_the_signal_comes_is_written(process, tmp_path, clip, monkeypatch):
+def test_frames_computed_before_the_signal_are_written(process, tmp_path, clip, monkeypatch):
     computed = []
-    decode = streaming.suppression.decode
+    decode = streaming.decode
 
     def counting(raw, **options):
         computed.append(len(raw))
         if len(computed) == 6:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)  # the main thread has the signal by now, and a queue of results before it
+            time.sleep(0.3)  # until the main thread has received the signal, with results queued
         return decode(raw, **options)
 
-    monkeypatch.setattr(streaming.suppression, "decode", counting)
+    monkeypatch.setattr(streaming, "decode", counting)
     write = JsonlSink.write
     monkeypatch.setattr(JsonlSink, "write", lambda self, result: (time.sleep(0.05), write(self, result)))
     with pytest.raises(Interrupted):
@@ -180,13 +184,13 @@ def test_what_is_computed_when_the_signal_comes_is_written(process, tmp_path, cl
     assert check_consistent(tmp_path / "out") == sum(computed) < 16
 
 
-def test_a_fault_of_a_sink_and_one_of_the_source_are_both_told(process, tmp_path, clip, monkeypatch):
+def test_failures_of_a_sink_and_of_the_source_are_both_reported(process, tmp_path, clip, monkeypatch):
     def lost(source, record, stop):
         yield from list(source)[:4]
         raise SourceLost("the source is lost")
 
     def full(self, result):
-        time.sleep(0.5)  # until the network has met the end of the source
+        time.sleep(0.5)  # until the source has failed
         raise OutputError("the disk is full")
 
     monkeypatch.setattr(single, "count_frames", lost)

@@ -1,4 +1,4 @@
-"""The command takes what cameras and labs produce, tells the same of it in any form, and keeps secrets."""
+"""The command reads cameras and raw data, gives the same results for every format, and shows no passwords."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def images():
 
 @pytest.fixture
 def run(mote, tmp_path, nano_weights):
-    """Runs the command on a source; gives what it found in each frame."""
+    """Runs the command on a source; returns time and detections of each frame."""
 
     def call(location, name, *flags):
         out = tmp_path / name
@@ -34,7 +34,7 @@ def run(mote, tmp_path, nano_weights):
     return call
 
 
-def test_a_raw_file_and_a_pipe_give_the_same_results_and_scaling_others(tmp_path, run, images):
+def test_a_raw_file_and_a_pipe_give_equal_results_and_scaling_changes_them(tmp_path, run, images):
     data = b"".join(image.tobytes() for image in images)
     (tmp_path / "a.raw").write_bytes(data)
     expected = run(tmp_path / "a.raw", "raw", "--source-format", "raw", *FLAGS)
@@ -46,7 +46,7 @@ def test_a_raw_file_and_a_pipe_give_the_same_results_and_scaling_others(tmp_path
     assert run(tmp_path / "a.zarr", "scaled", *FLAGS, "--scaling", "percentile") != expected
 
 
-def test_the_password_of_an_address_is_in_no_file_and_no_message(
+def test_the_password_of_an_address_is_in_no_output_and_no_message(
     mote, tmp_path, nano_weights, images, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_the_password_of_an_address_is_in_no_file_and_no_message(
     ],
     ids=["refused", "two", "too many", "query", "unknown"],
 )
-def test_no_mistake_with_an_address_shows_its_password(mote, arguments, tmp_path):
+def test_errors_about_an_address_do_not_show_its_password(mote, arguments, tmp_path):
     reply = mote(*arguments, "--output", tmp_path / "out")
     assert reply.code in (2, 3)
     assert reply.err.startswith("error: ")

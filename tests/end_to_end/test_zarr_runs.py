@@ -1,4 +1,4 @@
-"""Runs with results.zarr that are broken off, killed or refused, and what they leave."""
+"""Runs with results.zarr that are interrupted, killed, resumed or refused."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from pipeline.system.errors import OutputError
 from tests.conftest import PROJECT_ROOT
 from tests.pipeline.runner.test_recovery import KILLER
 from tests.support.interrupted_runs import assert_same
-from tests.support.outputs import lines, report, run_on_full_disk, scene
+from tests.support.outputs import cache_option, lines, report, run_on_full_disk, scene
 from tests.support.zarr_stores import assert_same_arrays, contents, run_with_arrays, seen_by_reader
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, clip, nano_weights):
-    """The outputs of a whole run with arrays."""
+    """The outputs of a complete run with arrays."""
     return run_with_arrays(clip, nano_weights, tmp_path_factory.mktemp("original") / "out")
 
 
-# Broken off, and gone on with
+# Interrupted and resumed
 
 
 @pytest.fixture
 def stored(original, tmp_path):
-    """The outputs of a whole run, to be changed."""
+    """A copy of these outputs, which a test may change."""
     return Path(shutil.copytree(original, tmp_path / "whole"))
 
 
@@ -50,12 +50,12 @@ def test_a_resumed_run_ends_with_the_same_arrays(process, clip, tmp_path, monkey
         def end(self, result):
             put(self, result)
             if result.frame.index == 9:
-                raise OutputError("it is enough")
+                raise OutputError("interrupted")
 
         patch.setattr(ZarrSink, "write", end)
-        if chunk == 4:  # as if it had been killed: what waits is lost
+        if chunk == 4:  # as if killed: buffered frames are lost
             patch.setattr(ZarrSink, "__exit__", lambda self, *_: None)
-        with pytest.raises(OutputError, match="it is enough"):
+        with pytest.raises(OutputError, match="interrupted"):
             process(clip, **settings)
     kept = count_complete_frames(tmp_path / "out" / "results.zarr")
     assert (kept, len(lines(tmp_path / "out"))) == ({4: 8, 16: 10}[chunk], 10)
@@ -65,26 +65,26 @@ def test_a_resumed_run_ends_with_the_same_arrays(process, clip, tmp_path, monkey
     assert_same(folder, whole)
 
 
-def test_arrays_that_were_not_asked_for_before_are_made_from_the_start(process, clip, stored):
+def test_arrays_that_a_resumed_run_adds_begin_at_the_first_frame(process, clip, stored):
     folder = process(clip)
     (folder / "run.json").write_text(json.dumps({**report(folder), "state": "partial"}))
     assert process(clip, output={"zarr": True, "resume": True}) == folder
     assert_same_arrays(folder, stored)
 
 
-def test_a_damaged_store_is_made_anew(process, clip, stored):
+def test_a_damaged_store_is_rewritten(process, clip, stored):
     (stored / "run.json").write_text(json.dumps({**report(stored), "state": "partial"}))
     whole = contents(stored / "results.zarr")
     (stored / "results.zarr" / "times" / "zarr.json").write_text("{")
     process(clip, folder="whole", output={"zarr": True, "resume": True})
     for name, values in contents(stored / "results.zarr").items():
-        assert np.array_equal(values, whole[name]), name
+        np.testing.assert_array_equal(values, whole[name], err_msg=name)
 
 
-def test_killed_for_real_it_ends_with_the_same_arrays(mote, nano_weights, tmp_path):
+def test_a_killed_run_is_resumed_with_the_same_arrays(mote, nano_weights, tmp_path):
     source = tmp_path / "long.mp4"
     rendering.write_scene(scene(frames=40), source)
-    arguments = [str(source), "--weights", nano_weights, "--progress", "off", "--save-zarr"]
+    arguments = [str(source), "--weights", nano_weights, "--progress", "off", "--save-zarr", *cache_option()]
     command = [sys.executable, "-c", textwrap.dedent(KILLER), *arguments, str(tmp_path), "18.5"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
     killer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
@@ -93,15 +93,16 @@ def test_killed_for_real_it_ends_with_the_same_arrays(mote, nano_weights, tmp_pa
     assert 16 <= kept <= done < 40
     assert mote(*arguments, "--output", tmp_path / "whole").code == 0
     killed = contents(tmp_path / "0" / "results.zarr")["frames"][:kept]
-    assert np.array_equal(killed, contents(tmp_path / "whole" / "results.zarr")["frames"][:kept])
+    np.testing.assert_array_equal(killed, contents(tmp_path / "whole" / "results.zarr")["frames"][:kept])
     assert mote(*arguments, "--output", tmp_path / "0", "--resume").code == 0
     assert_same_arrays(tmp_path / "0", tmp_path / "whole")
 
 
-# What cannot be written
+# Outputs that cannot be written
 
 
-def test_a_full_disk_ends_the_run_with_code_5_and_what_was_published_stays(nano_weights, tmp_path):
+@pytest.mark.usefixtures("original")  # its graph is exported before the disk is full
+def test_a_full_disk_ends_the_run_with_code_5_and_keeps_complete_chunks(nano_weights, tmp_path):
     source, out = tmp_path / "frames.bin", tmp_path / "out"
     plain = np.full((16, 64, 64), 9, np.uint8)
     noise = np.random.default_rng(0).integers(1, 256, plain.shape, np.uint8)  # does not compress
@@ -114,13 +115,13 @@ def test_a_full_disk_ends_the_run_with_code_5_and_what_was_published_stays(nano_
     assert run.stderr.startswith(f"error: cannot write {out / 'results.zarr'}: File too large; ")
     assert run.stderr.count("\n") == 1
     assert seen_by_reader(out / "results.zarr") == 16
-    assert np.array_equal(contents(out / "results.zarr")["frames"], plain)
+    np.testing.assert_array_equal(contents(out / "results.zarr")["frames"], plain)
     assert not list(out.rglob("*.part"))
     assert report(out)["state"] == "partial"
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 5), (("--overwrite",), 0)], ids=["refused", "replaced"])
-def test_an_earlier_store_stays_unless_it_is_to_be_replaced(stored, mote, clip, nano_weights, options, code):
+def test_an_earlier_store_is_only_replaced_with_overwrite(stored, mote, clip, nano_weights, options, code):
     before = contents(stored / "results.zarr")
     (stored / "results.zarr" / "frames" / "of earlier").touch()
     arguments = ("--weights", nano_weights, "--output", stored, "--progress", "off", "--max-frames", 5)
@@ -131,7 +132,7 @@ def test_an_earlier_store_stays_unless_it_is_to_be_replaced(stored, mote, clip, 
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a file", "a link"])
-def test_what_is_no_store_is_never_removed(mote, clip, nano_weights, stored, tmp_path, kind):
+def test_other_files_in_place_of_a_store_are_never_removed(mote, clip, nano_weights, stored, tmp_path, kind):
     place = tmp_path / "other" / "results.zarr"
     place.parent.mkdir()
     if kind == "a folder":
@@ -151,7 +152,7 @@ def test_what_is_no_store_is_never_removed(mote, clip, nano_weights, stored, tmp
     assert len(contents(stored / "results.zarr")["times"]) == 16
 
 
-def test_a_store_that_is_to_be_read_is_not_overwritten(stored, mote, nano_weights):
+def test_a_store_that_is_the_source_is_not_overwritten(stored, mote, nano_weights):
     options = ("--weights", nano_weights, "--output", stored, "--overwrite", "--set", "source.array=frames")
     reply = mote(stored / "results.zarr", *options)
     assert reply.code == 5

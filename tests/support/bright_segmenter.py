@@ -1,4 +1,4 @@
-"""A segmenter whose maps are known: pixels brighter than half of full scale are marked."""
+"""A segmenter with known output: it marks pixels brighter than half of the full scale."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import detectors
+from detectors.networks.registry import segmenter_entry
 from detectors.networks.segmenters.base import Segmenter
 from detectors.weights import state_dict
 
 
 class Bright(Segmenter):
-    """Probability = grey value, where the weight is 1; the weight scales it."""
+    """Returns the grey value times its only weight, 1 by default, as probability."""
 
     multiple = 16
 
@@ -30,23 +31,24 @@ class Bright(Segmenter):
 
 
 def add_segmenters(patch: pytest.MonkeyPatch, *names: str) -> None:
-    """Make `Bright` known under the names, for as long as `patch` lasts."""
+    """Registers `Bright` under the names until `patch` is undone."""
     module = types.ModuleType("detectors.networks.segmenters.bright")
     module.Bright = Bright
     patch.setitem(sys.modules, "detectors.networks.segmenters.bright", module)
     for name in names:
-        patch.setitem(detectors.SEGMENTERS, name, ("bright", "Bright"))
-        patch.setitem(detectors.DETECTORS, name, lambda **options: Bright(**options))
+        entry = segmenter_entry(module.__name__, "Bright")
+        patch.setitem(detectors.SEGMENTERS, name, entry)
+        patch.setitem(detectors.DETECTORS, name, entry)
 
 
 def save_bright(path: Path, *, weight: float = 1.0, **metadata) -> Path:
-    """Weights for `Bright`."""
+    """Saves weights of `Bright`; returns the path."""
     state_dict.save({"weight": torch.tensor([weight])}, path, metadata={"trained_on": "nothing", **metadata})
     return path
 
 
 def picture(*spots, size: tuple[int, int] = (64, 64), bits: int = 8) -> np.ndarray:
-    """(H, W) picture, black but for spots (x1, y1, x2, y2, share of full scale)."""
+    """Returns a black picture (H, W) with spots (x1, y1, x2, y2, share of full scale)."""
     full = 2**bits - 1
     image = np.zeros(size[::-1], np.uint8 if bits == 8 else np.uint16)
     for x1, y1, x2, y2, share in spots:
@@ -55,7 +57,7 @@ def picture(*spots, size: tuple[int, int] = (64, 64), bits: int = 8) -> np.ndarr
 
 
 def save_pictures(folder: Path, pictures: list[np.ndarray]) -> Path:
-    """A source of frames: one PNG for each picture."""
+    """Saves each picture as PNG; returns the folder."""
     folder.mkdir(parents=True)
     for index, image in enumerate(pictures):
         Image.fromarray(image).save(folder / f"{index:03}.png")

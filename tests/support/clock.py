@@ -1,10 +1,10 @@
-"""A time that tests set."""
+"""A clock that tests set."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Stands in for the time module."""
+    """Replaces the module `time`."""
 
     def __init__(self):
         self.now = 100.0

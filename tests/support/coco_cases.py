@@ -1,4 +1,4 @@
-"""Small ground truth and detections as COCO dictionaries, and what pycocotools says of them."""
+"""Small ground truth and detections as COCO dictionaries, and their evaluation by pycocotools."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TARGET = [10, 10, 8, 6]
 
 
 def saved(folder: Path, truth: dict, detections: list[dict]) -> list[str]:
-    """Write both as files; returns the options that name them to a command."""
+    """Saves both as files; returns the options that pass them to a command."""
     (folder / "truth.json").write_text(json.dumps(truth))
     (folder / "found.json").write_text(json.dumps(detections))
     return ["--annotations", str(folder / "truth.json"), "--detections", str(folder / "found.json")]
 
 
 def truth_of(boxes: dict[int, list[tuple[list, int]]], categories: int = 1) -> dict:
-    """Frame id → (box x, y, width, height, category) as COCO ground truth."""
+    """Returns COCO ground truth for a mapping of frame id to (box x, y, width, height, category)."""
     rows = [(image, *target) for image, targets in boxes.items() for target in targets]
     return {
         "images": [{"id": image, "width": 64, "height": 48} for image in boxes],
@@ -41,7 +41,7 @@ def found(box=TARGET, *, image=FRAME, score=0.9, category=1) -> dict:
 
 
 def random_case(seed: int, categories: int) -> tuple[dict, list[dict]]:
-    """Twenty frames, every fifth of them empty; four targets in five are found, many scores are equal."""
+    """Twenty frames, every fifth empty; four of five targets are detected, many scores are equal."""
     chance = np.random.default_rng(seed)
     boxes, detections = {}, []
     for image in range(1, 21):
@@ -63,8 +63,8 @@ def random_case(seed: int, categories: int) -> tuple[dict, list[dict]]:
 
 
 def crowded_case(seed: int, categories: int) -> tuple[dict, list[dict]]:
-    """Twelve frames in three videos: targets of 2 to 40 pixels that overlap, some of them crowds; many double
-    detections; ids of frames and order of detections at random; equal scores and equal overlaps."""
+    """Twelve frames in three videos with overlapping targets of 2 to 40 pixels, some of them crowds,
+    duplicate detections, random ids and order, equal scores and equal overlaps."""
     chance = np.random.default_rng(seed)
     images = [{"id": int(i), "video_id": n % 3} for n, i in enumerate(chance.permutation(100)[:12])]
     annotations, detections = [], []
@@ -97,7 +97,7 @@ def crowded_case(seed: int, categories: int) -> tuple[dict, list[dict]]:
 
 
 def by_pycocotools(truth: dict, detections: list[dict], **parameters) -> COCOeval:
-    """A finished evaluation, with `parameters` other than the defaults."""
+    """Evaluates with pycocotools, with `parameters` in place of its defaults."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = json.loads(json.dumps(truth))
@@ -113,7 +113,7 @@ def by_pycocotools(truth: dict, detections: list[dict], **parameters) -> COCOeva
 
 
 def mean_precision(run: COCOeval, *, size: int = 0) -> float | None:
-    """Average precision at the first IoU, mean over the categories that have targets; None for none."""
+    """Returns the average precision at the first IoU over categories with targets; None without any."""
     precision = run.eval["precision"][0, :, :, size, -1]
     present = precision[0] > -1
     return float(precision[:, present].mean()) if present.any() else None

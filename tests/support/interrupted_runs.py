@@ -1,4 +1,4 @@
-"""Runs that are broken off, and whether one that was gone on with is as if nothing had happened."""
+"""Interrupted runs, and the comparison of resumed runs with uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.support.outputs import detections, lines, report
 
 
-def broken_off(whole: Path, folder: Path, *, after: int, truncated: bytes = b"") -> Path:
-    """What a process that was killed after so many frames leaves of the run in `whole`."""
+def interrupted_copy(whole: Path, folder: Path, *, after: int, truncated: bytes = b"") -> Path:
+    """Creates in `folder` what a process killed after `after` frames of the run in `whole` leaves."""
     shutil.copytree(whole, folder)
     kept = b"".join((whole / "results.jsonl").read_bytes().splitlines(keepends=True)[:after])
     (folder / "results.jsonl").write_bytes(kept + truncated)
@@ -22,12 +22,12 @@ def broken_off(whole: Path, folder: Path, *, after: int, truncated: bytes = b"")
 
 
 def without_times(folder: Path) -> list[dict]:
-    """The lines of a run, but for how long things took."""
+    """Returns the lines of a run without their timings."""
     return [{key: value for key, value in line.items() if key != "timings_ms"} for line in lines(folder)]
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    """Assert that a run ended with the files of another one."""
+    """Asserts that two runs have the same outputs."""
     assert without_times(folder) == without_times(whole)
     assert detections(folder) == detections(whole)
     assert (folder / "tracks.txt").read_bytes() == (whole / "tracks.txt").read_bytes()

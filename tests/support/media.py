@@ -1,4 +1,4 @@
-"""Clips built in code, and ways to spoil them."""
+"""Synthetic clips and ways to damage them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_video(
     options: dict | None = None,
     container_options: dict | None = None,
 ) -> Path:
-    """Encode (H, W) or (H, W, 3) images, shown at `times` in `time_base` or at `rate`."""
+    """Encodes images (H, W) or (H, W, 3) at `times` in `time_base` or at `rate`; returns the path."""
     time_base = time_base or 1 / Fraction(rate)
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
@@ -51,7 +51,7 @@ def write_video(
 
 
 def planar_yuv(luma: np.ndarray, blue: int = 128, red: int = 128, *, pixel_format: str = "yuv420p"):
-    """A frame with the given luma (H, W) uint8 and constant chroma."""
+    """Returns a frame with the given luma (H, W) uint8 and constant chroma."""
     frame = av.VideoFrame(luma.shape[1], luma.shape[0], pixel_format)
     for plane, values in zip(frame.planes, (luma, blue, red), strict=True):
         rows = np.zeros((plane.height, plane.line_size), np.uint8)
@@ -61,7 +61,7 @@ def planar_yuv(luma: np.ndarray, blue: int = 128, red: int = 128, *, pixel_forma
 
 
 def write_yuv(path: Path, frames: list[av.VideoFrame], color_range: int = 1) -> Path:
-    """Encode frames without loss and without any conversion."""
+    """Encodes frames losslessly and without conversion; returns the path."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=30)
         stream.width, stream.height = frames[0].width, frames[0].height
@@ -75,7 +75,7 @@ def write_yuv(path: Path, frames: list[av.VideoFrame], color_range: int = 1) -> 
 
 
 def cut(path: Path, share: float = 0.7) -> Path:
-    """A copy of the file that ends after a share of its bytes."""
+    """Truncates a copy of the file after a share of its bytes; returns its path."""
     data = path.read_bytes()
     shorter = path.with_name(f"cut_{path.name}")
     shorter.write_bytes(data[: int(len(data) * share)])
@@ -83,7 +83,7 @@ def cut(path: Path, share: float = 0.7) -> Path:
 
 
 def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """Write a display matrix into the track header of an mp4."""
+    """Writes a display matrix into the track header of an mp4; returns the path."""
 
     def coded(a, b, c, d):
         return np.array([a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
@@ -95,7 +95,7 @@ def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def read_until_lost(path: Path) -> tuple[list, str]:
-    """The frames before the loss, and what it says."""
+    """Returns the frames before the loss and its message."""
     frames = []
     with open_source(path) as source:
         with pytest.raises(SourceLost) as caught:

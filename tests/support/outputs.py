@@ -1,4 +1,4 @@
-"""Runs of the command line for the tests, and their outputs read back by other programs."""
+"""Weights and scenes of test runs, and readers of their outputs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 
 import detectors
 from datasets.synthesis.scene import Scene, Target
+from detectors.backends import export_folder
 from detectors.weights import state_dict
 
 OUTPUTS = ("annotated.mp4", "detections.json", "results.jsonl", "run.json", "tracks.txt")
@@ -24,17 +25,22 @@ TARGETS = (Target(x=15, y=20, vx=1, scr=60), Target(x=50, y=45, vx=-0.7, vy=0.2,
 
 
 class Reply(NamedTuple):
-    """How a command ended and what it said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
+def cache_option() -> list[str]:
+    """Returns the option by which another process uses the exported graphs of these tests."""
+    return ["--set", f"detector.cache={export_folder.CACHE}"]
+
+
 def run_on_full_disk(arguments: Sequence[object], *, limit: int) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own that can write no file beyond `limit` bytes."""
+    """Runs the command line in a process that cannot write files of more than `limit` bytes."""
     return subprocess.run(
-        [sys.executable, "run_pipeline.py", *map(str, arguments)],
+        [sys.executable, "run_pipeline.py", *map(str, arguments), *cache_option()],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
@@ -44,12 +50,12 @@ def run_on_full_disk(arguments: Sequence[object], *, limit: int) -> subprocess.C
 
 
 def scene(*, width: int = 64, height: int = 64, frames: int = 16, **settings) -> Scene:
-    """Two bright targets before a quiet sky."""
+    """Two bright targets in front of a uniform sky."""
     return Scene(width=width, height=height, frames=frames, targets=TARGETS, **settings)
 
 
 def enliven(network: torch.nn.Module, *, seed: int) -> None:
-    """Random weights for which signals neither die out nor blow up."""
+    """Sets random weights that preserve the magnitude of activations."""
     chance = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         if parameter.ndim >= 2:
@@ -58,7 +64,7 @@ def enliven(network: torch.nn.Module, *, seed: int) -> None:
 
 
 def save_nano(path: Path, *, num_classes: int = 1) -> str:
-    """Write weights of a small network that finds some boxes in every frame; returns the path."""
+    """Saves weights of tridos-nano that detect some boxes in every frame; returns the path."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = detectors.build("tridos-nano", num_classes=num_classes)
@@ -72,28 +78,28 @@ def save_nano(path: Path, *, num_classes: int = 1) -> str:
 
 
 def video(path: Path) -> list[tuple[Fraction, tuple[int, int]]]:
-    """Time in seconds and (width, height) of every frame that can be decoded."""
+    """Returns the time in seconds and (width, height) of every decodable frame."""
     with av.open(str(path)) as container:
         return [(f.pts * f.time_base, (f.width, f.height)) for f in container.decode(video=0)]
 
 
 def lines(folder: Path) -> list[dict]:
-    """The records of results.jsonl."""
+    """Reads results.jsonl."""
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
 def report(folder: Path) -> dict:
-    """run.json."""
+    """Reads run.json."""
     return json.loads((folder / "run.json").read_text())
 
 
 def detections(folder: Path) -> list[dict]:
-    """detections.json."""
+    """Reads detections.json."""
     return json.loads((folder / "detections.json").read_text())
 
 
 def check_consistent(folder: Path) -> int:
-    """Assert that all outputs are valid and tell of the same frames; returns their number."""
+    """Asserts that all outputs are valid and agree on the frames; returns their number."""
     assert sorted(path.name for path in folder.iterdir() if path.name != "metrics.json") == sorted(OUTPUTS)
     records = lines(folder)
     assert [record["frame"] for record in records] == list(range(len(records)))

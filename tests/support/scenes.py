@@ -1,4 +1,4 @@
-"""A small synthetic scene, and what it renders to."""
+"""A small synthetic scene and its rendering."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def pictures(scene: Scene) -> np.ndarray:
 
 
 def truths(scene: Scene) -> list[dict]:
-    """One dict id -> record for each frame."""
+    """Returns a mapping of id to record for each frame."""
     return [{truth.id: truth for truth in records} for _, records in render(scene)]

@@ -1,4 +1,4 @@
-"""Small sequences and clips whose targets are brighter than all else."""
+"""Small sequences and clips whose targets are brighter than the background."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH, HEIGHT, LENGTH = 48, 40, 5
 
 
 def sequence_of(boxes, *, seed: int = 0, name: str = "made") -> VideoSequence:
-    """One frame for each entry of `boxes`: dim noise, the pixels inside the boxes at full brightness."""
+    """Returns one frame per entry of `boxes`: dim noise with the pixels inside the boxes at 255."""
     frames = np.random.default_rng(seed).integers(0, 40, (len(boxes), HEIGHT, WIDTH), np.uint8)
     for frame, rows in zip(frames, boxes, strict=True):
         for left, top, right, bottom in rows:
@@ -20,7 +20,7 @@ def sequence_of(boxes, *, seed: int = 0, name: str = "made") -> VideoSequence:
 
 
 def random_clip(seed: int, targets: int = 3) -> Clip:
-    """A clip whose targets have three, five, … pixels a side and do not touch."""
+    """Returns a clip with targets that are three, five, … pixels wide and do not touch."""
     chance = np.random.default_rng(seed)
     columns = np.sort(chance.choice(np.arange(1, 5), targets, replace=False)) * 9
     rows = chance.integers(0, 36, targets)
@@ -29,7 +29,7 @@ def random_clip(seed: int, targets: int = 3) -> Clip:
 
 
 def bright_box(frame: np.ndarray, near: np.ndarray) -> list[int]:
-    """x1 y1 x2 y2 of the bright pixels within two pixels of a box."""
+    """Returns x1 y1 x2 y2 of the bright pixels within two pixels of a box."""
     left, top = np.maximum(near[:2].astype(int) - 2, 0)
     right, bottom = near[2:].astype(int) + 2
     rows, columns = np.nonzero(frame[top:bottom, left:right] > 128)

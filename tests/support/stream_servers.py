@@ -1,4 +1,4 @@
-"""What sends video to the tests: small servers on the loopback interface, each in a thread of its own."""
+"""Servers on the loopback interface that send video, each in its own thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 DATAGRAM = 7 * 188
-"""Bytes of transport stream that are usually sent at once."""
+"""Usual number of bytes of a transport stream in one datagram."""
 SESSION = "".join(
     f"{line}\r\n"
     for line in (
@@ -27,18 +27,18 @@ SESSION = "".join(
         "a=control:track",
     )
 )
-"""What an RTSP camera says of itself: one track, an MPEG transport stream."""
+"""SDP of an RTSP camera with one track, an MPEG transport stream."""
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """Returns a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
 
 
 @contextmanager
 def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A TCP server that calls `serve` with each connection, until the block ends; gives its port."""
+    """Runs a TCP server that calls `serve` with each connection during the block; yields its port."""
     server = socket.create_server(("127.0.0.1", 0))
     connections: list[socket.socket] = []
 
@@ -64,13 +64,13 @@ def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def silence(connection: socket.socket) -> None:
-    """Accepts whatever comes and says nothing."""
+    """Reads everything and sends nothing."""
     while connection.recv(4096):
         pass
 
 
 def sending(data: bytes, *, then_silent: bool = False) -> Callable[[socket.socket], None]:
-    """Serves the data to whoever connects, and then closes the connection or says no more."""
+    """Returns a handler that sends the data and then closes the connection or stays silent."""
 
     def serve(connection: socket.socket) -> None:
         connection.sendall(data)
@@ -83,7 +83,7 @@ def sending(data: bytes, *, then_silent: bool = False) -> Callable[[socket.socke
 
 @contextmanager
 def datagrams(data: bytes, *, pause: float = 0.002) -> Iterator[int]:
-    """Sends the data over and over, as UDP to a port that it gives."""
+    """Sends the data repeatedly by UDP during the block; yields the port it is sent to."""
     with socket.socket(type=socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -109,7 +109,7 @@ def datagrams(data: bytes, *, pause: float = 0.002) -> Iterator[int]:
 
 @contextmanager
 def web_server(folder: Path, *, login: str | None = None) -> Iterator[int]:
-    """Serves the files of a folder over HTTP, to those with the `user:password` alone if one is given."""
+    """Serves the files of a folder over HTTP; requires `login` as user:password if set; yields the port."""
     expected = login and "Basic " + base64.b64encode(login.encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -143,7 +143,7 @@ def web_server(folder: Path, *, login: str | None = None) -> Iterator[int]:
 
 
 def rtsp(stream: bytes, *, then_silent: bool = False) -> Callable[[socket.socket], None]:
-    """Serves an MPEG transport stream as an RTSP camera does, its pictures on the same connection."""
+    """Returns a handler that serves an MPEG transport stream as an RTSP camera, interleaved over TCP."""
 
     def serve(connection: socket.socket) -> None:
         with connection.makefile("rb") as incoming:
@@ -168,7 +168,7 @@ def rtsp(stream: bytes, *, then_silent: bool = False) -> Callable[[socket.socket
 
 
 def _rtsp_request(incoming) -> tuple[str, str, str] | None:
-    """Method, address and sequence number of the next request; None at the end."""
+    """Returns method, address and sequence number of the next request; None at the end."""
     first = incoming.readline().decode()
     if not first:
         return None
@@ -185,7 +185,7 @@ def _send_rtp(connection: socket.socket, stream: bytes) -> None:
 
 
 def write(descriptor: int, data: bytes) -> None:
-    """Write the data, or as much as is wanted."""
+    """Writes the data until the reader closes its end."""
     with suppress(OSError):
         while data:
             data = data[os.write(descriptor, data) :]
@@ -193,9 +193,9 @@ def write(descriptor: int, data: bytes) -> None:
 
 @contextmanager
 def standard_input(data: bytes | None) -> Iterator[int]:
-    """Puts the data, and then the end, into standard input; None for a writer that says nothing.
+    """Replaces standard input by a pipe with the data and its end; None for a silent writer.
 
-    Gives the writing end.
+    Yields the writing end.
     """
     kept = os.dup(0)
     reading, writing = os.pipe()

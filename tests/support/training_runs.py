@@ -1,4 +1,4 @@
-"""Training runs of few steps on one small clip or a few small pictures, and what they leave."""
+"""Short training runs on one small clip or a few small pictures, and readers of their outputs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SMALL = {
 
 
 def write_clip(folder, *, width=96, height=64, frames=12):
-    """A data set of one synthetic clip; returns its folder."""
+    """Writes a data set of one synthetic clip; returns its folder."""
     rendering.write_scene(Scene.random(3, width=width, height=height, frames=frames), folder / "clip.mp4")
     return folder
 
 
 def run(root, output, steps, *, options=(), **more):
-    """Train with the small recipe; returns the exit code."""
+    """Trains with the small recipe; returns the exit code."""
     config = root / "recipe.toml"
     config.write_text("")
     places = {"data.root": str(root), "record.output": str(output)}
@@ -49,7 +49,7 @@ def run(root, output, steps, *, options=(), **more):
 
 
 def before_each_step(monkeypatch, action):
-    """Lets a trainer call `action(trainer)` before each of its steps."""
+    """Makes trainers call `action(trainer)` before each step."""
     step = Trainer.step
 
     def hooked(self, clips):
@@ -60,7 +60,7 @@ def before_each_step(monkeypatch, action):
 
 
 def kill_at(number, monkeypatch):
-    """Lets a training end as if it were killed after `number` steps."""
+    """Interrupts trainings after `number` steps, as if killed."""
 
     def killed(trainer):
         if trainer.steps_done == number:
@@ -74,7 +74,7 @@ def rows(output):
 
 
 def steps(output):
-    """The rows of steps, without those of measurements."""
+    """Returns the rows of training steps, without those of evaluations."""
     return [row for row in rows(output) if "loss" in row]
 
 
@@ -83,7 +83,7 @@ def losses(output):
 
 
 def complaint(capsys):
-    """The last line on standard error, without its head."""
+    """Returns the last line on standard error without "error: "."""
     *_, line = capsys.readouterr().err.splitlines()  # after the progress of reading
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
@@ -102,7 +102,7 @@ SMALL_MASKS = {
 
 
 def write_masks(folder, *, count=4, size=(40, 36)):
-    """A data set of pictures of noise, each with one bright target of 4x3 pixels; returns its folder."""
+    """Writes pictures of noise with one bright target of 4x3 pixels each; returns the folder."""
     chance = np.random.default_rng(7)
     for number in range(count):
         left, top = (int(chance.integers(2, side - 8)) for side in size)
@@ -118,5 +118,5 @@ def write_masks(folder, *, count=4, size=(40, 36)):
 
 
 def run_segmenter(name, root, output, steps, *, options=(), **more):
-    """Train a segmenter with the small recipe; returns the exit code."""
+    """Trains a segmenter with the small recipe; returns the exit code."""
     return run(root, output, steps, options=options, **{"model.name": name, **SMALL_MASKS, **more})

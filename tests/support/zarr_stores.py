@@ -1,4 +1,4 @@
-"""Stores of arrays for the tests: results to put in, and what a reader finds."""
+"""Results for zarr stores, and readers of the stores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INFO = SourceInfo("test", 40, 24, Fraction(30), None, 8, 1)
 
 
 def make_results(count, *, dtype=np.uint8, shape=(24, 40), bits=8, seed=0):
-    """Frames of noise, 0 to 3 detections in each, and a map of 3x5 cells."""
+    """Returns results of noise frames with 0 to 3 detections and a score map of 3x5 cells each."""
     chance, results = np.random.default_rng(seed), []
     for index in range(count):
         image = chance.integers(1, 2**bits, shape).astype(dtype)
@@ -44,26 +44,28 @@ def write(path, results, *, kept=0):
 
 
 def contents(path):
-    """All arrays of a store, read by zarr."""
+    """Reads all arrays of a store with zarr."""
     group = zarr.open_group(path, mode="r")
     return {name: array[:] for name, array in group.members(max_depth=None) if isinstance(array, zarr.Array)}
 
 
 def assert_holds(path, results):
-    """Assert that a store holds these results and nothing else."""
+    """Asserts that a store holds exactly these results."""
     found = contents(path)
-    assert np.array_equal(found["frames"], [result.frame.image for result in results])
+    np.testing.assert_array_equal(found["frames"], [result.frame.image for result in results])
     assert found["frames"].dtype == results[0].frame.image.dtype
-    assert np.array_equal(found["times"], [float(result.frame.pts) for result in results])
+    np.testing.assert_array_equal(found["times"], [float(result.frame.pts) for result in results])
     assert found["indices"].tolist() == [result.frame.index for result in results]
-    assert np.array_equal(found["maps/detector"], [result.maps["detector"].values for result in results])
+    np.testing.assert_array_equal(
+        found["maps/detector"], [result.maps["detector"].values for result in results]
+    )
     starts = found["detections/starts"]
     assert len(starts) == len(results) + 1
     assert (starts[0], starts[-1]) == (0, len(found["detections/boxes"]))
     for result, start, end in zip(results, starts, starts[1:], strict=False):
         detections = result.detections
-        assert np.array_equal(found["detections/boxes"][start:end], detections.boxes)
-        assert np.array_equal(found["detections/scores"][start:end], detections.scores)
+        np.testing.assert_array_equal(found["detections/boxes"][start:end], detections.boxes)
+        np.testing.assert_array_equal(found["detections/scores"][start:end], detections.scores)
         assert found["detections/labels"][start:end].tolist() == detections.labels.tolist()
         assert set(found["detections/frames"][start:end]) <= {result.frame.index}
 
@@ -73,11 +75,11 @@ def assert_same_arrays(folder, whole):
     found = contents(folder / "results.zarr")
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        assert np.array_equal(found[name], values), name
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 def seen_by_reader(path):
-    """How many frames a reader finds that does as it is told; asserts that all of them are there."""
+    """Reads a store as documented for concurrent readers; returns the number of frames, all complete."""
     if not (path / "times" / "zarr.json").exists():
         return 0
     group = zarr.open_group(path, mode="r")
@@ -89,14 +91,18 @@ def seen_by_reader(path):
     assert len(boxes) == len(scores) == starts[-1]
     assert (boxes[:, 2] > boxes[:, 0]).all()
     assert (scores > 0).all()
-    for array in (frames[:], maps[:], group["detections/scores"][:]):  # also what is beyond is whole
+    for array in (
+        frames[:],
+        maps[:],
+        group["detections/scores"][:],
+    ):  # frames beyond `count` are complete, too
         assert array.all()
     assert min(len(frames[:]), len(maps[:]), group["indices"].shape[0]) >= count
     return count
 
 
 def run_with_arrays(source: Path, weights: str, folder: Path) -> Path:
-    """The outputs of a whole run, results.zarr among them."""
+    """Runs with results.zarr; returns the folder."""
     output = {"folder": str(folder), "zarr": True}
     table = {"detector": {"weights": weights, "conf": 0.2}, "output": output}
     run(str(source), build(RunConfig, table), parts(), progress="off")

@@ -105,11 +105,13 @@ def test_a_reader_that_went_away_silences_the_progress(time, mode):
 
 @pytest.mark.parametrize("mode", ["plain", "bar"])
 def test_a_stderr_closed_on_the_way_silences_the_progress(time, mode):
-    stream = io.StringIO()
-    with Progress(20, mode=mode, stream=stream) as bar:
+    stream, notes = io.StringIO(), []
+    with Progress(20, mode=mode, stream=stream, note=lambda: notes.append(1) or "") as bar:
         stream.close()
-        time.now += 10
-        bar.advance()
+        for _ in range(3):
+            time.now += 10
+            bar.advance()
+    assert len(notes) == (1 if mode == "plain" else 3)  # tqdm itself ignores a closed stream
 
 
 @pytest.mark.parametrize(
