@@ -1,4 +1,4 @@
-"""What is found is named and scored as the ground truth has it, during a run and afterwards."""
+"""Results take ids and categories from the ground truth and are scored by it, in a run and afterwards."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from tests.support.outputs import detections, lines, report, save_nano
 
 @pytest.fixture(scope="module")
 def truth(whole, clip, tmp_path_factory):
-    """Ground truth by which half of what is found in the clip is right, so that scores are not all 0 or 1."""
+    """Ground truth by which half of the detections in the clip are correct, so that scores are not 0 or 1."""
 
-    def believe(table):
+    def annotate_half(table):
         table["annotations"] = [
             {"id": n, "image_id": d["image_id"], "video_id": 1, "category_id": 1, "bbox": d["bbox"]}
             for n, d in enumerate(detections(whole)[::2], start=1)
         ]
 
-    return rewritten(clip.with_suffix(".json"), tmp_path_factory.mktemp("truth") / "gt.json", believe)
+    return rewritten(clip.with_suffix(".json"), tmp_path_factory.mktemp("truth") / "gt.json", annotate_half)
 
 
 def rewritten(truth_file, path, change):
-    """A copy of ground truth with `change` made to it."""
+    """Saves a copy of ground truth after `change`; returns the path."""
     table = json.loads(truth_file.read_text())
     change(table)
     path.write_text(json.dumps(table))
     return path
 
 
-def test_image_ids_are_those_of_the_ground_truth(process, tmp_path, clip, truth):
+def test_image_ids_are_taken_from_the_ground_truth(process, tmp_path, clip, truth):
     def shift(table):
         for image in table["images"]:
             image["id"] += 1000
@@ -56,7 +56,7 @@ def test_image_ids_are_those_of_the_ground_truth(process, tmp_path, clip, truth)
     assert (min(ids), max(ids)) == (first, last)
 
 
-def test_category_ids_are_those_of_the_ground_truth(process, tmp_path, clip, truth):
+def test_category_ids_are_taken_from_the_ground_truth(process, tmp_path, clip, truth):
     def rename(table):
         table["categories"][0]["id"] = 7
         for annotation in table["annotations"]:
@@ -85,7 +85,7 @@ def test_ground_truth_of_other_frames_is_refused_before_the_run(clip, truth, sta
         SourceAnnotations(truth, source.info, start=start)
 
 
-def test_frames_counted_from_one_are_refused_instead_of_scored_one_off(tmp_path, clip, truth):
+def test_ground_truth_that_counts_frames_from_one_is_refused(tmp_path, clip, truth):
     def count_from_one(table):
         for image in table["images"]:
             image["frame_id"] += 1
@@ -103,7 +103,7 @@ def test_frames_counted_from_one_are_refused_instead_of_scored_one_off(tmp_path,
         pytest.param(3, 1, 1.0, id="other classes, a label that is not annotated"),
     ],
 )
-def test_classes_count_only_where_detector_and_annotations_have_the_same(clip, classes, label, ap50):
+def test_classes_only_count_if_detector_and_annotations_have_the_same(clip, classes, label, ap50):
     path = clip.with_suffix(".json")
     (record,) = video_records(load_coco(path))
     with open_source(clip) as source:
@@ -116,14 +116,16 @@ def test_classes_count_only_where_detector_and_annotations_have_the_same(clip, c
     assert truth.score(0.5).scores.ap50 == pytest.approx(ap50)
 
 
-def test_a_detector_of_other_classes_than_the_annotations_is_scored_all_the_same(process, tmp_path, clip):
+def test_a_detector_with_other_classes_than_the_annotations_is_scored_without_classes(
+    process, tmp_path, clip
+):
     weights = save_nano(tmp_path / "three.safetensors", num_classes=3)
     folder = process(clip, truth=clip.with_suffix(".json"), weights=weights, conf=0.05)
     assert report(folder)["detector"]["classes"] == ["class 0", "class 1", "class 2"]
     assert report(folder)["metrics"]["frames"] == 16
 
 
-# The report of a run
+# The scores of a run
 
 
 def metrics_of(folder):
@@ -131,62 +133,62 @@ def metrics_of(folder):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory, clip, truth, nano_weights):
-    """The outputs of one run over the clip with the ground truth by which half is right."""
-    folder = tmp_path_factory.mktemp("judged") / "out"
+def scored(tmp_path_factory, clip, truth, nano_weights):
+    """The outputs of a run over the clip with this ground truth."""
+    folder = tmp_path_factory.mktemp("scored") / "out"
     table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}
     run(str(clip), build(RunConfig, table), parts(), annotations=str(truth), progress="off")
     return folder
 
 
-def test_the_threshold_is_that_of_the_run(judged):
-    metrics = metrics_of(judged)
+def test_the_score_threshold_is_that_of_the_run(scored):
+    metrics = metrics_of(scored)
     assert metrics["threshold"] == metrics["criteria"]["iou_0.5"]["at_threshold"]["threshold"] == 0.2
 
 
-def test_the_account_of_the_run_has_the_headline_of_the_metrics(judged):
-    headline, metrics = report(judged)["metrics"], metrics_of(judged)
-    assert set(headline) == set(DetectionScores.__dataclass_fields__)
-    assert headline == {name: metrics[name] for name in headline}
+def test_the_record_of_the_run_has_the_main_metrics(scored):
+    main, metrics = report(scored)["metrics"], metrics_of(scored)
+    assert set(main) == set(DetectionScores.__dataclass_fields__)
+    assert main == {name: metrics[name] for name in main}
 
 
 @pytest.mark.parametrize("switch", ["coco", "mot"])
-def test_metrics_need_no_other_output(process, clip, truth, judged, switch):
+def test_metrics_need_no_other_output(process, clip, truth, scored, switch):
     bare = process(clip, truth=truth, output={switch: False, "video": False})
-    assert report(bare)["metrics"] == report(judged)["metrics"]
+    assert report(bare)["metrics"] == report(scored)["metrics"]
 
 
-def test_tracks_are_scored_over_the_frames_of_the_run(process, clip):
+def test_tracks_are_scored_on_the_frames_of_the_run(process, clip):
     sections = {"source": {"start": 2, "max_frames": 9}}
     tracks = metrics_of(process(clip, truth=clip.with_suffix(".json"), sections=sections))["tracks"]
     assert {gate: row["frames"] for gate, row in tracks.items()} == {"iou": 9, "centre": 9}
 
 
-def test_a_run_without_tracks_scores_none(process, clip):
+def test_a_run_without_tracks_has_no_track_scores(process, clip):
     output, sections = {"mot": False, "video": False}, {"source": {"max_frames": 2}}
     metrics = metrics_of(process(clip, truth=clip.with_suffix(".json"), output=output, sections=sections))
     assert (metrics["tracks"], metrics["notes"]) == (None, [])
 
 
-def test_targets_that_cannot_be_told_apart_are_noted_and_detections_scored(judged):
-    metrics = metrics_of(judged)  # by ground truth with several targets a frame and no identities
+def test_ambiguous_identities_are_noted_and_detections_are_scored(scored):
+    metrics = metrics_of(scored)  # this ground truth has several targets per frame and no identities
     assert metrics["tracks"] is None
     (note,) = metrics["notes"]
     assert note.startswith("tracks are not scored: frame")
     assert 0.1 < metrics["ap50"] < 0.9
 
 
-# The evaluator as a program
+# pipeline.vid_map_coco
 
 
-def test_the_evaluator_alone_gives_the_numbers_of_the_run(tmp_path, truth, judged):
-    arguments = ["--annotations", truth, "--detections", judged / "detections.json", "--conf", "0.2"]
+def test_the_evaluation_command_gives_the_metrics_of_the_run(tmp_path, truth, scored):
+    arguments = ["--annotations", truth, "--detections", scored / "detections.json", "--conf", "0.2"]
     copy = tmp_path / "scores.json"
     assert vid_map_coco.main([*map(str, arguments), "--output", str(copy)]) == 0
-    assert json.loads(copy.read_text()) == {**metrics_of(judged), "notes": []}
+    assert json.loads(copy.read_text()) == {**metrics_of(scored), "notes": []}
 
 
-def test_the_evaluator_alone_gives_the_track_scores_of_the_run(tmp_path, clip, whole, capsys):
+def test_the_evaluation_command_gives_the_track_scores_of_the_run(tmp_path, clip, whole, capsys):
     files = {"annotations": clip.with_suffix(".json"), "detections": whole / "detections.json"}
     files |= {"tracks": whole / "tracks.txt", "output": tmp_path / "scores.json"}
     assert vid_map_coco.main([text for k, v in files.items() for text in (f"--{k}", str(v))]) == 0
@@ -194,7 +196,7 @@ def test_the_evaluator_alone_gives_the_track_scores_of_the_run(tmp_path, clip, w
     assert "MOTA" in capsys.readouterr().out
 
 
-def test_the_evaluator_can_be_kept_to_some_videos(clip, whole, capsys):
+def test_the_evaluation_command_can_be_restricted_to_some_videos(clip, whole, capsys):
     arguments = ["--annotations", str(clip.with_suffix(".json")), "--detections"]
     arguments.append(str(whole / "detections.json"))
     assert vid_map_coco.main([*arguments, "--videos", "clip"]) == 0
@@ -217,7 +219,7 @@ def test_the_evaluator_can_be_kept_to_some_videos(clip, whole, capsys):
     ],
     ids=["text", "object", "numbers", "fields", "image"],
 )
-def test_the_evaluator_refuses_what_are_not_results(tmp_path, clip, capsys, text, message):
+def test_the_evaluation_command_refuses_other_files_than_results(tmp_path, clip, capsys, text, message):
     (tmp_path / "d.json").write_text(text)
     arguments = ["--annotations", clip.with_suffix(".json"), "--detections", tmp_path / "d.json"]
     assert vid_map_coco.main([*map(str, arguments)]) == UsageError.exit_code

@@ -1,4 +1,4 @@
-"""A run as a service says how it is: over HTTP, to whoever asks, without a secret and at no cost."""
+"""Health and metrics of a run over HTTP: states, numbers, no passwords, no effect on the run."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tests.support.media import grey_frames
 from tests.support.outputs import lines, report
 
 SECONDS = 60.0
-"""What is waited for at most."""
+"""Longest wait of a test."""
 RAW = {"format": "raw", "size": "64x64", "dtype": "uint8", "timeout": SECONDS}
 QUICK = {"on_full": "wait", "reconnect": "forever", "backoff": 0.02, "backoff_cap": 0.05}
 
 
 def ask(port: int, path: str, *, host: str = "127.0.0.1", method: str = "GET") -> tuple[int, str]:
-    """Status and body of an answer."""
+    """Sends a request; returns status and body of the response."""
     connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
     try:
         connection.request(method, path)
@@ -58,7 +58,7 @@ def healthz(port: int) -> tuple[int, dict]:
 
 
 def metrics(text: str) -> dict[tuple, float]:
-    """(name, value of each label but `stream`, …) → value, of a run with one stream."""
+    """Parses the samples of a run with one stream by (name, values of the labels except `stream`, …)."""
     samples = (one for family in text_string_to_metric_families(text) for one in family.samples)
     return {
         (one.name, *(value for label, value in one.labels.items() if label != "stream")): one.value
@@ -67,10 +67,10 @@ def metrics(text: str) -> dict[tuple, float]:
 
 
 def until(found, what: str):
-    """What `found` gives, as soon as it is true."""
+    """Calls `found` until its value is true; returns the value."""
     latest = time.monotonic() + SECONDS
     while not (value := found()):
-        assert time.monotonic() < latest, f"waited in vain for {what}"
+        assert time.monotonic() < latest, f"timeout while waiting for {what}"
         time.sleep(0.02)
     return value
 
@@ -81,7 +81,7 @@ def raw(number: int) -> bytes:
 
 @pytest.fixture
 def config(tmp_path, nano_weights):
-    """A configuration with sections as keywords, and its port."""
+    """Builds a configuration from sections; returns it and its port."""
 
     def make(**sections) -> tuple[RunConfig, int]:
         port = stream_servers.free_port()
@@ -98,7 +98,7 @@ def config(tmp_path, nano_weights):
 
 @contextmanager
 def going(work, *arguments):
-    """A run in a thread of its own; it must have ended by the end of the block."""
+    """Runs `work` in a thread, which must end with the block; yields the list for its result."""
     results, failures = [], []
 
     def do() -> None:
@@ -118,15 +118,15 @@ def going(work, *arguments):
 
 
 def frames_done(port: int, wanted: int) -> dict | None:
-    """The answer of /healthz once so many frames are done; None before."""
+    """Returns the response of /healthz once `wanted` frames are processed; None before."""
     try:
         _, told = healthz(port)
-    except OSError:  # it does not listen yet
+    except OSError:  # not listening yet
         return None
     return told if sum(row.get("frames", 0) for row in told["streams"].values()) >= wanted else None
 
 
-def test_a_live_run_is_healthy_tells_its_numbers_and_takes_the_server_with_it(config):
+def test_a_live_run_reports_health_and_metrics_and_stops_the_server_at_its_end(config):
     settings, port = config(live={**QUICK, "reconnect": "none"})
     over = threading.Event()
 
@@ -180,7 +180,7 @@ def test_a_run_without_results_for_too_long_is_stalled(config):
     assert row["idle_seconds"] >= 0.3
 
 
-def test_a_source_that_is_away_is_named_until_it_is_back(config):
+def test_a_lost_source_is_reported_until_it_reconnects(config):
     settings, port = config(source={**RAW, "max_frames": 7})
     number, back = count(), threading.Event()
 
@@ -209,7 +209,7 @@ def test_a_source_that_is_away_is_named_until_it_is_back(config):
     assert ended[0].source.outage is None
 
 
-def test_streams_are_told_apart_and_one_that_was_not_opened_is_named(config, tmp_path):
+def test_streams_are_reported_by_name_including_unopened_ones(config, tmp_path):
     settings, port = config(live={**QUICK, "reconnect": "none"})
     over = threading.Event()
 
@@ -237,13 +237,13 @@ def test_streams_are_told_apart_and_one_that_was_not_opened_is_named(config, tmp
 
 
 def collected(summary: Summary) -> dict[tuple, float]:
-    """All that is told of the streams, without a server."""
+    """Collects the metrics of all streams without a server."""
     registry = prometheus_client.CollectorRegistry()
     registry.register(RunMetrics(summary, ServiceConfig()))
     return metrics(prometheus_client.generate_latest(registry).decode())
 
 
-def test_the_numbers_are_those_of_the_record(config, clip, tmp_path):
+def test_metrics_agree_with_run_json(config, clip, tmp_path):
     settings, _ = config(source={}, live={"on_full": "drop-oldest", "queue": 1}, service={"health_port": 0})
     summary = Summary()
     summary.records["clip"] = run(str(clip), settings, parts(), progress="off")
@@ -259,7 +259,7 @@ def test_the_numbers_are_those_of_the_record(config, clip, tmp_path):
     assert gaps == facts["gaps"]
 
 
-def test_latencies_are_counted_in_buckets_that_hold_all_shorter_ones(config, clip):
+def test_latency_buckets_are_cumulative(config, clip):
     settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
     summary = Summary()
     summary.records["clip"] = record = run(str(clip), settings, parts(), progress="off")
@@ -275,7 +275,7 @@ def test_latencies_are_counted_in_buckets_that_hold_all_shorter_ones(config, cli
     assert told["mote_latency_seconds_sum",] == pytest.approx(sum(durations))
 
 
-def test_each_result_starts_the_wait_for_the_next_anew(config, clip):
+def test_each_result_restarts_the_stall_timer(config, clip):
     settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
     record = run(str(clip), settings, parts(), progress="off")
     first = record.last_progress
@@ -284,7 +284,7 @@ def test_each_result_starts_the_wait_for_the_next_anew(config, clip):
     assert record.last_progress > first
 
 
-def test_a_stream_that_failed_is_an_alarm_and_one_that_ended_is_none(config, clip):
+def test_a_failed_stream_is_unhealthy_and_a_finished_one_is_not(config, clip):
     settings, _ = config(source={"max_frames": 1}, service={"health_port": 0})
     summary = Summary()
     summary.records["clip"] = record = run(str(clip), settings, parts(), progress="off")
@@ -296,12 +296,12 @@ def test_a_stream_that_failed_is_an_alarm_and_one_that_ended_is_none(config, cli
     assert told["streams"]["clip"]["reason"] == "rtsp://camera/1: lost"
 
 
-def test_nothing_of_it_is_in_the_global_registry():
+def test_the_global_prometheus_registry_is_not_used():
     with serve_health(Summary(), ServiceConfig(health_port=stream_servers.free_port())):
         assert b"mote_" not in prometheus_client.generate_latest(prometheus_client.REGISTRY)
 
 
-def test_it_listens_on_the_loopback_interface_unless_another_address_is_named():
+def test_the_server_listens_on_the_loopback_interface_by_default():
     with serve_health(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
         assert healthz(port) == (200, {"status": "ok", "streams": {}})
         with pytest.raises(ConnectionRefusedError):
@@ -312,7 +312,7 @@ def test_it_listens_on_the_loopback_interface_unless_another_address_is_named():
         assert ask(port, "/healthz", host="127.0.0.2")[0] == 200
 
 
-def test_other_paths_are_not_there_and_a_head_has_no_body():
+def test_unknown_paths_are_not_found_and_head_has_no_body():
     with serve_health(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
         assert ask(port, "/")[0] == 404
         assert ask(port, "/metrics/../../etc/passwd")[0] == 404
@@ -321,7 +321,7 @@ def test_other_paths_are_not_there_and_a_head_has_no_body():
         assert ask(port, "/metrics", method="POST")[0] == 501
 
 
-def test_a_client_that_says_nothing_holds_up_neither_others_nor_the_end(monkeypatch):
+def test_a_silent_client_blocks_neither_others_nor_the_end(monkeypatch):
     monkeypatch.setattr("pipeline.runner.health._Handler.timeout", SECONDS)
     with ExitStack() as clients:
         with serve_health(Summary(), ServiceConfig(health_port=(port := stream_servers.free_port()))):
@@ -331,7 +331,7 @@ def test_a_client_that_says_nothing_holds_up_neither_others_nor_the_end(monkeypa
         assert time.monotonic() - ending < SECONDS / 2
 
 
-def test_a_port_that_is_taken_is_one_line_and_nothing_is_written(mote, clip, tmp_path):
+def test_a_port_in_use_ends_in_one_line_without_outputs(mote, clip, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         reply = mote("--video", clip, "--output", tmp_path / "out", "--health-port", port)
@@ -344,7 +344,7 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_is_written(mote, clip, tmp
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--health-port", "70000"], "health_port = 70000, expected 1 to 65535, or 0 for none"),
         (["--health-port", "9", "--health-host", ""], "health_host is empty"),
@@ -355,10 +355,10 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_is_written(mote, clip, tmp
         ),
     ],
 )
-def test_what_cannot_be_served_is_refused(mote, clip, tmp_path, options, said):
+def test_an_invalid_port_or_host_is_refused(mote, clip, tmp_path, options, message):
     reply = mote("--video", clip, "--output", tmp_path / "out", *options)
     assert reply.code == 2
-    assert said in reply.err
+    assert message in reply.err
     assert reply.err.count("\n") == 1
 
 
@@ -372,9 +372,7 @@ for options in (["--output", "unasked"], ["--output", "asked", "--health-port", 
 """
 
 
-def test_nothing_is_loaded_for_it_unless_it_is_asked_for_and_it_keeps_no_process_alive(
-    tmp_path, clip, nano_weights
-):
+def test_server_modules_are_only_loaded_on_request_and_keep_no_process_alive(tmp_path, clip, nano_weights):
     options = ["--video", clip, "--weights", nano_weights, "--max-frames", "1", "--no-save-video"]
     command = [sys.executable, "-c", TWICE, stream_servers.free_port(), *options, "--progress", "off"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}

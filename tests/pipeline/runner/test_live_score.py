@@ -1,12 +1,14 @@
-"""While a run goes on its progress tells how good it is, at little cost."""
+"""The progress of a run with ground truth shows the score so far, at little cost."""
 
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from pipeline.evaluation.detection.evaluator import Evaluator
 from pipeline.runner import ground_truth
 from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
 from pipeline.sources.opening import open_source
@@ -40,42 +42,39 @@ def nothing_in(frame) -> Result:
     return Result(frame, Detections.empty(), tracks=Tracks.empty(), warmup=False)
 
 
-def test_nothing_is_told_before_the_first_target(truth, time):
+def test_no_score_is_shown_before_the_first_frame(truth, time):
     assert truth.live() == ""
 
 
-def test_the_score_is_told_in_words(truth, frames, time):
+def test_the_score_is_named(truth, frames, time):
     truth.add(nothing_in(frames[0]))
     assert truth.live() == "AP50 0.000"
 
 
 @pytest.fixture
-def counted(truth, monkeypatch, time):
-    """Counts how often the score is computed, which takes `counted.seconds`."""
+def counted(monkeypatch, time):
+    """Counts the computations of the score, each of which takes `counted.seconds`."""
+    counted = SimpleNamespace(calls=0, seconds=0.0)
 
-    class Counted:
-        calls, seconds = 0, 0.0
+    def ap50(_):
+        counted.calls += 1
+        time.now += counted.seconds
+        return counted.calls / 10
 
-        def ap50(self):
-            self.calls += 1
-            time.now += self.seconds
-            return self.calls / 10
-
-    counted = Counted()
-    monkeypatch.setattr(truth, "_evaluator", counted)
+    monkeypatch.setattr(Evaluator, "ap50", ap50)
     return counted
 
 
 def test_the_score_is_computed_at_most_every_two_seconds(truth, counted, time):
-    told = []
+    shown = []
     for _ in range(50):
-        told.append(truth.live())
+        shown.append(truth.live())
         time.now += 0.1
     assert counted.calls == 3
-    assert sorted(set(told)) == ["AP50 0.100", "AP50 0.200", "AP50 0.300"]
+    assert sorted(set(shown)) == ["AP50 0.100", "AP50 0.200", "AP50 0.300"]
 
 
-def test_a_score_that_takes_long_is_computed_rarely(truth, counted, time):
+def test_a_slow_score_is_computed_less_often(truth, counted, time):
     counted.seconds, began = 0.5, time.now
     while time.now < began + 200:
         truth.live()
@@ -101,7 +100,7 @@ def test_progress_ends_with_the_note(monkeypatch, note, line):
     assert stream.getvalue() == line + "\n"
 
 
-def test_a_run_with_ground_truth_tells_its_score(mote, tmp_path, clip, nano_weights):
+def test_a_run_with_ground_truth_shows_its_score(mote, tmp_path, clip, nano_weights):
     options = (
         "--weights",
         nano_weights,

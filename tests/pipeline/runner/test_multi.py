@@ -1,4 +1,4 @@
-"""Several sources in one run: each gives what a run of its own gives, and fails by itself."""
+"""Several sources in one run: each gives the results of a separate run and fails independently."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tests.support.outputs import check_consistent, lines, report, scene
 
 SECONDS = 20.0
 LONG = 30
-"""More frames than one source may have under way."""
+"""More frames than the queues of one source hold."""
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Three clips of other sizes, depths and lengths; two have the same name."""
+    """Three clips of different sizes, bit depths and lengths; two have the same name."""
     folder = tmp_path_factory.mktemp("sources")
     places = [folder / "a" / "in.mp4", folder / "b" / "in.mkv", folder / "b" / "wide.mp4"]
     scenes = [scene(frames=9), scene(frames=6, bits=16, seed=3), scene(width=96, frames=7, seed=4)]
@@ -47,14 +47,14 @@ def sources(tmp_path_factory):
 
 @pytest.fixture
 def bright(monkeypatch, tmp_path):
-    """Settings of a detector that costs nothing and finds the white spot of each picture."""
+    """Configuration of a fast detector that finds the white spot of each picture."""
     add_segmenters(monkeypatch, "bright", "white")
     return {"name": "bright", "weights": str(save_bright(tmp_path / "bright.safetensors"))}
 
 
 @pytest.fixture
 def spots(tmp_path):
-    """Makes a folder of so many pictures, each with a white spot; its path."""
+    """Saves pictures with a white spot each; returns their folder."""
 
     def call(name, count=LONG):
         shown = [picture((10 + index % 40, 12, 14 + index % 40, 15, 0.9)) for index in range(count)]
@@ -65,7 +65,7 @@ def spots(tmp_path):
 
 @pytest.fixture
 def together(tmp_path, bright):
-    """Runs sources at once with `bright` or what is given; the summary and the folder of the outputs."""
+    """Runs several sources, by default with `bright`; returns the summary and the folder of the outputs."""
 
     def call(*locations, annotations=None, **sections):
         table = {"detector": bright, **sections, "output": {"folder": str(tmp_path / "many")}}
@@ -78,7 +78,7 @@ def together(tmp_path, bright):
 
 
 def untimed(folder):
-    """All that the files of a run say of its frames but how long they took."""
+    """Returns the outputs of a run without timings."""
     records = lines(folder)
     for record in records:
         assert record.pop("timings_ms")
@@ -87,7 +87,7 @@ def untimed(folder):
 
 
 def compare(together, tmp_path, locations, sections):
-    """Assert that each source gives in company what it gives alone; the number of detections."""
+    """Asserts that each source gives the results of a separate run; returns the number of detections."""
     summary, out = together(*locations, **sections)
     assert summary.failures == []
     found = 0
@@ -105,25 +105,25 @@ def compare(together, tmp_path, locations, sections):
     return found
 
 
-# What comes out
+# Results
 
 
 @pytest.mark.parametrize("batch", [0, 4])
-def test_each_source_gives_in_company_what_it_gives_alone_to_the_bit(
+def test_each_source_gives_exactly_the_results_of_a_separate_run(
     together, tmp_path, sources, nano_weights, batch
 ):
     detector = {"name": "tridos-nano", "weights": nano_weights, "conf": 0.2, "batch": batch, "device": "cpu"}
     assert compare(together, tmp_path, sources, {"detector": detector}) > 20
 
 
-def test_segmenters_beside_the_detector_are_the_same_in_company(together, tmp_path, spots, bright):
+def test_segmenters_beside_the_detector_give_the_results_of_a_separate_run(together, tmp_path, spots, bright):
     rows = [{"name": "white", "weights": bright["weights"]}]
     sections = {"detector": bright, "segmentation": {"segmenters": rows, "fuse": "confirm"}}
     assert compare(together, tmp_path, [spots("a", 12), spots("b", 5)], sections) == 17
     assert {mask["segmenter"] for mask in lines(tmp_path / "many" / "b")[0]["masks"]} == {"bright", "white"}
 
 
-def test_trackers_of_mmdet_follow_each_source_by_itself(together, tmp_path, spots, bright):
+def test_trackers_of_mmdet_track_each_source_separately(together, tmp_path, spots, bright):
     sections = {"detector": bright, "tracker": {"name": "mmdet:ByteTracker"}}
     compare(together, tmp_path, [spots("a", 8), spots("b", 8)], sections)
     ids = [
@@ -145,7 +145,7 @@ def test_the_command_takes_several_videos(mote, tmp_path, bright, spots):
     assert report(tmp_path / "out" / "b")["config"]["output"]["folder"] == str(tmp_path / "out" / "b")
 
 
-def test_progress_counts_the_frames_and_streams_of_all(mote, tmp_path, bright, spots):
+def test_progress_counts_all_frames_and_streams(mote, tmp_path, bright, spots):
     arguments = ("--detector", "bright", "--weights", bright["weights"], "--output", tmp_path / "out")
     reply = mote("--video", spots("a", 3), "--video", spots("b", 4), *arguments)
     assert "7/7 frames" in reply.err.splitlines()[-1]
@@ -177,14 +177,14 @@ def test_one_file_of_annotations_scores_every_source(together, tmp_path, clip, n
     ],
     ids=["others", "the same, in any case", "a name to come", "a name before", "pattern"],
 )
-def test_folders_have_names_of_their_own(locations, names):
+def test_folder_names_are_distinct(locations, names):
     assert distinct_names(locations) == names
 
 
-# Sources and outputs that fail by themselves
+# Sources and outputs that fail independently
 
 
-def test_a_source_that_is_lost_ends_alone(mote, tmp_path, bright, spots):
+def test_a_lost_source_does_not_end_the_others(mote, tmp_path, bright, spots):
     pictures = spots("lost", 20)
     Image.new("L", (32, 32)).save(f"{pictures}/012.png")
     arguments = ("--detector", "bright", "--weights", bright["weights"], "--progress", "off")
@@ -198,7 +198,7 @@ def test_a_source_that_is_lost_ends_alone(mote, tmp_path, bright, spots):
     assert [report(tmp_path / "out" / name)["state"] for name in ("lost", "b")] == ["partial", "complete"]
 
 
-def test_a_source_that_cannot_be_opened_leaves_the_others(together, tmp_path, spots):
+def test_a_source_that_cannot_be_opened_does_not_end_the_others(together, tmp_path, spots):
     summary, out = together(str(tmp_path / "nowhere.mp4"), spots("b", 5))
     assert (summary.exit_code, summary.complaints()) == (
         3,
@@ -209,14 +209,14 @@ def test_a_source_that_cannot_be_opened_leaves_the_others(together, tmp_path, sp
     assert "not opened" in summary.table()
 
 
-def test_where_no_source_can_be_opened_nothing_is_made(together, tmp_path):
+def test_without_any_opened_source_no_folder_is_created(together, tmp_path):
     summary, out = together(str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4"))
     assert summary.exit_code == 3
     assert len(summary.complaints()) == 2
     assert not out.exists()
 
 
-def test_outputs_that_cannot_be_written_end_one_source_and_the_worst_code_counts(
+def test_unwritable_outputs_end_one_source_and_the_highest_exit_code_is_returned(
     together, tmp_path, spots, monkeypatch
 ):
     write = JsonlSink.write
@@ -235,24 +235,22 @@ def test_outputs_that_cannot_be_written_end_one_source_and_the_worst_code_counts
     assert check_consistent(out / "b") == LONG
 
 
-def test_a_fault_of_ours_in_one_source_is_not_hidden_and_keeps_all_files(
-    together, tmp_path, spots, monkeypatch
-):
+def test_a_bug_in_one_source_is_raised_and_keeps_all_files(together, tmp_path, spots, monkeypatch):
     class Faulty(trackers.NoTracker):
         def update(self, found, frame):
             if frame.source.endswith("a") and frame.index == 5:
-                raise RuntimeError("a fault of ours")
+                raise RuntimeError("a bug")
             return super().update(found, frame)
 
     monkeypatch.setitem(trackers.TRACKERS, "faulty", Faulty)
-    with pytest.raises(RuntimeError, match="a fault of ours"):
+    with pytest.raises(RuntimeError, match="a bug"):
         together(spots("a"), spots("b"), tracker={"name": "faulty"})
     assert check_consistent(tmp_path / "many" / "a") == 5
-    assert report(tmp_path / "many" / "a")["reason"] == "RuntimeError: a fault of ours"
+    assert report(tmp_path / "many" / "a")["reason"] == "RuntimeError: a bug"
     assert check_consistent(tmp_path / "many" / "b") == LONG
 
 
-def test_weights_that_give_no_numbers_end_all_with_valid_files(together, tmp_path, bright, spots):
+def test_weights_with_nan_end_all_sources_with_valid_files(together, tmp_path, bright, spots):
     nothing = save_bright(tmp_path / "nan.safetensors", weight=float("nan"))
     summary, out = together(spots("a", 5), spots("b", 5), detector={**bright, "weights": str(nothing)})
     assert summary.exit_code == 4
@@ -260,7 +258,7 @@ def test_weights_that_give_no_numbers_end_all_with_valid_files(together, tmp_pat
     assert [check_consistent(out / name) for name in "ab"] == [0, 0]
 
 
-def test_a_source_that_has_ended_is_complete_whatever_fails_later(together, spots, monkeypatch):
+def test_a_finished_source_is_complete_whatever_fails_later(together, spots, monkeypatch):
     over, write, detect = threading.Event(), JsonlSink.write, MultiStreamDetector.detect
 
     def failing(self, turns):
@@ -273,7 +271,7 @@ def test_a_source_that_has_ended_is_complete_whatever_fails_later(together, spot
     def slow(self, result):
         if self.path.parent.name == "a":
             assert over.wait(SECONDS)
-            time.sleep(0.05)  # the failure is known by now
+            time.sleep(0.05)  # until the failure is known
         write(self, result)
 
     monkeypatch.setattr(MultiStreamDetector, "detect", failing)
@@ -284,7 +282,7 @@ def test_a_source_that_has_ended_is_complete_whatever_fails_later(together, spot
     assert [check_consistent(out / name) for name in "ab"] == [5, 20]
 
 
-def test_an_earlier_run_of_one_source_is_not_touched(mote, tmp_path, bright, spots):
+def test_an_earlier_run_of_one_source_is_not_changed(mote, tmp_path, bright, spots):
     earlier = tmp_path / "out" / "b"
     earlier.mkdir(parents=True)
     (earlier / "tracks.txt").write_text("precious")
@@ -306,11 +304,11 @@ def test_no_source_is_overwritten_by_another(mote, tmp_path, bright, clip, spots
     assert source.read_bytes() == clip.read_bytes()
 
 
-# None waits for another
+# Sources do not block each other
 
 
 def held(monkeypatch, name):
-    """Sources of the name give nothing until all others have ended; whether they did is in the event."""
+    """Makes sources of the name wait for the returned event, to be set when the others have ended."""
     over, count_frames = threading.Event(), multi.count_frames
 
     def slow(source, record, stop):
@@ -322,7 +320,7 @@ def held(monkeypatch, name):
     return over
 
 
-def test_a_source_that_gives_nothing_does_not_hold_up_the_others(together, spots, monkeypatch):
+def test_a_silent_source_does_not_block_the_others(together, spots, monkeypatch):
     over, finish = held(monkeypatch, "a"), multi.write_end
 
     def finished(record, truth):
@@ -336,7 +334,7 @@ def test_a_source_that_gives_nothing_does_not_hold_up_the_others(together, spots
     assert [check_consistent(out / name) for name in "ab"] == [LONG, LONG]
 
 
-def test_outputs_that_take_long_do_not_hold_up_the_others(together, spots, monkeypatch):
+def test_slow_outputs_do_not_block_the_others(together, spots, monkeypatch):
     over, write = threading.Event(), JsonlSink.write
 
     def slow(self, result):
@@ -352,14 +350,14 @@ def test_outputs_that_take_long_do_not_hold_up_the_others(together, spots, monke
     assert [check_consistent(out / name) for name in "ab"] == [LONG, LONG]
 
 
-def test_what_one_source_has_under_way_is_bounded(together, spots, monkeypatch):
+def test_the_number_of_queued_frames_of_a_source_is_bounded(together, spots, monkeypatch):
     over, write, most = threading.Event(), JsonlSink.write, []
 
     def slow(self, result):
         if self.path.parent.name == "a":
             assert over.wait(SECONDS)
         elif result.frame.index == LONG - 1:
-            time.sleep(0.1)  # all that the other may decode is decoded
+            time.sleep(0.1)  # until the other source has filled its queues
             most.append(decoded["a"].decoded)
             over.set()
         write(self, result)
@@ -368,14 +366,14 @@ def test_what_one_source_has_under_way_is_bounded(together, spots, monkeypatch):
     monkeypatch.setattr(JsonlSink, "write", slow)
     monkeypatch.setattr(multi, "write_start", lambda r: (decoded.update({r.folder.name: r}), begin(r)))
     together(spots("a"), spots("b"))
-    # waiting to be read, in the hand of the thread, waiting to be written with the one that is
+    # in the queue, in the decoding thread, queued for writing, being written
     assert most[0] <= live.QUEUE_SIZE_WAIT + 1 + multi.RESULTS_AHEAD + 1
 
 
 # Signals
 
 
-def test_a_signal_ends_all_and_is_told_once(mote, tmp_path, bright, spots, monkeypatch):
+def test_a_signal_ends_all_sources_and_is_reported_once(mote, tmp_path, bright, spots, monkeypatch):
     write = JsonlSink.write
 
     def interrupted(self, result):
@@ -394,7 +392,7 @@ def test_a_signal_ends_all_and_is_told_once(mote, tmp_path, bright, spots, monke
         assert report(tmp_path / "out" / name)["state"] == "partial"
 
 
-def test_no_thread_is_left_behind(together, spots):
+def test_all_threads_end_with_the_run(together, spots):
     together(spots("a", 5), spots("b", 5))
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith(("decode", "write"))]

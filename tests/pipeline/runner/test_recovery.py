@@ -1,4 +1,4 @@
-"""What a killed run has left is put in order: no line is lost, none is doubled, and all files agree."""
+"""Recovery of a killed run: no line is lost or duplicated, and all files agree."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import pytest
 from datasets.synthesis import rendering
 from pipeline import recover
 from pipeline.sinks.base import Sinks
-from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.video import VideoSink, defragment
+from pipeline.system.files import lock_folder
 from tests.conftest import PROJECT_ROOT
 from tests.pipeline.sinks.test_sinks import IRREGULAR_MKV, draw, make_result, source_info
-from tests.support.interrupted_runs import assert_same, broken_off, without_times
+from tests.support.interrupted_runs import assert_same, interrupted_copy, without_times
 from tests.support.outputs import (
     Reply,
+    cache_option,
     check_consistent,
     detections,
     lines,
@@ -36,15 +37,15 @@ TRUNCATED = b'{"frame":11,"pts":0.36'
 
 
 @pytest.fixture
-def put_in_order(capsys):
-    """The command within this process: arguments → exit code, standard output, standard error."""
+def recover_folder(capsys):
+    """Runs `pipeline.recover` in this process; returns exit code, standard output and standard error."""
     return lambda *arguments: Reply(
         recover.main([str(argument) for argument in arguments]), *capsys.readouterr()
     )
 
 
 def assert_beginning(folder, whole, count):
-    """Assert that the files of a recovered run hold the first frames of another one, and nothing else."""
+    """Asserts that the files of a recovered run hold exactly the first frames of another run."""
     assert without_times(folder) == without_times(whole)[:count]
     assert detections(folder) == [row for row in detections(whole) if row["image_id"] <= count]
     rows = (whole / "tracks.txt").read_text().splitlines(keepends=True)
@@ -59,7 +60,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-# The files
+# Files
 
 
 @pytest.mark.parametrize("after", [0, 1, 11, 16])
@@ -68,9 +69,9 @@ def contents(folder):
     [b"", TRUNCATED, TRUNCATED + b"\0" * 4000, b"\n"],
     ids=["whole", "truncated", "zeros", "blank"],
 )
-def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, after, truncated):
-    folder = broken_off(whole, tmp_path / "out", after=after, truncated=truncated)
-    reply = put_in_order(folder)
+def test_all_files_are_rebuilt_from_the_lines(whole, tmp_path, recover_folder, after, truncated):
+    folder = interrupted_copy(whole, tmp_path / "out", after=after, truncated=truncated)
+    reply = recover_folder(folder)
     assert (reply.code, reply.err) == (0, "")
     assert reply.out.startswith(f"{folder}: recovered {after} frames, ")
     assert ("of a truncated line were removed" in reply.out) == bool(truncated)
@@ -83,23 +84,23 @@ def test_everything_is_rebuilt_from_the_lines(whole, tmp_path, put_in_order, aft
     assert report(folder)["stages_ms"].keys() >= ({"detect", "track"} if after else set())
 
 
-def test_doing_it_again_changes_nothing(whole, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TRUNCATED)
-    assert put_in_order(folder).code == 0
+def test_recovering_twice_changes_nothing(whole, tmp_path, recover_folder):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9, truncated=TRUNCATED)
+    assert recover_folder(folder).code == 0
     before = contents(folder)
-    reply = put_in_order(folder)
+    reply = recover_folder(folder)
     assert (reply.code, reply.out) == (0, f"{folder}: nothing to recover, the run is recovered\n")
     assert contents(folder) == before
 
 
-def test_a_run_that_ended_by_itself_is_left_alone(whole, put_in_order):
+def test_a_complete_run_is_not_changed(whole, recover_folder):
     before = contents(whole)
-    reply = put_in_order(whole)
+    reply = recover_folder(whole)
     assert (reply.code, reply.out) == (0, f"{whole}: nothing to recover, the run is complete\n")
     assert contents(whole) == before
 
 
-def test_ids_and_scores_are_those_of_the_ground_truth(process, clip, tmp_path, put_in_order):
+def test_ids_and_scores_are_taken_from_the_ground_truth(process, clip, tmp_path, recover_folder):
     table = json.loads(clip.with_suffix(".json").read_text())
     for rows, key in ((table["images"], "id"), (table["annotations"], "image_id")):
         for row in rows:
@@ -107,28 +108,28 @@ def test_ids_and_scores_are_those_of_the_ground_truth(process, clip, tmp_path, p
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps(table))
     whole = process(clip, truth=truth, folder="whole")
-    folder = broken_off(whole, tmp_path / "out", after=16)
+    folder = interrupted_copy(whole, tmp_path / "out", after=16)
     (folder / "metrics.json").unlink()
-    assert put_in_order(folder).code == 0
+    assert recover_folder(folder).code == 0
     assert detections(folder) == detections(whole)
     assert json.loads((folder / "metrics.json").read_text()) == json.loads(
         (whole / "metrics.json").read_text()
     )
-    moved = broken_off(whole, tmp_path / "moved", after=16)
+    moved = interrupted_copy(whole, tmp_path / "moved", after=16)
     truth.rename(tmp_path / "elsewhere.json")
-    assert put_in_order(moved, "--annotations", tmp_path / "elsewhere.json").code == 0
+    assert recover_folder(moved, "--annotations", tmp_path / "elsewhere.json").code == 0
     assert detections(moved) == detections(whole)
 
 
-def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9, truncated=TRUNCATED)
-    assert put_in_order(folder).code == 0
+def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_path, recover_folder):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9, truncated=TRUNCATED)
+    assert recover_folder(folder).code == 0
     arguments = (clip, "--weights", nano_weights, "--conf", 0.2, "--output", folder, "--resume")
     assert mote(*arguments, "--annotations", clip.with_suffix(".json")).code == 0
     assert_same(folder, whole)
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -146,43 +147,45 @@ def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_pat
     ],
     ids=["no record", "a list", "a deep record", "other lines", "a deep line"],
 )
-def test_what_is_no_run_is_refused_and_stays(whole, tmp_path, put_in_order, name, content, reason):
-    folder = broken_off(whole, tmp_path / "out", after=9)
+def test_a_folder_without_a_valid_run_is_refused_and_not_changed(
+    whole, tmp_path, recover_folder, name, content, reason
+):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9)
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     before = contents(folder)
-    reply = put_in_order(folder)
+    reply = recover_folder(folder)
     assert (reply.code, reply.out, reply.err.count("\n")) == (2, "", 1)
     assert reason in reply.err
     assert contents(folder) == before
 
 
-def test_a_doubled_line_is_refused(whole, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9)
+def test_a_duplicate_line_is_refused(whole, tmp_path, recover_folder):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9)
     rows = (folder / "results.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "results.jsonl").write_bytes(b"".join([*rows[:5], *rows[4:]]))
-    reply = put_in_order(folder)
+    reply = recover_folder(folder)
     assert reply.code == 2
     assert "line 6 is not a result: its frame does not follow the one before" in reply.err
 
 
-def test_a_run_that_goes_on_is_not_touched(whole, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9)
-    with JsonlSink(folder / "results.jsonl"):
-        reply = put_in_order(folder)
+def test_a_running_run_is_refused(whole, tmp_path, recover_folder):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9)
+    with lock_folder(folder):
+        reply = recover_folder(folder)
     assert (reply.code, reply.out) == (2, "")
     assert "is still going" in reply.err
 
 
-def test_what_cannot_be_written_is_told(whole, tmp_path, put_in_order):
-    folder = broken_off(whole, tmp_path / "out", after=9)
+def test_an_unwritable_file_is_reported(whole, tmp_path, recover_folder):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9)
     (folder / "tracks.txt").unlink()
     (folder / "tracks.txt").mkdir()
-    reply = put_in_order(folder)
+    reply = recover_folder(folder)
     assert (reply.code, reply.out, reply.err.count("\n")) == (5, "", 1)
     assert "tracks.txt" in reply.err
 
 
-# The real thing
+# Killed processes
 
 FRAMES = 60
 KILLER = """
@@ -202,7 +205,7 @@ KILLER = """
         os.kill(child, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), f"it had ended before moment {moment}"
 """
-"""Runs that share the time it takes to load the program; each is killed at a moment in lines and a bit."""
+"""Forks runs of a program that is loaded once and kills each at a time: a number of lines and a fraction."""
 
 
 @pytest.fixture(scope="module")
@@ -213,12 +216,21 @@ def long_clip(tmp_path_factory):
 
 
 @pytest.mark.parametrize("count", [3])
-def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(
-    mote, long_clip, nano_weights, tmp_path, put_in_order, count
+def test_a_run_killed_at_any_moment_loses_and_duplicates_nothing(
+    mote, long_clip, nano_weights, tmp_path, recover_folder, count
 ):
     chance = random.Random(count)
     moments = [chance.uniform(0, FRAMES - 25) for _ in range(count)]
-    arguments = [str(long_clip), "--weights", nano_weights, "--conf", "0.2", "--progress", "off"]
+    arguments = [
+        str(long_clip),
+        "--weights",
+        nano_weights,
+        "--conf",
+        "0.2",
+        "--progress",
+        "off",
+        *cache_option(),
+    ]
     command = [sys.executable, "-c", textwrap.dedent(KILLER), *arguments, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
     killer = subprocess.run(
@@ -229,12 +241,12 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(
     for number, moment in enumerate(moments):
         killed, copy = tmp_path / str(number), tmp_path / f"copy of {number}"
         shutil.copytree(killed, copy)
-        reply = put_in_order(copy)
+        reply = recover_folder(copy)
         assert reply.code == 0
         done = len(lines(copy))
         assert int(moment) <= done < FRAMES
         assert_beginning(copy, tmp_path / "whole", done)
-        # a video that was killed before its first fragment holds nothing
+        # before its first fragment a video has no frames
         none = "the video shows 0 frames" in reply.out
         shown = [] if none else [pts for pts, _ in video(copy / "annotated.mp4")]
         assert shown == [Fraction(index, 30) for index in range(len(shown))]
@@ -244,9 +256,10 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(
         assert check_consistent(killed) == FRAMES
 
 
-# The disk and the folder
+# Full disk and deleted folder
 
 
+@pytest.mark.usefixtures("whole")  # its graph is exported before the disk is full
 def test_a_full_disk_ends_the_run_with_code_5_and_all_lines_valid(long_clip, nano_weights, tmp_path):
     out = tmp_path / "out"
     options = ["--weights", nano_weights, "--conf", "0.2", "--output", out, "--progress", "off"]
@@ -263,7 +276,7 @@ def test_a_full_disk_ends_the_run_with_code_5_and_all_lines_valid(long_clip, nan
 
 
 @pytest.mark.parametrize("kept", [[], ["--no-save-jsonl", "--no-save-mot"]], ids=["lines", "no lines"])
-def test_a_folder_that_is_deleted_ends_the_run_with_code_5(
+def test_a_deleted_folder_ends_the_run_with_code_5(
     mote, long_clip, nano_weights, tmp_path, monkeypatch, kept
 ):
     out, write = tmp_path / "out", Sinks.write
@@ -282,11 +295,11 @@ def test_a_folder_that_is_deleted_ends_the_run_with_code_5(
     assert not out.exists()
 
 
-# The video
+# Video
 
 
 def boxes_of(path):
-    """The kinds of the top-level boxes of an mp4."""
+    """Returns the types of the top-level boxes of an mp4."""
     data, kinds, place = path.read_bytes(), [], 0
     while place + 8 <= len(data):
         kinds.append(data[place + 4 : place + 8])
@@ -294,7 +307,7 @@ def boxes_of(path):
     return kinds
 
 
-def test_fragments_become_an_ordinary_video_with_the_same_times(tmp_path):
+def test_a_fragmented_video_becomes_an_ordinary_one_with_the_same_times(tmp_path):
     path = tmp_path / "annotated.mp4"
     with VideoSink(path, source_info(rate=Fraction(1000, 33)), draw) as sink:
         for index, pts in enumerate(IRREGULAR_MKV):
@@ -313,7 +326,7 @@ def test_fragments_become_an_ordinary_video_with_the_same_times(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 40], ids=["empty", "zeros"])
-def test_a_video_without_a_whole_fragment_stays_as_it_is(tmp_path, content):
+def test_a_video_without_a_complete_fragment_is_not_changed(tmp_path, content):
     path = tmp_path / "annotated.mp4"
     path.write_bytes(content)
     assert defragment(path) == 0

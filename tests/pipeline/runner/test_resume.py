@@ -1,27 +1,29 @@
-"""A run that was broken off goes on where it stopped, and ends with the files of one that was not."""
+"""An interrupted run is resumed where it stopped and ends with the files of an uninterrupted one."""
 
 from __future__ import annotations
 
 import json
 import signal
+from contextlib import ExitStack
 from itertools import islice
 
 import pytest
 
 from datasets.synthesis import rendering
 from detectors.inference import streaming
+from pipeline.config.schema import OutputConfig
 from pipeline.runner import single, steps
-from pipeline.runner.resume import ResumeState
-from pipeline.sinks.jsonl import JsonlSink
+from pipeline.runner.resume import ResumeState, find_resumable
 from pipeline.system.errors import SourceError, UsageError
+from pipeline.system.files import lock_folder
 from tests.support.bright_segmenter import add_segmenters, save_bright
-from tests.support.interrupted_runs import assert_same, broken_off
+from tests.support.interrupted_runs import assert_same, interrupted_copy
 from tests.support.outputs import check_consistent, detections, lines, report, save_nano, scene, video
 
 
 @pytest.fixture
 def resume(mote, clip, nano_weights):
-    """Resumes the run in a folder; returns the reply."""
+    """Resumes the run in a folder; returns exit code and output."""
 
     def call(folder, *more, source=clip, weights=nano_weights):
         arguments = ("--weights", weights, "--conf", 0.2, "--output", folder, "--progress", "off", "--resume")
@@ -30,12 +32,12 @@ def resume(mote, clip, nano_weights):
     return call
 
 
-# What comes out
+# Results
 
 
 @pytest.mark.parametrize("after", [0, 1, 4, 5, 9, 15, 16])
 def test_a_resumed_run_ends_with_the_same_files(whole, clip, resume, tmp_path, after):
-    folder = broken_off(whole, tmp_path / "out", after=after, truncated=b'{"frame": 7, "pts"')
+    folder = interrupted_copy(whole, tmp_path / "out", after=after, truncated=b'{"frame": 7, "pts"')
     reply = resume(folder, "--annotations", clip.with_suffix(".json"))
     assert (reply.code, reply.err) == (0, "")
     assert_same(folder, whole)
@@ -45,16 +47,16 @@ def test_a_resumed_run_ends_with_the_same_files(whole, clip, resume, tmp_path, a
 
 
 @pytest.mark.parametrize("after", [3, 10])
-def test_batches_are_those_of_the_first_time(process, clip, resume, tmp_path, after):
+def test_a_run_with_batches_is_resumed(process, clip, resume, tmp_path, after):
     whole = process(clip, folder="whole", batch=4)
-    folder = broken_off(whole, tmp_path / "out", after=after)
+    folder = interrupted_copy(whole, tmp_path / "out", after=after)
     assert resume(folder, "--batch", 4).code == 0
     assert_same(folder, whole)
 
 
-def test_frames_keep_their_numbers_where_the_run_began_in_the_middle(process, clip, resume, tmp_path):
+def test_frames_keep_their_numbers_if_the_run_began_in_the_middle(process, clip, resume, tmp_path):
     whole = process(clip, folder="whole", sections={"source": {"start": 3, "max_frames": 11}})
-    folder = broken_off(whole, tmp_path / "out", after=8)
+    folder = interrupted_copy(whole, tmp_path / "out", after=8)
     assert resume(folder, "--start", 3, "--max-frames", 11).code == 0
     assert [line["frame"] for line in lines(folder)] == list(range(3, 14))
     assert_same(folder, whole)
@@ -69,11 +71,21 @@ def test_only_the_last_frames_go_through_the_network_again(whole, resume, tmp_pa
         return extract(self, frames)
 
     monkeypatch.setattr(streaming.StreamingDetector, "extract", noting)
-    resume(broken_off(whole, tmp_path / "out", after=12))
-    assert seen == [7, 8, 9, 10, 11, 12, 13, 14, 15]  # five for the window and the proof, and four new ones
+    resume(interrupted_copy(whole, tmp_path / "out", after=12))
+    assert seen == [
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+        13,
+        14,
+        15,
+    ]  # five to fill the window and to verify, and four new ones
 
 
-def test_a_run_that_lost_its_source_goes_on_from_there(process, whole, clip, resume, tmp_path, monkeypatch):
+def test_a_run_that_lost_its_source_is_resumed(process, whole, clip, resume, tmp_path, monkeypatch):
     count_frames = steps.count_frames
 
     def lost(source, record, stop):
@@ -92,22 +104,22 @@ def test_a_run_that_lost_its_source_goes_on_from_there(process, whole, clip, res
     assert_same(folder, whole)
 
 
-def test_a_run_is_resumed_as_often_as_it_is_broken_off(whole, clip, resume, tmp_path):
-    once = broken_off(whole, tmp_path / "once", after=5)
+def test_a_run_is_resumed_repeatedly(whole, clip, resume, tmp_path):
+    once = interrupted_copy(whole, tmp_path / "once", after=5)
     assert resume(once, "--annotations", clip.with_suffix(".json")).code == 0
-    twice = broken_off(once, tmp_path / "twice", after=11)
+    twice = interrupted_copy(once, tmp_path / "twice", after=11)
     assert resume(twice, "--annotations", clip.with_suffix(".json")).code == 0
     assert_same(twice, whole)
 
 
-def test_where_nothing_was_begun_a_run_begins(whole, clip, resume, tmp_path):
+def test_resuming_an_empty_folder_starts_a_run(whole, clip, resume, tmp_path):
     assert resume(tmp_path / "out", "--annotations", clip.with_suffix(".json")).code == 0
     assert_same(tmp_path / "out", whole)
     assert report(tmp_path / "out")["resumed_after"] == 0
 
 
-def test_what_is_only_drawn_or_not_written_may_change(whole, resume, tmp_path):
-    folder = broken_off(whole, tmp_path / "out", after=6)
+def test_drawing_options_and_switched_off_outputs_may_change(whole, resume, tmp_path):
+    folder = interrupted_copy(whole, tmp_path / "out", after=6)
     assert resume(folder, "--set", "annotate.trail=0", "--no-save-mot").code == 0
     assert detections(folder) == detections(whole)
     assert [pts for pts, _ in video(folder / "annotated.mp4")] == [
@@ -119,7 +131,7 @@ def test_what_is_only_drawn_or_not_written_may_change(whole, resume, tmp_path):
 
 
 @pytest.mark.parametrize("detector", [{}, {"name": "bright"}], ids=["beside a detector", "alone"])
-def test_marks_of_segmenters_are_taken_from_the_lines(process, clip, tmp_path, monkeypatch, detector):
+def test_masks_of_segmenters_are_restored_from_the_lines(process, clip, tmp_path, monkeypatch, detector):
     add_segmenters(monkeypatch, "bright", "marks")
     weights = str(save_bright(tmp_path / "bright.safetensors"))
     detector = {**detector, "weights": weights} if detector else {}
@@ -128,21 +140,21 @@ def test_marks_of_segmenters_are_taken_from_the_lines(process, clip, tmp_path, m
     whole = process(clip, folder="whole", sections=sections, **detector)
     assert any(line["masks"] for line in lines(whole))
     assert any("rle" in found for line in lines(whole) for found in line["detections"]) == bool(detector)
-    folder = broken_off(whole, tmp_path / "out", after=9)
+    folder = interrupted_copy(whole, tmp_path / "out", after=9)
     assert process(clip, sections=sections, output={"resume": True}, **detector) == folder
     assert report(folder)["resumed_after"] == 9
     assert_same(folder, whole)
 
 
-# What is refused
+# Refusals
 
 
 @pytest.fixture
 def refused(resume, whole, tmp_path):
-    """Asserts that a run is not resumed, for one reason, and that its files stay; returns what is said."""
+    """Asserts that resuming is refused in one line and leaves the files unchanged; returns the line."""
 
     def check(*more, code=2, change=None, **named):
-        folder = broken_off(whole, tmp_path / "out", after=9)
+        folder = interrupted_copy(whole, tmp_path / "out", after=9)
         if change:
             change(folder)
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -182,20 +194,20 @@ def test_other_weights_are_refused(refused, tmp_path):
     assert "networks.detector." in refused(weights=save_nano(tmp_path / "other.safetensors", num_classes=2))
 
 
-def test_a_complete_run_is_left_alone(refused):
+def test_a_complete_run_is_not_resumed(refused):
     def complete(folder):
         (folder / "run.json").write_text(json.dumps({**report(folder), "state": "complete"}))
 
     assert "there is nothing to resume" in refused(change=complete)
 
 
-def test_a_record_that_is_damaged_is_refused(refused):
+def test_a_damaged_record_is_refused(refused):
     assert "is not the record of a run" in refused(
         change=lambda folder: (folder / "run.json").write_text("{")
     )
 
 
-def test_lines_that_are_damaged_in_the_middle_are_refused_with_their_number(refused):
+def test_a_damaged_line_in_the_middle_is_refused_with_its_number(refused):
     def damage(folder):
         rows = (folder / "results.jsonl").read_text().splitlines(keepends=True)
         (folder / "results.jsonl").write_text("".join([*rows[:3], rows[3][:40] + "\n", *rows[4:]]))
@@ -217,8 +229,8 @@ def test_several_sources_are_refused(mote, clip, tmp_path):
         ("tracks", [], "its tracker gives other tracks in frame 8 than before"),
     ],
 )
-def test_lines_of_something_else_are_found_out(whole, resume, tmp_path, place, value, reason):
-    folder = broken_off(whole, tmp_path / "out", after=9)
+def test_changed_lines_are_detected(whole, resume, tmp_path, place, value, reason):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9)
     rows = lines(folder)
     rows[8][place] = value
     before = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
@@ -226,28 +238,29 @@ def test_lines_of_something_else_are_found_out(whole, resume, tmp_path, place, v
     reply = resume(folder)
     assert reply.code == 2
     assert reason in reply.err
-    assert (folder / "results.jsonl").read_text() == before  # the record stays, from which all is made
+    assert (folder / "results.jsonl").read_text() == before  # the lines, from which all is rebuilt, stay
 
 
-def test_the_past_of_a_new_run_is_empty_and_fits_everything():
-    past = ResumeState()
-    past.require_same({})
-    assert past.written.line_count == 0
-    assert list(past.verify_tracks([])) == []
+def test_the_state_of_a_new_run_is_empty_and_accepts_any_configuration():
+    state = ResumeState()
+    state.require_same({})
+    assert state.written.line_count == 0
+    assert list(state.verify_tracks([])) == []
 
 
-def test_a_folder_that_is_written_to_is_not_resumed(whole, tmp_path):
-    folder = broken_off(whole, tmp_path / "out", after=9)
-    with JsonlSink(folder / "results.jsonl"):
-        with pytest.raises(UsageError, match="still going"):
-            ResumeState(folder, record=report(folder))
-    assert ResumeState(folder, record=report(folder)).written.line_count == 0
+def test_a_running_run_is_not_resumed(whole, tmp_path):
+    folder = interrupted_copy(whole, tmp_path / "out", after=9)
+    output = OutputConfig(resume=True)
+    with lock_folder(folder), ExitStack() as locks, pytest.raises(UsageError, match="still going"):
+        find_resumable(folder, output, locks)
+    with ExitStack() as locks:
+        assert find_resumable(folder, output, locks).written.line_count == 9
 
 
-def test_a_signal_while_the_past_is_gone_through_again_loses_nothing(
+def test_a_signal_while_recorded_frames_are_replayed_loses_nothing(
     whole, clip, resume, tmp_path, monkeypatch
 ):
-    folder = broken_off(whole, tmp_path / "out", after=14)
+    folder = interrupted_copy(whole, tmp_path / "out", after=14)
     count_frames = steps.count_frames
 
     def interrupted(source, record, stop):
@@ -265,8 +278,8 @@ def test_a_signal_while_the_past_is_gone_through_again_loses_nothing(
     assert_same(folder, whole)
 
 
-def test_a_source_that_has_become_shorter_is_found_out(whole, resume, tmp_path, monkeypatch):
-    folder = broken_off(whole, tmp_path / "out", after=14)
+def test_a_source_that_has_become_shorter_is_detected(whole, resume, tmp_path, monkeypatch):
+    folder = interrupted_copy(whole, tmp_path / "out", after=14)
     monkeypatch.setattr(single, "count_frames", lambda source, record, stop: islice(source, 12))
     reply = resume(folder)
     assert reply.code == 2

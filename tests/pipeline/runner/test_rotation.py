@@ -1,4 +1,4 @@
-"""Long runs part their files and keep a disk budget; every piece is whole, and together they are the run."""
+"""Rotated files and the disk budget: every set of files is complete, and together they hold the run."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from tests.support.rotated_runs import (
     FOREVER,
     assert_plays,
     assert_whole,
-    in_pieces,
     open_files,
     records,
+    rotation_every,
+    run_rotated,
     sizes,
 )
 from tests.support.zarr_stores import contents
 
-# When the next piece begins
+# When files are rotated
 
 
-def test_a_piece_ends_after_its_time(tmp_path):
+def test_files_are_rotated_after_their_time(tmp_path):
     now = 0.0
     with RotatingSink(tmp_path, open_files, Rotation(60, 0, 0), clock=lambda: now) as sink:
         for index in range(10):
             sink.write(make_result(index))
             now += 25
-    frames = [[line["frame"] for line in records(piece)] for piece in find_rotated_files(tmp_path)]
+    frames = [[line["frame"] for line in records(files)] for files in find_rotated_files(tmp_path)]
     assert frames == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
 
 
-def test_a_piece_ends_when_it_is_large_enough(tmp_path):
+def test_files_are_rotated_at_their_size(tmp_path):
     with RotatingSink(tmp_path, open_files, Rotation(0, 2000, 0)) as sink:
         for index in range(40):
             sink.write(make_result(index))
@@ -53,27 +54,27 @@ def test_a_piece_ends_when_it_is_large_enough(tmp_path):
     assert all(2000 <= size < 2000 + 2 * one for size in (first, *others[:-1]))
 
 
-def test_nothing_is_parted_without_need(tmp_path):
+def test_files_are_not_rotated_below_the_limits(tmp_path):
     with RotatingSink(tmp_path, open_files, FOREVER) as sink:
         for index in range(40):
             sink.write(make_result(index))
-    assert [piece.number for piece in find_rotated_files(tmp_path)] == [1]
+    assert [files.number for files in find_rotated_files(tmp_path)] == [1]
 
 
-def test_names_sort_by_number_and_tell_when_a_piece_began(tmp_path):
+def test_file_names_sort_by_number_and_contain_the_start_time(tmp_path):
     now = 0.0
     with RotatingSink(tmp_path, open_files, Rotation(1, 0, 0), clock=lambda: now) as sink:
         for index in range(12):
             sink.write(make_result(index))
             now += 1
     names = sorted(path.name for path in tmp_path.glob("results-*"))
-    assert names == [piece.path(JSONL).name for piece in find_rotated_files(tmp_path)]
+    assert names == [files.path(JSONL).name for files in find_rotated_files(tmp_path)]
     assert names[11].startswith("results-000012-20")
     assert names[11].endswith("Z.jsonl")
     assert all(earlier.began <= later.began for earlier, later in pairwise(find_rotated_files(tmp_path)))
 
 
-def test_joined_detections_are_those_of_one_file_to_the_byte(tmp_path):
+def test_joined_detections_equal_those_of_one_file_byte_by_byte(tmp_path):
     results = [make_result(index, boxes=[(1, 2, 3 + n, 4) for n in range(index % 3)]) for index in range(12)]
     with CocoSink(tmp_path / "whole.json") as whole:
         for result in results:
@@ -92,18 +93,18 @@ def test_joined_detections_are_those_of_one_file_to_the_byte(tmp_path):
 # The disk budget
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["as written", "one was taken away by hand"])
-def test_the_oldest_pieces_are_deleted_and_the_budget_is_kept_at_every_moment(tmp_path, gone):
+@pytest.mark.parametrize("gone", [False, True], ids=["as written", "one deleted by the user"])
+def test_the_oldest_files_are_deleted_and_the_budget_is_never_exceeded(tmp_path, gone):
     budget, kept = 12_000, []
     with RotatingSink(tmp_path, open_files, Rotation(0, 2000, budget)) as sink:
         for index in range(200):
             sink.write(make_result(index))
             assert sum(sizes(tmp_path)) <= budget
-            kept.append([piece.number for piece in find_rotated_files(tmp_path)])
-            assert kept[-1] == list(range(kept[-1][0], kept[-1][-1] + 1))  # never one from the middle
+            kept.append([files.number for files in find_rotated_files(tmp_path)])
+            assert kept[-1] == list(range(kept[-1][0], kept[-1][-1] + 1))  # never from the middle
             if gone and index == 100:
                 find_rotated_files(tmp_path)[0].delete()
-    left = [line["frame"] for piece in find_rotated_files(tmp_path) for line in records(piece)]
+    left = [line["frame"] for files in find_rotated_files(tmp_path) for line in records(files)]
     assert left == list(range(left[0], 200))
     assert sum(sizes(tmp_path)) > budget / 2
     account = sink.counts
@@ -113,29 +114,31 @@ def test_the_oldest_pieces_are_deleted_and_the_budget_is_kept_at_every_moment(tm
     assert {row["image_id"] for row in json.loads((tmp_path / COCO).read_text())} == {n + 1 for n in left}
 
 
-def test_the_open_piece_is_never_deleted_nor_the_last_one(tmp_path):
+def test_the_open_and_the_last_files_are_never_deleted(tmp_path):
     with RotatingSink(tmp_path, open_files, Rotation(0, 100, 200)) as sink:
         for index in range(5):
             sink.write(make_result(index))
             assert find_rotated_files(tmp_path)[-1].number == index + 1
             assert [line["frame"] for line in records(find_rotated_files(tmp_path)[-1])] == [index]
-    assert [piece.number for piece in find_rotated_files(tmp_path)] == [5]
+    assert [files.number for files in find_rotated_files(tmp_path)] == [5]
 
 
 # Whole runs
 
 
-def test_the_pieces_of_a_run_are_together_the_whole_run(process, clip, whole):
-    folder = in_pieces(process, clip, zarr=True)
+def test_rotated_files_together_hold_the_whole_run(process, clip, whole):
+    folder = run_rotated(process, clip, zarr=True)
     assert_whole(folder, list(range(16)))
-    pieces = find_rotated_files(folder)
-    assert len(pieces) == 4
+    sets = find_rotated_files(folder)
+    assert len(sets) == 4
     timeless = [
-        {key: v for key, v in line.items() if key != "timings_ms"} for p in pieces for line in records(p)
+        {key: v for key, v in line.items() if key != "timings_ms"}
+        for files in sets
+        for line in records(files)
     ]
     assert timeless == without_times(whole)
-    assert "".join(p.path(MOT).read_text() for p in pieces) == (whole / MOT).read_text()
-    assert [contents(p.path(ZARR))["indices"].tolist() for p in pieces] == [
+    assert "".join(files.path(MOT).read_text() for files in sets) == (whole / MOT).read_text()
+    assert [contents(files.path(ZARR))["indices"].tolist() for files in sets] == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
         [8, 9, 10, 11],
@@ -143,11 +146,11 @@ def test_the_pieces_of_a_run_are_together_the_whole_run(process, clip, whole):
     ]
     assert [row["score"] for row in detections(folder)] == [row["score"] for row in detections(whole)]
     assert report(folder)["pieces"] == {"kept": 4, "deleted": 0, "deleted_frames": 0, "deleted_bytes": 0}
-    own = {path.name for piece in pieces for path in piece.files()}
+    own = {path.name for files in sets for path in files.files()}
     assert {path.name for path in folder.iterdir()} - own == {"run.json", "detections.json"}
 
 
-def test_flags_part_by_size_and_keep_the_budget(mote, clip, nano_weights, tmp_path):
+def test_flags_set_the_size_and_the_budget(mote, clip, nano_weights, tmp_path):
     options = ("--rotate-size", "12kB", "--disk-budget", "60kB", "--no-save-video")
     arguments = ("--weights", nano_weights, "--conf", 0.2, "--output", tmp_path / "out", "--progress", "off")
     reply = mote(clip, *arguments, *options)
@@ -158,14 +161,13 @@ def test_flags_part_by_size_and_keep_the_budget(mote, clip, nano_weights, tmp_pa
     assert f"{account['kept']} kept, {account['deleted']} deleted for the disk budget" in reply.out
     assert report(tmp_path / "out")["frames"]["written"] == 16
     assert sum(sizes(tmp_path / "out")) <= 60_000
-    left = [line["frame"] for piece in find_rotated_files(tmp_path / "out") for line in records(piece)]
+    left = [line["frame"] for files in find_rotated_files(tmp_path / "out") for line in records(files)]
     assert left == list(range(account["deleted_frames"], 16))
     assert {row["image_id"] - 1 for row in detections(tmp_path / "out")} <= set(left)
 
 
-def test_ground_truth_scores_detections_and_says_why_not_tracks(process, clip, whole, monkeypatch):
-    monkeypatch.setattr(RotatingSink, "_due", lambda self: self._frames == 5)
-    folder = process(clip, truth=clip.with_suffix(".json"), output={"rotate_every": "1h"})
+def test_detections_are_scored_and_a_note_says_why_tracks_are_not(process, clip, whole):
+    folder = run_rotated(process, clip, every=5, truth=clip.with_suffix(".json"))
     assert detections(folder) == detections(whole)
     ours, theirs = (json.loads((place / "metrics.json").read_text()) for place in (folder, whole))
     assert (ours["ap50"], ours["frames"]) == (theirs["ap50"], 16)
@@ -173,30 +175,28 @@ def test_ground_truth_scores_detections_and_says_why_not_tracks(process, clip, w
     assert "tracks are not scored: their files are rotated" in ours["notes"]
 
 
-def test_many_streams_part_their_files_each_by_itself(mote, clip, nano_weights, tmp_path):
+def test_streams_rotate_their_files_independently(mote, clip, nano_weights, tmp_path):
     other = tmp_path / "other.mp4"
     rendering.write_scene(scene(frames=5), other)
     options = ("--weights", nano_weights, "--progress", "off", "--no-save-video", "--rotate-size", "12kB")
     assert mote("--video", clip, "--video", other, "--output", tmp_path / "out", *options).code == 0
     counts = {}
     for stem, count in (("clip", 16), ("other", 5)):
-        pieces = find_rotated_files(tmp_path / "out" / stem)
-        assert [line["frame"] for piece in pieces for line in records(piece)] == list(range(count))
-        assert report(tmp_path / "out" / stem)["pieces"]["kept"] == len(pieces)
-        counts[stem] = len(pieces)
+        sets = find_rotated_files(tmp_path / "out" / stem)
+        assert [line["frame"] for files in sets for line in records(files)] == list(range(count))
+        assert report(tmp_path / "out" / stem)["pieces"]["kept"] == len(sets)
+        counts[stem] = len(sets)
     assert counts["clip"] > counts["other"]
 
 
 def files_of(folder) -> set[tuple[str, int]]:
-    """Name and time of each file: pieces of two runs may be begun in the same second."""
+    """Returns name and time of each file: those of two runs may begin in the same second."""
     return {(path.name, path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "output", [{}, {"rotate_every": "1h"}], ids=["by a plain run", "by another in pieces"]
-)
-def test_pieces_stay_unless_they_are_to_be_replaced(process, clip, output):
-    folder = in_pieces(process, clip)
+@pytest.mark.parametrize("output", [{}, {"rotate_every": "1h"}], ids=["by a plain run", "by a rotated run"])
+def test_rotated_files_are_only_replaced_with_overwrite(process, clip, output):
+    folder = run_rotated(process, clip)
     (folder / "run.json").unlink()
     (folder / COCO).unlink()
     before = files_of(folder)
@@ -212,11 +212,11 @@ def test_pieces_stay_unless_they_are_to_be_replaced(process, clip, output):
     assert len(find_rotated_files(folder)) == len(output)
 
 
-# What goes wrong
+# Faults
 
 
 class Full(JsonlSink):
-    """The disk is full at its fifth frame."""
+    """A sink whose disk is full at frame 5."""
 
     def write(self, result):
         if result.frame.index == 5:
@@ -224,48 +224,48 @@ class Full(JsonlSink):
         super().write(result)
 
 
-def test_a_full_disk_closes_the_piece_and_joins_what_there_is(tmp_path):
+def test_a_full_disk_closes_the_files_and_joins_the_detections(tmp_path):
     now = 0
 
-    def files(place):
+    def open_on_full_disk(place):
         return [Full(place(JSONL)), CocoSink(place(COCO)), VideoSink(place(VIDEO), source_info(), draw)]
 
     def go():
         nonlocal now
-        with RotatingSink(tmp_path, files, Rotation(3, 0, 0), clock=lambda: now) as sink:
+        with RotatingSink(tmp_path, open_on_full_disk, Rotation(3, 0, 0), clock=lambda: now) as sink:
             for index in range(10):
                 sink.write(make_result(index))
                 now += 1
 
     with pytest.raises(OutputError, match="No space left"):
         go()
-    assert [[line["frame"] for line in records(piece)] for piece in find_rotated_files(tmp_path)] == [
+    assert [[line["frame"] for line in records(files)] for files in find_rotated_files(tmp_path)] == [
         [0, 1, 2],
         [3, 4],
     ]
-    for piece, count in zip(find_rotated_files(tmp_path), (3, 2), strict=True):
-        assert_plays(piece.path(VIDEO), count)
+    for files, count in zip(find_rotated_files(tmp_path), (3, 2), strict=True):
+        assert_plays(files.path(VIDEO), count)
     assert {row["image_id"] for row in json.loads((tmp_path / COCO).read_text())} == set(range(1, 6))
 
 
-def test_a_folder_that_goes_away_ends_the_run_with_code_5(mote, clip, nano_weights, tmp_path, monkeypatch):
-    out, begin = tmp_path / "out", RotatingSink._begin
+def test_a_deleted_folder_ends_the_run_with_code_5(mote, clip, nano_weights, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", RotatingSink.write
 
-    def removing(self):
-        if self._number == 2:
+    def removing(self, result):
+        if result.frame.index == 3:
             shutil.rmtree(out)
-        begin(self)
+        write(self, result)
 
-    monkeypatch.setattr(RotatingSink, "_begin", removing)
-    monkeypatch.setattr(RotatingSink, "_due", lambda self: self._frames == 3)
+    monkeypatch.setattr(RotatingSink, "write", removing)
     options = ("--weights", nano_weights, "--progress", "off", "--rotate-every", "1h")
-    reply = mote(clip, *options, "--output", out)
+    with rotation_every(3):
+        reply = mote(clip, *options, "--output", out)
     assert (reply.code, reply.err.count("\n")) == (5, 1)
     assert f"cannot write {out}" in reply.err
 
 
-def test_a_run_in_pieces_is_not_resumed(mote, process, clip, nano_weights):
-    folder = in_pieces(process, clip)
+def test_a_run_with_rotated_files_is_not_resumed(mote, process, clip, nano_weights):
+    folder = run_rotated(process, clip)
     before = {path.name for path in folder.iterdir()}
     arguments = ("--weights", nano_weights, "--conf", 0.2, "--output", folder, "--resume")
     reply = mote(clip, *arguments, "--rotate-every", "1h")
@@ -277,14 +277,14 @@ def test_a_run_in_pieces_is_not_resumed(mote, process, clip, nano_weights):
     assert {path.name for path in folder.iterdir()} == before
 
 
-def test_files_of_others_are_no_pieces(tmp_path):
+def test_other_files_are_not_taken_for_rotated_ones(tmp_path):
     for name in ("results-000001.jsonl", "my-results-000001-20260101T000000Z.jsonl", "results-1-x.jsonl"):
         (tmp_path / name).touch()
     assert find_rotated_files(tmp_path) == []
-    piece = RotatedFiles(tmp_path, 1_234_567, "20260101T000000Z")
-    piece.path(MOT).touch()
-    assert find_rotated_files(tmp_path) == [piece]
-    assert {piece.path(name).name.partition("-")[0] for name in ROTATED_OUTPUTS} == {
+    files = RotatedFiles(tmp_path, 1_234_567, "20260101T000000Z")
+    files.path(MOT).touch()
+    assert find_rotated_files(tmp_path) == [files]
+    assert {files.path(name).name.partition("-")[0] for name in ROTATED_OUTPUTS} == {
         "annotated",
         "detections",
         "results",

@@ -1,4 +1,4 @@
-"""What a run says about itself: latencies in constant memory, progress for terminals and logs, the table."""
+"""The record of a run: latencies in constant memory, state and exit code, and its table."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def latency_of(durations):
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 @pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name != "long"])
-def test_quantiles_are_those_of_all_durations(name, share):
+def test_quantiles_approximate_those_of_all_durations(name, share):
     durations = DISTRIBUTIONS[name]
     exact = np.quantile(durations, share, method="inverted_cdf")
     assert latency_of(durations).quantile(share) == pytest.approx(exact, rel=0.06)
@@ -56,11 +56,11 @@ def test_no_quantile_exceeds_the_maximum(name):
     assert summary["p50"] <= summary["p95"] <= summary["max"]
 
 
-def test_without_durations_all_is_zero():
+def test_without_durations_the_summary_is_zero():
     assert Latency().summary() == {"mean": 0.0, "p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
 
 
-def test_latencies_take_no_more_memory_as_they_come_in():
+def test_latencies_take_constant_memory():
     def size(latency):
         return sum(sys.getsizeof(value) for value in vars(latency).values())
 
@@ -81,7 +81,7 @@ def test_a_closed_stderr_does_not_stop_the_run(monkeypatch, tmp_path, clip, nano
     assert check_consistent(tmp_path) == 3
 
 
-# The account of a run
+# The record of a run
 
 
 def configuration(folder, nano_weights, **sections):
@@ -119,7 +119,7 @@ def test_the_table_is_two_aligned_columns(record):
         ("state", "complete"),
     ],
 )
-def test_the_table_says_what_was_done(record, name, value):
+def test_the_table_has_the_facts_of_the_run(record, name, value):
     (row,) = (row for row in run_table(record).splitlines() if row.startswith(f"{name} "))
     assert value in row
 
@@ -133,9 +133,9 @@ def test_the_table_says_what_was_done(record, name, value):
         (RuntimeError("a fault"), "partial", 1, "RuntimeError: a fault"),
         (KeyboardInterrupt(), "partial", 1, "KeyboardInterrupt"),
     ],
-    ids=["none", "source", "output", "ours", "no text"],
+    ids=["none", "source", "output", "bug", "no text"],
 )
-def test_what_ended_a_run_decides_its_state_and_exit_code(failure, state, code, reason):
+def test_the_failure_decides_state_and_exit_code(failure, state, code, reason):
     record = RunRecord(None, None, RunConfig(), {})
     record.failure = failure
     assert (record.state, record.exit_code, record.reason) == (state, code, reason)
