@@ -93,8 +93,8 @@ def fill_evaluator(
 
     evaluator = Evaluator(truth, classes=classes)
     for record, sequence in zip(records, sequences, strict=True):
-        for position, found in detect_frames(model, sequence, annotated_positions(record, stride)):
-            evaluator.add(record.image_ids[position], found)
+        for position, detections in detect_frames(model, sequence, annotated_positions(record, stride)):
+            evaluator.add(record.image_ids[position], detections)
     return evaluator
 
 

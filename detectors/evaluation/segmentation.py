@@ -71,8 +71,8 @@ def report_masks(model: Segmenter, dataset: Dataset, options: argparse.Namespace
         )
     print(mask_tables(scorer, options.threshold))
     if options.output:
-        facts = {"threshold": options.threshold, "flip_averaging": options.flip_averaging}
-        write_scores(options.output, scorer, facts)
+        settings = {"threshold": options.threshold, "flip_averaging": options.flip_averaging}
+        write_scores(options.output, scorer, settings)
     if options.plots:
         from pipeline.evaluation.segmentation.plots import plot_roc
 

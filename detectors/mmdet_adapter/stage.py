@@ -14,7 +14,7 @@ import torch
 from detectors.backends.devices import pick_device, require_precision
 from detectors.inference.streaming import PRECISIONS
 from detectors.mmdet_adapter import checkpoints, configuration, installation
-from detectors.networks.registry import MMDET
+from detectors.networks import registry
 from pipeline.config.schema import DetectorConfig
 from pipeline.imaging.intensity_scaling import network_images
 from pipeline.structures.boxes import clip
@@ -118,7 +118,7 @@ def load(config: DetectorConfig) -> tuple[MmdetDetector, DetectorInfo]:
             f"size and enlarge are for our networks; '{config.name}' has its own resizing of frames"
         )
     installation.prepare()
-    path, weights = Path(config.name.removeprefix(MMDET)), Path(config.weights)
+    path, weights = registry.mmdet_config(config.name), Path(config.weights)
     device = pick_device(config.device)
     require_precision(config.precision, device)
     if config.threads:

@@ -14,8 +14,8 @@ from datasets.sequences.clips import Clip, VideoSequence, read_sequences, synthe
 from datasets.sequences.frame_store import FrameStore
 from datasets.sequences.views import resize_record, resize_sequence, scale_intensity
 from detectors.networks.registry import SEGMENTERS, canonical
-from detectors.training.recipe import SIDE_MULTIPLE, DataRecipe, Recipe
-from pipeline.imaging.geometry import Geometry
+from detectors.training.recipe import DataRecipe, Recipe
+from pipeline.imaging.geometry import SIZE_MULTIPLE, Geometry
 from pipeline.system.errors import UsageError
 from pipeline.system.progress import Mode
 from pipeline.system.signals import StopRequest
@@ -53,8 +53,8 @@ def read_split(
     dataset = load_dataset(data.layout, data.root, split)
     dataset = replace(dataset, records=dataset.records[: data.videos or None])
     store = FrameStore(data.store) if data.store else None
-    found = read_sequences(dataset.records, dataset.root, store=store, mode=progress)
-    sequences = [scale_intensity(sequence, data.scaling) for sequence in until_stopped(found, stop)]
+    decoded = read_sequences(dataset.records, dataset.root, store=store, mode=progress)
+    sequences = [scale_intensity(sequence, data.scaling) for sequence in until_stopped(decoded, stop)]
     if data.letterbox or data.enlarge != 1:
         geometries = [_geometry(data, (r.width, r.height)) for r in dataset.records]
         sequences = [resize_sequence(s, g) for s, g in zip(sequences, geometries, strict=True)]
@@ -157,9 +157,9 @@ def _check_sizes(sequences: list[VideoSequence], recipe: Recipe) -> None:
     if recipe.schedule.whole_share == 0:
         return
     sizes = sorted({s.frames.shape[:0:-1] for s in sequences})
-    if len(sizes) > 1 or any(side % SIDE_MULTIPLE for side in sizes[0]):
+    if len(sizes) > 1 or any(side % SIZE_MULTIPLE for side in sizes[0]):
         named = ", ".join(f"{width}x{height}" for width, height in sizes[:3])
         raise UsageError(
-            f"whole frames need one size of multiples of {SIDE_MULTIPLE}, the videos are {named}; "
+            f"whole frames need one size of multiples of {SIZE_MULTIPLE}, the videos are {named}; "
             "set data.letterbox, or schedule.whole_share=0 to train on crops alone"
         )

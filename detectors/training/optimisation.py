@@ -81,8 +81,8 @@ def build_optimiser(model: nn.Module, recipe: Optimiser, *, rate: float) -> torc
     ]
     if recipe.name == "adagrad":
         return torch.optim.Adagrad(groups, lr=rate, eps=recipe.eps)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.name]
-    return kind(groups, lr=rate, betas=recipe.betas, eps=recipe.eps)
+    optimiser = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.name]
+    return optimiser(groups, lr=rate, betas=recipe.betas, eps=recipe.eps)
 
 
 @torch.no_grad()

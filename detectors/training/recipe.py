@@ -8,10 +8,8 @@ from typing import Literal
 from datasets.augmentation.options import AugmentationOptions
 from pipeline.config.ranges import require_range
 from pipeline.config.schema import MAX_SCALE, MIN_SCALE
+from pipeline.imaging.geometry import SIZE_MULTIPLE
 from pipeline.imaging.intensity_scaling import parse_scaling
-
-SIDE_MULTIPLE = 32
-"""Both sides of the input of a detector must be multiples of this, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ class DataRecipe:
         require_range(self, "videos", "synthetic_videos", low=0)
         require_range(self, "synthetic_frames", low=1)
         require_range(self, "synthetic_share", low=0, high=1)
-        if self.letterbox and any(side < SIDE_MULTIPLE or side % SIDE_MULTIPLE for side in self.letterbox):
-            raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {SIDE_MULTIPLE}")
+        if self.letterbox and any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in self.letterbox):
+            raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {SIZE_MULTIPLE}")
         require_range(self, "enlarge", low=MIN_SCALE, high=MAX_SCALE)
         parse_scaling(self.scaling)
         if self.letterbox and self.enlarge != 1:
@@ -167,8 +165,8 @@ class Schedule:
         require_range(self, "steps", "batch", "rate_every", low=1)
         require_range(self, "rate", "final_rate", "warmup", "warmup_rate", "level", "ema_ramp", "seed", low=0)
         require_range(self, "whole_share", "ema", low=0, high=1)
-        if any(side < SIDE_MULTIPLE or side % SIDE_MULTIPLE for side in self.crop):
-            raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {SIDE_MULTIPLE}")
+        if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in self.crop):
+            raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {SIZE_MULTIPLE}")
         for name, unused in (("warmup_rate", 0), ("level", 0), ("rate_every", 1)):
             if self.rule != "yolox" and getattr(self, name) != unused:
                 raise ValueError(f"{name} = {getattr(self, name)} has no effect with rule '{self.rule}'")

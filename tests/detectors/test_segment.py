@@ -1,4 +1,4 @@
-"""A folder of images becomes a folder of probability maps, which the mask metrics read."""
+"""The command that writes probability maps of a folder of images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from detectors import segment
 from detectors.inference import map_files
 from detectors.inference.probability_maps import ProbabilityMaps, load_segmenter
 from detectors.networks.segmenters.base import Segmenter
-from detectors.networks.segmenters.resampling import fit
+from detectors.networks.segmenters.resampling import resample_to_network
 from detectors.weights import state_dict
 from pipeline import mask_metrics
-from pipeline.evaluation.segmentation.map_files import read_levels, read_map
+from pipeline.evaluation.segmentation.map_files import read_map, read_mask_levels
 from pipeline.imaging.image_files import read_image
 from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.system.errors import UsageError, WeightsError
@@ -30,7 +30,7 @@ PICTURES = {"a1.png": (33, 47), "a2.bmp": (16, 24), "a10.tif": (40, 30)}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> str:
-    """Path of weights of RDIAN that give maps with values all over 0 to 1."""
+    """Path of weights of RDIAN that give maps with values from 0 to 1."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = detectors.build("rdian")
@@ -47,7 +47,7 @@ def model(trained):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder `sea/images` of grey, colour and 16-bit pictures of several sizes."""
+    """A folder `sea/images` of grey, colour and 16-bit images of several sizes."""
     folder, chance = tmp_path / "sea" / "images", np.random.default_rng(0)
     folder.mkdir(parents=True)
     for name, size in PICTURES.items():
@@ -84,7 +84,7 @@ def files(folder) -> list[str]:
 # Maps
 
 
-def test_each_image_gets_its_map_in_both_forms(call, images, model, tmp_path):
+def test_each_image_gets_its_map_in_both_formats(call, images, model, tmp_path):
     code, out, err = call("--format", "png", "mat")
     assert (code, err) == (0, "")
     assert out.startswith(f"3 maps in {tmp_path}/out/sea/img, {tmp_path}/out/sea/mat; ")
@@ -104,7 +104,7 @@ def test_each_image_gets_its_map_in_both_forms(call, images, model, tmp_path):
         assert np.array_equal(read_map(tmp_path / f"out/sea/mat/{stem}.mat"), probability)
         written = cv2.imread(str(tmp_path / f"out/sea/img/{stem}.png"), cv2.IMREAD_UNCHANGED)
         assert (written.dtype, written.shape) == (np.uint8, size)
-        assert np.array_equal(written, np.rint(probability * 255))
+        np.testing.assert_array_equal(written, np.rint(probability * 255))
 
 
 @pytest.mark.parametrize("form", ["img", "mat"])
@@ -120,7 +120,7 @@ def test_the_mask_metrics_read_the_maps(call, images, tmp_path, capsys, form):
     assert capsys.readouterr().out.startswith("images 3 (0 without targets), targets 3")
 
 
-def test_pictures_alone_are_written_unless_more_is_asked_for(call, tmp_path):
+def test_only_png_files_are_written_by_default(call, tmp_path):
     assert call()[0] == 0
     assert {name.split("/")[1] for name in files(tmp_path / "out")} == {"img"}
 
@@ -139,23 +139,23 @@ def test_a_dataset_must_be_a_plain_name(given, tmp_path):
         map_files.dataset_name(tmp_path, given)
 
 
-def test_an_alias_and_a_resized_input_are_taken(tmp_path, trained, images, call):
+def test_an_alias_and_a_resized_input_are_accepted(tmp_path, trained, images, call):
     code, out, _ = call(size="64x32", fit="stretch", precision="bf16", detector="RDIAN")
     assert (code, out.startswith("3 maps")) == (0, True)
     assert read_map(tmp_path / "out/sea/img/a1.png").shape == PICTURES["a1.png"]
 
 
-def test_mirrored_views_are_averaged_when_asked(call, images, model, tmp_path):
+def test_mirrored_views_are_averaged_on_request(call, images, model, tmp_path):
     assert call("--flip-averaging", format="mat")[0] == 0
     image, found = read_image(images / "a1.png"), read_map(tmp_path / "out/sea/mat/a1.mat")
     assert np.array_equal(found, ProbabilityMaps(model, flip_averaging=True)(image))
     assert not np.array_equal(found, ProbabilityMaps(model)(image))
 
 
-@pytest.mark.parametrize("told", ["by option", "by weights"])
-def test_images_are_enlarged_when_asked_or_when_the_weights_learned_so(call, images, model, tmp_path, told):
+@pytest.mark.parametrize("source", ["option", "weights"])
+def test_images_are_enlarged_by_the_option_or_as_in_the_training(call, images, model, tmp_path, source):
     flags = {"enlarge": 2}
-    if told == "by weights":
+    if source == "weights":
         flags = {"weights": tmp_path / "enlarged.safetensors"}
         state_dict.save(model.state_dict(), flags["weights"], metadata={"recipe": {"data": {"enlarge": 2.0}}})
     assert call(format="mat", **flags)[0] == 0
@@ -177,17 +177,17 @@ def test_half_precision_stays_near_full_precision(name):
     assert np.abs(full - half).max() < 0.05
 
 
-# What is there already
+# Existing files
 
 
-def test_maps_that_are_there_are_replaced_only_when_asked(call, tmp_path):
+def test_existing_maps_are_replaced_on_request_only(call, tmp_path):
     assert call()[0] == 0
     target = tmp_path / "out/sea/img/a2.png"
     target.write_bytes(b"mine")
     code, out, err = call()
     assert (code, out) == (5, "")
     assert (
-        err == f"error: {tmp_path}/out/sea/img/a1.png is there already; use --overwrite or another --output\n"
+        err == f"error: {tmp_path}/out/sea/img/a1.png exists already; use --overwrite or another --output\n"
     )
     assert target.read_bytes() == b"mine"
     assert call("--overwrite")[0] == 0
@@ -199,21 +199,21 @@ def test_the_images_themselves_are_never_replaced(call, tmp_path):
     cv2.imwrite(str(tmp_path / "sea/img/a.png"), np.zeros((20, 20), np.uint8))
     before = (tmp_path / "sea/img/a.png").read_bytes()
     code, _, err = call("--overwrite", images=tmp_path / "sea/img", output=tmp_path, dataset="sea")
-    assert (code, "holds the images themselves" in err) == (5, True)
+    assert (code, "contains the images themselves" in err) == (5, True)
     assert (tmp_path / "sea/img/a.png").read_bytes() == before
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(call, tmp_path):
+def test_an_output_that_cannot_be_written_is_reported_first(call, tmp_path):
     (tmp_path / "out").write_text("a file")
     code, _, err = call()
     assert code == 5
     assert err.startswith(f"error: cannot write {tmp_path}/out/sea/img: Not a directory")
 
 
-# Mistakes
+# Invalid input
 
 
-def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(call, images, tmp_path):
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_processed(call, images, tmp_path):
     (images / "a1.png").write_bytes(b"nothing of use")
     code, out, err = call()
     assert code == 3
@@ -224,7 +224,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(call, ima
     assert files(tmp_path / "out") == ["sea/img/a10.png", "sea/img/a2.png"]
 
 
-def test_a_folder_of_damaged_images_alone_writes_nothing(call, images, tmp_path):
+def test_a_folder_of_damaged_images_only_writes_nothing(call, images, tmp_path):
     for name in PICTURES:
         (images / name).write_bytes(b"nothing of use")
     code, out, err = call()
@@ -242,13 +242,13 @@ def test_two_images_of_one_name_are_refused(call, images, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        ({"images": "nowhere"}, 3, "nowhere is no folder; one with images (.png, "),
-        ({"images": PROJECT_ROOT / "tests"}, 3, "tests holds no images (.png, "),
+        ({"images": "nowhere"}, 3, "nowhere is not a folder; one with images (.png, "),
+        ({"images": PROJECT_ROOT / "tests"}, 3, "tests contains no images (.png, "),
         ({"detector": "rdiam"}, 2, "unknown detector 'rdiam'; did you mean 'rdian'?"),
         (
             {"detector": "tridos"},
             2,
-            "detector 'tridos' finds boxes and gives no probability maps (those do: ",
+            "detector 'tridos' predicts boxes, not probability maps; segmenters are ",
         ),
         ({"detector": "madnet"}, 4, "is not for this MADNet: "),
         ({"detector": "madnet", "weights": None}, 4, "no weights ship for detector 'madnet'; give a file"),
@@ -259,11 +259,11 @@ def test_two_images_of_one_name_are_refused(call, images, tmp_path):
         ({"enlarge": 2, "size": "64x64"}, 2, "--enlarge is for a native size; leave it out, or --size"),
         ({"format": "npy"}, 2, "invalid choice: 'npy'"),
         ({"device": "tpu"}, 2, "unknown device 'tpu'"),
-        ({"dataset": "a/b"}, 2, "dataset 'a/b' is no name for a folder"),
+        ({"dataset": "a/b"}, 2, "dataset 'a/b' is not a valid folder name"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_mistakes_are_told_in_one_line_and_leave_nothing(call, tmp_path, flags, code, message):
+def test_invalid_input_is_reported_in_one_line_and_nothing_is_written(call, tmp_path, flags, code, message):
     result, out, err = call(**flags)
     assert (result, out) == (code, "")
     assert message in err
@@ -285,7 +285,7 @@ class Rigid(Segmenter):
     ("kind", "size", "message"),
     [
         (Wide, (100, 64), "size 100x64: Wide takes multiples of 32"),
-        (Rigid, (96, 96), "size 96x96: this Rigid takes 64x64 alone; that is its native size, too"),
+        (Rigid, (96, 96), "size 96x96: this Rigid takes only 64x64, which is its native size, too"),
     ],
 )
 def test_a_size_that_the_network_does_not_take_is_refused(kind, size, message):
@@ -294,14 +294,14 @@ def test_a_size_that_the_network_does_not_take_is_refused(kind, size, message):
     assert str(error.value) == message
 
 
-def test_weights_that_give_no_numbers_are_refused(trained):
+def test_weights_that_give_nan_are_refused(trained):
     model = load_segmenter("rdian", trained)[0]
     model.head.block[-1].bias.data.fill_(float("nan"))
     with pytest.raises(WeightsError, match="RDIAN gives NaN"):
         ProbabilityMaps(model)(np.zeros((20, 20), np.uint8))
 
 
-def test_help_loads_neither_torch_nor_the_libraries_for_pictures():
+def test_help_loads_neither_torch_nor_image_libraries():
     code = """
 import sys
 from detectors.segment import main
@@ -318,12 +318,12 @@ sys.exit(any(name in sys.modules for name in ("torch", "cv2", "av", "scipy")))
 
 @pytest.fixture
 def published(shared_root, tmp_path):
-    """Flags for the authors' weights on their picture, and their mask."""
+    """Flags for the authors' weights on their image, and their mask."""
     folder = shared_root / "parity" / "original"
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "1.png").symlink_to(folder / "rdian-image-1.png")
     flags = {"weights": folder / "rdian.best.pth", "images": tmp_path / "published"}
-    return flags, read_levels(folder / "rdian-mask-1.png") > 0.5
+    return flags, read_mask_levels(folder / "rdian-mask-1.png") > 0.5
 
 
 @pytest.mark.real_data
@@ -347,6 +347,9 @@ def test_in_the_pixels_of_the_stretched_input_they_mark_their_target_exactly(pub
     with torch.inference_mode():
         inputs = model.inputs(torch.from_numpy(image)[None, None], geometry)
         found = model.activation(*inputs)[0, 0].numpy() > 0.5
-    shrunk = fit(torch.from_numpy(mask.astype(np.float32))[None, None], geometry)[0, 0].numpy() > 0.5
+    shrunk = (
+        resample_to_network(torch.from_numpy(mask.astype(np.float32))[None, None], geometry)[0, 0].numpy()
+        > 0.5
+    )
     assert found.sum() == 6
     assert np.array_equal(found, shrunk)

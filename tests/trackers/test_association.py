@@ -1,4 +1,4 @@
-"""Assignment against brute force, and the costs and gates it works on."""
+"""The assignment equals brute force; costs and gates."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def test_nothing_allowed_gives_no_pairs(shape):
     assert len(rows) == len(columns) == 0
 
 
-def test_two_dear_pairs_are_preferred_to_one_cheap_pair():
+def test_two_expensive_pairs_are_preferred_to_one_cheap_pair():
     cost = np.array([[0.0, 50.0], [60.0, 0.0]])
     allowed = np.array([[True, True], [True, False]])
     rows, columns = assign(cost, allowed)
     assert list(zip(rows, columns, strict=True)) == [(0, 1), (1, 0)]
 
 
-def test_the_cost_prefers_the_track_that_predicted_more_exactly():
-    """A track long unseen (variance 400) is 'nearer' in deviations, but less likely to be the right one."""
+def test_the_cost_prefers_the_track_with_the_smaller_variance():
+    """A track that coasted for long (variance 400) is nearer in deviations but less likely."""
     squared = squared_distances(np.array([[10.0, 10.0], [13.0, 14.0]]), np.array([[10.0, 14.0]]))
     np.testing.assert_array_equal(squared, [[16], [9]])
     cost = association_cost(squared, np.array([4.0, 400.0]))

@@ -1,4 +1,4 @@
-"""The life of a track told step by step, and what must hold whatever happens."""
+"""The life cycle of tracks, step by step, and invariants of the tracker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def frame(index):
 
 
 def targets(*centres, size=6, scores=0.9, labels=0):
-    """Detections of square targets around `centres` (x, y)."""
+    """Returns detections of square targets around `centres` (x, y)."""
     centres = np.reshape(np.array(centres, float), (-1, 2))
     boxes = np.concatenate([centres - size / 2, centres + size / 2], axis=1)
     count = len(centres)
@@ -38,20 +38,20 @@ def centres_of(tracks):
 
 
 def confirmed_tracker(*, at=(100, 100), velocity=(0, 0), frames=10, **options):
-    """A tracker whose only track, of id 1, was hit in the frames 0 to `frames` − 1."""
+    """Returns a tracker whose only track, of id 1, was hit in the frames 0 to `frames` − 1."""
     tracker = build("centre", **options)
     for index in range(frames):
         tracker.update(targets(np.add(at, np.multiply(velocity, index))), frame(index))
     return tracker
 
 
-def test_a_life_from_birth_to_death():
+def test_the_life_cycle_of_a_track():
     tracker = build("centre", birth_hits=3, birth_window=5, coast=4)
 
     def where(index):
         return 100 + 2 * index, 80
 
-    # born at the first detection, not yet believed
+    # started by the first detection, tentative
     tracks = tracker.update(targets(where(0)), frame(0))
     assert (tracks.ids.tolist(), tracks.state.tolist(), tracks.age.tolist()) == ([1], [TENTATIVE], [0])
     tracks = tracker.update(targets(), frame(1))
@@ -66,36 +66,36 @@ def test_a_life_from_birth_to_death():
         tracks = tracker.update(targets(where(index)), frame(index))
     np.testing.assert_allclose(tracks.velocity, [[2, 0]], atol=0.1)
 
-    # unseen, it flies on along its velocity
+    # not detected, it coasts along its velocity
     for index in range(12, 16):
         tracks = tracker.update(targets(), frame(index))
         assert tracks.state.tolist() == [COASTING]
         np.testing.assert_allclose(centres_of(tracks), [where(index)], atol=1)
 
-    # found again, it has kept its id and its age
+    # detected again, it has kept its id and its age
     tracks = tracker.update(targets(where(16)), frame(16))
     assert (tracks.ids.tolist(), tracks.state.tolist(), tracks.age.tolist()) == ([1], [CONFIRMED], [16])
 
-    # unseen for longer than it may coast, it dies; whoever comes then is somebody else
+    # it coasts for too long and ends; the next detection starts another track
     for index in range(17, 21):
         assert len(tracker.update(targets(), frame(index))) == 1
     assert len(tracker.update(targets(), frame(21))) == 0
     assert tracker.update(targets(where(22)), frame(22)).ids.tolist() == [2]
 
 
-def test_a_tentative_track_dies_as_soon_as_it_cannot_be_confirmed_any_more():
+def test_a_tentative_track_ends_as_soon_as_it_cannot_be_confirmed():
     tracker = build("centre", birth_hits=3, birth_window=5)
     tracker.update(targets((50, 50)), frame(0))
     lengths = [len(tracker.update(targets(), frame(index))) for index in range(1, 4)]
     assert lengths == [1, 1, 0]  # after three misses only two of five frames could still be hits
 
 
-def test_one_hit_confirms_when_one_is_asked_for():
+def test_one_hit_confirms_with_birth_hits_one():
     tracker = build("centre", birth_hits=1, birth_window=1)
     assert tracker.update(targets((50, 50)), frame(0)).state.tolist() == [CONFIRMED]
 
 
-def test_a_coasting_track_dies_when_it_leaves_the_picture():
+def test_a_coasting_track_ends_when_it_leaves_the_frame():
     tracker = confirmed_tracker(at=(280, 100), velocity=(3, 0), frames=12, coast=100)
     alive = [len(tracker.update(targets(), frame(index))) for index in range(12, 20)]
     assert alive == [1, 1, 0, 0, 0, 0, 0, 0]  # x = 316, 319, then 322 of 320
@@ -123,7 +123,7 @@ def test_crossing_targets_keep_their_ids():
     assert tracks.ids[np.argsort(centres_of(tracks)[:, 1])].tolist() == first[::-1].tolist()
 
 
-def test_low_scores_keep_a_track_going_but_never_start_or_confirm_one():
+def test_low_scores_continue_a_track_but_never_start_or_confirm_one():
     tracker = confirmed_tracker(high_score=0.5, low_score=0.1)
     for index in range(10, 60):
         faint = targets((100 + index - 10, 100), (250, 200), scores=[0.2, 0.4])
@@ -132,7 +132,7 @@ def test_low_scores_keep_a_track_going_but_never_start_or_confirm_one():
     assert tracks.scores.tolist() == pytest.approx([0.2])
 
     tracks = tracker.update(targets((149, 100), scores=0.09), frame(60))
-    assert tracks.state.tolist() == [COASTING]  # below low_score nothing is looked at
+    assert tracks.state.tolist() == [COASTING]  # scores below low_score are ignored
 
     tracker = build("centre", high_score=0.5, low_score=0.1)
     for index, score in enumerate([0.6, 0.4, 0.4, 0.4]):
@@ -140,7 +140,7 @@ def test_low_scores_keep_a_track_going_but_never_start_or_confirm_one():
     assert len(tracks) == 0
 
 
-def test_a_high_score_is_joined_before_a_nearer_low_one():
+def test_a_high_score_is_assigned_before_a_nearer_low_one():
     tracker = confirmed_tracker(high_score=0.5)
     tracks = tracker.update(targets((102, 100), (100, 100), scores=[0.9, 0.4]), frame(10))
     assert tracks.scores.tolist() == pytest.approx([0.9])
@@ -149,7 +149,7 @@ def test_a_high_score_is_joined_before_a_nearer_low_one():
 @pytest.mark.parametrize("offset", [(2, 0), (0, -2.5), (-1, 1)], ids=str)
 @pytest.mark.parametrize("second", [0.5, 0.89], ids="score {}".format)
 def test_two_boxes_of_one_target_make_one_track(offset, second):
-    """From the first frame on, and with the better box first or last; what lies beside has its own track."""
+    """From the first frame on, with the better box first or last; a box beside it has its own track."""
     tracker = build("centre")
     for index in range(12):
         at = np.array([100 + 2 * index, 80 + index])
@@ -167,17 +167,17 @@ def test_a_second_box_at_a_confirmed_target_starts_no_track():
 
 
 def test_a_target_that_leaves_the_box_of_another_gets_its_track():
-    """Two fly as one until they part by more than half a size."""
+    """Two targets have one track until their distance exceeds half a size."""
     tracker = confirmed_tracker()
     lengths = []
     for index in range(10, 18):
         tracks = tracker.update(targets((100, 100), (100, 100 + (index - 10))), frame(index))
         lengths.append(len(tracks))
-    assert lengths == [1, 1, 1, 2, 2, 2, 2, 2]  # a box of 6 pixels ends 3 from its centre
+    assert lengths == [1, 1, 1, 2, 2, 2, 2, 2]  # the edge of a box of 6 pixels is 3 from its centre
     assert tracks.state.tolist() == [CONFIRMED, CONFIRMED]
 
 
-def test_what_is_only_suspected_does_not_take_a_confirmed_tracks_detection():
+def test_a_tentative_track_does_not_take_the_detection_of_a_confirmed_one():
     tracker = confirmed_tracker()
     tracker.update(targets((100, 100), (105, 100)), frame(10))  # a second one appears beside it
     tracks = tracker.update(targets((103, 100)), frame(11))
@@ -187,8 +187,8 @@ def test_what_is_only_suspected_does_not_take_a_confirmed_tracks_detection():
 
 
 @pytest.mark.parametrize(("gap", "found"), [(1, False), (4, False), (12, True)])
-def test_the_gate_grows_with_the_time_unseen(gap, found):
-    """A detection 25 pixels off is no part of the track at once, but plausible after some time unseen."""
+def test_the_gate_grows_with_the_time_since_the_last_hit(gap, found):
+    """A detection at 25 pixels is outside the gate at first and within it after some time of coasting."""
     tracker = confirmed_tracker(frames=30)
     for index in range(30, 29 + gap):
         tracker.update(targets(), frame(index))
@@ -203,14 +203,14 @@ def test_the_gate_is_capped_by_the_frame():
     assert tracker.update(targets((125, 100)), frame(50)).ids.tolist() == [1, 2]
 
 
-def test_a_skipped_index_is_time_that_passed():
+def test_a_skipped_index_is_elapsed_time():
     tracker = confirmed_tracker(at=(50, 60), velocity=(4, 1))
     tracks = tracker.update(targets((50 + 4 * 15, 60 + 15)), frame(15))
     assert (tracks.ids.tolist(), tracks.age.tolist()) == ([1], [15])
     np.testing.assert_allclose(tracks.velocity, [[4, 1]], atol=0.1)
 
 
-def test_skipped_frames_do_not_count_against_a_birth():
+def test_skipped_frames_do_not_count_in_the_birth_window():
     tracker = build("centre", birth_hits=3, birth_window=3)
     for index in (0, 2, 4):
         tracks = tracker.update(targets((100 + index, 100)), frame(index))
@@ -236,7 +236,7 @@ def test_an_index_that_does_not_increase_is_refused(index):
         tracker.update(targets(), frame(index))
 
 
-def test_a_label_is_held_against_single_contradictions_and_given_up_after_many():
+def test_a_label_survives_single_contradictions_and_changes_after_many():
     tracker = build("centre")
     for index, label in enumerate([3, 3, 1, 3, 3, 2, 3]):
         tracks = tracker.update(targets((100, 100), labels=label), frame(index))
@@ -258,7 +258,7 @@ def test_reset_starts_over():
     assert (tracks.ids.tolist(), tracks.state.tolist(), tracks.age.tolist()) == ([1], [TENTATIVE], [0])
 
 
-def test_masks_and_detections_are_left_alone():
+def test_masks_and_detections_are_not_changed():
     tracker = build("centre")
     for index in range(4):
         detections = targets((100, 100), (50, 50))
@@ -269,7 +269,7 @@ def test_masks_and_detections_are_left_alone():
     assert len(tracks) == 2
 
 
-def test_whatever_happens_ids_differ_and_boxes_are_finite_and_positive():
+def test_ids_are_unique_and_boxes_finite_and_positive_for_random_detections():
     rng = np.random.default_rng(17)
     tracker = build("centre", birth_hits=2, coast=8)
     index, alive, dead, ages, most = 0, set(), set(), {}, 0
@@ -292,8 +292,8 @@ def test_whatever_happens_ids_differ_and_boxes_are_finite_and_positive():
             assert age == index - ages.setdefault(id_, index)
         dead |= alive - ids
         alive, most = ids, max(most, len(ids))
-    assert len(dead) > 500  # many were born and died,
-    assert most < 60  # and few lived at a time
+    assert len(dead) > 500  # many tracks ended,
+    assert most < 60  # few existed at a time
 
 
 def test_the_same_detections_give_the_same_tracks():
@@ -303,7 +303,7 @@ def test_the_same_detections_give_the_same_tracks():
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
-def test_no_tracker_follows_nothing():
+def test_the_tracker_none_has_no_tracks():
     tracker = build("none")
     assert len(tracker.update(targets((100, 100)), frame(0))) == 0
     tracker.reset()
@@ -328,7 +328,7 @@ def test_options_reach_the_tracker():
         ("none", {"coast": 3}, "tracker 'none' takes no options, got coast"),
     ],
 )
-def test_wrong_names_and_values_say_what_was_meant(name, options, message):
+def test_invalid_names_and_values_are_refused_with_the_valid_ones(name, options, message):
     with pytest.raises(UsageError, match=message):
         build(name, **options)
 

@@ -1,4 +1,4 @@
-"""The Kalman filter against the textbook's matrices, and what its uncertainty promises."""
+"""The Kalman filter equals the textbook's on full matrices; its uncertainty is calibrated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def boxes_at(centres, size):
 
 
 class TextbookFilter:
-    """One track, 6×6 matrices, state x y vx vy w h."""
+    """The filter of one track with 6×6 matrices and state x y vx vy w h."""
 
     def __init__(self, box):
         x1, y1, x2, y2 = box
@@ -99,7 +99,7 @@ def test_one_prediction_over_five_intervals_equals_five_over_one():
     np.testing.assert_allclose(one.covariance, five.covariance, rtol=1e-12)
 
 
-def test_a_steady_target_is_followed_with_its_velocity():
+def test_the_velocity_of_a_steady_target_is_estimated():
     states = KalmanFilter(NOISE)
     states.add(boxes_at([[20, 30]], 6))
     for step in range(1, 40):
@@ -110,7 +110,7 @@ def test_a_steady_target_is_followed_with_its_velocity():
     np.testing.assert_allclose(states.mean[0, :2], [20 + 3 * 49, 30 - 0.5 * 49], atol=0.02)
 
 
-def test_uncertainty_grows_unseen_and_shrinks_when_seen():
+def test_the_variance_grows_in_predictions_and_shrinks_in_updates():
     states = KalmanFilter(NOISE)
     states.add(boxes_at([[20, 30]], 6))
     variances = []
@@ -122,8 +122,8 @@ def test_uncertainty_grows_unseen_and_shrinks_when_seen():
     assert states.innovation_variance()[0] < variances[0]
 
 
-def test_detections_fall_within_the_predicted_uncertainty():
-    """Targets that move and detections that stray as the model says give Mahalanobis distances of mean 2."""
+def test_the_predicted_uncertainty_is_calibrated():
+    """For targets and detections of the model, the mean squared Mahalanobis distance is 2."""
     rng = np.random.default_rng(11)
     count, size = 400, 10.0
     noise = Noise(acceleration=0.5, growth=1e-6, start_speed=0.5, position_floor=0.5, position_share=0.1)
@@ -153,7 +153,7 @@ def test_boxes_without_area_count_as_one_pixel():
     np.testing.assert_array_equal(sizes, [[1, 1], [1, 7]])
 
 
-def test_boxes_come_back_as_they_were_added():
+def test_boxes_are_those_that_were_added():
     boxes = np.array([[3, 4, 10, 6], [100, 50, 101, 51]], np.float32)
     states = KalmanFilter(NOISE)
     states.add(boxes)

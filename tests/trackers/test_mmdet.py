@@ -1,4 +1,4 @@
-"""Trackers of mmdet follow targets behind our protocol."""
+"""Trackers of mmdet with the interface of the pipeline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def at(*centres, score: float = 0.9) -> Detections:
 
 
 @BOTH
-def test_two_targets_keep_their_ids_and_tell_their_speed(name):
+def test_two_targets_keep_their_ids_and_have_velocities(name):
     tracker = build(name)
     for step in range(10):
         tracks = tracker.update(at((50 + 2 * step, 40), (200, 150 - step)), frame(7 + step))
@@ -40,7 +40,7 @@ def test_two_targets_keep_their_ids_and_tell_their_speed(name):
 
 
 @BOTH
-def test_a_target_that_comes_later_is_tentative_first(name):
+def test_a_target_that_appears_later_is_tentative_first(name):
     tracker = build(name)
     tracker.update(at((50, 40)), frame(0))
     states = [tracker.update(at((50, 40), (200, 150)), frame(n)).state.tolist()[1] for n in range(1, 5)]
@@ -48,7 +48,7 @@ def test_a_target_that_comes_later_is_tentative_first(name):
 
 
 @BOTH
-def test_a_target_that_pauses_gets_its_id_again(name):
+def test_a_target_that_is_missed_for_some_frames_keeps_its_id(name):
     tracker = build(name)
     for index in range(5):
         tracker.update(at((50, 40)), frame(index))

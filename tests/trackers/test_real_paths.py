@@ -1,4 +1,4 @@
-"""The default tracker on the true paths of real targets, seen through an imperfect detector."""
+"""The default tracker on real trajectories with simulated detections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipeline.structures.tracks import TrackState
 from trackers import build
 
 MATCH_RADIUS = 8.0
-"""Pixels between the centres of a track and of the truth that it may still be matched with."""
+"""Maximum distance in pixels between the centres of a track and a target that are matched."""
 
 
 def true_paths(annotations) -> dict[str, np.ndarray]:
-    """Per clip (frames, 4) boxes x1 y1 x2 y2, NaN where nothing is labelled; there is at most one a frame."""
+    """Boxes (frames, 4) x1 y1 x2 y2 of each clip, at most one per frame; NaN if there is none."""
     data = json.loads(annotations.read_text())
     paths = {video["id"]: np.full((video["length"], 4), np.nan) for video in data["videos"]}
     frames = {image["id"]: image["frame_id"] for image in data["images"]}
@@ -30,7 +30,7 @@ def true_paths(annotations) -> dict[str, np.ndarray]:
 
 
 def imagined_detections(path, *, rng, jitter=2.0, miss=0.15, false_alarms=0.2):
-    """For each frame the Detections of an imperfect detector in a picture of 320×256."""
+    """Returns detections of a simulated detector in frames of 320×256, frame by frame."""
     for box in path:
         boxes, scores = [], []
         if not np.isnan(box[0]) and rng.random() >= miss:
@@ -46,7 +46,7 @@ def imagined_detections(path, *, rng, jitter=2.0, miss=0.15, false_alarms=0.2):
 
 
 def measure(paths, *, seed=0, options=None, **detector):
-    """A table of metrics, one row a path and one OVERALL; tracks count from when they are confirmed."""
+    """Returns a table of metrics with a row for each path and OVERALL; tentative tracks are left out."""
     rng = np.random.default_rng(seed)
     tracker = build("centre", **(options or {}))
     image = np.zeros((256, 320), np.uint8)
@@ -67,7 +67,7 @@ def measure(paths, *, seed=0, options=None, **detector):
 
 
 def centre_distances(truth, boxes):
-    """(N, M) distances between box centres in pixels, NaN beyond the matching radius."""
+    """Returns the distances (N, M) between box centres in pixels; NaN beyond the matching radius."""
     centres = (truth[:, None, :2] + truth[:, None, 2:]) / 2 - (boxes[None, :, :2] + boxes[None, :, 2:]) / 2
     distances = np.hypot(*np.moveaxis(centres, -1, 0))
     return np.where(distances <= MATCH_RADIUS, distances, np.nan)
@@ -79,7 +79,7 @@ def paths(drone_ir):
 
 
 CALM = ["IR_AIRPLANE_023", "IR_BIRD_028", "IR_DRONE_049", "IR_DRONE_058", "IR_HELICOPTER_021"]
-"""Clips in which the labels follow one target without a break."""
+"""Clips in which one target is annotated without gaps."""
 
 
 @pytest.mark.real_data
@@ -91,8 +91,8 @@ def test_a_target_keeps_one_id_through_jitter_misses_and_false_alarms(paths):
 
 
 @pytest.mark.real_data
-def test_every_fourth_frame_is_enough_to_follow_most_targets(paths):
-    """The same at 7.5 frames per second, where targets move four times as far between frames."""
+def test_most_targets_are_tracked_on_every_fourth_frame(paths):
+    """At 7.5 frames per second, at which targets move four times as far between frames."""
     overall = measure({name: paths[name][::4] for name in CALM}).loc["OVERALL"]
     assert overall.mota > 0.93
     assert overall.idf1 > 0.96
@@ -100,8 +100,8 @@ def test_every_fourth_frame_is_enough_to_follow_most_targets(paths):
 
 
 @pytest.mark.real_data
-def test_ids_change_only_where_the_labels_jump_to_another_target(paths):
-    """The labels jump by 91 pixels in one frame and pause for 99 in the first clip, for 38 in the second."""
+def test_ids_change_only_if_the_annotations_jump_to_another_target(paths):
+    """The annotations jump by 91 pixels and pause for 99 frames in one clip, for 38 in the other."""
     table = measure({name: paths[name] for name in ("IR_BIRD_024", "IR_BIRD_031")})
     assert table.loc["OVERALL"].mota > 0.75
     assert table.num_switches.drop("OVERALL").tolist() == [2, 1]

@@ -55,8 +55,8 @@ def plot_learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, terms
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """Returns steps and values, (2, n) float64, of the rows that have the value."""
-    found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-    return np.array(found, dtype=float).reshape(-1, 2).T
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    return np.array(points, dtype=float).reshape(-1, 2).T
 
 
 def _plot_losses(axes, rows: Sequence[Mapping[str, Any]], terms: Sequence[str]) -> None:

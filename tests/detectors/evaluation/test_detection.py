@@ -1,4 +1,4 @@
-"""Measuring weights on a dataset gives the numbers that the pipeline's detections would."""
+"""The evaluation of weights equals that of the detections that the pipeline would write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from detectors.evaluation import detection
 from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.weights import restore
 from pipeline.vid_map_coco import main as vid_map_coco
-from tests.support.outputs import TARGETS, save_nano, scene
+from tests.support.nano import save_nano
+from tests.support.outputs import TARGETS, scene
 
 FRAMES = 12
 
@@ -36,7 +37,7 @@ def root(tmp_path_factory):
 
 
 def joined(tables: list[dict]) -> dict:
-    """COCO-video tables as one; ids of the n-th are moved by n · 1000."""
+    """Merges COCO-video tables; ids of the n-th are shifted by n · 1000."""
     whole = {"videos": [], "images": [], "annotations": [], "categories": tables[0]["categories"]}
     for number, table in enumerate(tables):
         for kind in ("videos", "images", "annotations"):
@@ -62,7 +63,7 @@ def run(root, weights_file, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("stride", [1, 2, 5, 11])
-def test_streamed_and_clip_by_clip_give_the_same_boxes(network, dataset, root, stride):
+def test_streams_and_clips_give_the_same_boxes(network, dataset, root, stride):
     record = dataset.records[0]
     sequence = read_sequence(record, root)
     positions = detection.annotated_positions(record, stride)
@@ -71,8 +72,8 @@ def test_streamed_and_clip_by_clip_give_the_same_boxes(network, dataset, root, s
     alone = {p: next(detection.detect_frames(network, sequence, [p]))[1] for p in positions}
     assert list(found) == positions == list(range(0, FRAMES, stride))
     for position, detections in found.items():
-        assert np.array_equal(detections.boxes, alone[position].boxes)
-        assert np.array_equal(detections.scores, alone[position].scores)
+        np.testing.assert_array_equal(detections.boxes, alone[position].boxes)
+        np.testing.assert_array_equal(detections.scores, alone[position].scores)
         shapes.append(len(detections))
     assert sum(shapes) > 0
 
@@ -90,25 +91,25 @@ def test_only_overlapping_windows_are_streamed(network, dataset, root, monkeypat
     assert bool(used) == streamed
 
 
-def test_a_network_keeps_its_mode(network, dataset, root):
+def test_the_training_mode_is_restored(network, dataset, root):
     sequence = read_sequence(dataset.records[0], root)
     network.train()
     list(detection.detect_frames(network, sequence, [0]))
-    kept = network.training
+    training = [module.training for module in network.modules()]
     network.eval()
-    assert kept
+    assert all(training)
 
 
 @pytest.fixture
 def one_thread():
-    """As in each of several processes: convolutions round differently with another number of threads."""
+    """Computes with one thread, as worker processes do: the number of threads changes the rounding."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def test_processes_share_the_work_and_change_nothing(network, dataset, one_thread):
+def test_several_processes_give_the_same_results_as_one(network, dataset, one_thread):
     alone, rows = detection.score_dataset(network, dataset, stride=4)
     shared, same = detection.score_dataset(network, dataset, stride=4, workers=2)
     assert rows == same
@@ -117,7 +118,7 @@ def test_processes_share_the_work_and_change_nothing(network, dataset, one_threa
     assert alone.scores().targets == 2 * len(TARGETS) * FRAMES / 4
 
 
-def test_the_numbers_are_those_of_the_detections_written(root, nano_weights, tmp_path, capsys):
+def test_the_scores_are_those_of_the_written_detections(root, nano_weights, tmp_path, capsys):
     files = [tmp_path / name for name in ("numbers.json", "found.json", "again.json")]
     assert (
         run(root, nano_weights, "--stride", "1", "--output", str(files[0]), "--detections", str(files[1]))
@@ -133,8 +134,8 @@ def test_the_numbers_are_those_of_the_detections_written(root, nano_weights, tmp
     assert numbers["frames"] == 2 * FRAMES
 
 
-def test_classes_are_told_apart_when_asked(root, tmp_path, capsys):
-    """The network has the two classes of the annotations, the targets are of the first alone."""
+def test_classes_are_scored_separately_on_request(root, tmp_path, capsys):
+    """The network has the two classes of the annotations; all targets are of the first."""
     table = json.loads((root / "both.json").read_text())
     first = table["categories"][0]
     table["categories"].append({**first, "id": first["id"] + 1, "name": "other"})
@@ -147,7 +148,7 @@ def test_classes_are_told_apart_when_asked(root, tmp_path, capsys):
     assert "By class" in capsys.readouterr().out
 
 
-def test_half_precision_is_computed_and_counts(root, nano_weights, tmp_path, capsys):
+def test_half_precision_changes_the_scores_slightly(root, nano_weights, tmp_path, capsys):
     scores = {}
     for precision in ("fp32", "bf16"):
         file = tmp_path / f"{precision}.json"
@@ -158,7 +159,7 @@ def test_half_precision_is_computed_and_counts(root, nano_weights, tmp_path, cap
     assert np.allclose(scores["bf16"], scores["fp32"], atol=0.05)
 
 
-def test_what_is_measured_is_the_form_that_a_run_computes(root, nano_weights, monkeypatch):
+def test_the_optimised_network_of_a_run_is_evaluated(root, nano_weights, monkeypatch):
     computed = []
     score_dataset = detection.score_dataset
 
@@ -171,7 +172,7 @@ def test_what_is_measured_is_the_form_that_a_run_computes(root, nano_weights, mo
     assert [type(model) for model in computed] == [FusedTridos]
 
 
-def test_curves_are_drawn(root, nano_weights, tmp_path):
+def test_curves_are_plotted(root, nano_weights, tmp_path):
     assert run(root, nano_weights, "--stride", "6", "--plots", str(tmp_path)) == 0
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["froc.png", "precision_recall.png"]
 
@@ -187,7 +188,7 @@ def test_curves_are_drawn(root, nano_weights, tmp_path):
     ],
     ids=["classes", "split", "dataset", "threshold", "precision"],
 )
-def test_mistakes_are_told_in_one_line(root, nano_weights, capsys, arguments, code, message):
+def test_invalid_input_is_reported_in_one_line(root, nano_weights, capsys, arguments, code, message):
     table = json.loads((root / "both.json").read_text())
     table["categories"].append({"id": 99, "name": "other"})
     (root / "two.json").write_text(json.dumps(table))
@@ -210,12 +211,12 @@ def test_mistakes_are_told_in_one_line(root, nano_weights, capsys, arguments, co
         ("--output", "locked/numbers.json", "{}/locked may not be written; choose another place"),
     ],
 )
-def test_what_cannot_be_written_is_told_before_anything_is_measured(
+def test_an_output_that_cannot_be_written_is_reported_before_the_evaluation(
     root, nano_weights, tmp_path, capsys, monkeypatch, option, place, reason
 ):
     (tmp_path / "file").touch()
     (tmp_path / "locked").mkdir()
-    access = os.access  # the superuser may write everywhere
+    access = os.access  # root may write everywhere
     monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and access(path, mode))
     monkeypatch.setattr(evaluate, "score_dataset", lambda *_, **__: pytest.fail("measured"))
     path = tmp_path / place

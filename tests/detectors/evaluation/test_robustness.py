@@ -1,4 +1,4 @@
-"""Frames that were disturbed are scored against boxes that moved with them, in pixels of the source."""
+"""Corrupted frames are scored against boxes that move with them, in pixels of the clean frame."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def network(nano_weights):
     return restore.restore_network("tridos-nano", nano_weights)[0].eval()
 
 
-def test_clean_frames_give_what_is_measured(network, dataset):
+def test_clean_frames_have_the_scores_of_the_evaluation(network, dataset):
     row = evaluate_robustness(network, dataset, [CLEAN], stride=3)[0]
     evaluator, _ = score_dataset(network, dataset, stride=3)
     report = evaluator.report(0.4)
@@ -49,7 +49,7 @@ def test_clean_frames_give_what_is_measured(network, dataset):
     assert (row.ap50_loss, row.best_f1_loss, row.centre_ap_loss) == (0, 0, 0)
 
 
-def test_a_network_sees_the_window_of_the_stride(network, dataset, monkeypatch):
+def test_the_stride_of_a_corruption_selects_the_frames_of_the_window(network, dataset, monkeypatch):
     seen = []
     monkeypatch.setattr(
         robustness, "detect_clip", lambda _, clip, **__: seen.append(clip) or Detections.empty()
@@ -58,14 +58,14 @@ def test_a_network_sees_the_window_of_the_stride(network, dataset, monkeypatch):
     half = Corruption("half", "", CLEAN.apply, stride=2)
     list(detect_corrupted(network, dataset.records[0], dataset.root, [7], 1.0, [whole, half]))
     every, other = (clip.frames for clip in seen)
-    assert np.array_equal(every[-1], other[-1])
-    assert np.array_equal(every[-3], other[-2])
+    np.testing.assert_array_equal(every[-1], other[-1])
+    np.testing.assert_array_equal(every[-3], other[-2])
     assert not np.array_equal(every[-2], other[-2])
 
 
 @pytest.mark.parametrize("name", ["clean", "jitter", "half"])
-def test_a_network_that_finds_the_moved_boxes_loses_nothing(network, dataset, monkeypatch, name):
-    """Boxes of the disturbed clip, found in its own pixels, are right in those of the source."""
+def test_a_network_that_detects_the_moved_boxes_has_no_loss(network, dataset, monkeypatch, name):
+    """Detections in pixels of the corrupted clip are converted to those of the clean frame."""
 
     def ideal(_, clip, **__):
         return Detections(clip.boxes, np.full(len(clip.boxes), 0.9), np.zeros(len(clip.boxes)))
@@ -92,7 +92,7 @@ def black(clip, _):
     return type(clip)(np.zeros_like(clip.frames), clip.boxes, clip.labels)
 
 
-def test_processes_change_nothing(network, dataset):
+def test_several_processes_give_the_same_results_as_one(network, dataset):
     chosen = [d for d in CORRUPTIONS if d.name in ("clean", "noise_5")]
     alone = evaluate_robustness(network, dataset, chosen, stride=4)
     assert evaluate_robustness(network, dataset, chosen, stride=4, workers=2) == alone
@@ -103,7 +103,7 @@ def run(root, weights_file, *arguments: str) -> int:
     return command.main([weights_file, *places, *arguments])
 
 
-def test_the_command_prints_a_table_and_writes_the_numbers(root, nano_weights, tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_json(root, nano_weights, tmp_path, capsys):
     out = tmp_path / "rows.json"
     assert run(root, nano_weights, "--stride", "7", "--only", "noise_5", "half", "--output", str(out)) == 0
     rows = json.loads(out.read_text())
@@ -114,15 +114,15 @@ def test_the_command_prints_a_table_and_writes_the_numbers(root, nano_weights, t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["--only", "nois_5"], 2, "did you mean 'noise_5'"),
         (["--output", "missing/rows.json"], 5, "there is no folder missing"),
         (["--stride", "0"], 2, "expected a whole number of 1 or more"),
     ],
 )
-def test_mistakes_are_told_in_one_line(root, nano_weights, capsys, arguments, code, told):
+def test_invalid_input_is_reported_in_one_line(root, nano_weights, capsys, arguments, code, message):
     assert run(root, nano_weights, *arguments) == code
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1

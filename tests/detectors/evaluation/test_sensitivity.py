@@ -1,4 +1,4 @@
-"""Scenes that differ in the brightness of their targets alone, and the share of them that is found."""
+"""Detection probability in scenes that differ only in the brightness of their targets."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_another_ratio_gives_the_same_scene_with_brighter_targets():
     assert all(np.array_equal(a, b) for a, b in zip(dim.boxes, bright.boxes, strict=True))
 
 
-def test_scenes_differ_from_each_other_and_come_again():
+def test_scenes_differ_from_each_other_and_are_reproducible():
     first, second = render_scenes(3, count=2, frames=2, **SIZE)
     again = next(render_scenes(3, count=1, frames=2, **SIZE))
     assert not np.array_equal(first.frames, second.frames)
-    assert np.array_equal(first.frames, again.frames)
+    np.testing.assert_array_equal(first.frames, again.frames)
 
 
 def measured(network, monkeypatch, detect):
@@ -48,7 +48,7 @@ def measured(network, monkeypatch, detect):
 
 
 def finds(score: float, *, false_alarm: float, unseen: tuple = ()):
-    """A network that finds all targets but in `unseen` scenes, and has a false alarm in each frame."""
+    """Returns a `detect_frames` that misses the targets of `unseen` scenes, with a false alarm per frame."""
 
     def detect(_, sequence, positions, *, enlarge):
         blind = any(np.array_equal(sequence.frames, other.frames) for other in unseen)
@@ -60,7 +60,7 @@ def finds(score: float, *, false_alarm: float, unseen: tuple = ()):
     return detect
 
 
-def test_all_is_found_at_a_threshold_above_the_false_alarms(network, monkeypatch):
+def test_the_probability_is_one_at_a_threshold_above_the_false_alarms(network, monkeypatch):
     result = measured(network, monkeypatch, finds(0.9, false_alarm=0.5))
     assert result.frames == 2 * 4
     none, one = result.levels
@@ -69,13 +69,13 @@ def test_all_is_found_at_a_threshold_above_the_false_alarms(network, monkeypatch
     assert result.targets[0] == result.targets[1] > 0
 
 
-def test_nothing_is_found_at_a_rate_that_even_the_best_detections_exceed(network, monkeypatch):
+def test_there_is_no_threshold_if_even_the_best_detections_exceed_the_rate(network, monkeypatch):
     none, one = measured(network, monkeypatch, finds(0.4, false_alarm=0.9)).levels
     assert (none.threshold, none.probability) == (None, [None, None])
     assert one.probability == [1, 1]
 
 
-def test_each_ratio_has_its_own_share_and_all_the_same_threshold(network, monkeypatch):
+def test_each_ratio_has_its_own_probability_and_all_the_same_threshold(network, monkeypatch):
     dim = tuple(render_scenes(2.0, count=2, frames=8, **SIZE))
     levels = measured(network, monkeypatch, finds(0.8, false_alarm=0.1, unseen=dim)).levels
     assert [level.probability for level in levels] == [[0, 1], [0, 1]]
@@ -87,7 +87,7 @@ def test_too_few_frames_are_refused(network):
         measure_sensitivity(network, [3.0], [0.1], count=1, frames=4)
 
 
-def test_the_command_prints_writes_and_draws(nano_weights, tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_json_and_a_plot(nano_weights, tmp_path, capsys):
     out = tmp_path / "numbers.json"
     arguments = ["--ratios", "4", "--scenes", "1", "--frames", "5", "--false-alarms", "50"]
     places = ["--output", str(out), "--plots", str(tmp_path), "--device", "cpu"]
@@ -98,14 +98,14 @@ def test_the_command_prints_writes_and_draws(nano_weights, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--frames", "4"], "expected a whole number of 5 or more"),
         (["--ratios", "dim"], "'dim'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(nano_weights, capsys, arguments, told):
+def test_invalid_input_is_reported_in_one_line(nano_weights, capsys, arguments, message):
     assert command.main([nano_weights, *arguments]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Processes that share work answer in order, and are gone when it is over, however it ends."""
+"""Worker processes answer in order and are always terminated."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tests.conftest import PROJECT_ROOT
 
 
 def answer(task: tuple[str, int]) -> int:
-    """What the processes are asked to do: a deed and a number."""
-    deed, number = task
-    if deed == "interrupt":
+    """The function of the workers; a task is an action and a number."""
+    action, number = task
+    if action == "interrupt":
         os.kill(os.getpid(), signal.SIGINT)
-    elif deed == "die":
+    elif action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif deed == "sleep":
+    elif action == "sleep":
         time.sleep(number)
-    elif deed == "refuse":
+    elif action == "refuse":
         raise SourceError("clip.mp4 cannot be read")
     return number
 
 
 class Interrupted:
-    """A task that Ctrl-C hits while it is pickled, where what is raised is lost, as within copyreg."""
+    """A task that raises SIGINT while it is pickled and swallows the exception, as copyreg does."""
 
     def __reduce__(self):
         with suppress(KeyboardInterrupt):
@@ -44,7 +44,7 @@ class Interrupted:
 
 
 def save_copies(clip: Path, folder: Path, *, count: int) -> None:
-    """A dataset of one video under so many names."""
+    """Writes a dataset of `count` copies of a video."""
     shutil.copy(clip, folder / "clip.mp4")
     table = json.loads(clip.with_suffix(".json").read_text())
     video, images, length = table["videos"][0], table["images"], len(table["images"])
@@ -58,13 +58,13 @@ def save_copies(clip: Path, folder: Path, *, count: int) -> None:
     (folder / "copies.json").write_text(json.dumps(table))
 
 
-def test_answers_come_in_order_and_ctrl_c_does_not_reach_the_processes():
+def test_answers_are_in_order_and_workers_ignore_ctrl_c():
     tasks = [("sleep", 1), ("interrupt", 2), ("return", 3), ("interrupt", 4)]
     assert list(map_in_order(answer, tasks, workers=2)) == [1, 2, 3, 4]
     assert not multiprocessing.active_children()
 
 
-def test_processes_are_ended_when_nobody_waits_for_them():
+def test_workers_are_terminated_if_the_iteration_is_closed():
     found = map_in_order(answer, [("return", 1), ("sleep", 600)], workers=2)
     assert next(found) == 1
     assert len(multiprocessing.active_children()) == 2
@@ -73,34 +73,34 @@ def test_processes_are_ended_when_nobody_waits_for_them():
 
 
 @pytest.mark.parametrize(
-    ("deed", "workers", "kind", "message"),
+    ("action", "workers", "kind", "message"),
     [
         ("refuse", 2, SourceError, r"^clip\.mp4 cannot be read$"),
         ("die", 1, MoteError, r"^a process of --workers has ended with exit code -9; "),
     ],
 )
-def test_a_fault_of_one_ends_all(deed, workers, kind, message):
+def test_an_error_in_one_worker_terminates_all(action, workers, kind, message):
     with pytest.raises(kind, match=message):
-        list(map_in_order(answer, [(deed, 0), ("sleep", 600)], workers=workers))
+        list(map_in_order(answer, [(action, 0), ("sleep", 600)], workers=workers))
     assert not multiprocessing.active_children()
 
 
-def test_ctrl_c_is_not_lost_while_work_is_packed_for_a_process():
+def test_ctrl_c_is_not_lost_while_a_task_is_pickled():
     with pytest.raises(KeyboardInterrupt):
         list(map_in_order(answer, [Interrupted(), ("return", 1)], workers=2))
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are looked up in /proc")
-def test_ctrl_c_while_processes_start_is_told_in_one_line(clip, nano_weights, tmp_path):
-    save_copies(clip, tmp_path, count=200)  # work for minutes: what ends soon has been interrupted
+def test_ctrl_c_while_workers_start_is_reported_in_one_line(clip, nano_weights, tmp_path):
+    save_copies(clip, tmp_path, count=200)  # takes minutes if it is not interrupted
     command = [sys.executable, "-m", "detectors.evaluate", nano_weights, "--root", str(tmp_path)]
     command += ["--dataset", "coco-video", "--split", "copies.json", "--device", "cpu", "--workers", "2"]
     options = {"cwd": PROJECT_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, start_new_session=True, **options) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         deadline = time.monotonic() + 120
-        while len(children.read_text().split()) < 2:  # the first tracks what the others leave
+        while len(children.read_text().split()) < 2:  # the first one is the resource tracker
             assert time.monotonic() < deadline
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does

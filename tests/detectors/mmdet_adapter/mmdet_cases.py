@@ -1,4 +1,4 @@
-"""A detector of mmdet for the tests: the YOLOX-tiny that mmdet ships, with weights that find boxes."""
+"""A detector of mmdet for the tests: YOLOX-tiny of mmdet, with weights that predict some boxes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ CLASSES = tuple(f"kind {number}" for number in range(80))
 
 
 class Case(NamedTuple):
-    """A configuration of mmdet and weights for it."""
+    """Paths of a configuration of mmdet and of weights for it."""
 
     config: Path
     weights: Path
 
 
 def shipped(name: str) -> Path:
-    """A configuration in mmdet's own package."""
+    """Returns the path of a configuration in the package of mmdet."""
     return Path(find_spec("mmdet").submodule_search_locations[0], ".mim", "configs", name)
 
 
 def yolox(folder: Path) -> Case:
-    """Random weights, such that some cells hold objects, all of class 3."""
+    """Writes random weights with which some cells predict objects, all of class 3."""
     from detectors.mmdet_adapter import configuration, installation
 
     installation.prepare()
@@ -50,7 +50,7 @@ def yolox(folder: Path) -> Case:
 
 
 def _calibrate(model: torch.nn.Module, pictures: torch.Tensor) -> None:
-    """Set the running statistics of batch norm to those of some pictures, so that outputs stay moderate."""
+    """Sets the running statistics of batch norm to those of random images, so that outputs stay moderate."""
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for module in norms:
         module.momentum = 1.0

@@ -1,4 +1,4 @@
-"""Our evaluators and those of mmdet tell the same numbers of the same files."""
+"""Our evaluators and those of mmdet give the same results for the same files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 320, 256
 
 
 def table(rng: np.random.Generator, *, videos: int = 2, frames: int = 12, targets: int = 2) -> dict:
-    """Small targets at random places, of two categories, in some of the frames."""
+    """Returns a table with small targets of two categories at random positions in some of the frames."""
     images, annotations = [], []
     for video in range(1, videos + 1):
         for frame in range(frames):
@@ -39,7 +39,7 @@ def table(rng: np.random.Generator, *, videos: int = 2, frames: int = 12, target
 
 
 def results(truth: dict, rng: np.random.Generator) -> list[dict]:
-    """Most targets found, some twice, some in the wrong category, and false alarms."""
+    """Returns detections of most targets, some of them twice or of the wrong category, and false alarms."""
     rows = []
     for row in truth["annotations"]:
         for _ in range(rng.integers(0, 3)):
@@ -54,7 +54,7 @@ def results(truth: dict, rng: np.random.Generator) -> list[dict]:
 
 
 def perturbed(record: VideoRecord, rng: np.random.Generator) -> TrackRows:
-    """Tracks with gaps, changes of identity, trembling boxes, and tracks of nothing."""
+    """Returns tracks with gaps, switches of identity, jitter, and false tracks."""
     rows, shift = [], 0
     for frame, (boxes, ids) in enumerate(zip(record.boxes, record.instances, strict=True)):
         shift += 10 * (rng.random() < 0.1)
@@ -78,13 +78,13 @@ def test_average_precision_is_that_of_coco_metric(agnostic, stride):
     assert all(abs(row.difference) < 1e-9 for row in rows)
 
 
-def test_every_third_frame_is_every_third_of_each_video():
+def test_the_stride_applies_to_each_video():
     chosen = select_frames(table(np.random.default_rng(1), frames=7), stride=3)
     assert [image["id"] for image in chosen["images"]] == [100, 103, 106, 200, 203, 206]
     assert {row["image_id"] for row in chosen["annotations"]} <= {100, 103, 106, 200, 203, 206}
 
 
-def test_track_numbers_are_those_of_mot_challenge_metric():
+def test_track_metrics_are_those_of_mot_challenge_metric():
     rng = np.random.default_rng(2)
     records = video_records(table(rng, frames=40))
     rows = compare_tracks(records, {record.name: perturbed(record, rng) for record in records})
@@ -95,8 +95,8 @@ def test_track_numbers_are_those_of_mot_challenge_metric():
     assert all(abs(row.difference) < 1e-9 for row in rows)
 
 
-def test_fractions_of_pixels_count_for_both():
-    """Cut to whole pixels the target would be 2x2 and the overlap less than half."""
+def test_fractions_of_pixels_are_used_by_both():
+    """If truncated to whole pixels, the target would be 2x2 and the IoU less than 0.5."""
     box = [[10.9, 10.9, 13.8, 13.8]]
     instances = (np.array([1]),)
     labelled = VideoRecord(
@@ -106,8 +106,8 @@ def test_fractions_of_pixels_count_for_both():
     assert {row.name: (row.ours, row.theirs) for row in rows}["MOTA"] == (1.0, 1.0)
 
 
-def test_after_a_gap_two_tracks_on_one_target_are_chosen_between_differently():
-    """The difference that the module tells of: ours stays with the track from before the gap."""
+def test_after_a_gap_the_two_prefer_different_tracks_of_a_target():
+    """The difference that the module describes: ours prefers the track from before the gap."""
     box = np.array([10.0, 10, 20, 20])
     near = box + np.array([0, 0, 0, 2])
     truth = VideoRecord(
@@ -152,7 +152,7 @@ def test_the_command_prints_both_and_writes_them(tmp_path, capsys):
         assert row["name"] in printed
 
 
-def test_files_that_belong_to_nothing_annotated_are_told_of():
+def test_files_without_annotated_frames_are_refused():
     truth = table(np.random.default_rng(1))
     with pytest.raises(UsageError, match="no detection is on an annotated image"):
         compare_detections(truth, [])
@@ -161,7 +161,7 @@ def test_files_that_belong_to_nothing_annotated_are_told_of():
 
 
 @pytest.mark.real_data
-def test_real_annotations_are_measured_alike(drone_ir):
+def test_real_annotations_give_the_same_results(drone_ir):
     rng = np.random.default_rng(4)
     truth = load_coco(drone_ir / "annotations" / "val.json")
     records = video_records(truth)[::12]

@@ -1,4 +1,4 @@
-"""What is imported when, what is said where a part is missing, and what stands for compiled operators."""
+"""Imports of mmdet, messages for missing packages, and the replacement of compiled operators."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ASKS = "sys.exit(any(name.split('.')[0] in ('mmdet', 'mmengine', 'mmcv') for nam
         "import trackers.mmdet",
     ],
 )
-def test_who_does_not_ask_for_mmdet_does_not_import_it(code):
+def test_mmdet_is_not_imported_if_it_is_not_used(code):
     reply = subprocess.run([sys.executable, "-c", f"import sys\n{code}\n{ASKS}"], cwd=PROJECT_ROOT)
     assert reply.returncode == 0
 
@@ -43,7 +43,7 @@ def test_help_of_the_command_imports_neither_torch_nor_mmdet(task):
     assert reply.stdout.startswith(" ".join(["usage: python -m detectors.mmdet_adapter", *task, "["]))
 
 
-def test_the_adapter_is_ready_within_a_minute(capsys):
+def test_the_adapter_starts_within_a_minute(capsys):
     code = "from detectors.mmdet_adapter import installation; installation.prepare()"
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=True, capture_output=True)
@@ -70,9 +70,7 @@ def test_the_adapter_is_ready_within_a_minute(capsys):
     ],
     ids=str,
 )
-def test_a_part_that_is_missing_or_does_not_fit_is_named_with_the_line_for_pip(
-    versions, message, monkeypatch
-):
+def test_a_missing_or_unsupported_package_is_named_with_the_command_for_pip(versions, message, monkeypatch):
     there = {"mmdet": "3.3.0", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "lap": "0.5", "trackeval": "1.3.0"}
     monkeypatch.setattr(installation, "_version", there.get)
     installation.check("lap", "trackeval")
@@ -90,42 +88,42 @@ def boxes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("iou", [0.1, 0.5, 0.8])
-def test_the_stand_in_suppresses_as_we_do(iou):
+def test_the_replacement_equals_our_suppression(iou):
     found, scores = boxes(200)
     kept = operators.nms(found, scores, iou_threshold=iou)
     assert 10 < len(kept) < 200
     assert kept.tolist() == nms(found, scores, torch.zeros(200), iou=iou).tolist()
 
 
-def test_the_stand_in_counts_the_last_pixel_where_it_is_asked_to():
-    pair = torch.tensor([[0.0, 0, 3, 0], [1.0, 0, 4, 0]])  # rows of pixels 0 to 3 and 1 to 4: 3 of 5 shared
+def test_the_replacement_includes_the_last_pixel_with_offset_one():
+    pair = torch.tensor([[0.0, 0, 3, 0], [1.0, 0, 4, 0]])  # rows of pixels 0 to 3 and 1 to 4: IoU 3 / 5
     scores = torch.tensor([0.5, 0.9])
     assert operators.nms(pair, scores, 0.59, offset=1).tolist() == [1]
     assert operators.nms(pair, scores, 0.61, offset=1).tolist() == [1, 0]
     assert operators.nms(pair, scores, 0.0, offset=0).tolist() == [1, 0]
 
 
-def test_the_stand_in_keeps_nothing_of_nothing():
+def test_the_replacement_accepts_no_boxes():
     assert operators.nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
 
 
-def test_mmcv_suppresses_with_it():
+def test_mmcv_uses_the_replacement():
     installation.prepare()
     from mmcv.ops import nms as of_mmcv
 
     found, scores = boxes(50)
-    scores = scores + torch.arange(50) * 1e-4  # no ties: the compiled operator takes them in any order
+    scores = scores + torch.arange(50) * 1e-4  # no ties: their order is undefined in the compiled operator
     _, kept = of_mmcv(found, scores, iou_threshold=0.4)
     assert kept.tolist() == operators.nms(found, scores, 0.4).tolist()
 
 
-def test_an_operator_that_is_not_there_is_named_when_it_is_called():
+def test_a_missing_operator_is_named_when_it_is_called():
     module = operators.MissingOperators("mmcv._ext")
     with pytest.raises(UsageError, match=r"needs 'roi_align_forward' of the full mmcv.*mmcv==2.1.0"):
         module.roi_align_forward(torch.zeros(1), pooled_height=7)
 
 
-def test_nothing_stands_in_for_compiled_operators_that_are_there(monkeypatch):
+def test_installed_operators_are_not_replaced(monkeypatch):
     monkeypatch.delitem(sys.modules, operators.EXTENSION, raising=False)
     monkeypatch.setattr(operators, "find_spec", lambda name: object())
     operators.provide_operators()

@@ -30,7 +30,7 @@ def registries():
 
 
 def packed(*found: Clip, pack=clips.PackClip) -> dict:
-    """A batch as mmengine's loader makes it of packed clips."""
+    """Returns a batch of packed clips as mmengine's loader collates it."""
     rows = [
         pack()({"clip": clip, "img_id": n, "frame_id": 4, "video_id": 0, "ori_video_length": 5})
         for n, clip in enumerate(found)
@@ -39,7 +39,7 @@ def packed(*found: Clip, pack=clips.PackClip) -> dict:
 
 
 def square(seed: int, **more) -> Clip:
-    """One of 64x32 pixels, which needs no padding."""
+    """Returns a clip of 64x32 pixels, which needs no padding."""
     clip = random_clip(seed)
     frames = np.pad(clip.frames[:, :32], ((0, 0), (0, 0), (0, 16)), mode="edge")
     inside = clip.boxes[:, 3] <= 32
@@ -48,7 +48,7 @@ def square(seed: int, **more) -> Clip:
 
 @pytest.fixture(scope="module")
 def nano(nano_weights):
-    """Our network and mmdet's model of it with the same weights."""
+    """Our network and the model of mmdet with the same weights."""
     from mmdet.registry import MODELS
 
     ours, _, _ = restore.restore_network("tridos-nano", nano_weights)
@@ -67,7 +67,7 @@ def test_raw_outputs_are_those_of_our_network(nano):
     torch.testing.assert_close(raw, expected, rtol=0, atol=1e-6)
 
 
-def test_names_of_weights_are_ours_below_one_attribute(nano):
+def test_names_of_weights_are_ours_with_one_prefix(nano):
     ours, theirs = nano
     assert {f"model.{name}" for name in ours.state_dict()} == set(theirs.state_dict())
     assert state_dict.strip_prefixes(theirs.state_dict()).keys() == ours.state_dict().keys()
@@ -110,12 +110,14 @@ def test_predictions_are_boxes_in_pixels_of_the_source_within_it(nano):
     assert high[3] <= 40
 
 
-def test_a_sample_of_one_frame_serves_as_well_as_one_of_a_track(nano):
+def test_a_sample_of_one_frame_is_accepted_like_one_of_a_track(nano):
     _, theirs = nano
     batch = packed(square(1))
     tracks = theirs.predict(torch.stack(batch["inputs"]), batch["data_samples"])
     single = theirs.predict(torch.stack(batch["inputs"]), [tracks[0].video_data_samples[0].clone()])
-    assert torch.equal(single[0].pred_instances.bboxes, tracks[0].video_data_samples[0].pred_instances.bboxes)
+    torch.testing.assert_close(
+        single[0].pred_instances.bboxes, tracks[0].video_data_samples[0].pred_instances.bboxes, rtol=0, atol=0
+    )
 
 
 def test_other_modes_and_missing_samples_are_refused(nano):
@@ -138,19 +140,19 @@ def segmenter(registries):
     return registries.MODELS.build({"type": "MoteSegmenter", "network": "rdian"}).eval()
 
 
-def test_a_segmenter_marks_what_ours_does(segmenter):
+def test_a_segmenter_predicts_the_same_mask_as_ours(segmenter):
     batch = packed(with_mask(1), pack=clips.PackImage)
     sample = segmenter.test_step(batch)[0]
     with torch.inference_mode():
         expected = segmenter.model.probability(batch["inputs"][0][None])[0]
         raw = segmenter.model(segmenter.model.normalise(batch["inputs"][0][None]))
     assert 0 < expected.min() < expected.max() < 1
-    assert torch.equal(sample.pred_sem_seg.probability, expected)
-    assert torch.equal(sample.pred_sem_seg.sem_seg, (expected > 0.5).long())
+    torch.testing.assert_close(sample.pred_sem_seg.probability, expected, rtol=0, atol=0)
+    torch.testing.assert_close(sample.pred_sem_seg.sem_seg, (expected > 0.5).long(), rtol=0, atol=0)
     torch.testing.assert_close(segmenter(batch["inputs"], mode="tensor"), raw)
 
 
-def test_a_segmenter_learns_by_its_own_loss(segmenter):
+def test_a_segmenter_is_trained_with_its_own_loss(segmenter):
     batch = packed(with_mask(1), with_mask(2), pack=clips.PackImage)
     frames = torch.stack(batch["inputs"])
     masks = torch.stack([sample.gt_sem_seg.sem_seg for sample in batch["data_samples"]]).float()
@@ -160,7 +162,7 @@ def test_a_segmenter_learns_by_its_own_loss(segmenter):
     assert segmenter.loss(frames, batch["data_samples"])["loss"].item() == pytest.approx(expected.item())
 
 
-def test_mmdet_measures_a_segmenter(segmenter):
+def test_mmdet_evaluates_a_segmenter(segmenter):
     from mmdet.evaluation import SemSegMetric
 
     metric = SemSegMetric(iou_metrics=["mIoU"])
@@ -177,7 +179,7 @@ def test_segmenters_need_their_kind_of_network_and_masks(registries):
         packed(square(1), pack=clips.PackImage)
 
 
-def test_clips_of_a_dataset_know_their_frames_and_targets(registries, tmp_path):
+def test_clips_of_a_dataset_have_its_frames_and_targets(registries, tmp_path):
     rendering.write_scene(Scene.random(3, width=64, height=48, frames=8), tmp_path / "clip.mp4")
     layout = {"layout": "coco-video", "root": str(tmp_path), "split": "clip.json"}
     steps = [
@@ -203,5 +205,5 @@ def test_crops_and_flips_follow_the_seed_of_numpy():
         np.random.seed(seed)
         rows.append(clips.RandomFlip()(clips.RandomCrop(size=(16, 24))(found))["clip"])
     assert rows[0].frames.shape == (5, 24, 16)
-    assert np.array_equal(rows[0].frames, rows[1].frames)
+    np.testing.assert_array_equal(rows[0].frames, rows[1].frames)
     assert not np.array_equal(rows[0].frames, rows[2].frames)

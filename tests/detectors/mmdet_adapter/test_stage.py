@@ -1,4 +1,4 @@
-"""A detector of mmdet finds the targets in our pipeline."""
+"""A detector of mmdet in the pipeline."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def named(case: mmdet_cases.Case, **more) -> DetectorConfig:
     return DetectorConfig(name=f"mmdet:{case.config}", weights=str(case.weights), **more)
 
 
-def test_frames_become_pictures_of_eight_bits_in_the_order_of_mmdet():
+def test_frames_are_converted_to_bgr_with_eight_bits():
     grey = np.array([[0, 100], [200, 255]], dtype=np.uint8)
-    assert np.array_equal(stage.to_bgr(frame_of(grey)), np.dstack([grey] * 3))
+    np.testing.assert_array_equal(stage.to_bgr(frame_of(grey)), np.dstack([grey] * 3))
     colour = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    assert np.array_equal(stage.to_bgr(frame_of(colour)), colour[..., ::-1])
+    np.testing.assert_array_equal(stage.to_bgr(frame_of(colour)), colour[..., ::-1])
     deep = np.array([[0, 8192], [16383, 32]], dtype=np.uint16)
     assert stage.to_bgr(frame_of(deep, bits=14))[..., 0].tolist() == [[0, 128], [255, 0]]
     assert stage.to_bgr(frame_of(grey, bits=8)).dtype == stage.to_bgr(frame_of(deep, bits=14)).dtype
 
 
-def test_boxes_are_cut_sorted_and_those_without_sense_left_out():
+def test_boxes_are_clipped_sorted_and_invalid_ones_left_out():
     boxes = [[-5, 2, 4, 6], [1, 1, 3, 3], [40, 1, 50, 3], [2, 2, 4, 4], [0, 0, float("nan"), 1]]
     found = SimpleNamespace(
         bboxes=torch.tensor(boxes),
@@ -53,7 +53,7 @@ def test_boxes_are_cut_sorted_and_those_without_sense_left_out():
     assert rows.scores.tolist() == pytest.approx([0.9, 0.3])
 
 
-def test_the_stage_finds_what_mmdets_own_call_finds(yolox):
+def test_detections_equal_those_of_mmdets_own_api(yolox):
     from mmdet.apis import inference_detector
 
     detector, info = stage.load(named(yolox, conf=0.2))
@@ -74,7 +74,7 @@ def test_the_stage_finds_what_mmdets_own_call_finds(yolox):
     assert info.parameters == 5055855
 
 
-def test_names_of_classes_come_from_the_dataset_where_the_checkpoint_has_none(yolox, tmp_path):
+def test_class_names_come_from_the_dataset_if_the_checkpoint_has_none(yolox, tmp_path):
     state = torch.load(yolox.weights, weights_only=True)["state_dict"]
     torch.save(state, tmp_path / "bare.pth")
     _, info = stage.load(named(yolox._replace(weights=tmp_path / "bare.pth")))
@@ -125,7 +125,7 @@ def write(path, text):
         ),
     ],
 )
-def test_a_configuration_that_describes_no_detector_is_named(yolox, tmp_path, text, message):
+def test_a_configuration_that_is_not_of_a_detector_is_named(yolox, tmp_path, text, message):
     config = write(tmp_path / "config.py", text)
     with pytest.raises(UsageError, match=f"configuration {config} {message}"):
         stage.load(named(yolox._replace(config=config)))
@@ -138,7 +138,7 @@ def test_a_configuration_is_read_only_from_the_path_that_is_named(yolox, tmp_pat
         stage.load(named(yolox._replace(config=write(tmp_path / "config.toml", ""))))
 
 
-def test_settings_replace_values_of_a_configuration(yolox):
+def test_settings_override_values_of_a_configuration(yolox):
     config = configuration.read(yolox.config, ["model.test_cfg.score_thr=0.5", "default_scope=other"])
     assert (config.model.test_cfg.score_thr, config.default_scope) == (0.5, "other")
     with pytest.raises(UsageError, match="setting 'scope', expected KEY=VALUE"):

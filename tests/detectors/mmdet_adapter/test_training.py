@@ -1,4 +1,4 @@
-"""A short training in mmengine's Runner, by the command line: it learns, measures, and is taken up again."""
+"""A short training in mmengine's Runner by the command line: loss, validation and resuming."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ default_hooks = dict(checkpoint=dict(interval=4), logger=dict(interval=1))
 
 
 def run(*commands: list) -> subprocess.CompletedProcess:
-    """One command after the other, in a process of their own: the Runner changes settings of its process."""
+    """Runs commands one after the other in another process, because the Runner changes global settings."""
     lists = [list(map(str, command)) for command in commands]
     code = f"from detectors.mmdet_adapter.__main__ import main; print([main(words) for words in {lists}])"
     return subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
 
 
 def records(work_dir: Path) -> list[dict]:
-    """What mmengine logged, run by run."""
+    """Returns the logs of mmengine, run by run."""
     files = sorted(work_dir.glob("*/vis_data/scalars.json"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 class Session(NamedTuple):
-    """Three commands and what they left."""
+    """Results of three commands."""
 
     reply: subprocess.CompletedProcess
     work_dir: Path
-    """Of the first two: eight steps, ended after six and taken up there."""
+    """Folder of the first two: eight steps, interrupted after six and resumed."""
     strange: Path
-    """Of the third, which was to take up a checkpoint of other contents."""
+    """Folder of the third, which was to resume from a checkpoint with unknown types."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_loss_falls(trained):
     assert losses[5] < 0.9 * losses[0]
 
 
-def test_a_run_goes_on_where_its_last_checkpoint_is(trained):
+def test_a_run_is_resumed_from_its_last_checkpoint(trained):
     rows = [row for row in records(trained) if "loss" in row]
     steps = [row["step"] for row in rows]
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -89,20 +89,20 @@ def test_a_run_goes_on_where_its_last_checkpoint_is(trained):
     assert (trained / "last_checkpoint").read_text().endswith("iter_8.pth")
 
 
-def test_validation_measures_with_the_video_metric_of_mmdet(trained):
+def test_validation_uses_the_video_metric_of_mmdet(trained):
     measured = [row for row in records(trained) if "coco/bbox_mAP_50" in row]
     assert [row["step"] for row in measured] == [4, 6, 8]
     assert all(0 <= row["coco/bbox_mAP_50"] <= 1 for row in measured)
 
 
-def test_a_checkpoint_of_other_contents_is_not_taken_up(session, trained):
+def test_a_checkpoint_with_unknown_types_is_not_resumed(session, trained):
     assert f"checkpoints in {trained}" in session.reply.stdout
     assert f"checkpoints in {session.strange}" not in session.reply.stdout
     expected = f"error: the checkpoint in {session.strange} or load_from holds types"
     assert session.reply.stderr.splitlines()[-1].startswith(expected)
 
 
-def test_its_weights_become_ours_name_by_name(trained, tmp_path, capsys):
+def test_its_weights_are_exported_with_our_names(trained, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
     assert main(["export", str(trained / "iter_8.pth"), str(output)]) == 0
     model, _, _ = restore.restore_network("tridos-nano", str(output))
@@ -129,6 +129,6 @@ def test_its_weights_become_ours_name_by_name(trained, tmp_path, capsys):
     ],
     ids=str,
 )
-def test_a_mistake_is_told_in_one_line(arguments, code, message, capsys):
+def test_invalid_input_is_reported_in_one_line(arguments, code, message, capsys):
     assert main(arguments) == code
     assert message in capsys.readouterr().err.splitlines()[-1]

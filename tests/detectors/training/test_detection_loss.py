@@ -1,4 +1,4 @@
-"""The training losses equal the published ones, in value, assignment and gradient."""
+"""The detection loss equals the published one in value, assignment and gradient."""
 
 from __future__ import annotations
 
@@ -70,15 +70,19 @@ def test_the_total_and_its_terms_are_the_published_ones(name, field, stored, arr
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", BATCHES)
-def test_the_same_cells_answer_for_the_same_objects(name, arrays):
+def test_the_same_cells_are_assigned_to_the_same_objects(name, arrays):
     found = assignments(arrays, name)
-    assert np.array_equal(torch.stack([a.foreground for a in found]).numpy(), arrays[f"{name}.fg_mask"] > 0)
-    assert np.array_equal(torch.stack([a.objects for a in found]).numpy(), arrays[f"{name}.matched_gt"])
+    np.testing.assert_array_equal(
+        torch.stack([a.foreground for a in found]).numpy(), arrays[f"{name}.fg_mask"] > 0
+    )
+    np.testing.assert_array_equal(
+        torch.stack([a.objects for a in found]).numpy(), arrays[f"{name}.matched_gt"]
+    )
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", BATCHES)
-def test_the_overlaps_of_assigned_cells_are_the_published_ones(name, arrays):
+def test_the_ious_of_assigned_cells_are_the_published_ones(name, arrays):
     found = torch.stack([a.ious for a in assignments(arrays, name)])
     assert np.abs(found.numpy() - arrays[f"{name}.matched_iou"]).max() < 1e-6
 
@@ -105,10 +109,10 @@ def test_the_gradient_is_the_published_one(name, arrays):
 
 
 @pytest.mark.real_data
-def test_the_loss_leaves_its_input_alone(arrays):
+def test_the_loss_does_not_change_its_input(arrays):
     raw, objects, labels = batch_of(arrays, "loss_a")
     detection_loss(raw, objects, labels)
-    assert np.array_equal(raw.numpy(), arrays["loss_a.raw"])
+    np.testing.assert_array_equal(raw.numpy(), arrays["loss_a.raw"])
 
 
 # Batches with few objects or none
@@ -122,7 +126,7 @@ def test_without_objects_the_loss_is_the_focal_objectness():
     assert (float(loss.ciou_sum), float(loss.nwd_mean), float(loss.class_sum)) == (0, 0, 0)
 
 
-def test_without_objects_objectness_alone_has_a_gradient():
+def test_without_objects_only_objectness_has_a_gradient():
     raw = random_raw(0).requires_grad_()
     detection_loss(raw, *NO_OBJECTS).total.backward()
     assert raw.grad.isfinite().all()
@@ -130,7 +134,7 @@ def test_without_objects_objectness_alone_has_a_gradient():
     assert not raw.grad[:, [0, 1, 2, 3, 5]].any()
 
 
-def test_an_object_far_outside_the_picture_has_no_cells_and_a_finite_loss():
+def test_an_object_far_outside_the_image_has_no_cells_and_a_finite_loss():
     objects = [torch.tensor([[-300.0, -300.0, 4.0, 4.0]]), torch.zeros(0, 4)]
     loss = detection_loss(random_raw(0), objects, [torch.zeros(n, dtype=torch.int64) for n in (1, 0)])
     assert loss.foreground == 0
@@ -144,17 +148,17 @@ def test_a_target_smaller_than_a_cell_gets_a_cell():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_cell_answers_for_one_object_and_every_cell_for_a_known_one(seed):
+def test_a_cell_is_assigned_to_at_most_one_object(seed):
     chance = torch.Generator().manual_seed(seed)
     raw, count = random_raw(seed, classes=3)[0], 5
     objects = torch.rand(count, 4, generator=chance) * torch.tensor([64.0, 48, 20, 20]) + 1
     match = assign(raw, decode_boxes(raw[None])[0], objects, torch.randint(3, (count,), generator=chance))
     overlaps = pairwise_iou(objects, decode_boxes(raw[None])[0])
-    assert torch.equal(match.foreground, match.objects >= 0)
+    torch.testing.assert_close(match.foreground, match.objects >= 0, rtol=0, atol=0)
     assert match.foreground.any()
     assert match.objects.max() < count
     taken = match.foreground.nonzero().flatten()
-    assert torch.equal(match.ious[taken], overlaps[match.objects[taken], taken])
+    torch.testing.assert_close(match.ious[taken], overlaps[match.objects[taken], taken], rtol=0, atol=0)
 
 
 def test_the_loss_of_half_precision_output_is_computed_in_single():
@@ -190,30 +194,30 @@ def test_the_focal_loss_stays_finite_for_extreme_logits():
     assert focal_loss(logits, torch.tensor([0.0, 1.0, 1.0, 0.0])).tolist() == [0, 0, 50, 150]
 
 
-# Overlap and distance
+# IoU and distance
 
 
 BOXES = torch.tensor([[10.0, 20, 4, 6], [3.0, 3, 1, 1], [100.0, 50, 30, 2]])  # centre x, y, width, height
 
 
-def test_equal_boxes_have_a_complete_overlap_of_one():
+def test_equal_boxes_have_a_complete_iou_of_one():
     assert torch.allclose(complete_iou(BOXES, BOXES), torch.ones(3))
 
 
 @pytest.mark.parametrize(
     ("predicted", "expected"),
     [
-        ([12.0, 20, 4, 6], 1 / 3 - 4 / 72),  # half covered: enclosing box 6×6
+        ([12.0, 20, 4, 6], 1 / 3 - 4 / 72),  # half overlap: enclosing box 6×6
         ([10.0, 20, 2, 3], 1 / 4),  # same centre and aspect
-        ([20.0, 20, 4, 6], -100 / 232),  # apart: enclosing box 14×6
+        ([20.0, 20, 4, 6], -100 / 232),  # disjoint: enclosing box 14×6
     ],
     ids=["shifted", "half size", "apart"],
 )
-def test_complete_iou_takes_off_the_share_of_the_centre_distance(predicted, expected):
+def test_complete_iou_subtracts_the_relative_centre_distance(predicted, expected):
     assert float(complete_iou(torch.tensor([predicted]), BOXES[:1])) == pytest.approx(expected, abs=1e-6)
 
 
-def test_complete_iou_takes_off_a_difference_in_aspect():
+def test_complete_iou_subtracts_the_difference_in_aspect_ratio():
     predicted = torch.tensor([[10.0, 20, 6, 4]])
     overlap = 16 / 32
     v = 4 / math.pi**2 * (math.atan(6 / 4) - math.atan(4 / 6)) ** 2
@@ -231,13 +235,13 @@ def test_equal_boxes_have_almost_no_wasserstein_loss():
     [([3.0, 4, 0, 0], 5.0), ([0.0, 0, 6, 8], 5.0), ([12.0, 0, 0, 0], 12.0), ([0.0, 3, 8, 0], 5.0)],
     ids=["centre", "size", "twelve pixels", "both"],
 )
-def test_the_wasserstein_loss_falls_off_with_the_distance_of_the_distributions(shift, distance):
+def test_the_wasserstein_similarity_decays_with_the_distance_of_the_distributions(shift, distance):
     found = wasserstein_loss(BOXES + torch.tensor(shift), BOXES)
     assert torch.allclose(found, torch.full((3,), 1 - math.exp(-distance / 12)), atol=1e-6)
 
 
-def test_pairwise_iou_is_that_of_counted_cells():
-    """Boxes on whole pixels: areas are numbers of pixels."""
+def test_pairwise_iou_equals_the_ratio_of_counted_pixels():
+    """For boxes on whole pixels, areas are numbers of pixels."""
     chance = np.random.default_rng(0)
     corners = np.sort(chance.integers(0, 12, (20, 2, 2)), axis=1) + np.array([[0, 0], [1, 1]])
     masks = np.zeros((20, 13, 13), dtype=bool)
@@ -251,7 +255,7 @@ def test_pairwise_iou_is_that_of_counted_cells():
 
 
 @pytest.mark.parametrize("logarithm", [50.0, 90.0, 1e4])
-def test_sizes_beyond_all_measure_leave_loss_and_gradient_finite(logarithm):
+def test_extreme_sizes_leave_loss_and_gradient_finite(logarithm):
     raw = torch.zeros(1, 6, 4, 4)
     raw[:, 2:4] = logarithm
     raw.requires_grad_()
@@ -262,7 +266,7 @@ def test_sizes_beyond_all_measure_leave_loss_and_gradient_finite(logarithm):
     assert raw.grad.isfinite().all()
 
 
-def test_outputs_that_are_not_numbers_show_in_the_loss():
+def test_nan_in_the_output_makes_the_loss_nan():
     raw = random_raw(0)
     raw[0, 4] = float("nan")
     objects = [torch.tensor([[20.0, 20.0, 10.0, 8.0]])] * 2

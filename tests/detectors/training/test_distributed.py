@@ -1,4 +1,4 @@
-"""Two processes that train together do what one does, stop together, and do not wait for the dead."""
+"""Two processes train as one does, stop at the same step, and notice if the other one dies."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from pipeline.system.errors import Interrupted, MoteError, UsageError
 from pipeline.system.signals import StopRequest
 
 STEPS, STOPPED = 3, 2
-BATCH = 3  # cannot be halved: one process has one clip, the other two
+BATCH = 3  # odd: one process has one clip, the other has two
 
 
 def recipe(root: Path, output: Path) -> Recipe:
-    """A run of few steps on tiny pictures."""
+    """Returns a recipe of a few steps on small frames."""
     table = {
         "data": {"layout": "coco-video", "root": str(root), "train": "clip.json", "val": "clip.json"}
         | {"store": "", "synthetic_share": 0.0},
-        # a large eps: where Adam divides a rounding error by itself, its sign decides about a whole step
+        # a large eps: with a small one, the sign of a rounding error would decide the sign of a step of Adam
         "optimiser": {"eps": 0.01},
         "schedule": {"steps": STEPS, "batch": BATCH, "crop": [64, 64], "warmup": 1, "precision": "fp32"},
         "record": {"output": str(output), "measure_stride": 6},
@@ -51,7 +51,7 @@ def recipe(root: Path, output: Path) -> Recipe:
 
 @contextmanager
 def double_precision():
-    """Everything in 64 bits: the spectra's phases jump at ±π, where rounding in 32 bits is not small."""
+    """Computes in float64: phases of spectra jump at ±π, which amplifies rounding errors of float32."""
     single = torch.Tensor.float
     torch.Tensor.float = torch.Tensor.double
     torch.set_default_dtype(torch.float64)
@@ -69,7 +69,7 @@ def train(settings: Recipe, group: ProcessGroup, stop: StopRequest | None = None
 
 
 def normed(x: torch.Tensor, group: ProcessGroup) -> dict[str, torch.Tensor]:
-    """A batch norm's output, its running statistics, and the gradients behind it."""
+    """Returns the output of a batch norm, its running statistics, and the gradients."""
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(4, momentum=0.3))
     network[0].weight.data = torch.tensor([1.0, 2.0, 0.5, -1.0])
     convert_sync_batchnorm(network, group)
@@ -86,7 +86,7 @@ def pictures() -> torch.Tensor:
 
 
 def work(rank: int, root: Path, output: Path, port: int) -> None:
-    """What each of the two processes does; each leaves a file of what it has seen."""
+    """Main function of each of the two processes, which saves its results in a file."""
     torch.set_num_threads(1)
     seen = {}
     os.environ.update(
@@ -106,12 +106,12 @@ def work(rank: int, root: Path, output: Path, port: int) -> None:
             train(settings, group, stop=stop_after(STOPPED) if rank == 1 else None)
         except Interrupted as error:
             seen["interrupted"] = (error.exit_code, str(error))
-        dist.barrier()  # processes that start anew would find the checkpoint written
+        dist.barrier()  # the checkpoint must be written before the run is resumed
         seen["model"] = train(settings, group).model.state_dict()
 
     if rank == 1:
         torch.save(seen, output / "1.pt")
-        os._exit(0)  # without a word, when the other one waits for it
+        os._exit(0)  # dies while the other one waits for it
     try:
         group.all_reduce(torch.ones(1))
     except MoteError as error:
@@ -120,7 +120,7 @@ def work(rank: int, root: Path, output: Path, port: int) -> None:
 
 
 def stop_after(step: int) -> StopRequest:
-    """A stop that has received SIGTERM when it has been looked at so often."""
+    """Returns a request that reports SIGTERM after it has been read `step` times."""
 
     class Later(StopRequest):
         looks = 0
@@ -149,7 +149,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one(root, tmp_path_factory):
-    """The folder of a run of one process, and its model."""
+    """The folder of a run with one process, and the state of its model."""
     output = tmp_path_factory.mktemp("one")
     with double_precision():
         return output, train(recipe(root, output), ProcessGroup()).model.state_dict()
@@ -157,7 +157,7 @@ def one(root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(root, tmp_path_factory):
-    """The folder of the runs of two processes, and what each of them has seen."""
+    """The folder of a run with two processes, and the results of each of them."""
     output = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -170,12 +170,12 @@ def rows(output):
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
 
 
-def test_processes_meet_and_tell_each_other_numbers(two):
+def test_values_are_gathered_from_all_processes(two):
     assert [seen["gathered"] for seen in two[1]] == [[[0, 10], [1, 11]]] * 2
 
 
 @pytest.mark.parametrize("name", ["y", "x.grad"])
-def test_batch_norm_of_parts_is_that_of_the_whole(two, name):
+def test_batch_norm_of_the_parts_equals_that_of_the_whole_batch(two, name):
     whole = normed(pictures(), ProcessGroup())
     torch.testing.assert_close(
         torch.cat([seen["normed"][name] for seen in two[1]]), whole[name], rtol=1e-4, atol=1e-4
@@ -183,13 +183,13 @@ def test_batch_norm_of_parts_is_that_of_the_whole(two, name):
 
 
 @pytest.mark.parametrize("name", ["weight.grad", "0.running_mean", "0.running_var", "0.num_batches_tracked"])
-def test_what_batch_norm_learns_is_alike_in_all_processes(two, name):
+def test_gradients_and_statistics_of_batch_norm_are_equal_in_all_processes(two, name):
     whole = normed(pictures(), ProcessGroup())
     for seen in two[1]:
         torch.testing.assert_close(seen["normed"][name], whole[name], rtol=1e-4, atol=1e-4)
 
 
-def test_two_processes_log_what_one_does_also_across_a_stop(one, two):
+def test_two_processes_log_the_same_as_one_even_if_stopped_and_resumed(one, two):
     for name in ("loss", "ciou", "objectness", "classes", "norm", "rate"):
         together, alone = ([row[name] for row in rows(folder) if name in row] for folder in (two[0], one[0]))
         assert together == pytest.approx(alone, rel=1e-9), name
@@ -203,34 +203,34 @@ def test_two_processes_end_with_the_weights_of_one(one, two):
             torch.testing.assert_close(seen["model"][name], value, rtol=1e-7, atol=1e-9, msg=name)
 
 
-def test_a_signal_to_one_process_ends_all_after_the_same_step(two):
+def test_a_signal_to_one_process_stops_all_after_the_same_step(two):
     told = f"interrupted by SIGTERM; step {STOPPED} is saved; run the same command to resume"
     assert [seen["interrupted"] for seen in two[1]] == [(143, told)] * 2
 
 
-def test_a_process_that_dies_is_missed_by_the_others(two):
+def test_a_dead_process_is_an_error_in_the_others(two):
     assert two[1][0]["lost"].startswith("process 0 of the run lost the others: ")
 
 
-# One process on its own
+# One process
 
 
-def test_a_world_of_one_keeps_plain_batch_norms():
+def test_a_group_of_one_process_keeps_plain_batch_norms():
     network = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
     convert_sync_batchnorm(network, ProcessGroup())
     assert type(network[0]) is torch.nn.BatchNorm2d
 
 
-def test_a_joined_batch_norm_measures_as_the_plain_one_does():
+def test_a_synchronised_batch_norm_in_evaluation_mode_equals_the_plain_one():
     plain = torch.nn.BatchNorm2d(4).eval()
     plain.running_mean += 3
     together = SyncBatchNorm.convert(plain, ProcessGroup(0, 2))
-    assert torch.equal(together(pictures()), plain(pictures()))
+    torch.testing.assert_close(together(pictures()), plain(pictures()), rtol=0, atol=0)
     assert together.state_dict().keys() == plain.state_dict().keys()
 
 
 @pytest.mark.parametrize(("count", "size"), [(8, 2), (3, 2), (2, 2), (7, 3)])
-def test_every_place_of_a_batch_is_one_process_s(count, size):
+def test_shards_cover_a_batch_without_overlap(count, size):
     parts = [ProcessGroup(rank, size).shard(count) for rank in range(size)]
     assert [place for part in parts for place in part] == list(range(count))
     assert min(map(len, parts)) >= 1
@@ -243,7 +243,7 @@ def test_a_batch_with_fewer_clips_than_processes_is_refused():
         require_clip_per_process(2, ProcessGroup(0, 3))
 
 
-def test_shares_of_a_loss_add_up_to_the_loss_of_the_whole():
+def test_contributions_of_parts_add_up_to_the_loss_of_the_whole_batch():
     generator = torch.Generator().manual_seed(0)
     raw = torch.randn(3, 6, 6, 8, generator=generator)
     boxes = [
@@ -274,7 +274,7 @@ def test_shares_of_a_loss_add_up_to_the_loss_of_the_whole():
         ("auto", True, False, "auto"),
     ],
 )
-def test_each_process_of_several_takes_the_gpu_of_its_own(monkeypatch, name, gpus, several, expected):
+def test_each_of_several_processes_takes_its_own_gpu(monkeypatch, name, gpus, several, expected):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2" if several else "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)

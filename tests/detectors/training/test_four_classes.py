@@ -1,4 +1,4 @@
-"""Training with several classes: where it starts, what it draws and learns, and how it is measured."""
+"""Training with several classes: initial weights, sampling, loss and validation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEVERAL = {
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A data set of one clip: a bird in its first half, a drone in its second."""
+    """A dataset of one clip with a bird in its first half and a drone in its second half."""
     folder = write_clip(tmp_path_factory.mktemp("data"))
     table = json.loads((folder / "clip.json").read_text())
     table["categories"] = [{"id": 1, "name": "bird"}, {"id": 2, "name": "drone"}]
@@ -43,11 +43,11 @@ def root(tmp_path_factory):
     return folder
 
 
-# Where it starts
+# Initial weights
 
 
 def saved(folder, **options):
-    """Weights of a fresh network in a file, and the network."""
+    """Saves the weights of a fresh network; returns the path and the state dict."""
     torch.manual_seed(1)
     network, path = detectors.build("tridos-nano", **options), folder / "w.safetensors"
     state_dict.save(network.state_dict(), path, metadata={"note": "fresh"})
@@ -55,18 +55,21 @@ def saved(folder, **options):
 
 
 @pytest.mark.parametrize(("before", "known"), [(1, "1 class"), (3, "3 classes")])
-def test_with_another_number_of_classes_the_class_branch_alone_is_fresh(tmp_path, before, known):
+def test_with_another_number_of_classes_only_the_class_branch_is_fresh(tmp_path, before, known):
     path, theirs = saved(tmp_path, num_classes=before)
     network = detectors.build("tridos-nano", num_classes=2)
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    assert initialise_from(network, path) == f"w.safetensors has {known}: the classification branch for 2 starts from fresh weights"
+    assert (
+        initialise_from(network, path)
+        == f"w.safetensors has {known}: the classification branch for 2 starts from fresh weights"
+    )
     for name, value in network.state_dict().items():
         expected = fresh if name.startswith(("head.cls_convs.", "head.cls_preds.")) else theirs
         assert torch.equal(value, expected[name]), name
     assert not torch.equal(fresh["head.stems.0.conv.weight"], theirs["head.stems.0.conv.weight"])
 
 
-def test_weights_of_as_many_classes_are_taken_as_they_are(tmp_path):
+def test_weights_for_the_same_number_of_classes_are_loaded_unchanged(tmp_path):
     path, before = saved(tmp_path, num_classes=2)
     network = detectors.build("tridos-nano", num_classes=2)
     assert initialise_from(network, path) is None
@@ -80,7 +83,7 @@ def test_weights_of_another_network_are_refused(tmp_path, options):
         initialise_from(detectors.build("tridos-nano"), path)
 
 
-# Which clips it draws
+# Sampling
 
 
 def sequence(name, frames, label):
@@ -89,13 +92,13 @@ def sequence(name, frames, label):
     return VideoSequence(name, np.zeros((frames, 8, 8), np.uint8), (boxes,) * frames, (labels,) * frames)
 
 
-def test_all_classes_are_drawn_alike_often_and_empty_sequences_as_before():
+def test_balancing_draws_all_classes_equally_often():
     sequences = [sequence("a", 60, 0), sequence("b", 20, 0), sequence("c", 16, 3), sequence("d", 4, None)]
     assert frame_weights(sequences).tolist() == [60, 20, 16, 4]
     assert class_balanced_weights(sequences) == pytest.approx([36, 12, 48, 4])
 
 
-def test_of_one_class_all_frames_are_drawn_alike_often():
+def test_balancing_one_class_draws_all_frames_equally_often():
     sequences = [sequence("a", 60, 0), sequence("b", 20, 0)]
     assert class_balanced_weights(sequences).tolist() == frame_weights(sequences).tolist()
 
@@ -112,11 +115,11 @@ def labels_drawn(recipe, classes):
     return set(np.concatenate([clip.labels for clip in clips]).tolist())
 
 
-def test_synthetic_targets_are_of_no_class_where_there_are_several(root):
+def test_synthetic_targets_have_no_class_if_there_are_several(root):
     assert labels_drawn(recipe_for(root, **SEVERAL), 2) == {-1, 0, 1}
 
 
-def test_with_one_class_synthetic_targets_are_of_it(root):
+def test_synthetic_targets_have_the_only_class_if_there_is_one(root):
     assert labels_drawn(recipe_for(root), 1) == {0}
 
 
@@ -125,18 +128,18 @@ def test_balance_without_classes_is_refused(root, tmp_path, capsys):
     assert "balance needs classes; set class_agnostic = false" in complaint(capsys)
 
 
-# What it learns
+# Loss
 
 
 def loss_of(label):
-    """The loss of one object with a label, and the gradient of the raw output (1, 5 + 3, 8, 8)."""
+    """Returns the loss of one object with a label, and the gradient of the raw output (1, 5 + 3, 8, 8)."""
     raw = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = detection_loss(raw, [torch.tensor([[30.0, 30.0, 14.0, 12.0]])], [torch.tensor([label])])
     loss.total.backward()
     return loss, raw.grad
 
 
-def test_an_object_of_no_known_class_counts_for_boxes_and_objectness_alone():
+def test_an_object_of_unknown_class_contributes_to_box_and_objectness_terms_only():
     loss, gradient = loss_of(-1)
     assert loss.foreground > 0
     assert loss.class_sum == 0
@@ -145,13 +148,13 @@ def test_an_object_of_no_known_class_counts_for_boxes_and_objectness_alone():
     assert not gradient[:, 5:].any()
 
 
-def test_an_object_of_a_known_class_counts_for_that_too():
+def test_an_object_of_known_class_contributes_to_the_class_term():
     loss, gradient = loss_of(2)
     assert loss.class_sum > 0
     assert gradient[:, 5:].any()
 
 
-def test_an_object_of_no_known_class_beside_others_leaves_their_class_term_as_it_is():
+def test_an_object_of_unknown_class_does_not_change_the_class_term_of_others():
     raw = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     boxes = [torch.tensor([[30.0, 30.0, 14.0, 12.0]])] * 2
     known, alone = torch.tensor([2]), detection_loss(raw[:1], boxes[:1], [torch.tensor([2])])
@@ -160,25 +163,27 @@ def test_an_object_of_no_known_class_beside_others_leaves_their_class_term_as_it
     assert both.foreground > alone.foreground
 
 
-# How it is measured
+# Validation
 
 
-def test_a_run_is_measured_by_class_and_as_one(root, tmp_path, capsys):
+def test_a_run_is_validated_by_class_and_as_one_class(root, tmp_path, capsys):
     path, _ = saved(tmp_path)
     more = {**SEVERAL, "model.init": str(path), "data.balance": True, "record.log_every": 100}
     assert run(root, tmp_path / "run", 1, **more) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("w.safetensors has 1 class: the classification branch for 2 starts from fresh weights\n")
-    assert "AP50 as one class 0." in told
-    assert "of each class: bird 0." in told
+    output = capsys.readouterr().out
+    assert output.startswith(
+        "w.safetensors has 1 class: the classification branch for 2 starts from fresh weights\n"
+    )
+    assert "AP50 as one class 0." in output
+    assert "of each class: bird 0." in output
     val = rows(tmp_path / "run")[-1]["val"]
     assert val["ap50"] == pytest.approx((val["ap50_bird"] + val["ap50_drone"]) / 2)
     assert val["targets"] == 2
 
 
 @pytest.mark.parametrize("perfect", [True, False])
-def test_a_target_is_found_under_its_own_class_alone(root, tmp_path, monkeypatch, perfect):
-    """Detections made of the ground truth, with its labels or with those of the other class."""
+def test_a_target_is_matched_by_detections_of_its_class_only(root, tmp_path, monkeypatch, perfect):
+    """The detections are the ground truth, with its labels or with those of the other class."""
     from detectors.evaluation import detection
     from pipeline.structures.detections import Detections
 
@@ -195,9 +200,11 @@ def test_a_target_is_found_under_its_own_class_alone(root, tmp_path, monkeypatch
     assert [val["ap50"], val["ap50_bird"], val["ap50_drone"]] == pytest.approx([float(perfect)] * 3)
 
 
-def test_the_configuration_starts_from_weights_that_ship():
+def test_the_configuration_starts_from_supplied_weights():
     recipe = build(Recipe, load_toml(PROJECT_ROOT / "configs" / "tridos_nano_4c_drone_ir.toml"))
     network = detectors.build(recipe.model.name, **recipe.model.options)
     assert network.num_classes == 4
     path, _ = zoo.locate_weights(recipe.model.init)
-    assert initialise_from(network, path).endswith("the classification branch for 4 starts from fresh weights")
+    assert initialise_from(network, path).endswith(
+        "the classification branch for 4 starts from fresh weights"
+    )

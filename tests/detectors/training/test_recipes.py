@@ -1,4 +1,4 @@
-"""The training configurations that come with the project, and what they come to."""
+"""The supplied training configurations, and the schedules and optimisers they define."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def recipe(name) -> Recipe:
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_a_training_configuration_is_a_recipe_of_what_there_is(name):
+def test_a_training_configuration_is_valid_and_names_existing_networks_and_splits(name):
     found = recipe(name)
     assert found.model.name in DETECTORS
     assert {found.data.train, found.data.val} <= LAYOUTS[found.data.layout].splits.keys()
 
 
 @pytest.mark.parametrize("name", TRAINING)
-def test_a_recipe_written_down_is_read_back_whole(name, tmp_path):
+def test_a_written_recipe_is_read_back_unchanged(name, tmp_path):
     (tmp_path / "config.toml").write_text(dump_toml(asdict(recipe(name))))
     assert build(Recipe, load_toml(tmp_path / "config.toml")) == recipe(name)
 
@@ -46,7 +46,7 @@ def test_a_recipe_written_down_is_read_back_whole(name, tmp_path):
 # Learning rates
 
 
-def test_the_rate_rises_then_falls_along_a_cosine():
+def test_the_rate_warms_up_then_decays_along_a_cosine():
     schedule = Schedule(steps=101, warmup=10, rate=1.0, final_rate=0.1)
     rates = [learning_rate(step, schedule) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
@@ -66,7 +66,10 @@ def test_the_rate_rises_then_falls_along_a_cosine():
         (26, 5.3438616e-4),  # a quarter of the half cosine: 6.25e-6 + 3.09375e-4 · (1 + 0.70710678)
         (49, 3.15625e-4),  # half of it
         (72, 9.6863840e-5),  # 6.25e-6 + 3.09375e-4 · (1 − 0.70710678)
-        (94, 6.4303587e-6),  # the last before the level end: 6.25e-6 + 3.09375e-4 · (1 + cos(π · 91 / 92))
+        (
+            94,
+            6.4303587e-6,
+        ),  # the last one before the constant end: 6.25e-6 + 3.09375e-4 · (1 + cos(π · 91 / 92))
         (95, 6.25e-6),
         (99, 6.25e-6),
     ],
@@ -79,7 +82,7 @@ def test_the_paper_s_recipe_has_the_paper_s_learning_rates(epoch, rate):
     assert last < schedule.steps
 
 
-def test_without_warm_up_the_paper_s_rule_starts_at_the_peak():
+def test_without_warm_up_the_paper_s_rule_starts_at_the_peak_rate():
     schedule = Schedule(rule="yolox", steps=10, warmup=0, rate=1.0, final_rate=0.5)
     assert learning_rate(0, schedule) == 1.0
 
@@ -106,7 +109,7 @@ def test_a_schedule_that_contradicts_itself_is_refused(values, said):
 # The rest of the paper's recipe
 
 
-def test_the_paper_s_recipe_varies_no_clip():
+def test_the_paper_s_recipe_augments_no_clip():
     augment = recipe("tridos_paper.toml").augment
     assert not any(value for name, value in asdict(augment).items() if name.endswith("_share"))
     assert (augment.flip, augment.scale, augment.gain, augment.offset) == (False, (1, 1), 1, 0)
@@ -121,7 +124,7 @@ def test_the_paper_s_optimiser_is_adam_without_decay():
     ] * 2
 
 
-def test_weight_decay_is_on_matrices_that_learn_alone():
+def test_weight_decay_applies_to_trainable_matrices_only():
     network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1).requires_grad_(False))
     found = build_optimiser(network, Optimiser(weight_decay=0.3), rate=0.1)
     assert type(found) is torch.optim.AdamW
@@ -131,7 +134,7 @@ def test_weight_decay_is_on_matrices_that_learn_alone():
     assert decays == [(0.3, [[2, 3]]), (0.0, [[2]])]
 
 
-def test_normal_initialisation_is_of_kernels_and_batch_norms():
+def test_normal_initialisation_changes_kernels_and_batch_norms():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(50, 60, 3), torch.nn.BatchNorm2d(4000))
     initialise_normal(network)
@@ -141,7 +144,7 @@ def test_normal_initialisation_is_of_kernels_and_batch_norms():
     assert not network[1].bias.any()
 
 
-def test_an_average_follows_and_leaves_counters_alone():
+def test_an_average_follows_the_weights_and_keeps_counters():
     model = torch.nn.BatchNorm1d(2)
     average = ExponentialMovingAverage(model, decay=0.5, ramp=200)
     model.weight.data.fill_(3.0)
@@ -153,7 +156,7 @@ def test_an_average_follows_and_leaves_counters_alone():
 
 
 @pytest.mark.parametrize(("ramp", "kept"), [(2000.0, 0.9999 * 4.9987502e-4), (0.0, 0.9999)])
-def test_the_first_update_of_an_average_keeps_what_the_ramp_says(ramp, kept):
+def test_the_first_update_of_an_average_has_the_decay_of_the_ramp(ramp, kept):
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(1.0)
     average = ExponentialMovingAverage(model, decay=0.9999, ramp=ramp)
@@ -194,7 +197,7 @@ def test_a_segmenter_s_rate_is_that_of_its_paper_at_the_epoch(name, epoch, rate)
     assert rule(step) == pytest.approx(rate, rel=1e-9)
 
 
-def test_a_shorter_run_has_shorter_epochs_in_the_network_s_rule():
+def test_the_network_s_rule_counts_epochs_by_clips():
     found = recipe("sirst_dconet_paper.toml")
     half = replace(found, schedule=replace(found.schedule, steps=6400))
     assert learning_rate_schedule(half, frames=256)(3200) == pytest.approx(
@@ -202,7 +205,7 @@ def test_a_shorter_run_has_shorter_epochs_in_the_network_s_rule():
     )
 
 
-def test_other_rules_know_no_epochs():
+def test_other_rules_do_not_depend_on_epochs():
     found = recipe("sirst_shared.toml")
     assert learning_rate_schedule(found, frames=1)(700) == learning_rate(700, found.schedule)
 
@@ -213,6 +216,6 @@ def test_rdian_s_optimiser_is_adagrad_with_decay_on_everything():
     assert [(g["lr"], g["weight_decay"], g["eps"]) for g in found.param_groups] == [(0.005, 1e-4, 1e-10)] * 2
 
 
-def test_crops_alone_are_transposed():
+def test_whole_frames_cannot_be_transposed():
     with pytest.raises(UsageError, match="transpose is for crops only"):
         build(Recipe, {"augment": {"transpose": True}})

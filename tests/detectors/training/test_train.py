@@ -1,4 +1,4 @@
-"""The trainer learns, stops and goes on, and tells what it does."""
+"""The trainer trains, stops, resumes exactly, and reports its progress."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def root(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("data"))
 
 
-# Stopping and going on
+# Stopping and resuming
 
 
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
-    """The folder of a run of four steps that nothing has stopped."""
+    """The folder of an uninterrupted run of four steps."""
     folder = tmp_path_factory.mktemp("whole")
     assert run(root, folder, 4) == 0
     return folder
 
 
 def check_alike(folder, whole):
-    """A run in parts has done the steps of the one without: each once, with the same losses and weights."""
+    """Checks that an interrupted run has the same steps, losses and weights as an uninterrupted one."""
     assert [row["step"] for row in steps(folder)] == [1, 2, 3, 4]
     assert losses(folder) == pytest.approx(losses(whole), rel=1e-5)
     states = [torch.load(path / "last.pt", weights_only=True) for path in (whole, folder)]
@@ -57,20 +57,20 @@ def check_alike(folder, whole):
         torch.testing.assert_close(states[1]["average"][name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_run_that_is_killed_goes_on_exactly(root, whole, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_exactly(root, whole, tmp_path, monkeypatch):
     kill_at(3, monkeypatch)
     assert run(root, tmp_path, 4) == 130
     monkeypatch.undo()
     assert len(rows(tmp_path)) == 3
     with (tmp_path / "log.jsonl").open("a") as log:
-        log.write('{"step": 4, "lo')  # as a process that is killed leaves it
-    # the third step was lost with the process, and is done and logged again
+        log.write('{"step": 4, "lo')  # a line that a killed process has left incomplete
+    # the third step was lost with the process and is repeated
     assert run(root, tmp_path, 4) == 0
     check_alike(tmp_path, whole)
 
 
 def signal_in_step(number, step, monkeypatch):
-    """Let a signal come while a step is done."""
+    """Sends a signal to this process during a step."""
 
     def interrupted(trainer):
         if trainer.steps_done == step - 1:
@@ -79,14 +79,12 @@ def signal_in_step(number, step, monkeypatch):
     before_each_step(monkeypatch, interrupted)
 
 
-def test_a_run_that_is_terminated_keeps_the_step_in_hand_and_goes_on_exactly(
-    root, whole, tmp_path, monkeypatch, capsys
-):
+def test_a_terminated_run_completes_its_step_and_resumes_exactly(root, whole, tmp_path, monkeypatch, capsys):
     signal_in_step(signal.SIGTERM, 3, monkeypatch)
     more = {"record.save_every": 100}
     assert run(root, tmp_path, 4, **more) == 143
-    told = "interrupted by SIGTERM; step 3 is saved; run the same command to resume"
-    assert complaint(capsys) == told
+    expected = "interrupted by SIGTERM; step 3 is saved; run the same command to resume"
+    assert complaint(capsys) == expected
     assert (tmp_path / "curves.png").exists()
     monkeypatch.undo()
     assert run(root, tmp_path, 4, **more) == 0
@@ -94,16 +92,14 @@ def test_a_run_that_is_terminated_keeps_the_step_in_hand_and_goes_on_exactly(
     check_alike(tmp_path, whole)
 
 
-def test_ctrl_c_ends_a_run_after_the_step_in_hand(root, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_stops_a_run_after_the_current_step(root, tmp_path, monkeypatch, capsys):
     signal_in_step(signal.SIGINT, 1, monkeypatch)
     assert run(root, tmp_path, 4) == 130
     assert complaint(capsys).startswith("interrupted by SIGINT; step 1 is saved")
     assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 1
 
 
-def test_what_an_interruption_kept_from_being_measured_is_measured_when_the_run_goes_on(
-    root, tmp_path, monkeypatch
-):
+def test_an_interrupted_validation_is_repeated_when_the_run_is_resumed(root, tmp_path, monkeypatch):
     evaluate_scores = detection_task.evaluate_scores
 
     def interrupted(model, records, sequences, truth, **options):
@@ -120,12 +116,12 @@ def test_what_an_interruption_kept_from_being_measured_is_measured_when_the_run_
     assert (tmp_path / "best.safetensors").exists()
 
 
-def test_numbers_that_are_none_end_the_run_with_the_batch_kept(root, tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_not_finite_ends_the_run_and_saves_the_batch(root, tmp_path, monkeypatch, capsys):
     loss = DetectionTask.loss
 
     def spoilt_at_the_third(self, raw, batch, group):
         total, terms = loss(self, raw, batch, group)
-        if (tmp_path / "last.pt").exists():  # kept after the second
+        if (tmp_path / "last.pt").exists():  # written after the second step
             total, terms = total * math.nan, [math.nan] * len(terms)
         return total, terms
 
@@ -137,15 +133,15 @@ def test_numbers_that_are_none_end_the_run_with_the_batch_kept(root, tmp_path, m
     kept = torch.load(tmp_path / "bad_batch.pt", weights_only=True)
     (batch,) = kept["batches"]
     assert kept["step"] == 2
-    assert batch["frames"].shape == (2, 3, 5, 64, 96)  # of the half that sees whole frames
+    assert batch["frames"].shape == (2, 3, 5, 64, 96)  # of the second half, with whole frames
     assert len(batch["boxes"]) == len(batch["labels"]) == 2
     assert all(value.isfinite().all() for value in kept["model"].values())
 
 
-# Learning
+# Training
 
 
-def test_one_batch_is_learned(root, tmp_path, monkeypatch):
+def test_one_batch_can_be_overfitted(root, tmp_path, monkeypatch):
     one_batch = the_same_clips(ClipSampler.clip)
     monkeypatch.setattr(ClipSampler, "clip", one_batch)
     assert run(root, tmp_path, 30, **{"schedule.rate": 3e-3, "schedule.whole_share": 0.0}) == 0
@@ -153,7 +149,7 @@ def test_one_batch_is_learned(root, tmp_path, monkeypatch):
 
 
 def the_same_clips(draw):
-    """A clip with targets for each place of a batch, the same in every batch."""
+    """Returns a `ClipSampler.clip` that gives the same clips, with targets, in every batch."""
     kept = {}
 
     def clip(sampler, number, place, *, crop_size):
@@ -168,7 +164,7 @@ def the_same_clips(draw):
 
 
 def test_gradients_of_several_batches_are_averaged(root, tmp_path, monkeypatch):
-    """Four batches a step are the mean of the four: of equal ones, the batch itself."""
+    """The mean over four equal batches is that of the batch."""
     monkeypatch.setattr(ClipSampler, "clip", the_same_clips(ClipSampler.clip))
     for name, batches in (("one", 1), ("four", 4)):
         more = {"optimiser.accumulate": batches, "optimiser.eps": 0.01, "schedule.whole_share": 0.0}
@@ -177,7 +173,7 @@ def test_gradients_of_several_batches_are_averaged(root, tmp_path, monkeypatch):
     assert (four["loss"], four["norm"]) == pytest.approx((one["loss"], one["norm"]), rel=1e-4)
 
 
-def test_frames_are_fitted_into_one_size_and_measured_there(tmp_path):
+def test_frames_are_letterboxed_for_training_and_validation(tmp_path):
     write_clip(tmp_path, width=100, height=60, frames=8)
     more = {"data.letterbox": [128, 128], "schedule.whole_share": 1.0}
     assert run(tmp_path, tmp_path / "run", 1, **more) == 0
@@ -192,17 +188,17 @@ def trained(root, tmp_path_factory):
     return folder
 
 
-# What a run leaves and shows
+# Outputs
 
 
-def test_a_run_leaves_its_configuration_logs_curves_and_weights(trained):
+def test_a_run_writes_its_configuration_logs_curves_and_weights(trained):
     files = ["best.safetensors", "config.toml", "curves.png", "events.out.tfevents.00000000.mote", "last.pt"]
     assert sorted(path.name for path in trained.iterdir()) == sorted([*files, "log.csv", "log.jsonl"])
     recipe = build(Recipe, load_toml(trained / "config.toml"))
     assert asdict(recipe) == torch.load(trained / "last.pt", weights_only=True)["recipe"]
 
 
-def test_a_run_tells_how_far_it_is_and_where_its_results_are(root, tmp_path, capsys):
+def test_a_run_prints_its_progress_and_the_path_of_its_results(root, tmp_path, capsys):
     assert run(root, tmp_path, 2, **{"record.log_every": 1}) == 0
     best = tmp_path / "best.safetensors"
     first, second, measured, last = capsys.readouterr().out.splitlines()
@@ -216,7 +212,7 @@ def test_a_run_tells_how_far_it_is_and_where_its_results_are(root, tmp_path, cap
     )
 
 
-def test_a_key_that_only_one_section_has_needs_no_section(root, tmp_path):
+def test_a_key_that_is_in_one_section_only_needs_no_section(root, tmp_path):
     (tmp_path / "recipe.toml").write_text("")
     settings = {**SMALL, "data.root": str(root), "record.output": str(tmp_path / "run")}
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
@@ -224,7 +220,7 @@ def test_a_key_that_only_one_section_has_needs_no_section(root, tmp_path):
     assert len(steps(tmp_path / "run")) == 1
 
 
-def test_a_contact_sheet_shows_crops_and_whole_frames_and_nothing_is_trained(root, tmp_path, capsys):
+def test_a_contact_sheet_has_crops_and_whole_frames_and_nothing_is_trained(root, tmp_path, capsys):
     sheet = tmp_path / "out.png"
     assert run(root, tmp_path / "run", 2, options=["--show-batch", str(sheet)]) == 0
     assert "4 clips of 5 frames" in capsys.readouterr().out

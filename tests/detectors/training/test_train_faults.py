@@ -1,4 +1,4 @@
-"""What cannot be trained, gone on with, measured or published is refused in one line."""
+"""Invalid recipes, data, checkpoints and weights are reported in one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def trained(root, tmp_path_factory):
     return folder
 
 
-def test_weights_are_measured_and_published_from_a_run(root, trained, tmp_path, capsys):
+def test_weights_of_a_run_are_evaluated_and_published(root, trained, tmp_path, capsys):
     best = trained / "best.safetensors"
     arguments = [str(best), "--root", str(root), "--dataset", "coco-video", "--split", "clip.json"]
     assert evaluate.main([*arguments, "--stride", "6", "--device", "cpu"]) == 0
@@ -50,11 +50,11 @@ def test_weights_are_measured_and_published_from_a_run(root, trained, tmp_path, 
     assert published.stat().st_size < 0.6 * best.stat().st_size
 
 
-# Measuring
+# Evaluation
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_measuring_leaves_the_mode_of_the_network_as_it_was(root, training):
+def test_an_evaluation_restores_the_training_mode(root, training):
     network = detectors.build("tridos-nano").train(training)
     truth = load_coco(root / "clip.json")
     records = video_records(truth)
@@ -70,7 +70,7 @@ def test_weights_that_are_not_of_a_training_run_are_not_published(tmp_path, caps
     assert "is not of a training run" in complaint(capsys)
 
 
-# Going on with what is no checkpoint of this run
+# Invalid checkpoints
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,9 @@ def test_weights_that_are_not_of_a_training_run_are_not_published(tmp_path, caps
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(root, trained, capsys, changes, named):
+def test_a_checkpoint_of_another_recipe_is_refused_naming_the_difference(
+    root, trained, capsys, changes, named
+):
     before = {path: path.read_bytes() for path in trained.iterdir()}
     assert run(root, trained, changes.pop("schedule.steps", 2), **changes) == 2
     said = complaint(capsys)
@@ -94,22 +96,22 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_what_differs(root, train
 
 @pytest.fixture
 def stopped(trained, tmp_path):
-    """A copy of the run's folder, to go on in."""
+    """A copy of the run's folder, to resume in."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def test_what_a_run_leaves_behind_may_change_when_it_goes_on(root, stopped):
+def test_output_settings_may_change_when_a_run_is_resumed(root, stopped):
     assert run(root, stopped, 2, **{"record.log_every": 1, "record.save_every": 1}) == 0
     assert [row["step"] for row in steps(stopped)] == [1, 2]
 
 
-def test_data_may_be_moved_before_a_run_goes_on(root, stopped, tmp_path, capsys):
+def test_data_may_be_moved_before_a_run_is_resumed(root, stopped, tmp_path, capsys):
     moved = shutil.copytree(root, tmp_path / "elsewhere")
     assert run(moved, stopped, 2, **{"data.store": str(tmp_path / "frames")}) == 0
     assert f"resuming from step 2 of {stopped / 'last.pt'}" in capsys.readouterr().out
 
 
-def test_a_checkpoint_from_before_a_key_was_there_counts_as_its_default(root, stopped, capsys):
+def test_a_key_that_a_checkpoint_lacks_has_its_default(root, stopped, capsys):
     state = torch.load(stopped / "last.pt", weights_only=True)
     del state["recipe"]["data"]["enlarge"], state["recipe"]["objective"]
     torch.save(state, stopped / "last.pt")
@@ -118,13 +120,13 @@ def test_a_checkpoint_from_before_a_key_was_there_counts_as_its_default(root, st
     assert "last.pt was made with data.enlarge = 1.0, not 2.0" in complaint(capsys)
 
 
-def test_weights_to_start_from_are_not_needed_to_go_on(root, trained, tmp_path, capsys):
+def test_initial_weights_are_not_needed_to_resume(root, trained, tmp_path, capsys):
     start = {"model.init": str(shutil.copy(trained / "best.safetensors", tmp_path / "start.safetensors"))}
     assert run(root, tmp_path / "run", 1, **start) == 0
     (tmp_path / "start.safetensors").unlink()
     assert run(root, tmp_path / "run", 1, **start) == 0
     assert "resuming from step 1" in capsys.readouterr().out
-    assert run(root, tmp_path / "other", 1, **start) == 4  # where there is nothing to go on with, they are
+    assert run(root, tmp_path / "other", 1, **start) == 4  # needed for a new run
     assert "start.safetensors" in complaint(capsys)
 
 
@@ -149,7 +151,7 @@ def a_folder(path, whole):
 
 
 @pytest.mark.parametrize("make", [cut, text, foreign, a_list, a_folder])
-def test_a_file_that_is_no_checkpoint_is_refused_by_name(root, trained, tmp_path, capsys, make):
+def test_an_invalid_checkpoint_is_refused_by_name(root, trained, tmp_path, capsys, make):
     make(tmp_path / "last.pt", (trained / "last.pt").read_bytes())
     assert run(root, tmp_path, 2) == 4
     said = complaint(capsys)
@@ -157,11 +159,11 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(root, trained, tmp_path
     assert "record.output" in said
 
 
-# Numbers that are none
+# Values that are not finite
 
 
-def test_a_batch_whose_loss_is_no_number_ends_the_run_and_is_kept(root, tmp_path, capsys):
-    """A rate so large that the first step takes the weights beyond what the second can compute with."""
+def test_a_batch_whose_loss_is_not_finite_ends_the_run_and_is_saved(root, tmp_path, capsys):
+    """The rate is so large that the weights overflow in the second step."""
     assert run(root, tmp_path, 4, **{"schedule.rate": 1e30, "schedule.warmup": 0}) == 1
     kept_in = tmp_path / "bad_batch.pt"
     assert (
@@ -176,18 +178,18 @@ def test_a_batch_whose_loss_is_no_number_ends_the_run_and_is_kept(root, tmp_path
     clips = batch_clips(training_clips(recipe, StopRequest(), frames=5, num_classes=1), recipe, 1, range(2))
     expected = DetectionTask().collate(clips, torch.device("cpu"))
     (batch,) = kept["batches"]
-    assert torch.equal(batch["frames"], expected.frames)
+    torch.testing.assert_close(batch["frames"], expected.frames, rtol=0, atol=0)
     for name in ("boxes", "labels"):
         assert all(map(torch.equal, batch[name], getattr(expected, name)))
     network = detectors.build("tridos-nano").train()
-    network.load_state_dict(kept["model"])  # with what was kept the fault can be seen again
+    network.load_state_dict(kept["model"])  # the saved state reproduces the fault
     assert not network(batch["frames"]).isfinite().all()
 
 
-# Mistakes
+# Invalid input
 
 
-def test_a_recipe_that_makes_no_sense_is_refused(root, tmp_path, capsys):
+def test_an_invalid_recipe_is_refused(root, tmp_path, capsys):
     assert run(root, tmp_path, 2, **{"schedule.precision": "int3"}) == 2
     assert "'int3', expected one of fp32, bf16" in complaint(capsys)
     assert run(root, tmp_path, 2, **{"data.train": "nothing.json"}) == 2
@@ -223,7 +225,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(root, tmp_path, capsys):
     ],
     ids=str,
 )
-def test_a_value_out_of_range_is_refused_with_what_is_allowed(key, value, expected):
+def test_a_value_out_of_range_is_refused_with_the_allowed_range(key, value, expected):
     section, name = key.split(".")
     with pytest.raises(UsageError) as error:
         build(Recipe, {section: {name: value}})
@@ -237,7 +239,7 @@ def test_an_unknown_device_is_refused(root, tmp_path, capsys):
     assert "unknown device 'foo'" in complaint(capsys)
 
 
-def test_a_folder_that_cannot_be_made_is_an_output_error(root, tmp_path, capsys):
+def test_a_folder_that_cannot_be_created_is_an_output_error(root, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert run(root, tmp_path / "file" / "run", 2) == 5
     assert "Not a directory; choose another record.output" in complaint(capsys)
@@ -246,7 +248,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(root, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        ({"videos": []}, 3, "clip/000000 cannot be read"),  # then each image is a file
+        ({"videos": []}, 3, "clip/000000 cannot be read"),  # without videos, each image is a file
         ({"images": []}, 2, "annotated (0, 64, 96)"),
         ({"categories": []}, 2, "'categories' is empty"),
     ],

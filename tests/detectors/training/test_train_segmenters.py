@@ -1,4 +1,4 @@
-"""The one trainer teaches segmenters: from masks, with each network's own loss or one for all."""
+"""The trainer trains segmenters from masks, with the network's own loss or the shared one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SMALLEST = {
     "drtenet": {"schedule.crop": [32, 32], "model.options.ori_h": 32},
     "dstransnet": {"schedule.crop": [32, 32]},
 }
-"""Settings under which a step takes least time."""
+"""Options of each network with the fastest steps."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def root(tmp_path_factory):
 
 
 def smallest(name) -> tuple[torch.nn.Module, Recipe]:
-    """A segmenter with fresh weights, and a recipe that fits it."""
+    """Returns a segmenter with fresh weights and a recipe that fits it."""
     table = {"model": {"name": name, "options": {}}, "data": {"synthetic_share": 0.0}}
     table["schedule"] = {"whole_share": 0.0, "crop": SMALLEST[name]["schedule.crop"]}
     for key, value in SMALLEST[name].items():
@@ -70,7 +70,7 @@ def with_loss(recipe: Recipe, kind: str) -> Recipe:
 
 
 def clips(recipe: Recipe, count: int = 2) -> list[Clip]:
-    """Noise with a bright square in each."""
+    """Returns clips of noise with a bright square each."""
     chance, (width, height), made = np.random.default_rng(1), recipe.schedule.crop, []
     for number in range(count):
         frames = chance.integers(0, 60, (1, height, width), np.uint8)
@@ -82,11 +82,11 @@ def clips(recipe: Recipe, count: int = 2) -> list[Clip]:
     return made
 
 
-# Learning
+# Loss and training
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_a_batch_is_learned_by_the_network_s_own_loss(name):
+def test_a_batch_can_be_overfitted_with_the_network_s_own_loss(name):
     model, recipe = smallest(name)
     objective, optimiser = task_for(model, recipe), build_optimiser(model, recipe.optimiser, rate=1e-3)
     batch = objective.collate(clips(recipe), torch.device("cpu"))
@@ -101,8 +101,8 @@ def test_a_batch_is_learned_by_the_network_s_own_loss(name):
     assert min(found[1:]) < found[0]
 
 
-def test_the_trainer_learns_the_targets_of_a_data_set(root, tmp_path, monkeypatch):
-    """By the shared loss, from one batch again and again, with the present weights in place of averages."""
+def test_the_trainer_learns_the_targets_of_a_dataset(root, tmp_path, monkeypatch):
+    """With the shared loss, always the same batch, and without averaging of weights."""
     draw = ClipSampler.clip
 
     def same(sampler, number, place, *, crop_size):
@@ -123,7 +123,7 @@ def test_the_trainer_learns_the_targets_of_a_data_set(root, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_the_shared_loss_takes_the_logits_of_all_supervised_maps(name):
+def test_the_shared_loss_uses_the_logits_of_all_supervised_maps(name):
     model, recipe = smallest(name)
     objective = SegmentationTask(model, with_loss(recipe, "soft-iou-focal"))
     batch = objective.collate(clips(recipe), torch.device("cpu"))
@@ -145,7 +145,7 @@ def test_the_shared_loss_takes_the_logits_of_all_supervised_maps(name):
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_fresh_weights_start_from_the_prior_in_every_map(name):
+def test_fresh_weights_predict_the_prior_in_every_map(name):
     model, recipe = smallest(name)
     model.set_prior(0.01)
     batch = SegmentationTask(model, recipe).collate(clips(recipe), torch.device("cpu"))
@@ -155,10 +155,10 @@ def test_fresh_weights_start_from_the_prior_in_every_map(name):
         assert 0.0005 < torch.sigmoid(logits).mean() < 0.04
 
 
-def test_focal_loss_is_a_sum_for_each_pixel_of_the_targets():
-    """Of logits 0 a pixel of a target costs 0.25 · 0.25 · ln 2, another one 0.75 · 0.25 · ln 2."""
+def test_the_focal_loss_is_divided_by_the_area_of_the_targets():
+    """For logits of 0 a target pixel costs 0.25 · 0.25 · ln 2, another one 0.75 · 0.25 · ln 2."""
     masks = torch.zeros(2, 1, 8, 8)
-    masks[0, 0, :4, :5] = 1  # 20 pixels; the other picture has none, and counts as if it had 10
+    masks[0, 0, :4, :5] = 1  # 20 pixels; the other image has none, for which the lower bound of 10 is used
     expected = np.log(2) / 16 * ((20 + 3 * 44) / 20 + 3 * 64 / 10) / 2
     assert focal_loss_per_target_pixel(torch.zeros(2, 1, 8, 8), masks).item() == pytest.approx(
         expected, rel=1e-6
@@ -171,7 +171,7 @@ def test_parts_of_a_batch_add_up_to_the_loss_of_the_whole():
             return torch.tensor([[2.0], [1.0]])
 
     model, recipe = smallest("rdian")
-    model.eval()  # batch norms of parts are joined elsewhere
+    model.eval()  # synchronised batch norms are tested elsewhere
     objective = SegmentationTask(model, with_loss(recipe, "soft-iou-focal"))
     three = clips(recipe, 3)
     terms = []
@@ -181,7 +181,7 @@ def test_parts_of_a_batch_add_up_to_the_loss_of_the_whole():
     assert np.add(terms[1], terms[2]) == pytest.approx(terms[0], rel=1e-5)
 
 
-def test_edge_images_are_those_of_the_varied_picture():
+def test_edge_images_are_those_of_the_augmented_image():
     model, recipe = smallest("drtenet")
     batch = SegmentationTask(model, recipe).collate(clips(recipe), torch.device("cpu"))
     pictures = np.stack([clip.frames[-1] for clip in clips(recipe)]).astype(np.float32) / 255
@@ -191,24 +191,24 @@ def test_edge_images_are_those_of_the_varied_picture():
     assert batch.masks.sum() == 2 * 4 * 5
 
 
-# Going on
+# Resuming
 
 
 @pytest.mark.parametrize("name", ["rdian", "madnet"])  # dropout; stochastic depth
-def test_a_network_that_draws_at_random_goes_on_exactly(name, root, tmp_path, monkeypatch):
+def test_a_network_with_random_layers_resumes_exactly(name, root, tmp_path, monkeypatch):
     more = {**SMALLEST[name], "schedule.rate": 1e-2, "record.measure_every": 2}
     assert run_segmenter(name, root, tmp_path / "whole", 4, **more) == 0
     kill_at(3, monkeypatch)
     assert run_segmenter(name, root, tmp_path / "parts", 4, **more) == 130
     monkeypatch.undo()
-    torch.rand(17)  # what another process may have drawn
+    torch.rand(17)  # changes the random state
     assert run_segmenter(name, root, tmp_path / "parts", 4, **more) == 0
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     states = [torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "parts")]
     assert all(torch.equal(value, states[1]["model"][key]) for key, value in states[0]["model"].items())
 
 
-def test_each_step_and_each_process_draws_anew():
+def test_each_step_and_each_process_has_its_own_random_numbers():
     drawn = []
     for step, rank, seed in ((0, 0, 5), (0, 0, 5), (1, 0, 5), (0, 1, 5), (0, 0, 6)):
         seed_step(seed, step, rank)
@@ -217,7 +217,7 @@ def test_each_step_and_each_process_draws_anew():
     assert len(set(drawn)) == 4
 
 
-# What a run leaves
+# Outputs
 
 
 @pytest.fixture(scope="module")
@@ -229,14 +229,14 @@ def trained(root, tmp_path_factory):
     return folder
 
 
-def test_the_table_of_a_run_has_the_scores_of_masks(trained):
+def test_log_csv_has_the_scores_of_masks(trained):
     table = list(csv.DictReader((trained / "log.csv").open(newline="")))
     assert {"loss", "soft_iou", "focal", "val_iou", "val_niou", "val_f1", "val_pd", "val_fa"} <= set(table[0])
     assert float(table[-1]["val_iou"]) == rows(trained)[-1]["val"]["iou"]
     assert cv2.imread(str(trained / "curves.png")).std() > 5
 
 
-def test_weights_are_measured_with_every_definition(root, trained, tmp_path, capsys):
+def test_weights_are_evaluated_with_every_definition(root, trained, tmp_path, capsys):
     arguments = ["--detector", "rdian", "--dataset", "masks", "--root", str(root), "--split", "all.txt"]
     places = ["--output", str(tmp_path / "numbers.json"), "--plots", str(tmp_path), "--device", "cpu"]
     best = str(trained / "best.safetensors")
@@ -266,7 +266,7 @@ def test_flip_averaging_is_the_mean_of_mirrored_views():
     assert abs(single[0] - averaged[0]).max() > 1e-6
 
 
-def test_options_that_no_shape_tells_come_with_the_weights(root, tmp_path):
+def test_options_that_shapes_do_not_determine_are_in_the_metadata_of_weights(root, tmp_path):
     more = {"model.options.img_size": 64, "data.root": str(root.resolve())}
     assert run_segmenter("datransnet", root, tmp_path / "run", 1, **more) == 0
     assert restore_network("datransnet", str(tmp_path / "run" / "best.safetensors"))[0].img_size == 64
@@ -276,7 +276,7 @@ def test_options_that_no_shape_tells_come_with_the_weights(root, tmp_path):
     assert str(tmp_path).encode() not in published.read_bytes()
 
 
-def test_a_contact_sheet_of_pictures_has_several_beside_each_other(root, tmp_path, capsys):
+def test_a_contact_sheet_of_images_has_several_columns(root, tmp_path, capsys):
     sheet = tmp_path / "out.png"
     more = {"schedule.batch": 4, "augment.transpose": True}
     assert (
@@ -288,7 +288,7 @@ def test_a_contact_sheet_of_pictures_has_several_beside_each_other(root, tmp_pat
     assert 64 < width < 128
 
 
-# Mistakes
+# Invalid input
 
 
 @pytest.mark.parametrize(
@@ -307,14 +307,14 @@ def test_a_contact_sheet_of_pictures_has_several_beside_each_other(root, tmp_pat
     ],
     ids=["multiple", "size", "batch", "whole frames", "synthetic", "start values"],
 )
-def test_what_a_network_cannot_take_is_refused_before_anything_is_read(
+def test_a_recipe_that_does_not_fit_the_network_is_refused_before_anything_is_read(
     root, tmp_path, capsys, name, change, said
 ):
     assert run_segmenter(name, root, tmp_path / "run", 1, **change) == 2
     assert said in complaint(capsys)
 
 
-def test_a_detector_of_boxes_has_no_loss_prior_or_rate_of_segmenters(root, tmp_path, capsys):
+def test_settings_for_segmenters_are_refused_for_detectors(root, tmp_path, capsys):
     more = {"data.layout": "masks", "data.train": "all.txt", "data.val": "all.txt", "schedule.whole_share": 0}
     assert run(root, tmp_path / "a", 1, **more, **{"objective.kind": "soft-iou-focal"}) == 2
     assert "objective.kind = 'soft-iou-focal' is for segmenters, 'tridos-nano' predicts boxes" in complaint(
@@ -326,7 +326,7 @@ def test_a_detector_of_boxes_has_no_loss_prior_or_rate_of_segmenters(root, tmp_p
     assert "'tridos-nano' has no published learning rate" in complaint(capsys)
 
 
-def test_options_for_boxes_are_refused_for_pixels(root, trained, capsys):
+def test_options_for_detectors_are_refused_for_segmenters(root, trained, capsys):
     arguments = ["--detector", "rdian", "--dataset", "masks", "--root", str(root), "--split", "all.txt"]
     assert evaluate.main([str(trained / "best.safetensors"), *arguments, "--by-class"]) == 2
     assert "--by-class is for networks that predict boxes, RDIAN predicts masks" in complaint(capsys)

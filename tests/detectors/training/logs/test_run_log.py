@@ -1,4 +1,4 @@
-"""The logs of a training run say the same in every form, and nothing of steps that were lost."""
+"""The logs of a training run agree in every format and omit steps that were lost."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def masked_crc(data):
 
 
 def scalars(folder):
-    """All (step, name, value) of the only event file, every checksum verified."""
+    """Returns all (step, name, value) of the only event file and verifies every checksum."""
     (path,) = folder.glob("events.out.tfevents.*")
     data, found = path.read_bytes(), []
     while data:
@@ -65,7 +65,7 @@ def scalars(folder):
     return found
 
 
-def test_every_form_has_every_step_and_measurement(tmp_path):
+def test_every_format_has_every_step_and_validation(tmp_path):
     write(tmp_path, [step(1), step(2), measured(2)])
     rows = table(tmp_path)
     assert [row["step"] for row in rows] == ["1", "2", "2"]
@@ -75,7 +75,7 @@ def test_every_form_has_every_step_and_measurement(tmp_path):
     assert [found for found in scalars(tmp_path) if found[1] == "val/ap50"] == [(2, "val/ap50", 0.25)]
 
 
-def test_what_is_lost_with_a_process_is_lost_in_every_form(tmp_path):
+def test_lost_steps_are_removed_from_every_format(tmp_path):
     write(tmp_path, [step(1), step(2), measured(2), step(3)])
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 4, "lo')
@@ -85,7 +85,7 @@ def test_what_is_lost_with_a_process_is_lost_in_every_form(tmp_path):
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
 
 
-def test_a_measurement_is_remembered_when_the_run_goes_on(tmp_path):
+def test_a_resumed_log_knows_its_validations(tmp_path):
     write(tmp_path, [step(1), measured(1), step(2)])
     with open_run_log(tmp_path, step=2, terms=TERMS, scores=SCORES) as log:
         assert log.has_validation(1)
@@ -102,7 +102,7 @@ def test_an_event_is_to_the_byte_the_one_of_tensorboard(tmp_path):
     assert data[16 + len(header) :].hex() == expected
 
 
-def test_events_are_visible_while_the_run_goes_on_but_not_after_every_step(tmp_path, monkeypatch):
+def test_events_are_flushed_during_the_run_but_not_after_every_step(tmp_path, monkeypatch):
     now = 0.0
     monkeypatch.setattr(tensorboard.clock, "monotonic", lambda: now)
     with open_run_log(tmp_path, step=0, terms=TERMS, scores=SCORES) as log:
@@ -128,7 +128,7 @@ def test_events_are_visible_while_the_run_goes_on_but_not_after_every_step(tmp_p
     ],
     ids=["many steps", "one step", "a loss of 0", "no step", "nothing"],
 )
-def test_curves_are_a_picture_of_whatever_there_is(tmp_path, rows):
+def test_curves_are_plotted_for_any_kind_of_rows(tmp_path, rows):
     plot_learning_curves(rows, tmp_path / "curves.png", terms=TERMS)
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 5
 
@@ -136,11 +136,11 @@ def test_curves_are_a_picture_of_whatever_there_is(tmp_path, rows):
 @pytest.mark.parametrize(
     ("reach", "expected"), [(0, [1, 2, 3, 10]), (1, [1.5, 2, 5, 6.5]), (9, [4, 4, 4, 4])], ids=str
 )
-def test_a_smoothed_value_is_the_mean_of_its_neighbours(reach, expected):
+def test_a_moving_average_is_the_mean_of_neighbours(reach, expected):
     assert moving_average(np.array([1.0, 2, 3, 10]), reach).tolist() == expected
 
 
-# For people
+# Console
 
 
 class Terminal(io.StringIO):
@@ -148,7 +148,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_on_a_terminal_a_bar_moves_and_news_stand_above_it(monkeypatch, capsys):
+def test_on_a_terminal_there_is_a_bar_and_lines_are_printed_above_it(monkeypatch, capsys):
     screen = Terminal()
     monkeypatch.setattr(console.sys, "stderr", screen)
     with Console(4, done=1, every=1) as shown:
@@ -161,7 +161,7 @@ def test_on_a_terminal_a_bar_moves_and_news_stand_above_it(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 5]), (10, [5])])
-def test_elsewhere_some_steps_and_the_last_one_make_lines(capsys, every, steps):
+def test_without_a_terminal_every_nth_step_and_the_last_one_print_a_line(capsys, every, steps):
     with Console(5, done=0, every=every) as shown:
         for number in range(1, 6):
             shown.step(number, {"loss": 0.5})
@@ -170,7 +170,7 @@ def test_elsewhere_some_steps_and_the_last_one_make_lines(capsys, every, steps):
     assert all("loss 0.500" in line and line.endswith(" left") for line in lines)
 
 
-def test_processes_besides_the_first_say_nothing(capsys):
+def test_other_processes_than_the_first_print_nothing(capsys):
     with Console(2, done=0, every=1, shown=False) as quiet:
         quiet.step(1, {"loss": 0.5})
         quiet.print("news")
