@@ -23,14 +23,18 @@ from pipeline.sinks.file_names import METRICS, MOT, RUN
 from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
 from pipeline.structures.frame import SourceInfo
 from pipeline.system.errors import MoteError, UsageError
-from pipeline.system.files import atomic_write, fingerprint
-from pipeline.system.redaction import redact
+from pipeline.system.files import atomic_write, fingerprint, require_regular
+from pipeline.system.redaction import redact_argument
+from pipeline.system.reserved import ReservedFile, remove_reserved
 
 if TYPE_CHECKING:
     from pipeline.runner.run_record import RunRecord
 
 PACKAGES = ("torch", "numpy", "av", "opencv-python", "scipy", "pycocotools")
 """Packages whose versions run.json names."""
+
+ACCOUNT_BYTES = 12 << 10
+"""Room for what the final run.json has in addition to the one that is written at the start."""
 
 
 def make_header(
@@ -43,7 +47,7 @@ def make_header(
     """Returns what is known before the first frame: source, networks, configuration, versions and machine."""
     return {
         "mote": __version__,
-        "command": [Path(sys.argv[0]).name, *map(redact, sys.argv[1:])],
+        "command": [Path(sys.argv[0]).name, *map(redact_argument, sys.argv[1:])],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {**asdict(info), "rate": str(info.rate), "fingerprint": fingerprint(info.name)},
         "detector": detector.record(),
@@ -56,16 +60,25 @@ def make_header(
 
 
 def write_start(record: RunRecord) -> None:
-    """Writes run.json with the state 'running'. Raises OutputError."""
-    _write_json(record.folder / RUN, {"state": "running", **record.header})
+    """Writes run.json with the state 'running' and reserves room for the final one. Raises OutputError."""
+    start = {"state": "running", **record.header}
+    record.reserved = ReservedFile(record.folder / RUN, len(_to_json(start)) + ACCOUNT_BYTES)
+    try:
+        _write_json(record.folder / RUN, start)
+    except BaseException:
+        record.reserved.discard()
+        raise
 
 
 def write_end(record: RunRecord, truth: GroundTruth | None) -> None:
     """Scores what was written against the ground truth; writes metrics.json and the final run.json.
 
-    A MoteError becomes the failure of the record, any other error is raised.
+    Both follow a folder that was renamed meanwhile. A MoteError becomes the failure of the record, any other
+    error is raised.
     """
     record.stop_clock()
+    if record.reserved:
+        record.folder = record.reserved.folder
     record.not_annotated = truth.not_annotated if truth else 0
     try:
         if truth and truth.frames:
@@ -77,7 +90,7 @@ def write_end(record: RunRecord, truth: GroundTruth | None) -> None:
             raise
     finally:
         try:
-            _write_json(record.folder / RUN, {"state": record.state, **record.header, **_account(record)})
+            _write_final(record)
         except MoteError as error:
             record.fail(error)
 
@@ -86,6 +99,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Returns the contents of run.json in a folder. Raises UsageError if it is missing or damaged."""
     path = folder / RUN
     try:
+        require_regular(path)
         table = json.loads(path.read_bytes())
         if not all(isinstance(table[key], dict) for key in ("source", "config", "detector")):
             raise ValueError("its sections are missing")
@@ -140,10 +154,24 @@ def _account(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def _write_final(record: RunRecord) -> None:
+    """Replaces run.json by the final one. Raises OutputError."""
+    table = {"state": record.state, **record.header, **_account(record)}
+    if record.reserved:
+        record.reserved.complete(_to_json(table))
+    else:
+        _write_json(record.folder / RUN, table)
+        remove_reserved(record.folder / RUN)
+
+
 def _write_json(path: Path, table: dict[str, Any]) -> None:
     """Replaces a JSON file as a whole. Raises OutputError."""
     with atomic_write(path) as part:
-        part.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        part.write_bytes(_to_json(table))
+
+
+def _to_json(table: dict[str, Any]) -> bytes:
+    return json.dumps(table, indent=2).encode() + b"\n"
 
 
 def _versions() -> dict[str, str]:

@@ -17,10 +17,12 @@ from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import STAGE, Result
 from pipeline.structures.tracks import TrackState
 from pipeline.system.errors import MoteError, describe
+from pipeline.system.redaction import redact
 
 if TYPE_CHECKING:
     from pipeline.evaluation.detection.report import DetectionReport
     from pipeline.evaluation.tracking.scores import TrackScores
+    from pipeline.system.reserved import ReservedFile
 
 BASE_STAGES = ("detect", "suppress", "track")
 """Stages of a run without segmenters; the overhead of a segmenter is a share of their time."""
@@ -170,6 +172,8 @@ class RunRecord:
         self.stages: dict[str, Latency] = {}
         """Seconds per frame by stage."""
         self.seconds = 0.0
+        self.reserved: ReservedFile | None = None
+        """Room on the disk for the final run.json; None if the run is only recovered."""
         self.ended = False
         """True once the run is over and `seconds` is its duration."""
         self._confirmed: set[int] = set()
@@ -187,7 +191,7 @@ class RunRecord:
     @property
     def reason(self) -> str | None:
         """Message of what ended the run early."""
-        return None if self.failure is None else describe(self.failure)
+        return None if self.failure is None else redact(describe(self.failure))
 
     @property
     def exit_code(self) -> int:

@@ -10,6 +10,7 @@ from pipeline.evaluation.detection.tables import format_number
 from pipeline.runner.run_record import RunRecord
 from pipeline.sinks.file_names import OUTPUTS
 from pipeline.system.errors import SourceError, describe
+from pipeline.system.redaction import redact
 
 
 def run_table(record: RunRecord) -> str:
@@ -132,7 +133,7 @@ class Summary:
 
     def complaints(self) -> list[str]:
         """Returns one line for each distinct error."""
-        return list(dict.fromkeys(map(describe, self.failures)))
+        return list(dict.fromkeys(redact(describe(error)) for error in self.failures))
 
     def progress_note(self) -> str:
         """Returns the number of sources that have not ended for the progress line."""

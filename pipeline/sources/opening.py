@@ -25,9 +25,9 @@ from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 from pipeline.sources import raw, streams, video, zarr_array
 from pipeline.sources.images import ImageReader
 from pipeline.sources.reader import Reader, ReadRequest
-from pipeline.sources.source import Source
-from pipeline.system.errors import SourceError, UsageError
-from pipeline.system.redaction import redact
+from pipeline.sources.source import ReaderFault, Source
+from pipeline.system.errors import MoteError, SourceError, UsageError
+from pipeline.system.redaction import looks_like_address, redact_location
 
 _ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://")
 
@@ -60,11 +60,17 @@ def open_source(
         raise UsageError(f"source: {error}") from error
     location = str(location)
     allow_resize = allow_resize and not (config.offset or config.bad_pixels)
-    request = ReadRequest(redact(location), config, allow_resize)
+    request = ReadRequest(redact_location(location), config, allow_resize)
     kind = next((kind for kind in _KINDS if kind.matches(location, config)), None)
     if kind is None:
-        raise SourceError(f"{request.name}: no such file or folder")
-    return Source(kind.open(location, request), config)
+        remedy = "; an address has the form rtsp://HOST/PATH" if looks_like_address(location) else ""
+        raise SourceError(f"{request.name}: no such file or folder{remedy}")
+    try:
+        return Source(kind.open(location, request), config)
+    except MoteError:
+        raise
+    except Exception as error:
+        raise ReaderFault(request.name, error) from error
 
 
 class _Kind(NamedTuple):

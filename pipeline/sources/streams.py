@@ -13,6 +13,7 @@ import av
 from pipeline.sources.reader import ReadRequest
 from pipeline.sources.video import FORMATS, VideoReader
 from pipeline.system.errors import SourceError
+from pipeline.system.redaction import has_blanks
 
 PROTOCOLS = {
     "rtsp": "rtsp,rtp,udp,tcp",
@@ -100,6 +101,11 @@ def open_address(location: str, request: ReadRequest) -> VideoReader:
     if scheme not in PROTOCOLS:
         known = ", ".join(PROTOCOLS)
         raise SourceError(f"{request.name}: addresses of scheme '{scheme}' are not supported; give {known}")
+    if has_blanks(location):
+        raise SourceError(
+            f"{scheme}: the address holds a blank or a control character, which no address does; "
+            "write a blank as %20 and check the quotes around the address"
+        )
     timeout = request.config.timeout
     options = {
         "protocol_whitelist": PROTOCOLS[scheme],

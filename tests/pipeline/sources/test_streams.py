@@ -274,7 +274,7 @@ def test_a_stream_sent_by_ffmpeg_is_read(recording, images):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("http://h/v?user=a&password=b&x=1", "http://h/v?user=a&password=***&x=1"),
+        ("http://h/v?user=a&password=b&x=1", "http://h/v?user=***&password=***&x=***"),
         ("http://h/v?access_token=abc", "http://h/v?access_token=***"),
         ("lost: rtsp://u:p@h/1 and http://v:q@h/2", "lost: rtsp://h/1 and http://h/2"),
         ("http://h:80/a 'rtsp://u:p@h/1'", "http://h:80/a 'rtsp://h/1'"),
