@@ -11,6 +11,7 @@ import functools
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import Type
 
 MIN_NEUTRAL_FRACTION = 0.999
 CHROMA_TOLERANCE = (
@@ -63,7 +64,7 @@ class FrameConverter:
         """Pixels, as displayed."""
         self._key = (first.width, first.height, pixel_format.name)
         full = pixel_format.name.startswith(("gray", "yuvj")) or first.color_range == FULL_RANGE
-        self._stretch = None if full else _range_table(bits)
+        self._stretch = _range_table(bits) if self._planar and not full else None
 
     def describe_change(self, frame: av.VideoFrame, *, allow_resize: bool = False) -> str | None:
         """Describes how `frame` differs from the first one in size or pixel format; None if it does not.
@@ -149,6 +150,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     Read from the display matrix, because `frame.rotation` reports a mirrored frame as one turned by 180
     degrees.
     """
+    _name_unknown_side_data()
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return False, False, False
@@ -157,6 +159,24 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     a, b, _, c, d = matrix[:5].tolist()
     swap = abs(b) + abs(c) > abs(a) + abs(d)
     return (swap, c < 0, b < 0) if swap else (swap, a < 0, d < 0)
+
+
+def _name_unknown_side_data() -> None:
+    """Makes PyAV accept side data of kinds that it has no name for.
+
+    `Type` lists the kinds that PyAV knows. FFmpeg adds new ones, such as EXIF, with which PyAV 18.1 raises
+    ValueError for all side data of a frame.
+    """
+    if "_missing_" not in vars(Type):
+        setattr(Type, "_missing_", classmethod(_unnamed_type))  # noqa: B010 - a hook of `enum`
+
+
+def _unnamed_type(cls: type[Type], value: object) -> Type:
+    """Returns a new member of `Type` for a kind of side data without a name."""
+    member = object.__new__(cls)
+    member._name_ = f"UNNAMED_{value}"
+    setattr(member, "_value_", value)  # noqa: B010 - typed as the values of the known members
+    return member
 
 
 def _oriented(image: np.ndarray, orientation: tuple[bool, bool, bool]) -> np.ndarray:

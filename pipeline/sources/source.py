@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Self
@@ -11,14 +12,25 @@ from pipeline.config.schema import SourceConfig
 from pipeline.sources.preparation import SensorPreprocessing
 from pipeline.sources.reader import Reader
 from pipeline.structures.frame import Frame, SourceInfo
-from pipeline.system.errors import SourceLost
+from pipeline.system.errors import MoteError, SourceLost
+
+
+class ReaderFault(SourceLost):
+    """An error that a reader should have handled; it ends this source and no other one of the run."""
+
+    def __init__(self, name: str, error: Exception):
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename.rpartition('/')[2]}, line {place.lineno}"
+        # `strerror`, because the text of FFmpeg's errors holds the address with its password
+        reason = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+        super().__init__(f"{name} cannot be read, by a fault of the program: {reason} ({where})")
 
 
 class FrameSource(ABC):
     """Iterator of frames that owns the files or connections behind it; use it in a `with` statement.
 
-    Iteration raises SourceLost if the source ends early. `close` may be called at any time and from any
-    thread, also while another thread waits for the next frame.
+    Iteration raises SourceLost if the source ends early, also by a fault of its reader. `close` may be called
+    at any time and from any thread, also while another thread waits for the next frame.
     """
 
     reconnects: int = 0
@@ -102,6 +114,10 @@ class Source(FrameSource):
                 if self._closed:  # the requested end, not a loss
                     raise StopIteration from None
                 raise
+            except (StopIteration, MoteError):
+                raise
+            except Exception as error:
+                raise ReaderFault(self.info.name, error) from error
 
     def stop(self) -> None:
         """Asks the frames to end soon, also for a thread that waits for the next one. Thread-safe."""
