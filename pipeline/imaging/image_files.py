@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.imaging.image_headers import claimed_size
+from pipeline.imaging.image_headers import claimed_maximum, claimed_size, is_tiff
+from pipeline.imaging.tiff_files import TiffFile
 from pipeline.system.errors import SourceError
 
 MAX_PIXELS = 100_000_000
@@ -17,7 +18,7 @@ MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 30
 """Size of an image file."""
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm")
 
 MASK_ENDINGS = ("", "_pixels0", "_mask")
 """Endings that the name of a mask may add to the name of its image."""
@@ -31,17 +32,26 @@ def check_size(name: str, width: int, height: int) -> None:
 
 
 def read_image(path: Path) -> np.ndarray:
+    """Reads an image file as (H, W) grey or (H, W, 3) RGB, uint8 or uint16; see `read_samples`."""
+    return read_samples(path)[0]
+
+
+def read_samples(path: Path) -> tuple[np.ndarray, int]:
     """Reads an image file as (H, W) grey or (H, W, 3) RGB, uint8 or uint16 as stored.
 
-    The EXIF orientation is applied, alpha is dropped, palettes are resolved.
+    Returns the image and its significant bits, 8 to 16: those that TIFF and PGM files state, otherwise those
+    stored. The EXIF orientation is applied, alpha is dropped, palettes are resolved. Of a TIFF file with
+    several frames the first one is read; see `pipeline.imaging.tiff_files`.
 
-    Raises SourceError if the file cannot be read or decoded, if its pixels are not 8- or 16-bit integers, or
-    if the file or the image size that its header claims is too large.
+    Raises SourceError if the file cannot be read or decoded, if its pixels are not integers of up to 16 bits,
+    or if the file or the image size that its header claims is too large.
     """
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise SourceError(f"{path} has {size} bytes; images of up to {MAX_FILE_BYTES} are read")
         encoded = path.read_bytes()
+        if is_tiff(encoded):
+            return _read_tiff(path)
         claimed = claimed_size(encoded)
         if claimed is not None:
             check_size(str(path), *claimed)
@@ -52,7 +62,19 @@ def read_image(path: Path) -> np.ndarray:
         raise SourceError(f"{path} cannot be decoded: it is damaged or no image")
     if image.dtype not in (np.uint8, np.uint16):
         raise SourceError(f"{path} holds {image.dtype} pixels; only 8 and 16 bit integers are supported")
-    return image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])  # BGR to RGB
+    stored_bits = 8 * image.itemsize
+    bits = (claimed_maximum(encoded) or 0).bit_length()
+    image = image if image.ndim == 2 else np.ascontiguousarray(image[..., ::-1])  # BGR to RGB
+    return image, bits if 8 < bits < stored_bits else stored_bits
+
+
+def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
+    file = TiffFile(path)
+    try:
+        check_size(str(path), *file.size(0))
+        return file.read(0)
+    finally:
+        file.close()
 
 
 def _decode(encoded: bytes) -> np.ndarray | None:

@@ -1,27 +1,21 @@
-"""Reader of image files as one sequence; each page of a TIFF file is a frame."""
+"""Reader of image files as one sequence; each page or ImageJ plane of a TIFF file is a frame."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.imaging.image_files import check_size, read_image
-from pipeline.imaging.image_headers import Page, tiff_pages
+from pipeline.imaging.image_files import check_size, read_samples
 from pipeline.imaging.pixel_formats import convert_channels, is_grey
+from pipeline.imaging.tiff_files import TiffFile
 from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.structures.frame import Frame
 from pipeline.system.errors import SourceError, SourceLost
 
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
-
 _TIFF_SUFFIXES = (".tif", ".tiff")
-_PAGE_TYPES = {"L": np.uint8, "RGB": np.uint8, "I;16": np.uint16, "I;16B": np.uint16}
-"""Supported modes of TIFF pages, as Pillow names them → dtype of their samples."""
 
 
 class ImageLocation(NamedTuple):
@@ -29,7 +23,7 @@ class ImageLocation(NamedTuple):
 
     path: Path
     page: int | None = None
-    """Page of a TIFF file that has several, from 0."""
+    """Frame of a TIFF file that has several, from 0."""
 
     def __str__(self) -> str:
         return self.path.name if self.page is None else f"{self.path.name}, page {self.page + 1}"
@@ -43,10 +37,10 @@ class ImageReader(Reader):
         locations = list(_locations(paths))
         count = request.frame_count(len(locations))
         self._numbered = list(enumerate(locations))[request.start : request.start + count]
-        self._tiff = _TiffFile()
-        first = self._read(locations[0])
+        self._tiff: TiffFile | None = None  # stays open from page to page
+        self._tiff_path: Path | None = None
+        first, self._stored_bits = self._read(locations[0])
         height, width = first.shape[:2]
-        self._stored_bits = 8 * first.itemsize
         self.info = request.info(
             width=width,
             height=height,
@@ -63,12 +57,15 @@ class ImageReader(Reader):
         info = self.info
         for index, location in self._numbered:
             try:
-                image = self._read(location)
+                image, bits = self._read(location)
             except SourceError as error:
                 raise SourceLost(f"{info.name}: lost at frame {index}: {error}") from error
             height, width = image.shape[:2]
-            bits = 8 * image.itemsize
-            if (width, height, bits) != (info.width, info.height, self._stored_bits):
+            # files of one sequence may state different depths, such as the maximum of each image
+            fits = (bits > 8) == (self._stored_bits > 8) and not (
+                bits > self._stored_bits and int(image.max()) >> self._stored_bits
+            )
+            if (width, height) != (info.width, info.height) or not fits:
                 before = f"{info.width}x{info.height} at {self._stored_bits} bits"
                 raise SourceLost(
                     f"{info.name}: frame size changes from {before} to {width}x{height} at {bits} bits "
@@ -79,69 +76,35 @@ class ImageReader(Reader):
 
     def close(self) -> None:
         """Closes the TIFF file whose pages are being read."""
-        self._tiff.close()
+        if self._tiff is not None:
+            self._tiff.close()
+        self._tiff = self._tiff_path = None
 
-    def _read(self, location: ImageLocation) -> np.ndarray:
+    def _read(self, location: ImageLocation) -> tuple[np.ndarray, int]:
+        """Reads an image and its significant bits."""
         if location.page is None:
-            return read_image(location.path)
-        return self._tiff.read(location, location.page)
-
-
-class _TiffFile:
-    """The TIFF file with several pages that is being read; it stays open from page to page."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._file: ImageFile | None = None
-
-    def close(self) -> None:
-        """Closes the file, if one is open."""
-        if self._file is not None:
-            self._file.close()
-        self._path = self._file = None
-
-    def read(self, location: ImageLocation, page: int) -> np.ndarray:
-        """Reads a page as (H, W) grey or (H, W, 3) RGB, uint8 or uint16.
-
-        Raises SourceError if it cannot be decoded or has pixels of an unsupported type.
-        """
-        from PIL import Image
-
-        try:
-            if self._file is None or location.path != self._path:
-                self.close()
-                self._file, self._path = Image.open(location.path, formats=["TIFF"]), location.path
-            self._file.seek(page)
-            check_size(str(location), *self._file.size)
-            mode = self._file.mode
-            pixels = np.asarray(self._file) if mode in _PAGE_TYPES else None
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise SourceError(f"{location} cannot be decoded: {' '.join(str(error).split())}") from error
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, struct.error) as error:
-            # Pillow does not validate all fields of a damaged page
-            raise SourceError(
-                f"{location} cannot be decoded: it is damaged ({type(error).__name__})"
-            ) from error
-        if pixels is None:
-            raise SourceError(
-                f"{location} holds pixels of kind {mode}; give 8 or 16 bit grey, or 8 bit colour"
-            )
-        return np.ascontiguousarray(pixels, dtype=_PAGE_TYPES[mode])
+            return read_samples(location.path)
+        if self._tiff is None or location.path != self._tiff_path:
+            self.close()
+            self._tiff, self._tiff_path = TiffFile(location.path), location.path
+        check_size(str(location), *self._tiff.size(location.page))
+        return self._tiff.read(location.page)
 
 
 def _locations(paths: Iterable[Path]) -> Iterator[ImageLocation]:
     """Yields the images of the files, in order."""
     for path in paths:
-        pages = _pages(path) if path.suffix.lower() in _TIFF_SUFFIXES else []
-        if len(pages) > 1:
-            yield from (ImageLocation(path, page.number) for page in pages)
+        count = _count_frames(path) if path.suffix.lower() in _TIFF_SUFFIXES else 1
+        if count > 1:
+            yield from (ImageLocation(path, number) for number in range(count))
         else:
             yield ImageLocation(path)
 
 
-def _pages(path: Path) -> list[Page]:
+def _count_frames(path: Path) -> int:
     try:
-        with path.open("rb") as file:
-            return tiff_pages(file)
-    except OSError:
-        return []  # reported when the image is read
+        file = TiffFile(path)
+    except SourceError:
+        return 1  # reported when the image is read
+    file.close()
+    return len(file)
