@@ -6,6 +6,8 @@ import os
 import select
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -29,6 +31,13 @@ _SAMPLES = {"uint8": "gray", "uint16le": "gray16le", "uint16be": "gray16be"}
 _ANALYSED_MICROSECONDS = 1_000_000
 """Maximum duration of a live stream that FFmpeg analyses before the first frame."""
 _POLL_SECONDS = 0.1
+
+
+MAX_MISSING_SECONDS, MAX_MISSING_SHARE = 1.0, 0.01
+"""Seconds, or share of its announced duration if that is more, by which a recording may end earlier, because
+announced durations are estimates and may be those of a longer sound track."""
+MAX_TRAILER_SHARE = 0.02
+"""Share of a recording's bytes that may follow its last picture, such as an index or sound."""
 
 
 class StandardInput:
@@ -62,6 +71,48 @@ class StandardInput:
         if self._open:
             self._open = False
             os.close(self._descriptor)
+
+
+class _AddressReader(VideoReader):
+    """Reads video from an address; an end by a timeout, or well before the announced one, is a loss."""
+
+    def _demux(self) -> Iterator[av.Packet]:
+        """Yields the packets of the video stream; sets `_failure` to the reason if they end early."""
+        timeout = self._request.config.timeout
+        packets, waited = super()._demux(), 0.0
+        first = last = end_byte = None
+        while True:
+            started = time.monotonic()
+            packet = next(packets, None)
+            if packet is None:
+                waited = time.monotonic() - started
+                break
+            if packet.pts is not None:
+                first = packet.pts if first is None else min(first, packet.pts)
+                last = max(packet.pts + (packet.duration or 0), packet.pts if last is None else last)
+            end_byte = None if packet.pos is None else packet.pos + packet.size
+            yield packet
+        if self._failure is not None:
+            return
+        if waited >= timeout:  # some demuxers of FFmpeg turn a timeout into the end
+            self._failure = f"no data for {timeout:g} s"
+        elif first is not None and last is not None:
+            self._failure = self._missing(last - first, end_byte)
+
+    def _missing(self, read: int, end_byte: int | None) -> str | None:
+        """Returns what is missing at the end of a recording of which `read` units of time were read."""
+        container, stream = self._container, self._stream
+        if not container.duration or stream.time_base is None:
+            return None  # live
+        seconds = float(read * stream.time_base)
+        announced = container.duration / av.time_base
+        if stream.duration:
+            announced = float(stream.duration * stream.time_base)
+        if announced - seconds <= max(MAX_MISSING_SECONDS, MAX_MISSING_SHARE * announced):
+            return None
+        if end_byte is not None and 0 < (1 - MAX_TRAILER_SHARE) * container.size <= end_byte:
+            return None
+        return f"the stream ended after {seconds:.1f} of {announced:.1f} s"
 
 
 class _InputReader(VideoReader):
@@ -116,7 +167,7 @@ def open_address(location: str, request: ReadRequest) -> VideoReader:
     container_format = FORMATS.get(request.config.format)
     if request.config.format == "raw":
         container_format, options = "rawvideo", options | _declared_options(request)
-    return VideoReader(_open_container(location, container_format, options, request), request, live=True)
+    return _AddressReader(_open_container(location, container_format, options, request), request, live=True)
 
 
 def open_camera(location: str, request: ReadRequest) -> VideoReader:

@@ -142,8 +142,14 @@ def web_server(folder: Path, *, login: str | None = None) -> Iterator[int]:
         server.server_close()
 
 
-def rtsp(stream: bytes, *, then_silent: bool = False) -> Callable[[socket.socket], None]:
-    """Returns a handler that serves an MPEG transport stream as an RTSP camera, interleaved over TCP."""
+def rtsp(
+    stream: bytes, *, then_silent: bool = False, seconds: float | None = None
+) -> Callable[[socket.socket], None]:
+    """Returns a handler that serves an MPEG transport stream by RTSP, interleaved over TCP.
+
+    It is a recording if its duration in `seconds` is announced, otherwise a camera.
+    """
+    session = SESSION if seconds is None else f"{SESSION}a=range:npt=0-{seconds:g}\r\n"
 
     def serve(connection: socket.socket) -> None:
         with connection.makefile("rb") as incoming:
@@ -151,7 +157,7 @@ def rtsp(stream: bytes, *, then_silent: bool = False) -> Callable[[socket.socket
                 method, address, number = request
                 more, body = "", ""
                 if method == "DESCRIBE":
-                    body = SESSION
+                    body = session
                     more = f"Content-Base: {address}/\r\nContent-Type: application/sdp\r\n"
                 elif method == "SETUP":
                     more = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
