@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pipeline  # noqa: F401  # sets GOMP_SPINCOUNT, which torch reads when it is loaded
-
 if TYPE_CHECKING:
+    from detectors.loading import load_detector, load_segmenters
     from detectors.networks.registry import (
         DETECTORS,
         MMDET,
@@ -19,10 +18,23 @@ if TYPE_CHECKING:
         canonical_segmenter,
     )
 
-__all__ = ["DETECTORS", "MMDET", "SEGMENTERS", "build", "canonical", "canonical_segmenter"]
+__all__ = [
+    "DETECTORS",
+    "MMDET",
+    "SEGMENTERS",
+    "build",
+    "canonical",
+    "canonical_segmenter",
+    "load_detector",
+    "load_segmenters",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("load_detector", "load_segmenters"):
+        from detectors import loading
+
+        return getattr(loading, name)
     if name in __all__:
         from detectors.networks import registry
 

@@ -36,7 +36,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure():
-    # ignored within a background job of a script, and by the processes that it starts
+    # a shell ignores SIGINT in background jobs and their processes
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -66,7 +66,7 @@ def random_state():
 
 @pytest.fixture(scope="session")
 def shared_root(request) -> Path:
-    """The folder that holds data/ and parity/."""
+    """The folder of data/ and parity/."""
     return Path(request.config.getoption("--shared-root"))
 
 
@@ -78,16 +78,16 @@ def drone_ir(shared_root) -> Path:
 
 @pytest.fixture(scope="session")
 def parity(shared_root):
-    """The module parity/weights.py: `fill_state_dict`, `make_input`."""
+    """The module parity/weights.py with `fill_state_dict` and `make_input`."""
     spec = importlib.util.spec_from_file_location("parity_weights", shared_root / "parity" / "weights.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def own_cache(tmp_path_factory):
-    """Graphs that a run exports by itself are kept for the tests alone."""
+    """Exports graphs to a temporary folder instead of the user's cache. Loads torch."""
     from detectors.backends import export_folder
 
     kept, export_folder.CACHE = export_folder.CACHE, tmp_path_factory.mktemp("exported")
@@ -96,34 +96,34 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def nano_weights(tmp_path_factory) -> str:
-    """Path of weights for tridos-nano, not trained, that find some boxes in every frame."""
-    from tests.support.outputs import save_nano
+def nano_weights(own_cache, tmp_path_factory) -> str:
+    """Path of untrained weights of tridos-nano that detect some boxes in every frame."""
+    from tests.support.nano import save_nano
 
     return save_nano(tmp_path_factory.mktemp("weights") / "nano.safetensors")
 
 
 @pytest.fixture(scope="session")
 def nano(nano_weights):
-    """The network of those weights."""
+    """The network with these weights."""
     from detectors.weights import restore
 
-    return restore.network("tridos-nano", nano_weights)[0].eval()
+    return restore.restore_network("tridos-nano", nano_weights)[0].eval()
 
 
 @pytest.fixture(scope="session")
 def nano_origin(nano, nano_weights):
-    """What an export of it says about where it comes from."""
+    """The origin that exports of this network record."""
     from detectors.backends import export_folder
     from detectors.weights import zoo
 
-    path, _ = zoo.locate(nano_weights)
-    return export_folder.origin_of("tridos-nano", nano_weights, path, nano, ("target",))
+    path, _ = zoo.locate_weights(nano_weights)
+    return export_folder.describe_origin("tridos-nano", nano_weights, path, nano, ("target",))
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory) -> Path:
-    """A video of 16 frames of 64x64; its ground truth lies beside it, ending in .json."""
+    """A video of 16 frames of 64x64, with its ground truth beside it as .json."""
     from datasets.synthesis import rendering
     from tests.support.outputs import scene
 
@@ -133,8 +133,8 @@ def clip(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def mote(capsys):
-    """The command line within this process: arguments → exit code, standard output, standard error."""
+def mote(own_cache, capsys):
+    """Runs the command line in this process; returns exit code, standard output and standard error."""
     import run_pipeline
     from tests.support.outputs import Reply
 
@@ -150,8 +150,7 @@ def mote(capsys):
 
 @pytest.fixture
 def process(tmp_path, nano_weights):
-    """Runs the chain with detector settings as keywords; returns the folder of the outputs."""
-
+    """Runs the pipeline with detector settings as keywords; returns the folder of the outputs."""
     from pipeline.config.parsing import build
     from pipeline.config.schema import RunConfig
     from pipeline.runner.single import run
@@ -171,7 +170,7 @@ def process(tmp_path, nano_weights):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, clip, nano_weights):
-    """The outputs of one run over the whole clip, with ground truth."""
+    """The outputs of a run over the whole clip with ground truth."""
     from pipeline.config.parsing import build
     from pipeline.config.schema import RunConfig
     from pipeline.runner.single import run

@@ -1,1 +1,1 @@
-"""Tridos as graphs that other programs run: what one frame, two neighbours and a whole window decide."""
+"""Devices, and runtimes that run exported graphs of a network."""

@@ -1,4 +1,4 @@
-"""Exported graphs on disk: a folder with one file a graph, and `export.json`, which says what they are."""
+"""Exported graphs on disk: a folder with one file per graph and a manifest, `export.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.system.errors import OutputError, UsageError, WeightsError
-from pipeline.system.files import replace_on_success
+from pipeline.system.files import file_sha256, replace_on_success
 
 if TYPE_CHECKING:
     from detectors.backends.graphs import Graph
@@ -25,65 +25,70 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NETWORKS = ("tridos", "tridos-nano")
-"""Detectors that can be exported."""
+"""Names of the detectors that can be exported."""
 FORMATS = {"onnx": "onnx", "torch-export": "pt2"}
-"""Format → ending of its files."""
+"""Format → extension of its files."""
+GRAPHS = ("frame", "pair", "join")
+"""Names of the graphs; see `detectors.backends.graphs`."""
 MANIFEST = "export.json"
 OPSET = 18
-"""Of ONNX: the least that has all that is needed, so that old runtimes read it too."""
+"""ONNX operator set: the lowest that suffices, so that old runtimes can read the files."""
 CACHE = Path("~/.cache/mote/exported")
-"""Where graphs are kept that were exported for a run."""
+"""Default folder of the graphs that runs export."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose graphs they are: what a run needs to know of a network besides the graphs."""
+    """The network that was exported: what a run needs to know besides the graphs."""
 
     detector: str
-    """Name in `detectors.DETECTORS`."""
+    """Name in `detectors.networks.registry.DETECTORS`."""
     weights: str
-    """Name or file that was exported."""
+    """Name or file of the weights."""
     sha256: str
-    """Of the weights file."""
+    """Hexadecimal digest of the weights file."""
     classes: tuple[str, ...]
-    """What the labels 0, 1, … mean."""
+    """Names of the labels 0, 1, …"""
     enlarge: float
-    """Network pixels per source pixel that the weights were trained with."""
+    """Network pixels per source pixel in training."""
     parameters: int
+    """Number of parameters."""
     width: float
-    """Of the network, as a share of the published one."""
+    """Channel counts as a share of those of the published network."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A folder of graphs."""
+    """A folder of exported graphs."""
 
     folder: Path
     origin: Origin
     format: str
-    """A name in `FORMATS`."""
+    """Key of `FORMATS`."""
     size: tuple[int, int]
     """(width, height) of the input in pixels."""
 
     def file(self, graph: str) -> Path:
-        """Where a graph, frame, pair or join, is stored."""
+        """Returns the file of a graph of `GRAPHS`."""
         return self.folder / f"{graph}.{FORMATS[self.format]}"
 
 
-def require(package: str, purpose: str) -> None:
-    """Raise UsageError, with the line that installs it, where an optional package is missing."""
+def require_package(package: str, purpose: str) -> None:
+    """Raises UsageError, with the command that installs it, if an optional package is missing."""
     if util.find_spec(package) is None:
         raise UsageError(f"{purpose} needs the package {package}; install it with: pip install {package}")
 
 
-def write(model: Tridos, origin: Origin, folder: Path, *, size: tuple[int, int], kind: str) -> Export:
-    """Export a network for one size of input, (width, height), in format `kind` into a folder that is made.
+def export_network(
+    model: Tridos, origin: Origin, folder: Path, *, size: tuple[int, int], kind: str
+) -> Export:
+    """Exports a network to a folder, for inputs of one size (width, height) in the format `kind`.
 
-    The manifest comes last and all at once, so a folder with one is whole. Raises UsageError for a missing
-    package, OutputError where the folder cannot be written.
+    The manifest is written last and atomically, so a folder with a manifest is complete. Raises UsageError
+    for a missing package, OutputError if the folder cannot be written.
     """
     if kind == "onnx":
-        require("onnx", "export to ONNX")
+        require_package("onnx", "export to ONNX")
     from detectors.backends.graphs import graphs
 
     export = Export(folder, origin, kind, size)
@@ -101,16 +106,16 @@ def write(model: Tridos, origin: Origin, folder: Path, *, size: tuple[int, int],
 
 
 def _write_onnx(graph: Graph, path: Path) -> None:
-    """One graph as ONNX with the first axis of all its tensors free.
+    """Writes a graph as ONNX with a variable first axis of all tensors.
 
-    By torch's exporter that traces: 1 s of work for a network. The newer one takes 15 s for graphs that
-    compute the same, which is long for a run that only waits for its first frame.
+    Uses torch's tracing exporter, which takes 1 s for a network. The newer exporter takes 15 s for equivalent
+    graphs, which would delay the first frame of a run.
     """
     import torch
 
     names = (*graph.inputs, *graph.outputs)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it announces its successor, and sizes that are constant on purpose
+        warnings.simplefilter("ignore")  # about its deprecation, and about sizes that are constant on purpose
         torch.onnx.export(
             graph.module,
             graph.examples,
@@ -124,7 +129,7 @@ def _write_onnx(graph: Graph, path: Path) -> None:
 
 
 def _write_torch(graph: Graph, path: Path) -> None:
-    """One graph as a program of torch.export, with the first axis of all its tensors free."""
+    """Writes a graph as a program of torch.export with a variable first axis of all tensors."""
     import torch
 
     samples = torch.export.Dim("samples")
@@ -135,14 +140,14 @@ def _write_torch(graph: Graph, path: Path) -> None:
 _WRITERS = {"onnx": _write_onnx, "torch-export": _write_torch}
 
 
-def read(folder: Path) -> Export:
-    """What a folder holds. Raises WeightsError where it is no export, or not a whole one."""
+def read_export(folder: Path) -> Export:
+    """Reads the manifest of a folder. Raises WeightsError if it is not an export or incomplete."""
     try:
         table = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         known = {field.name: table[field.name] for field in fields(Origin)}
         origin = Origin(**{**known, "classes": tuple(known["classes"])})
         export = Export(folder, origin, table["format"], tuple(table["size"]))
-        missing = [path for path in map(export.file, ("frame", "pair", "join")) if not path.is_file()]
+        missing = [path for path in map(export.file, GRAPHS) if not path.is_file()]
     except FileNotFoundError as error:
         remedy = "give a weights file, or a folder written by python -m detectors.export"
         raise WeightsError(f"weights {folder} is a folder without {MANIFEST}; {remedy}") from error
@@ -153,76 +158,80 @@ def read(folder: Path) -> Export:
     return export
 
 
-def cached(
+def cached_export(
     model: Tridos, origin: Origin, *, size: tuple[int, int], kind: str, cache: Path | None = None
 ) -> Export:
-    """The export of a network that was made before, else a new one that is kept in the folder `cache`.
+    """Returns the export of a network from the folder `cache`, to which it is exported if missing.
 
-    Another run that does the same at the same time is not disturbed. Raises what `write` raises.
+    Runs may do so concurrently. Raises as `export_network` does.
     """
-    key = {"size": size, "format": kind, "code": _code(), "versions": versions(), **asdict(origin)}
+    key = {"size": size, "format": kind, "code": code_digest(), "versions": versions(), **asdict(origin)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     name = f"{origin.detector}-{origin.sha256[:12]}-{size[0]}x{size[1]}-{digest}"
     folder = (cache or CACHE).expanduser() / name
     if (folder / MANIFEST).is_file():
-        return read(folder)
-    own, started = folder.with_name(f"{name}.{os.getpid()}.part"), time.perf_counter()
+        return read_export(folder)
+    temporary, started = folder.with_name(f"{name}.{os.getpid()}.part"), time.perf_counter()
     try:
-        write(model, origin, own, size=size, kind=kind)
+        export_network(model, origin, temporary, size=size, kind=kind)
         if not (folder / MANIFEST).is_file():
             shutil.rmtree(folder, ignore_errors=True)
-            own.rename(folder)
+            temporary.rename(folder)
     except OSError as error:
-        if not (folder / MANIFEST).is_file():  # else another run was faster
+        if not (folder / MANIFEST).is_file():  # else another run has exported it meanwhile
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(own, ignore_errors=True)
-    told = "exported %s for input of %dx%d in %.1f s; later runs take it from %s"
-    log.warning(told, origin.detector, *size, time.perf_counter() - started, folder)
-    return read(folder)
+        shutil.rmtree(temporary, ignore_errors=True)
+    message = "exported %s for input of %dx%d in %.1f s; later runs take it from %s"
+    log.warning(message, origin.detector, *size, time.perf_counter() - started, folder)
+    return read_export(folder)
 
 
-def unwritable(cache: Path | None = None) -> str:
-    """Why nothing can be kept in the folder `cache`, which is made where it is missing; empty if it can."""
+def cache_fault(cache: Path | None = None) -> str:
+    """Creates the folder `cache`; returns why it cannot be written to, empty if it can."""
     folder = (cache or CACHE).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return f"{folder}: {error.strerror or error}"
-    return "" if os.access(folder, os.W_OK) else f"{folder}: it may not be written"
+    return "" if os.access(folder, os.W_OK) else f"{folder}: no permission to write"
 
 
 def versions() -> Mapping[str, str]:
-    """The packages that decide what an export looks like."""
+    """Returns the versions of the packages that determine an export."""
     return {name: metadata.version(name) for name in ("torch", "onnx") if util.find_spec(name)}
 
 
-def _code() -> str:
-    """SHA-256 of the modules that decide what a graph computes, so that a change exports again."""
+def code_files() -> list[Path]:
+    """Returns the modules that determine what a graph computes."""
     from detectors import backends
     from detectors.networks import layers, tridos
 
-    folders = [Path(package.__file__).parent for package in (backends, tridos, layers)]
-    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    folders = [Path(folder) for package in (backends, tridos, layers) for folder in package.__path__]
+    return [file for folder in folders for file in sorted(folder.glob("*.py"))]
 
 
-def origin_of(name: str, chosen: str, path: Path, model: Tridos, classes: tuple[str, ...]) -> Origin:
-    """What is to be known of `model`, whose weights `chosen` are in the file `path`."""
-    from detectors.weights import restore, zoo
+def code_digest() -> str:
+    """Returns the SHA-256 of `code_files`, so that a changed network is exported again."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in code_files())).hexdigest()
+
+
+def describe_origin(name: str, weights: str, path: Path, model: Tridos, classes: tuple[str, ...]) -> Origin:
+    """Describes the detector `name` with `weights`, a name or file, read from the file `path`."""
+    from detectors.weights import restore
 
     return Origin(
         detector=name,
-        weights=chosen,
-        sha256=zoo.sha256(path),
+        weights=weights,
+        sha256=file_sha256(path),
         classes=classes,
-        enlarge=restore.enlargement(path),
+        enlarge=restore.trained_enlargement(path),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         width=model.width,
     )
 
 
-def require_exportable(name: str, what: str) -> None:
-    """Raise UsageError for a detector that has no graphs; `what` asks for them."""
+def require_exportable(name: str, purpose: str) -> None:
+    """Raises UsageError for a detector that cannot be exported; `purpose` begins the message."""
     if name not in NETWORKS:
-        raise UsageError(f"{what} is for {' and '.join(NETWORKS)}, not for '{name}'")
+        raise UsageError(f"{purpose} is for {' and '.join(NETWORKS)}, not for '{name}'")

@@ -1,4 +1,4 @@
-"""The three graphs of a Tridos network for one size of input, with any number of samples."""
+"""The three graphs of a Tridos network for inputs of one size and any batch size, ready for export."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from torch import Tensor, nn
 from detectors.backends.real_spectrum import RealFrequencyBlock
 from detectors.networks.tridos import Tridos
 from detectors.networks.tridos.features import FrameFeatures
-from detectors.networks.tridos.swin import HEADS, WindowAttention
+from detectors.networks.tridos.frequency import FrequencyBlock
+from detectors.networks.tridos.swin import HEADS, SwinLayer, WindowAttention
 
 BATCH = 2
-"""Samples of the examples; a graph traced with one would be taken to hold for one alone."""
+"""Batch size of the examples; tracing with 1 would make it a constant."""
 
 
 class Graph(NamedTuple):
-    """What is exported: a function of tensors that agree in their first axis, the number of samples."""
+    """A function of tensors to be exported; the first axis of all is the batch."""
 
     module: nn.Module
     examples: tuple[Tensor, ...]
+    """Example inputs for tracing."""
     inputs: tuple[str, ...]
+    """Names of the inputs."""
     outputs: tuple[str, ...]
+    """Names of the outputs."""
 
 
 class FramePart(nn.Module):
-    """Normalised images (B, 3, H, W) → spatial, frequency (B, C, h, w) and qkv (B, h, w, 3C), stride 8."""
+    """Normalised images (B, 3, H, W) → spatial, frequency (B, C, h, w) and qkv (B, h, w, 3C) at stride 8."""
 
     def __init__(self, model: Tridos):
         super().__init__()
@@ -41,7 +45,7 @@ class FramePart(nn.Module):
 
 
 class PairPart(nn.Module):
-    """Spatial features of a frame and the next, (B, C, h, w) → (B, C / 2, h / 2, w / 2)."""
+    """Spatial features (B, C, h, w) of two consecutive frames → (B, C / 2, h / 2, w / 2)."""
 
     def __init__(self, model: Tridos):
         super().__init__()
@@ -53,7 +57,7 @@ class PairPart(nn.Module):
 
 
 class JoinPart(nn.Module):
-    """Features of five frames (B, 5, …) and pairs (B, 4, …), oldest first → raw (B, 5 + classes, h, w)."""
+    """Features of five frames (B, 5, …) and pairs (B, 4, …) → raw output (B, 5 + classes, h, w)."""
 
     def __init__(self, model: Tridos):
         super().__init__()
@@ -65,7 +69,7 @@ class JoinPart(nn.Module):
 
 
 class _Identity(nn.Module):
-    """Stands for a non-local block that changes nothing: whether it does is no question inside a graph."""
+    """Replaces a non-local block that is an identity: a graph cannot contain the condition."""
 
     @staticmethod
     def is_identity() -> bool:
@@ -73,7 +77,7 @@ class _Identity(nn.Module):
 
 
 class _NonLocal(nn.Module):
-    """A non-local block that is computed, for the same reason."""
+    """Replaces a non-local block that is not an identity, for the same reason."""
 
     def __init__(self, block: nn.Module):
         super().__init__()
@@ -88,18 +92,20 @@ class _NonLocal(nn.Module):
 
 
 class FixedWindowAttention(nn.Module):
-    """`WindowAttention` with the position bias and the mask of one size as one constant."""
+    """`WindowAttention` for one size, with the sum of position bias and mask as a constant."""
+
+    bias: Tensor
 
     def __init__(self, attention: WindowAttention, mask: Tensor | None):
         super().__init__()
         self.qkv, self.proj = attention.qkv, attention.proj
         index = attention.relative_position_index
-        bias = attention.relative_position_bias_table.detach()[index.flatten()].view(*index.shape, HEADS)
-        bias = bias.permute(2, 0, 1)[None]  # (1, heads, N, N)
+        bias = attention.relative_position_bias_table.detach()[index.flatten()]
+        bias = bias.unflatten(0, index.shape).permute(2, 0, 1)[None]  # (1, heads, N, N)
         self.register_buffer("bias", (bias if mask is None else bias + mask[:, None]).contiguous())
 
     def forward(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
-        """Projected tokens (B, windows, N, 3C) → (B, windows, N, C); the mask is in the constant already."""
+        """Projected tokens (B, windows, N, 3C) → (B, windows, N, C); `mask` is ignored."""
         windows, tokens, channels = qkv.shape[1:]
         width = channels // (3 * HEADS)
         q, k, v = qkv.reshape(-1, windows, tokens, 3, HEADS, width).permute(3, 0, 1, 4, 2, 5)
@@ -109,9 +115,9 @@ class FixedWindowAttention(nn.Module):
 
 
 def _fix_attention(model: Tridos, join: Graph) -> None:
-    """Put `FixedWindowAttention` for the size of the examples into both attention layers."""
+    """Replaces both attention layers by `FixedWindowAttention` for the size of the examples."""
     masks: list[Tensor | None] = []
-    layers = model.neck.swin.tr
+    layers = [layer for layer in model.neck.swin.tr if isinstance(layer, SwinLayer)]
     hooks = [
         layer.attn.register_forward_pre_hook(lambda _, inputs: masks.append(inputs[1])) for layer in layers
     ]
@@ -119,22 +125,24 @@ def _fix_attention(model: Tridos, join: Graph) -> None:
     for hook in hooks:
         hook.remove()
     for layer, mask in zip(layers, masks, strict=True):
-        layer.attn = FixedWindowAttention(layer.attn, mask)
+        layer.add_module("attn", FixedWindowAttention(layer.attn, mask))
 
 
 @torch.no_grad()
 def graphs(model: Tridos, size: tuple[int, int]) -> dict[str, Graph]:
-    """The parts of a network for input of (width, height) pixels, by name: frame, pair, join.
+    """Returns the parts of a network for inputs of (width, height) pixels by name: frame, pair, join.
 
-    The model stays as it is. Raises ValueError for a size that is no multiple of 32.
+    The model itself does not change. Raises ValueError if a side is not a multiple of 32.
     """
     width, height = size
     if width < 32 or height < 32 or width % 32 or height % 32:
         raise ValueError(f"size = '{width}x{height}', expected multiples of 32")
     own = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    nonlocal_block = own.neck.nolocal
-    own.neck.nolocal = _Identity() if nonlocal_block.is_identity() else _NonLocal(nonlocal_block)
-    own.neck.agpf.body[0] = RealFrequencyBlock(own.neck.agpf.body[0], height // 8, width // 8)
+    nonlocal_block, frequency_block = own.neck.nolocal, own.neck.agpf.body[0]
+    assert isinstance(frequency_block, FrequencyBlock)
+    fixed = _Identity() if nonlocal_block.is_identity() else _NonLocal(nonlocal_block)
+    own.neck.add_module("nolocal", fixed)
+    own.neck.agpf.body[0] = RealFrequencyBlock(frequency_block, height // 8, width // 8)
     images = torch.randn(BATCH, 3, height, width, generator=torch.Generator().manual_seed(0))
     frame = Graph(FramePart(own).eval(), (images,), ("images",), FrameFeatures._fields)
     features = frame.module(images)

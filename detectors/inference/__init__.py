@@ -1,1 +1,1 @@
-"""detectors/inference."""
+"""Inference with loaded networks: streams of frames, postprocessing, probability maps."""

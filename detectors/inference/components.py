@@ -1,4 +1,4 @@
-"""From the map of a segmenter to groups of pixels with boxes and scores."""
+"""Connected components of probability maps as segments with boxes and scores."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pipeline.structures.detections import Detections, Segments
 
 
 def extract_components(probability: np.ndarray, config: ComponentsConfig) -> Segments:
-    """(H, W) float32 in [0, 1] → its 8-connected groups of pixels above the threshold.
+    """Extracts the 8-connected components above the threshold of a probability map (H, W) float32.
 
-    Best first; equal scores keep raster order. Boxes hold their pixels exactly: a single pixel in row r and
-    column c has the box (c, r, c + 1, r + 1).
+    Sorted by score, best first; equal scores keep raster order. Boxes enclose the pixels exactly: a single
+    pixel in row r and column c has the box (c, r, c + 1, r + 1).
     """
     found = find_regions(probability > config.threshold)
     scores = _scores(found, probability, config)
@@ -27,7 +27,7 @@ def extract_components(probability: np.ndarray, config: ComponentsConfig) -> Seg
 
 
 def to_detections(segments: Segments, *, conf: float) -> Detections:
-    """The groups of score `conf` or more as detections with masks."""
+    """Returns the components of score `conf` or more as detections with masks."""
     chosen = segments.components.scores >= conf
     masks = [mask for mask, wanted in zip(segments.masks(), chosen, strict=True) if wanted]
     found = segments.components[chosen]
@@ -36,7 +36,7 @@ def to_detections(segments: Segments, *, conf: float) -> Detections:
 
 
 def _scores(found: Regions, probability: np.ndarray, config: ComponentsConfig) -> np.ndarray:
-    """(R,) of each group."""
+    """Returns the score (R,) of each component: peak or mean of its probability (H, W)."""
     if config.score == "peak":
         return found.maxima(probability)
     values = probability[found.rows, found.columns]
@@ -44,7 +44,7 @@ def _scores(found: Regions, probability: np.ndarray, config: ComponentsConfig) -
 
 
 def _boxes(found: Regions) -> np.ndarray:
-    """(R, 4) x1 y1 x2 y2 of each group, right and bottom exclusive."""
+    """Returns the box (R, 4) x1 y1 x2 y2 of each component, right and bottom exclusive."""
     low = np.full((len(found), 2), np.iinfo(np.int64).max)
     high = np.zeros((len(found), 2), np.int64)
     for axis, values in enumerate((found.columns, found.rows)):

@@ -1,4 +1,4 @@
-"""detectors.inference.map_files."""
+"""Probability maps of the images in a folder, written as image or MATLAB files."""
 
 from __future__ import annotations
 
@@ -17,60 +17,64 @@ if TYPE_CHECKING:
     from detectors.inference.probability_maps import ProbabilityMaps
 
 
-def as_png(found: np.ndarray) -> bytes:
-    """(H, W) probability → grey picture of 8 bits."""
+def encode_png(probability: np.ndarray) -> bytes:
+    """Encodes a probability (H, W) as a grey PNG of 8 bits."""
     import cv2
     import numpy as np
 
-    return cv2.imencode(".png", np.rint(found * 255).astype(np.uint8))[1].tobytes()
+    return cv2.imencode(".png", np.rint(probability * 255).astype(np.uint8))[1].tobytes()
 
 
-def as_mat(found: np.ndarray) -> bytes:
-    """(H, W) probability → MATLAB file of one array, float32."""
+def encode_mat(probability: np.ndarray) -> bytes:
+    """Encodes a probability (H, W) float32 as a MATLAB file with one array."""
     from scipy import io
 
     from pipeline.evaluation.segmentation.map_files import MAT_KEY
 
     file = BytesIO()
-    io.savemat(file, {MAT_KEY: found})
+    io.savemat(file, {MAT_KEY: probability})
     return file.getvalue()
 
 
-class Form(NamedTuple):
-    """A kind of file that a map is written as."""
+class MapFormat(NamedTuple):
+    """File format of a map."""
 
     folder: str
+    """Name of its folder."""
     encode: Callable[[np.ndarray], bytes]
 
 
-FORMATS = {"png": Form("img", as_png), "mat": Form("mat", as_mat)}
+FORMATS = {"png": MapFormat("img", encode_png), "mat": MapFormat("mat", encode_mat)}
+"""File formats by file extension."""
 
 
 class Job(NamedTuple):
-    """One image and the files that its map goes to."""
+    """An image and the files of its map."""
 
     image: Path
     outputs: dict[str, Path]
-    """Name in `FORMATS` → file."""
+    """Key of `FORMATS` → file."""
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images of a folder in natural order, names with a leading dot left out.
+def list_images(folder: Path) -> list[Path]:
+    """Returns the images of a folder in natural order, without hidden files.
 
-    Raises SourceError for a folder that cannot be listed or holds none, and where two differ in their suffix
-    alone: their maps would have one name.
+    Raises SourceError if the folder cannot be listed or contains none, or if two differ only in their
+    extension, since their maps would have the same name.
     """
     from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 
     if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder; one with images ({', '.join(IMAGE_SUFFIXES)}) is expected")
+        raise SourceError(
+            f"{folder} is not a folder; one with images ({', '.join(IMAGE_SUFFIXES)}) is expected"
+        )
     try:
         paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     except OSError as error:
         raise SourceError(f"{folder} cannot be listed: {error.strerror}") from error
     images = sorted((path for path in paths if path.name[0] != "." and path.is_file()), key=natural_order)
     if not images:
-        raise SourceError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise SourceError(f"{folder} contains no images ({', '.join(IMAGE_SUFFIXES)})")
     names: dict[str, Path] = {}
     for path in images:
         if names.setdefault(path.stem, path) != path:
@@ -79,22 +83,22 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def dataset_name(folder: Path, given: str | None) -> str:
-    """The folder's name, or its parent's for a folder called images, unless one is given.
+    """Returns the given name, else that of the folder, or of its parent if the folder is called images.
 
-    Raises UsageError for what is no plain name of a folder.
+    Raises UsageError if the name cannot be that of a folder.
     """
     place = Path(os.path.abspath(folder))
     name = given if given is not None else (place.parent if place.name == "images" else place).name
     if name in ("", ".", "..") or Path(name).name != name:
-        raise UsageError(f"dataset '{name}' is no name for a folder; give one with --dataset")
+        raise UsageError(f"dataset '{name}' is not a valid folder name; give one with --dataset")
     return name
 
 
-def prepare(images: list[Path], folder: Path, formats: list[str], *, overwrite: bool) -> list[Job]:
-    """Make the folders below `folder`; returns what is to be done.
+def prepare_jobs(images: list[Path], folder: Path, formats: list[str], *, overwrite: bool) -> list[Job]:
+    """Creates the folders of the formats below `folder`; returns the jobs.
 
-    Raises OutputError for folders that cannot be written, and for maps that are there already unless they are
-    to be replaced. The images themselves are never replaced.
+    Raises OutputError if a folder cannot be written to or contains the images themselves, or if maps exist
+    already and `overwrite` is False.
     """
     from pipeline.system.files import output_error
 
@@ -107,34 +111,37 @@ def prepare(images: list[Path], folder: Path, formats: list[str], *, overwrite: 
         if not os.access(place, os.W_OK | os.X_OK):
             raise OutputError(f"cannot write to {place}: choose a folder that you may write to")
         if place.samefile(images[0].parent):
-            raise OutputError(f"{place} holds the images themselves; use another --output or --dataset")
+            raise OutputError(f"{place} contains the images themselves; use another --output or --dataset")
     jobs = [
         Job(image, {name: place / f"{image.stem}.{name}" for name, place in places.items()})
         for image in images
     ]
     present = [path for job in jobs for path in job.outputs.values() if path.exists()]
     if present and not overwrite:
-        raise OutputError(f"{present[0]} is there already; use --overwrite or another --output")
+        raise OutputError(f"{present[0]} exists already; use --overwrite or another --output")
     return jobs
 
 
-def write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Writes a file as a whole or not at all. Raises OutputError."""
     from pipeline.system.files import atomic_write
 
-    with atomic_write(path, sync=False) as partial:  # thousands of small files: no wait for the disk each time
+    with atomic_write(path, sync=False) as partial:  # no wait for the disk after each of many small files
         partial.write_bytes(data)
 
 
-def segment(job: Job, maps: ProbabilityMaps) -> float:
-    """Write the map of one image; returns seconds in the network. Raises SourceError, OutputError."""
+def write_maps(job: Job, maps: ProbabilityMaps) -> float:
+    """Writes the map of an image; returns the seconds in the network.
+
+    Raises SourceError if the image cannot be read, OutputError if a file cannot be written.
+    """
     from pipeline.imaging.image_files import check_size, read_image
 
     image = read_image(job.image)
     check_size(str(job.image), image.shape[1], image.shape[0])
     started = time.perf_counter()
-    found = maps(image)
+    probability = maps(image)
     seconds = time.perf_counter() - started
     for name, path in job.outputs.items():
-        write(path, FORMATS[name].encode(found))
+        write_whole(path, FORMATS[name].encode(probability))
     return seconds

@@ -1,4 +1,4 @@
-"""One network for several sequences: frames of all of them computed as one batch, each with its own state."""
+"""One network for several sequences: their frames are computed as one batch, each with a state of its own."""
 
 from __future__ import annotations
 
@@ -6,112 +6,123 @@ import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
 
 from detectors.inference.streaming import PendingBatch, RawOutput, StreamingDetector
-from detectors.networks.tridos.stream import begin_batched
+from detectors.networks.tridos.stream import Parts, TridosStream, extract_batched
 from pipeline.stages.overlap import run_two_phase
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import Detector
 from pipeline.structures.results import FrameDetections
 
-Tag = TypeVar("Note")
+Tag = TypeVar("Tag")
 
 TaggedFrames = tuple[Iterable[tuple[int, Frame]], Tag]
-"""Frames, each with the number of its sequence, and whatever is to come out after what was found in them."""
+"""Frames with the numbers of their sequences, and a tag that is returned with their results."""
 
 
 class BatchInProgress(NamedTuple):
-    """Frames of several sequences that the network is half through with."""
+    """Frames of several sequences between the two phases of inference."""
 
-    parts: tuple
-    """What the `finish` of any of their streams asks for."""
-    begun: dict[int, PendingBatch]
-    """The frames of each sequence, by its number, with parts that are empty: they are those above."""
+    parts: Parts
+    """Argument of the `join` of any of the streams."""
+    pending: dict[int, PendingBatch]
+    """Frames of each sequence by its number; their own parts are empty."""
     seconds: float
-    """Spent on all of them so far."""
+    """Time spent on the whole batch so far."""
 
 
 class MultiStreamDetector:
-    """A detector on sequences numbered from 0, each of which it sees as if it were the only one.
+    """A detector on `count` sequences, numbered from 0; results equal those of one detector for each.
 
-    Streaming networks compute the frames of sequences whose network input is of the same size together.
-    Others, which look at each frame by itself, take the frames of one sequence after those of another.
+    Streaming networks compute frames with network inputs of the same size as one batch. Other detectors,
+    which have no temporal window, compute one sequence after another.
     """
 
     def __init__(self, detector: Detector, count: int):
-        self._streaming = isinstance(detector, StreamingDetector)
         self.window = detector.window
-        """Frames that it looks at together."""
-        more = (detector.sibling() if self._streaming else detector for _ in range(count - 1))
-        self._detectors = [detector, *more]
+        """Number of frames in the temporal window."""
+        self._detector = detector
+        self._streaming: list[StreamingDetector] = []
+        if isinstance(detector, StreamingDetector):
+            self._streaming = [detector, *(detector.sibling() for _ in range(count - 1))]
 
     def detect(
-        self, turns: Iterable[TaggedFrames]
+        self, rounds: Iterable[TaggedFrames[Tag]]
     ) -> Generator[tuple[list[tuple[int, FrameDetections]], Tag]]:
-        """Turn by turn what is in its frames, each with the number of its sequence, and its note.
+        """Yields the detections of each round of frames, with the numbers of their sequences, and its tag.
 
-        None but the first frame of a sequence in a turn may follow a gap. Those of one sequence come in their
-        order, before and after; the sequences in that of their numbers. While this is not closed, `turns` may
-        be in use by a thread, which is some turns ahead.
+        Results are sorted by sequence and keep the order of its frames. Only the first frame of a sequence in
+        a round may follow a gap. Close the generator before using `rounds` elsewhere: a thread may be reading
+        from it.
         """
         if not self._streaming:
-            yield from ((list(self._one_by_one(items)), note) for items, note in turns)
+            yield from ((list(self._detect_by_sequence(frames)), tag) for frames, tag in rounds)
             return
-        with closing(run_two_phase(turns, self._begin, self._finish, self._detectors[0].halves)) as finished:
-            for features, note in finished:
-                yield list(self._found(features)), note
+        schedule = self._streaming[0].schedule
+        with closing(run_two_phase(rounds, self._extract, self._join, schedule)) as results:
+            for outputs, tag in results:
+                yield list(self._postprocess(outputs)), tag
 
     def end(self, number: int) -> None:
-        """The sequence has ended, and all that is in it was given out: let go of its state."""
+        """Resets the state of a sequence that has ended."""
         if self._streaming:
-            self._detectors[number].reset()
+            self._streaming[number].reset()
 
-    def _one_by_one(self, items: Iterable[tuple[int, Frame]]) -> Iterator[tuple[int, FrameDetections]]:
-        for number, group in _by_sequence(items).items():
-            yield from ((number, item) for item in self._detectors[number].detect([group]))
+    def _detect_by_sequence(
+        self, frames: Iterable[tuple[int, Frame]]
+    ) -> Iterator[tuple[int, FrameDetections]]:
+        for number, group in _by_sequence(frames).items():
+            yield from ((number, item) for item in self._detector.detect([group]))
 
-    def _begin(self, turn: TaggedFrames) -> tuple[list[BatchInProgress], Tag]:
-        groups, by_size = _by_sequence(turn[0]), defaultdict(dict)
+    def _extract(self, tagged: TaggedFrames[Tag]) -> tuple[list[BatchInProgress], Tag]:
+        frames, tag = tagged
+        groups = _by_sequence(frames)
+        by_size: defaultdict[tuple[int, ...], dict[int, Tensor]] = defaultdict(dict)
         started = time.perf_counter()
         for number, group in groups.items():
-            pixels = self._detectors[number].pixels(group)
-            by_size[pixels.shape[2:]][number] = pixels
-        together = []
-        for pixels in by_size.values():
-            detectors = {number: self._detectors[number] for number in pixels}
-            streams = [detector.stream for detector in detectors.values()]
-            parts = begin_batched(streams, list(pixels.values()))
-            begun = {number: detector.begun(groups[number]) for number, detector in detectors.items()}
-            spent, started = time.perf_counter() - started, time.perf_counter()
-            together.append(BatchInProgress(parts, begun, spent))
-        return together, turn[1]
+            images = self._streaming[number].preprocess(group)
+            by_size[images.shape[2:]][number] = images
+        batches = []
+        for inputs in by_size.values():
+            detectors = {number: self._streaming[number] for number in inputs}
+            streams: list[TridosStream[Any]] = [detector.stream for detector in detectors.values()]
+            parts = extract_batched(streams, list(inputs.values()))
+            pending = {number: detector.pending(groups[number]) for number, detector in detectors.items()}
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            batches.append(BatchInProgress(parts, pending, seconds))
+        return batches, tag
 
-    def _finish(self, turn: tuple[list[BatchInProgress], Tag]) -> tuple[dict[int, RawOutput], Tag]:
-        return {n: item for together in turn[0] for n, item in self._finished(together)}, turn[1]
+    def _join(self, tagged: tuple[list[BatchInProgress], Tag]) -> tuple[dict[int, RawOutput], Tag]:
+        batches, tag = tagged
+        return {number: output for batch in batches for number, output in self._join_batch(batch)}, tag
 
-    def _finished(self, together: BatchInProgress) -> Iterator[tuple[int, RawOutput]]:
-        numbers, rows = list(together.begun), list(together.begun.values())
-        frames = tuple(frame for begun in rows for frame in begun.frames)
-        whole = rows[0]._replace(frames=frames, parts=together.parts, seconds=together.seconds)
-        whole = self._detectors[numbers[0]].finish(whole)
-        counts = [len(begun.frames) for begun in rows]
-        raws = whole.raw.split(counts)
-        settled = whole.settled.split(counts) if whole.settled else [None] * len(rows)
-        for number, begun, raw, boxes in zip(numbers, rows, raws, settled, strict=True):
-            share = whole.seconds * len(raw) / len(frames)
-            own = whole._replace(frames=begun.frames, geometry=begun.geometry, warmup=begun.warmup)
-            yield number, own._replace(raw=raw, settled=boxes, seconds=share)
+    def _join_batch(self, batch: BatchInProgress) -> Iterator[tuple[int, RawOutput]]:
+        """Yields the raw output of each sequence; the time of the batch is shared by number of frames."""
+        numbers, rows = list(batch.pending), list(batch.pending.values())
+        frames = tuple(frame for pending in rows for frame in pending.frames)
+        whole = rows[0]._replace(frames=frames, parts=batch.parts, seconds=batch.seconds)
+        joined = self._streaming[numbers[0]].join(whole)
+        counts = [len(pending.frames) for pending in rows]
+        detections = joined.detections.split(counts) if joined.detections else [None] * len(rows)
+        for number, pending, raw, boxes in zip(
+            numbers, rows, joined.raw.split(counts), detections, strict=True
+        ):
+            seconds = joined.seconds * len(raw) / len(frames)
+            own = joined._replace(frames=pending.frames, geometry=pending.geometry, warmup=pending.warmup)
+            yield number, own._replace(raw=raw, detections=boxes, seconds=seconds)
 
-    def _found(self, features: dict[int, RawOutput]) -> Iterator[tuple[int, FrameDetections]]:
-        for number in sorted(features):
-            found = self._detectors[number].found([features[number].arrived()])
+    def _postprocess(self, outputs: dict[int, RawOutput]) -> Iterator[tuple[int, FrameDetections]]:
+        for number in sorted(outputs):
+            found = self._streaming[number].postprocess([outputs[number].wait()])
             yield from ((number, item) for item in found)
 
 
-def _by_sequence(items: Iterable[tuple[int, Frame]]) -> dict[int, tuple[Frame, ...]]:
-    """The frames of each sequence, in the order of their numbers."""
+def _by_sequence(frames: Iterable[tuple[int, Frame]]) -> dict[int, tuple[Frame, ...]]:
+    """Groups frames by the number of their sequence, in ascending order."""
     groups: dict[int, tuple[Frame, ...]] = {}
-    for number, frame in items:
+    for number, frame in frames:
         groups[number] = (*groups.get(number, ()), frame)
     return dict(sorted(groups.items()))

@@ -1,7 +1,4 @@
-"""From raw network output to the boxes worth reporting: score threshold and non-maximum suppression.
-
-Plain torch: no compiled extension is needed.
-"""
+"""Postprocessing of raw network output: score threshold and non-maximum suppression in plain torch."""
 
 from __future__ import annotations
 
@@ -11,64 +8,60 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from detectors.networks.layers.boxes import box_iou
 from detectors.networks.tridos.head import decode_boxes, decode_scores
 
 MAX_SIDE = 1e6
-"""Pixels: no coordinate that means anything is larger, and areas stay within float32."""
+"""Largest absolute coordinate of a box in network pixels; areas of such boxes stay finite in float32."""
 
-
-def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """x1 y1 x2 y2 boxes (..., N, 4) and (..., M, 4) → IoU (..., N, M); 0 where both boxes are empty."""
-    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
-    high = torch.minimum(first[..., :, None, 2:], second[..., None, :, 2:])
-    intersection = (high - low).clamp(min=0).prod(dim=-1)
-    area_first, area_second = ((b[..., 2:] - b[..., :2]).clamp(min=0).prod(dim=-1) for b in (first, second))
-    union = area_first[..., :, None] + area_second[..., None, :] - intersection
-    return torch.where(union > 0, intersection / union, 0.0)
+ImageDetections = tuple[Tensor, Tensor, Tensor]
+"""Boxes (N, 4) as x1 y1 x2 y2 in network pixels, scores (N,), labels (N,); best score first."""
 
 
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float) -> Tensor:
-    """Greedy class-aware suppression → indices of the kept boxes, best score first.
+    """Greedy class-aware non-maximum suppression; returns the indices of the kept boxes, best score first.
 
-    A box goes when its IoU with a better kept box of its class is strictly greater than `iou`; equal scores
-    keep their order. `boxes` (N, 4) x1 y1 x2 y2, `scores` (N,), `labels` (N,).
+    A box is dropped if its IoU with a better kept box of its class is greater than `iou`; equal scores keep
+    their order. `boxes` (N, 4) x1 y1 x2 y2, `scores` (N,), `labels` (N,).
     """
     order = torch.argsort(scores, descending=True, stable=True)
     boxes, labels = boxes[order], labels[order]
-    rivals = (box_iou(boxes, boxes) > iou) & (labels[:, None] == labels)
-    rivals = rivals.triu(diagonal=1).cpu()
+    overlaps = (box_iou(boxes, boxes) > iou) & (labels[:, None] == labels)
+    overlaps = overlaps.triu(diagonal=1).cpu()
     alive = torch.ones(len(order), dtype=torch.bool)
     for row in range(len(order)):
         if alive[row]:
-            alive &= ~rivals[row]
+            alive &= ~overlaps[row]
     return order[alive.to(order.device)]
 
 
 def _candidates(raw: Tensor, conf: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each cell of (B, 5 + classes, h, w): box (B, h·w, 4), score, label, and whether it counts."""
+    """Decodes raw output (B, 5 + classes, h, w): boxes (B, h·w, 4) x1 y1 x2 y2, scores and labels (B, h·w).
+
+    The last item (B, h·w) bool is whether a cell is a candidate, with a score of at least `conf`.
+    """
     boxes = decode_boxes(raw)
     objectness, classes = decode_scores(raw)
     best, labels = classes.max(dim=-1)
     scores = objectness * best
     half = boxes[..., 2:] / 2
     corners = torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], dim=-1)
-    # an untrained network's sizes may overflow exp(), or the area: such boxes are no candidates; NaN is none
+    # excludes boxes of untrained networks whose sides or areas overflow, and NaN
     return corners, scores, labels, (scores >= conf) & (corners.abs() < MAX_SIDE).all(dim=-1)
 
 
-def decode(raw: Tensor, *, conf: float, iou: float, max_candidates: int = 3000) -> list[tuple[Tensor, ...]]:
-    """Raw output (B, 5 + classes, h, w) → per image boxes (N, 4) in network pixels, scores, labels.
+def decode(raw: Tensor, *, conf: float, iou: float, max_candidates: int = 3000) -> list[ImageDetections]:
+    """Decodes raw output (B, 5 + classes, h, w) into the boxes, scores and labels of each image.
 
-    Boxes are x1 y1 x2 y2. Score = objectness × best class probability; those below `conf` go, then `nms` at
-    `iou`. Should more than `max_candidates` pass the threshold, the best of them are considered: it bounds
-    the memory of the suppression.
+    The score is objectness × best class probability; boxes below `conf` are dropped before `nms` at `iou`. To
+    bound the memory of `nms`, only the best `max_candidates` boxes are considered.
     """
     corners, scores, labels, valid = _candidates(raw, conf)
     results = []
     for image_valid, *values in zip(valid, corners, scores, labels, strict=True):
         box, score, label = (v[image_valid] for v in values)
         if len(score) > max_candidates:
-            top = score.topk(max_candidates).indices.sort().values  # stable order for equal scores
+            top = score.topk(max_candidates).indices.sort().values  # keeps the order of equal scores
             box, score, label = box[top], score[top], label[top]
         keep = nms(box, score, label, iou=iou)
         results.append((box[keep], score[keep], label[keep]))
@@ -76,59 +69,62 @@ def decode(raw: Tensor, *, conf: float, iou: float, max_candidates: int = 3000) 
 
 
 class FixedShapeDetections(NamedTuple):
-    """What `nms_fixed_shape` made of some images."""
+    """Result of `nms_fixed_shape` for B images with K boxes each."""
 
     boxes: Tensor
     """(B, K, 4) x1 y1 x2 y2 in network pixels, best score first."""
     scores: Tensor
-    """(B, K), -1 for what is not kept."""
+    """(B, K), -1 for boxes that are not kept."""
     labels: Tensor
     """(B, K)"""
-    sure: Tensor
-    """(B,) bool, false where `decode` has to be asked."""
+    converged: Tensor
+    """(B,) bool; the result of an image equals that of `decode` only if True."""
 
     def split(self, counts: Sequence[int]) -> list[FixedShapeDetections]:
-        """For so many images each."""
+        """Splits the batch into parts of `counts` images."""
         return [FixedShapeDetections(*parts) for parts in zip(*(x.split(counts) for x in self), strict=True)]
 
 
 def nms_fixed_shape(
-    raw: Tensor, *, conf: float, iou: float, most: int = 256, rounds: int = 16
+    raw: Tensor, *, conf: float, iou: float, max_boxes: int = 256, rounds: int = 16
 ) -> FixedShapeDetections:
-    """What `decode` does, for a GPU: shapes depend on nothing, so the CPU need not wait for anything.
+    """Decodes raw output (B, 5 + classes, h, w) with fixed output shapes, so without GPU–CPU synchronisation.
 
-    In each of some `rounds` a box goes if a better one that is still there overlaps it, from all of them
-    anew; that settles the first box in the first round, and with every round at least one more in each chain
-    of overlaps. Where it has not come to rest, or more than `most` boxes pass the threshold, the image is
-    not `sure`.
+    Equals `decode` if `converged`. Each round recomputes which boxes are suppressed by the boxes kept in the
+    round before: the first box is right after one round, and every round extends each chain of overlaps by
+    at least one box. An image has not converged if the last round changes it, or if more than `max_boxes`
+    boxes pass the threshold.
     """
     corners, scores, labels, valid = _candidates(raw, conf)
-    count = min(most, scores.shape[1])
+    count = min(max_boxes, scores.shape[1])
     scores, order = torch.where(valid, scores, -1.0).sort(dim=1, descending=True, stable=True)
     fits = valid.sum(dim=1) <= count
     scores, order = scores[:, :count], order[:, :count]
     boxes = corners.gather(1, order[..., None].expand(-1, -1, 4))
     labels = labels.gather(1, order)
-    there = scores >= 0
-    rivals = (box_iou(boxes, boxes) > iou) & (labels[:, :, None] == labels[:, None, :])
-    rivals = rivals.triu(diagonal=1).float()
-    alive = before = there  # a box that is not there is never alive
+    candidates = scores >= 0
+    overlaps = (box_iou(boxes, boxes) > iou) & (labels[:, :, None] == labels[:, None, :])
+    suppresses = overlaps.triu(diagonal=1).float()
+    alive = before = candidates
     for _ in range(rounds):
-        before, alive = alive, there & (alive[:, None].float() @ rivals)[:, 0].eq(0)
+        before, alive = alive, candidates & (alive[:, None].float() @ suppresses)[:, 0].eq(0)
     return FixedShapeDetections(
         boxes, torch.where(alive, scores, -1.0), labels, fits & (alive == before).all(dim=1)
     )
 
 
 def detections_of(
-    settled: FixedShapeDetections, raw: Tensor, *, conf: float, iou: float
-) -> list[tuple[Tensor, ...]]:
-    """What `decode` gives of the raw output that was settled."""
-    results = []
-    for row, (boxes, scores, labels, sure) in enumerate(zip(*settled, strict=True)):
-        if sure:
+    results: FixedShapeDetections, raw: Tensor, *, conf: float, iou: float
+) -> list[ImageDetections]:
+    """Returns the result of `decode` for raw output (B, 5 + classes, h, w) from that of `nms_fixed_shape`.
+
+    Images that have not converged are decoded again.
+    """
+    images: list[ImageDetections] = []
+    for row, (boxes, scores, labels, converged) in enumerate(zip(*results, strict=True)):
+        if converged:
             kept = scores >= 0
-            results.append((boxes[kept], scores[kept], labels[kept]))
+            images.append((boxes[kept], scores[kept], labels[kept]))
         else:
-            results += decode(raw[row : row + 1], conf=conf, iou=iou)
-    return results
+            images += decode(raw[row : row + 1], conf=conf, iou=iou)
+    return images

@@ -1,4 +1,4 @@
-"""A single-frame segmenter on pictures as they come: any size, 8 or 16 bit, grey or colour."""
+"""Probability maps of images of any size, 8 or 16 bit, grey or colour, by a single-frame segmenter."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.system.errors import UsageError, WeightsError
 
 MIRRORS: tuple[tuple[int, ...], ...] = ((-1,), (-2,), (-2, -1))
-"""Axes of (B, 1, H, W) that are mirrored, in each of the views that flip averaging adds."""
+"""Mirrored axes of (B, 1, H, W) in each additional view of flip averaging."""
 
 
 def load_segmenter(name: str, name_or_path: str | None) -> tuple[Segmenter, Path]:
-    """The segmenter with the named weights, or else those that ship for it, and the file they are in.
+    """Loads a segmenter with the named or the default weights; returns it and the file of the weights.
 
-    Raises UsageError for a name that is no segmenter's, and what `weights.network` raises.
+    Raises UsageError if the name is not of a segmenter, WeightsError if the weights are missing, damaged or
+    of another network.
     """
     name = registry.canonical(name)
     if name not in registry.SEGMENTERS:
         known = ", ".join(sorted(registry.SEGMENTERS))
-        raise UsageError(f"detector '{name}' finds boxes and gives no probability maps (those do: {known})")
-    return restore.network(name, zoo.chosen(name, name_or_path))[:2]
+        raise UsageError(f"detector '{name}' predicts boxes, not probability maps; segmenters are {known}")
+    model, path, _ = restore.restore_network(name, zoo.weights_or_default(name, name_or_path))
+    assert isinstance(model, Segmenter)
+    return model, path
 
 
 class ProbabilityMaps:
-    """From one picture to the probability, pixel by pixel, that it belongs to a target."""
+    """Computes the probability of each pixel of an image to belong to a target.
+
+    `size` is (width, height) of the network input, which images fill as `fit` says. None keeps the size of
+    the image times `enlarge`, for networks that take any size. `flip_averaging` averages over four mirrored
+    views, in four times the time.
+
+    Raises UsageError for sizes that the network does not support and for unavailable devices.
+    """
 
     def __init__(
         self,
@@ -48,13 +58,6 @@ class ProbabilityMaps:
         device: str = "auto",
         precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     ):
-        """`size` is (width, height) of the network input, which pictures fill as `fit` says; None keeps each
-        pixel, or makes `enlarge` of it along rows and columns, where the network takes pictures of any size.
-        `flip_averaging` takes the mean of what the network gives for four mirrored views, in four times the
-        time.
-
-        Raises UsageError for a size that the network does not take, and for a device that is not there.
-        """
         self._device = pick_device(device)
         require_precision(precision, self._device)
         if size is not None:
@@ -65,7 +68,7 @@ class ProbabilityMaps:
         self._mirrors = MIRRORS if flip_averaging else ()
 
     def geometry(self, source: tuple[int, int]) -> Geometry:
-        """How pictures of this (width, height) lie in the network input."""
+        """Returns the mapping between images of this (width, height) and the network input."""
         if self._size is None:
             return self._model.geometry(source, enlarge=self._enlarge)
         return getattr(Geometry, self._fit)(source, self._size)
@@ -73,35 +76,37 @@ class ProbabilityMaps:
     def __call__(self, image: np.ndarray, *, bit_depth: int | None = None) -> np.ndarray:
         """(H, W) or (H, W, 3) R, G, B, uint8 or uint16 → (H, W) float32 in [0, 1].
 
-        `bit_depth` says how many bits of a sample count, all unless given. Raises WeightsError where the
-        network gives something else than numbers.
+        `bit_depth` is the number of significant bits of a sample, by default all. Raises WeightsError if the
+        network returns NaN.
         """
         return self.batch([image], bit_depth=bit_depth)[0]
 
     @torch.inference_mode()
     def batch(self, images: Sequence[np.ndarray], *, bit_depth: int | None = None) -> np.ndarray:
-        """The same for several images of one size and type at once: (B, H, W) float32 in [0, 1]."""
+        """As `__call__` for several images of one size and dtype; returns (B, H, W) float32 in [0, 1]."""
         full_scale = 2 ** (bit_depth or 8 * images[0].itemsize) - 1
         grey = np.stack([convert_channels(image, grey=True).astype(np.float32) for image in images])
-        pictures = torch.from_numpy(grey).to(self._device)[:, None] / full_scale
-        geometry = self.geometry(images[0].shape[1::-1])
+        inputs = torch.from_numpy(grey).to(self._device)[:, None] / full_scale
+        height, width = images[0].shape[:2]
+        geometry = self.geometry((width, height))
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            found = self._model.probability(pictures, geometry)
-            mirrored = [self._model.probability(pictures.flip(a), geometry).flip(a) for a in self._mirrors]
+            maps = self._model.probability(inputs, geometry)
+            mirrored = [self._model.probability(inputs.flip(a), geometry).flip(a) for a in self._mirrors]
         if mirrored:
-            found = torch.stack([found, *mirrored]).float().mean(dim=0)
-        found = found[:, 0].float().cpu().numpy()
-        if not np.isfinite(found).all():
+            maps = torch.stack([maps, *mirrored]).float().mean(dim=0)
+        probability = maps[:, 0].float().cpu().numpy()
+        if not np.isfinite(probability).all():
             raise WeightsError(f"{type(self._model).__name__} gives NaN with these weights; use others")
-        return found.clip(0, 1)  # resizing may overshoot by a rounding error
+        return probability.clip(0, 1)  # resizing may overshoot by a rounding error
 
 
 def _check_size(model: Segmenter, size: tuple[int, int]) -> None:
+    """Raises UsageError if the network does not support a size (width, height)."""
     text, name = "{}x{}".format(*size), type(model).__name__
     fixed = model.fixed_size
     if fixed is not None and size != (fixed, fixed):
         raise UsageError(
-            f"size {text}: this {name} takes {fixed}x{fixed} alone; that is its native size, too"
+            f"size {text}: this {name} takes only {fixed}x{fixed}, which is its native size, too"
         )
     if any(side % model.multiple for side in size):
         raise UsageError(f"size {text}: {name} takes multiples of {model.multiple}")

@@ -1,7 +1,7 @@
-"""The stages between source and sinks: generators that know nothing of their neighbours.
+"""Streaming inference: a network over a running sequence of frames.
 
-What travels is a small batch of frames, one frame when live, so the same code serves low latency and full
-throughput.
+Frames arrive in groups, of one frame for live sources, so that the same code serves low latency and high
+throughput. Inference has two phases that may overlap; see `pipeline.stages.overlap`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ import torch
 from torch import Tensor
 
 from detectors.backends.devices import core_count
-from detectors.inference import postprocess as suppression
+from detectors.backends.runtimes import ExportedNetwork
 from detectors.inference.normalisation import to_network_input
-from detectors.inference.score_maps import DETECTOR, of_cells
+from detectors.inference.postprocess import FixedShapeDetections, decode, detections_of, nms_fixed_shape
+from detectors.inference.score_maps import DETECTOR, cell_maps
 from detectors.networks.tridos import Tridos
 from detectors.networks.tridos.optimised.fused import FusedTridos
+from detectors.networks.tridos.stream import Parts
 from pipeline.config.schema import DetectorConfig
 from pipeline.imaging.geometry import Geometry
 from pipeline.imaging.intensity_scaling import network_images
 from pipeline.stages.overlap import Schedule, run_two_phase
 from pipeline.structures.boxes import clip
-from pipeline.structures.detections import Detections
+from pipeline.structures.detections import Detections, ScoreMap
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precision in the configuration → dtype of the computation; None for float32."""
 
 
 class RawOutput(NamedTuple):
@@ -39,16 +42,18 @@ class RawOutput(NamedTuple):
     raw: Tensor
     """(B, 5 + classes, h, w) logits."""
     geometry: Geometry
+    """Mapping between source and network pixels."""
     warmup: tuple[bool, ...]
+    """For each frame, whether its window holds fewer real frames than its length."""
     seconds: float
-    """Spent on the whole batch."""
+    """Time spent on the whole batch."""
     ready: torch.cuda.Event | None = None
-    """Passed when an output that comes from a GPU is there; None for one that is there already."""
-    settled: suppression.FixedShapeDetections | None = None
-    """The suppression of the boxes, where a GPU has done it."""
+    """CUDA event recorded after the asynchronous copy to the host; None if the output is on the host."""
+    detections: FixedShapeDetections | None = None
+    """Decoded boxes, if a GPU has computed them."""
 
-    def arrived(self) -> RawOutput:
-        """The same, with the output there."""
+    def wait(self) -> RawOutput:
+        """Returns the output after waiting until it is on the host."""
         if self.ready is None:
             return self
         started = time.perf_counter()
@@ -57,22 +62,31 @@ class RawOutput(NamedTuple):
 
 
 class PendingBatch(NamedTuple):
-    """A batch of frames that the network is half through with."""
+    """A batch whose features are computed but whose temporal windows are not yet joined."""
 
     frames: tuple[Frame, ...]
-    parts: tuple
-    """What its stream's `finish` asks for."""
+    parts: Parts
+    """Argument of the stream's `join`."""
     warmup: tuple[bool, ...]
+    """For each frame, whether its window holds fewer real frames than its length."""
     seconds: float
-    """Spent on the whole batch so far."""
+    """Time spent on the whole batch so far."""
     geometry: Geometry
+    """Mapping between source and network pixels."""
+
+
+StreamingNetwork = Tridos | FusedTridos | ExportedNetwork
+"""Networks that have streams."""
 
 
 def optimise_for_inference(
-    model: torch.nn.Module, precision: str, *, compiled: bool = False
-) -> torch.nn.Module:
-    """A network in evaluation mode in the form and the number format that a run computes it in."""
-    if type(model) is not Tridos:  # arranged already, or computed by another runtime
+    model: StreamingNetwork, precision: str, *, compiled: bool = False
+) -> StreamingNetwork:
+    """Returns the fastest form of a network in evaluation mode, computing in the given precision.
+
+    `compiled` applies torch.compile. Networks other than `Tridos` are optimised already and returned as is.
+    """
+    if not isinstance(model, Tridos):
         return model
     network = FusedTridos(model, dtype=PRECISIONS[precision] or torch.float32)
     if compiled:
@@ -81,151 +95,161 @@ def optimise_for_inference(
 
 
 class StreamingDetector:
-    """A network on a running sequence: pictures in, raw outputs out, its ring of features in between."""
+    """A detector on a running sequence, with the state of one stream.
+
+    `maps` adds score maps to the results.
+    """
 
     def __init__(
-        self, model: torch.nn.Module, config: DetectorConfig, device: torch.device, *, maps: bool = False
+        self, model: StreamingNetwork, config: DetectorConfig, device: torch.device, *, maps: bool = False
     ):
-        """`maps` asks for the score maps of all frames."""
         self._config, self._maps = config, maps
         self.device = device
-        """Where the network computes."""
+        """Device of the network."""
         self.model = optimise_for_inference(
             model.to(device).eval(), config.precision, compiled=config.compile
         )
+        self.window = self.model.frames
+        """Number of frames in the temporal window."""
         self.stream = self.model.stream()
-        """The state of the sequence."""
+        """State of the sequence."""
         self._geometry: Geometry | None = None
 
     def reset(self) -> None:
-        """Start a new sequence."""
+        """Starts a new sequence."""
         self.stream.reset()
         self._geometry = None
 
     def geometry(self, frame: Frame) -> Geometry:
-        """How frames of this size lie in the network input."""
+        """Returns the mapping between frames of this size and the network input."""
         source, network = (frame.width, frame.height), self._config.network_size()
         if network is None:
             return Geometry.native(source, scale=self._config.enlarge or 1.0)
         return getattr(Geometry, self._config.fit)(source, network)
 
     def sibling(self) -> StreamingDetector:
-        """A detector with the same network for another sequence."""
+        """Returns a detector for another sequence that shares the network."""
         return StreamingDetector(self.model, self._config, self.device, maps=self._maps)
 
     def __call__(self, frames: tuple[Frame, ...]) -> RawOutput:
-        """The next frames of the sequence, in order."""
-        return self.finish(self.begin(frames))
+        """Returns the raw output for the next frames of the sequence."""
+        return self.join(self.extract(frames))
 
-    def begin(self, frames: tuple[Frame, ...]) -> PendingBatch:
-        """The first half of the work on the next frames, in order."""
+    def extract(self, frames: tuple[Frame, ...]) -> PendingBatch:
+        """First phase: computes the features of the next frames and changes the state of the stream."""
         started = time.perf_counter()
-        parts = self.stream.begin(self.pixels(frames))
-        return self.begun(frames, parts)._replace(seconds=time.perf_counter() - started)
+        parts = self.stream.extract(self.preprocess(frames))
+        return self.pending(frames, parts)._replace(seconds=time.perf_counter() - started)
 
-    def begun(self, frames: tuple[Frame, ...], parts: tuple = ()) -> PendingBatch:
-        """The frames that were pushed last, with what their stream's `finish` asks for."""
-        return PendingBatch(frames, parts, self._warmup(frames), 0.0, self._geometry)
+    def pending(self, frames: tuple[Frame, ...], parts: Parts = ()) -> PendingBatch:
+        """Returns the batch of the frames extracted last; `parts` is the argument of the stream's `join`."""
+        return PendingBatch(frames, parts, self._warmup(frames), 0.0, self._current_geometry(frames[0]))
 
-    def finish(self, begun: PendingBatch) -> RawOutput:
-        """The second half; other frames may begin meanwhile, in another thread.
+    def join(self, pending: PendingBatch) -> RawOutput:
+        """Second phase: joins the windows; a thread may extract other frames meanwhile.
 
-        From a GPU the output is still on its way: it is there after `RawOutput.arrived`.
+        On a GPU the output is copied to the host asynchronously; see `RawOutput.wait`.
         """
         started = time.perf_counter()
-        features = self.features(begun, self.stream.finish(begun.parts))
-        return features._replace(seconds=begun.seconds + time.perf_counter() - started)
+        output = self.raw_output(pending, self.stream.join(pending.parts))
+        return output._replace(seconds=pending.seconds + time.perf_counter() - started)
 
-    def features(self, begun: PendingBatch, raw: Tensor) -> RawOutput:
-        """The raw output for frames that were begun; what comes from a GPU is put on its way."""
-        settled = ready = None
+    def raw_output(self, pending: PendingBatch, raw: Tensor) -> RawOutput:
+        """Wraps raw output (B, 5 + classes, h, w); on a GPU, decodes it and starts the copy to the host."""
+        detections = ready = None
         if raw.is_cuda:
-            settled = suppression.nms_fixed_shape(raw, conf=self._config.conf, iou=self._config.iou)
-            raw, *settled = (values.to("cpu", non_blocking=True) for values in (raw, *settled))
+            results = nms_fixed_shape(raw, conf=self._config.conf, iou=self._config.iou)
+            raw, *copies = (values.to("cpu", non_blocking=True) for values in (raw, *results))
+            detections = FixedShapeDetections(*copies)
             ready = torch.cuda.Event()
             ready.record()
-        settled = suppression.FixedShapeDetections(*settled) if settled else None
-        return RawOutput(begun.frames, raw, begun.geometry, begun.warmup, begun.seconds, ready, settled)
+        return RawOutput(
+            pending.frames, raw, pending.geometry, pending.warmup, pending.seconds, ready, detections
+        )
 
     @property
-    def window(self) -> int:
-        """Frames that the network looks at together."""
-        return self.model.frames
+    def schedule(self) -> Schedule:
+        """Schedule of the two phases.
 
-    @property
-    def halves(self) -> Schedule:
-        """How the halves of the work are best arranged.
-
-        A GPU works through what it was told while the CPU looks at the output before. A narrow network, which
-        gains nothing from a second thread in each operation, has one for each half.
+        Delayed on a GPU, which computes a batch while the CPU decodes the one before. Threaded for narrow
+        networks on a CPU, which gain nothing from a second thread within an operation.
         """
         if self.device.type == "cuda":
             return "delayed"
         return "threaded" if torch.get_num_threads() == 1 and core_count() > 1 else "sequential"
 
-    def pixels(self, frames: tuple[Frame, ...]) -> Tensor:
-        """The next frames of the sequence as network input, (B, 3, H, W) float32; what follows is `push`.
+    def preprocess(self, frames: tuple[Frame, ...]) -> Tensor:
+        """Returns the network input (B, 3, H, W) float32 of the next frames.
 
-        None but the first may follow a gap, which is made known to the state of the sequence.
+        Only the first frame may follow a gap; the state of the stream is reset or repeats its last frame.
         """
         if (gap := frames[0].gap) is not None:
             if gap.repeat_previous:
                 self.stream.repeat(gap.missing)
             else:
                 self.stream.reset()
+        geometry = self._current_geometry(frames[0])
+        images, full_scale = network_images(frames)
+        images = [geometry.apply(image, full_scale=full_scale) for image in images]
+        return to_network_input(images, full_scale=full_scale, device=self.device)
+
+    def _current_geometry(self, frame: Frame) -> Geometry:
+        """Returns the geometry of the sequence, which its first frame determines."""
         if self._geometry is None:
-            self._geometry = self.geometry(frames[0])
-        pictures, full_scale = network_images(frames)
-        pictures = [self._geometry.apply(picture, full_scale=full_scale) for picture in pictures]
-        return to_network_input(pictures, full_scale=full_scale, device=self.device)
+            self._geometry = self.geometry(frame)
+        return self._geometry
 
     def _warmup(self, frames: tuple[Frame, ...]) -> tuple[bool, ...]:
-        """For each of the frames pushed last, whether fewer than a whole window stood behind it."""
+        """Returns for each of the frames pushed last whether its window is not yet full."""
         first = self.stream.frames_seen - len(frames) + 1
-        behind = (
-            first + number if frame.real_frames_in_window is None else frame.real_frames_in_window for number, frame in enumerate(frames)
-        )
-        return tuple(count < self.window for count in behind)
+        known = (frame.real_frames_in_window for frame in frames)
+        counts = (first + number if count is None else count for number, count in enumerate(known))
+        return tuple(count < self.window for count in counts)
 
     def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
-        """The frames with their boxes."""
+        """Yields the detections of each frame of the sequence."""
         # closed here and not by the garbage collector: a thread of its own may be taking from `groups`
-        with closing(extract(groups, self)) as features:
-            yield from self.found(features)
+        with closing(raw_outputs(groups, self)) as outputs:
+            yield from self.postprocess(outputs)
 
-    def found(self, features: Iterable[RawOutput]) -> Iterator[FrameDetections]:
-        """The boxes of the score and overlap that the configuration asks for."""
-        return suppress(features, conf=self._config.conf, iou=self._config.iou, maps=self._maps)
-
-
-def extract(groups: Iterable[tuple[Frame, ...]], detector: StreamingDetector) -> Generator[RawOutput]:
-    """Run the network over the sequence. While this is not closed, `groups` may be in use by a thread."""
-    with closing(run_two_phase(groups, detector.begin, detector.finish, detector.halves)) as features:
-        yield from (batch.arrived() for batch in features)
+    def postprocess(self, outputs: Iterable[RawOutput]) -> Iterator[FrameDetections]:
+        """Yields the detections of each frame at the configured score and IoU thresholds."""
+        return frame_detections(outputs, conf=self._config.conf, iou=self._config.iou, maps=self._maps)
 
 
-def suppress(
-    features: Iterable[RawOutput], *, conf: float, iou: float, maps: bool = False
-) -> Iterator[FrameDetections]:
-    """Turn raw outputs into detections in source pixels, best first, cut to the picture.
+def raw_outputs(groups: Iterable[tuple[Frame, ...]], detector: StreamingDetector) -> Generator[RawOutput]:
+    """Yields the raw outputs of the groups of a sequence.
 
-    `maps` asks for the score maps, too.
+    Close the generator before using `groups` elsewhere: a thread may be reading from it.
     """
-    for batch in features:
+    outputs = run_two_phase(groups, detector.extract, detector.join, detector.schedule)
+    with closing(outputs):
+        yield from (output.wait() for output in outputs)
+
+
+def frame_detections(
+    outputs: Iterable[RawOutput], *, conf: float, iou: float, maps: bool = False
+) -> Iterator[FrameDetections]:
+    """Yields the detections of each frame in source pixels, best score first, clipped to the image.
+
+    `conf` is the minimum score, `iou` the maximum IoU of two boxes of a class; `maps` adds score maps.
+    """
+    for batch in outputs:
         started = time.perf_counter()
         found = []
-        if batch.settled is None:
-            decoded = suppression.decode(batch.raw, conf=conf, iou=iou)
+        if batch.detections is None:
+            decoded = decode(batch.raw, conf=conf, iou=iou)
         else:
-            decoded = suppression.detections_of(batch.settled, batch.raw, conf=conf, iou=iou)
-        for frame, rows in zip(batch.frames, decoded, strict=True):
-            boxes, scores, labels = (values.cpu().numpy() for values in rows)
+            decoded = detections_of(batch.detections, batch.raw, conf=conf, iou=iou)
+        for frame, image in zip(batch.frames, decoded, strict=True):
+            boxes, scores, labels = (values.cpu().numpy() for values in image)
             boxes = clip(batch.geometry.to_source(boxes), frame.width, frame.height)
             inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
             found.append(Detections(boxes[inside], scores[inside], labels[inside]))
         share = 1 / len(batch.frames)
         spent = {"detect": batch.seconds * share, "suppress": (time.perf_counter() - started) * share}
-        grids = [{DETECTOR: m} for m in of_cells(batch.raw, batch.geometry)] if maps else [{}] * len(found)
-        rows = zip(batch.frames, found, batch.warmup, grids, strict=True)
-        for frame, detections, warmup, grid in rows:
+        grids: list[dict[str, ScoreMap]] = [{} for _ in found]
+        if maps:
+            grids = [{DETECTOR: grid} for grid in cell_maps(batch.raw, batch.geometry)]
+        for frame, detections, warmup, grid in zip(batch.frames, found, batch.warmup, grids, strict=True):
             yield FrameDetections(frame, detections, warmup, spent, maps=grid)

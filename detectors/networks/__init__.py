@@ -1,1 +1,1 @@
-"""detectors/networks."""
+"""Networks, and the registry of their names."""

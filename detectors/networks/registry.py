@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     """A network of this project: boxes in the last of five frames, or a mask of one frame."""
 
 Kind = Literal["detector", "segmenter", "mmdet"]
-"""Networks that predict boxes in a window of frames; those that predict a mask of one frame; models of mmdet."""
+"""Multi-frame detectors, which predict boxes; single-frame segmenters (masks); models of mmdet."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def mmdet_config(name: str) -> Path:
 
 
 def canonical(name: str) -> str:
-    """Returns the name in `DETECTORS` of a name or alias in any case. Raises UsageError for unknown names."""
+    """Returns the name in `DETECTORS` of a name or alias. Raises UsageError for unknown names."""
     name = ALIASES.get(name.lower(), name.lower())
     if name not in DETECTORS:
         raise unknown_name("detector", name, DETECTORS)
@@ -96,7 +96,7 @@ def canonical(name: str) -> str:
 
 
 def canonical_segmenter(name: str) -> str:
-    """Returns the name in `SEGMENTERS` of a name or alias in any case. Raises UsageError for unknown names."""
+    """Returns the name in `SEGMENTERS` of a name or alias. Raises UsageError for unknown names."""
     known = ALIASES.get(name.lower(), name.lower())
     if known not in SEGMENTERS:
         raise unknown_name("segmenter", name, SEGMENTERS)

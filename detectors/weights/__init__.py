@@ -1,1 +1,1 @@
-"""detectors/weights."""
+"""Weights of networks: supplied ones, safe reading of files, and networks restored from them."""

@@ -1,4 +1,4 @@
-"""The weights that a training run begins with, where they are those of another run."""
+"""Initial weights of a training run from another run, possibly with other classes."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from torch import nn
 from detectors.weights import state_dict
 
 CLASS_BRANCH = ("head.cls_convs.", "head.cls_preds.")
-"""What the names of the layers that tell classes apart begin with."""
+"""Prefixes of the names of the classification branch."""
 CLASS_ROWS = "head.cls_preds.0.bias"
-"""The entry of a state dict that has one number for each class."""
+"""Entry of a state dict with one number per class."""
 
 
-def start_from(model: nn.Module, path: Path) -> str | None:
-    """Fill `model` from a file; returns one line where the file is for another number of classes.
+def initialise_from(model: nn.Module, path: Path) -> str | None:
+    """Loads the weights of a model from a file that may be for another number of classes.
 
-    Then the whole class branch keeps its fresh weights: one that has learned a single class gives all targets
-    the same features, and with one row of weights repeated for every class none has a gradient that would
-    tell them apart. Raises WeightsError as `weights.load` does for all else that differs.
+    In that case the classification branch keeps its fresh weights, and a message is returned. A branch
+    trained on a single class gives all targets the same features, and copies of its one row of weights would
+    have equal gradients. Raises WeightsError for other differences.
     """
-    found, own = state_dict.read_state_dict(path), model.state_dict()
-    ours, theirs = (len(state.get(CLASS_ROWS, ())) for state in (own, found))
-    remark = None
+    tensors, own = state_dict.read_state_dict(path), model.state_dict()
+    ours, theirs = (len(state.get(CLASS_ROWS, ())) for state in (own, tensors))
+    message = None
     if ours and theirs and ours != theirs:
-        found |= {name: value for name, value in own.items() if name.startswith(CLASS_BRANCH)}
-        remark = (
-            f"{path.name} knows {theirs} class{'es' * (theirs > 1)}: the class branch for {ours} is fresh"
-        )
-    state_dict.fill(model, found, path)
-    return remark
+        tensors |= {name: value for name, value in own.items() if name.startswith(CLASS_BRANCH)}
+        classes = f"{theirs} class{'es' * (theirs > 1)}"
+        message = f"{path.name} has {classes}: the classification branch for {ours} starts from fresh weights"
+    state_dict.load_tensors(model, tensors, path)
+    return message

@@ -50,7 +50,7 @@ def restore_network(detector: str, name_or_path: str) -> RestoredNetwork:
 
 
 def trained_enlargement(path: Path) -> float:
-    """Returns the network pixels per source pixel that weights were trained with; 1 if not in their metadata."""
+    """Returns network pixels per source pixel in the training of weights; 1 if not in their metadata."""
     try:
         scale = float(_recipe(path)["data"]["enlarge"])
     except (ValueError, TypeError, KeyError):  # written by another program or an old version

@@ -1,15 +1,14 @@
-"""Weights by name or path: verified, loaded safely, and never in part.
+"""State dicts in files: read without running code, loaded completely or not at all, and written.
 
-Files of this project are safetensors with plain metadata. Published checkpoints are pickles: they are read
-with torch's `weights_only` guard, which executes no code. Beside the weights they may hold scores as numbers
-of NumPy, which are passed over.
+Files of this project are safetensors with metadata. Published checkpoints are pickles; they are read with
+torch's `weights_only` guard, which executes no code. NumPy scalars in them, such as scores, are ignored.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,47 +20,47 @@ if TYPE_CHECKING:
 
 
 WRAPPERS = ("state_dict", "model", "ema", "net")
-"""Keys under which programs of the field store a state dict inside their checkpoint."""
+"""Keys under which common training programs store a state dict in their checkpoints."""
 PREFIXES = ("module.", "model.", "decode_head.")
-"""What programs of the field put before all names: the attribute under which they keep the network."""
+"""Prefixes of all names in checkpoints of common training programs: attributes that hold the network."""
 MAX_UNPACKED = 20
-"""Times its own size that an archive may unpack to: torch packs without compressing, others by a little."""
+"""Maximum ratio of unpacked to packed size of an archive; torch does not compress."""
 
 
-class PassedOver(dict):
-    """Stands for an object in a checkpoint that is no weight: takes all that is stored and keeps nothing."""
+class IgnoredObject(dict):
+    """Stand-in for objects in a checkpoint that are not weights; discards its state."""
 
-    def __init__(self, *_, **__):
+    def __init__(self, *_: object, **__: object):
         super().__init__()
 
-    def __setstate__(self, _):
+    def __setstate__(self, _: object) -> None:
         pass
 
-    def __setitem__(self, *_):
+    def __setitem__(self, *_: object) -> None:
         pass
 
-    def update(self, *_, **__):
-        """Takes entries and keeps none."""
+    def update(self, *_: object, **__: object) -> None:
+        """Discards its arguments."""
 
 
-# In place of NumPy's own constructors, which are not made for data from strangers.
+# Replaced while a checkpoint is read: NumPy's own constructors are not safe for untrusted data.
 _NUMPY_NAMES = {
     "numpy": ("dtype", "ndarray"),
     "numpy.core.multiarray": ("scalar", "_reconstruct"),
     "numpy._core.multiarray": ("scalar", "_reconstruct"),  # since NumPy 2
 }
-_STAND_INS = [
-    type(name, (PassedOver,), {"__module__": module})
+_STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    type(name, (IgnoredObject,), {"__module__": module})
     for module, names in _NUMPY_NAMES.items()
     for name in names
 ]
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or a checkpoint, under bare names.
+    """Reads the tensors of a safetensors file or a checkpoint.
 
-    Wrappers (`state_dict`, `model`, …) are opened and prefixes common to all names are taken off.
-    Raises WeightsError when the file is damaged, holds anything but tensors, or could run code.
+    Wrappers (`state_dict`, `model`, …) are unpacked and prefixes common to all names removed. Raises
+    WeightsError if the file is damaged, contains anything but tensors, or could run code.
     """
     import torch
 
@@ -75,8 +74,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
-    except Exception as error:  # both libraries raise many kinds for bad bytes
-        # What torch says is left out: it advises to turn the guard against foreign code off.
+    except Exception as error:  # both libraries raise various types for damaged files
+        # torch's message is left out: it suggests to disable the guard
         reason = "not safetensors and not a plain checkpoint"
         if path.suffix == ".safetensors":
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -88,18 +87,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(loaded, Mapping) or not loaded:
         raise WeightsError(f"{path} holds no state dict")
-    strangers = [
+    invalid = [
         str(name)
         for name, value in loaded.items()
         if not (isinstance(name, str) and isinstance(value, torch.Tensor))
     ]
-    if strangers:
-        raise WeightsError(f"{path} holds no state dict: {', '.join(strangers[:3])} are not named tensors")
-    return bare(loaded)
+    if invalid:
+        raise WeightsError(f"{path} holds no state dict: {', '.join(invalid[:3])} are not named tensors")
+    return strip_prefixes(loaded)
 
 
 def require_plain_archive(path: Path) -> None:
-    """Raise ValueError for an archive that unpacks to more than it can mean, or that holds a program."""
+    """Raises ValueError for an archive of implausible compression ratio or with a TorchScript program."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -111,43 +110,43 @@ def require_plain_archive(path: Path) -> None:
         raise ValueError("it is a program of TorchScript")
 
 
-def bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without prefixes common to all its names, as wrappers of networks add them."""
+def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Removes prefixes common to all names of a state dict, which wrappers of networks add."""
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return dict(state)
 
 
-def load(model: nn.Module, path: Path) -> None:
-    """Fill `model` from a file, whole or not at all.
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads all weights of a model from a file; half precision is converted to the model's dtypes.
 
-    Half-precision files are widened. Raises WeightsError with the lists of missing, unexpected and misshapen
-    entries when the file belongs to another network.
+    Raises WeightsError, with the missing, unexpected and misshapen entries, if the file is for another
+    network; the model is then unchanged.
     """
-    fill(model, read_state_dict(path), path)
+    load_tensors(model, read_state_dict(path), path)
 
 
-def fill(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
-    """What `load` does, with the tensors that were read from `path`."""
-    require_fit(model, found, path)
-    model.load_state_dict(found)
+def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Loads the tensors read from `path`, as `load_weights` does."""
+    require_match(model, tensors, path)
+    model.load_state_dict(tensors)
 
 
-def require_fit(model: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
-    """Raise WeightsError, as `load` does, where the tensors read from `path` are not those of the model."""
-    wanted = model.state_dict()
-    missing = sorted(set(wanted) - set(found))
-    unexpected = sorted(set(found) - set(wanted))
+def require_match(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises WeightsError if names and shapes of the tensors read from `path` are not those of the model."""
+    expected = model.state_dict()
+    missing = sorted(set(expected) - set(tensors))
+    unexpected = sorted(set(tensors) - set(expected))
     misshapen = sorted(
-        f"{name} {list(found[name].shape)} for {list(wanted[name].shape)}"
-        for name in set(found) & set(wanted)
-        if found[name].shape != wanted[name].shape
+        f"{name} {list(tensors[name].shape)} for {list(expected[name].shape)}"
+        for name in set(tensors) & set(expected)
+        if tensors[name].shape != expected[name].shape
     )
     kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     faults = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
     if faults:
         name, lists = type(model).__name__, "; ".join(faults)
-        raise WeightsError(f"{path} is not for this {name}: {lists}; choose the fitting --detector")
+        raise WeightsError(f"{path} is not for this {name}: {lists}; choose the matching --detector")
 
 
 def _some(names: list[str], limit: int = 4) -> str:
@@ -156,10 +155,10 @@ def _some(names: list[str], limit: int = 4) -> str:
 
 
 def save(state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, Any], half: bool = False) -> None:
-    """Write a state dict as safetensors, metadata as JSON text.
+    """Writes a state dict as safetensors with metadata as JSON text.
 
-    `half` stores float32 tensors in 16 bits, those that do not fit the range excepted. Raises OutputError
-    when the file cannot be written.
+    `half` converts float32 tensors to float16 if their values are in its range. Raises UsageError for empty
+    metadata, OutputError if the file cannot be written.
     """
     import torch
     from safetensors.torch import save_file
@@ -168,16 +167,16 @@ def save(state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, Any]
         raise UsageError("weights need metadata: at least what they were trained on")
     limit = torch.finfo(torch.float16).max
     tensors = {
-        name: (value.half() if half and _fits(value, limit) else value).contiguous().cpu()
+        name: (value.half() if half and _convertible(value, limit) else value).contiguous().cpu()
         for name, value in state.items()
     }
     try:
         with replace_on_success(path) as partial:
             save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in metadata.items()})
-    except Exception as error:  # safetensors reports a full disk or a missing folder in an error of its own
+    except Exception as error:  # safetensors has an exception of its own for a full disk or missing folder
         raise OutputError(f"cannot write weights {path}: {error}") from error
 
 
-def _fits(value: Tensor, limit: float) -> bool:
-    """Whether a tensor is float32 and within ±limit."""
+def _convertible(value: Tensor, limit: float) -> bool:
+    """Returns whether a tensor is float32 and within ±limit."""
     return value.dtype.itemsize == 4 and value.is_floating_point() and bool((value.abs() <= limit).all())

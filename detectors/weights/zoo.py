@@ -1,4 +1,4 @@
-"""detectors.weights.zoo."""
+"""Weights supplied with the project: table, checksums and defaults."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ ZOO = Path(__file__).parents[1] / "zoo"
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """Weights that ship with the project."""
+    """A file of supplied weights."""
 
     file: str
-    """File name inside the zoo."""
+    """File name in the folder of the zoo."""
     sha256: str
+    """Hexadecimal digest of the file."""
     detector: str
     """Name in `detectors.DETECTORS`."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options the network is built with."""
+    """Options of the network."""
     classes: tuple[str, ...] = ("target",)
-    """What the labels 0, 1, … mean."""
+    """Names of the labels 0, 1, …"""
     note: str = ""
-    """One line: trained on what."""
+    """One line for `--list`: training data and properties."""
 
 
 ZOO_TABLE: dict[str, ZooEntry] = {
@@ -35,13 +36,13 @@ ZOO_TABLE: dict[str, ZooEntry] = {
         file="tridos-nano-drone-ir.safetensors",
         sha256="8a64cabb56b12d1eeeb1ec50d1806e65848594e3015cffaae05cf2396b40d3bd",
         detector="tridos-nano",
-        note="one class, airplanes, birds, drones and helicopters in 320x256 infrared video",
+        note="one class for airplanes, birds, drones and helicopters in 320x256 infrared video",
     ),
     "tridos-nano-drone-ir-fine": ZooEntry(
         file="tridos-nano-drone-ir-fine.safetensors",
         sha256="6a519a46842b9387233bbda4a8a78649438a49a16085ddbd9dda4fbf43c9dc6d",
         detector="tridos-nano",
-        note="the same on frames enlarged by 1.5: finds dimmer targets at less than half the speed",
+        note="the same on frames enlarged by 1.5: detects dimmer targets at less than half the speed",
     ),
     "tridos-nano-drone-ir-4c": ZooEntry(
         file="tridos-nano-drone-ir-4c.safetensors",
@@ -49,45 +50,53 @@ ZOO_TABLE: dict[str, ZooEntry] = {
         detector="tridos-nano",
         options={"num_classes": 4},
         classes=("airplane", "bird", "drone", "helicopter"),
-        note="four classes, from the default's weights; classes are often wrong for far airplanes and birds",
+        note="four classes, fine-tuned from the default; distant airplanes and birds are often confused",
     ),
     "datransnet-nuaa-sirst": ZooEntry(
         file="datransnet-nuaa-sirst.safetensors",
         sha256="e00f35e0badae8cb3135595235c4bb502c02a40f88249e24b7f6384651b20916",
         detector="datransnet",
-        note="pixels of targets in single infrared pictures of many cameras",
+        note="target pixels in single infrared images of many cameras",
     ),
     "rdian-nuaa-sirst": ZooEntry(
         file="rdian-nuaa-sirst.safetensors",
         sha256="41f3ecc1612f135fcd36d812367c23588f60164040b80fe80cf45b71b02e6fd0",
         detector="rdian",
-        note="the same, of a thirteenth of the size; fewer false areas, and fewer targets found",
+        note="the same with a thirteenth of the parameters; fewer false areas, and fewer targets detected",
     ),
     "dconet-nuaa-sirst": ZooEntry(
         file="dconet-nuaa-sirst.safetensors",
         sha256="79410d06a8e94b988be4974fb4b0b0a0b049d9645fed043f509d2cef8769025e",
         detector="dconet",
-        note="the same, four times as slow; finds more, and now and then a large false area",
+        note="the same at a quarter of the speed; detects more, with an occasional large false area",
     ),
 }
 """Name → weights. The first entry for a detector is its default."""
 
 
 def default_weights(detector: str) -> str | None:
-    """Name of the weights that ship for a detector; None where there are none."""
+    """Returns the name of the default weights of a detector; None if it has none."""
     return next((name for name, entry in ZOO_TABLE.items() if entry.detector == detector), None)
 
 
-def chosen(detector: str, given: str | None, *, kind: str = "detector", flag: str = "--weights") -> str:
-    """The weights that are given, else those that ship. Raises WeightsError, naming `flag`, where none do."""
+def weights_or_default(
+    detector: str, given: str | None, *, kind: str = "detector", flag: str = "--weights"
+) -> str:
+    """Returns the given weights, else the name of the default ones.
+
+    Raises WeightsError, naming `kind` and `flag`, if there are neither.
+    """
     name = given or default_weights(detector)
     if name is None:
         raise WeightsError(f"no weights ship for {kind} '{detector}'; give a file with {flag}")
     return name
 
 
-def locate(name_or_path: str) -> tuple[Path, ZooEntry | None]:
-    """The file behind a zoo name or a path, verified against the table's checksum when it is ours."""
+def locate_weights(name_or_path: str) -> tuple[Path, ZooEntry | None]:
+    """Returns the file of a zoo name or path, and its row of the table if it is in the zoo.
+
+    Raises WeightsError if the file is missing or, for a zoo name, its checksum is wrong.
+    """
     if name_or_path in ZOO_TABLE:
         entry = ZOO_TABLE[name_or_path]
         path = ZOO / entry.file

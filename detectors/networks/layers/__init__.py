@@ -1,1 +1,1 @@
-"""detectors/networks/layers."""
+"""Layers and box functions shared by the networks."""

@@ -1,4 +1,4 @@
-"""Convolution blocks shared by the networks; the attribute names are those of published checkpoints."""
+"""Convolution blocks shared by several networks; attribute names are those of published checkpoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ConvUnit(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1 then 3×3 convolution at constant width, with the input added when `shortcut`."""
+    """1×1 and 3×3 convolution of constant width; `shortcut` adds the input."""
 
     def __init__(self, channels: int, *, shortcut: bool):
         super().__init__()
@@ -53,7 +53,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Cross-stage partial layer: half of the width passes `depth` bottlenecks, half goes round them."""
+    """Cross-stage partial layer: one half of the channels passes `depth` bottlenecks, the other none."""
 
     def __init__(self, cin: int, cout: int, *, depth: int, shortcut: bool):
         super().__init__()
@@ -69,7 +69,7 @@ class CSPLayer(nn.Module):
 
 
 class Focus(nn.Module):
-    """Space to depth by two, then a 3×3 BaseConv: (B, 3, H, W) → (B, cout, H / 2, W / 2)."""
+    """Space to depth by two and a 3×3 BaseConv: (B, cin, H, W) → (B, cout, H / 2, W / 2)."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -77,13 +77,13 @@ class Focus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        # (row parity, column parity) in the order that the checkpoints expect
+        # by row and column parity, in the order of published checkpoints
         parts = [x[..., 0::2, 0::2], x[..., 1::2, 0::2], x[..., 0::2, 1::2], x[..., 1::2, 1::2]]
         return self.conv(torch.cat(parts, dim=1))
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling: max pools of 5, 9 and 13 cells beside the input, mixed by a 1×1."""
+    """Spatial pyramid pooling: the input and its max pools of 5, 9 and 13 cells, mixed by 1×1 convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -94,7 +94,7 @@ class SPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → same shape."""
         x = self.conv1(x)
-        # two, three stride-1 pools of 5 in a row are the pools of 9 and 13, exactly and cheaper
+        # two and three max pools of 5 in a row equal those of 9 and 13 and are cheaper
         five = F.max_pool2d(x, 5, 1, 2)
         nine = F.max_pool2d(five, 5, 1, 2)
         thirteen = F.max_pool2d(nine, 5, 1, 2)
@@ -102,7 +102,7 @@ class SPP(nn.Module):
 
 
 class PReLUConv(nn.Module):
-    """3×3 convolution with bias and a PReLU of one slope, no norm."""
+    """3×3 convolution with bias and PReLU with a single slope, without norm."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -115,7 +115,7 @@ class PReLUConv(nn.Module):
 
 
 class PReLUResidual(nn.Module):
-    """Two 3×3 convolutions with bias round a skip; both activations share one slope parameter."""
+    """Residual block of two 3×3 convolutions with bias; both PReLUs share one slope."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -1,7 +1,7 @@
 """Modulated deformable convolution (DCNv2, arXiv 1811.11168) in plain torch.
 
-Each output position reads the input at its kernel's cells plus learned displacements, bilinearly, and weighs
-what it reads. Stride 1, same size out, one group.
+Each output position samples the input bilinearly at its kernel's cells plus learned offsets, and multiplies
+the samples by learned factors. Stride 1, padding k // 2, one group.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 COLUMN_BYTES = 4 << 20
-"""Size of the samples that are held at a time: about what a processor's cache holds."""
+"""Bytes of samples held at a time: about the size of a CPU's cache."""
 
 
 @functools.cache
 def torchvision_operator() -> Callable[..., Tensor] | None:
-    """torchvision's compiled operator; None where the package is missing or made for another torch."""
+    """Returns torchvision's compiled operator; None if it is missing or built for another torch."""
     try:
         from torchvision.ops import deform_conv2d
     except (ImportError, OSError, RuntimeError):
@@ -33,32 +34,34 @@ def deformable_convolution(
 ) -> Tensor:
     """x (B, C, H, W), offset (B, 2·k², H, W), modulation (B, k², H, W), weight (O, C, k, k) → (B, O, H, W).
 
-    Tap t = k·i + j of output (r, c) reads row r − k//2 + i + offset[2t] and column c − k//2 + j +
-    offset[2t + 1], bilinearly, with zeros outside of x, times modulation[t]. `bias` is (O,); k is odd.
-    Computed in float32 or better, returned in the type of x.
+    Tap t = k·i + j of output (r, c) is modulation[t] times the bilinear sample at row r − k//2 + i +
+    offset[2t] and column c − k//2 + j + offset[2t + 1], with zeros outside of x. `bias` is (O,), k is odd.
+    Computed in at least float32, returned in the dtype of x.
 
-    On a GPU the work goes to torchvision's operator where torchvision can be imported; on a processor the
-    plain form is the faster of the two. They agree up to rounding.
+    Uses torchvision's operator on a GPU if it is available; on a CPU plain torch is faster. Both agree up to
+    rounding.
     """
     with torch.autocast(x.device.type, enabled=False):
         exact = torch.promote_types(x.dtype, torch.float32)
         arguments = [tensor.to(exact) for tensor in (x, offset, modulation, weight, bias)]
         operator = torchvision_operator() if x.is_cuda else None
         if operator is None:
-            return gathered(*arguments).to(x.dtype)
+            return deformable_convolution_torch(*arguments).to(x.dtype)
         x_exact, offset, modulation, weight, bias = arguments
         padding = weight.shape[-1] // 2
         return operator(x_exact, offset, weight, bias, padding=padding, mask=modulation).to(x.dtype)
 
 
-def gathered(x: Tensor, offset: Tensor, modulation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`deformable_convolution` in plain torch, all arguments of one floating type.
+def deformable_convolution_torch(
+    x: Tensor, offset: Tensor, modulation: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """`deformable_convolution` in plain torch; all arguments have one floating dtype.
 
-    Samples are formed for a few rows at a time; training forms them again in the backward pass.
+    Samples are computed for a few rows at a time and recomputed in the backward pass.
     """
     _, channels, height, width = x.shape
     size = weight.shape[-1]
-    # one row and column of zeros before, two after: whatever lies outside reads zeros, without a test
+    # one row and column of zeros before, two after: positions outside read zeros without a condition
     tables = F.pad(x.movedim(1, 3), (0, 0, 1, 2, 1, 2)).contiguous()  # (B, H + 3, W + 3, C)
     offset, modulation = offset.movedim(1, 3).contiguous(), modulation.movedim(1, 3).contiguous()
     matrix = weight.permute(2, 3, 1, 0).flatten(0, 2)  # (k²·C, O)
@@ -86,12 +89,12 @@ def _convolve_rows(
     tap = torch.arange(taps, device=table.device)
     row = torch.arange(top, top + height, device=table.device)[:, None, None] + (tap // size - size // 2)
     column = torch.arange(width, device=table.device)[:, None] + (tap % size - size // 2)
-    # at −1 and at H, W the value is 0 already; beyond, too
+    # at and beyond −1 and H, W the value is 0
     y = (shifts[..., 0::2] + row).clamp(-1, rows - 3)
     x = (shifts[..., 1::2] + column).clamp(-1, columns - 3)
     floor_y, floor_x = y.detach().floor(), x.detach().floor()
     corner = (floor_y + 1).int() * columns + (floor_x + 1).int()
-    # only a position that is no number lies outside of the table, and it must not read there
+    # only NaN positions are outside of the table and must not be read
     corner = corner.clamp_(0, rows * columns - columns - 2)
     square = torch.tensor([0, 1, columns, columns + 1], dtype=torch.int32, device=table.device)
     cells = corner[..., None] + square
@@ -108,31 +111,37 @@ def _convolve_rows(
 
 
 class _Rows(torch.autograd.Function):
-    """`_convolve_rows` that keeps its arguments alone and computes the rest again for the gradients."""
+    """`_convolve_rows` that saves only its arguments and recomputes the rest in the backward pass."""
 
     @staticmethod
-    def forward(ctx, *arguments) -> Tensor:
-        *tensors, ctx.top = arguments
-        ctx.save_for_backward(*tensors)
-        return _convolve_rows(*arguments)
+    def forward(
+        ctx: Any, table: Tensor, shifts: Tensor, factors: Tensor, matrix: Tensor, bias: Tensor, top: int
+    ) -> Tensor:
+        ctx.top = top
+        ctx.save_for_backward(table, shifts, factors, matrix, bias)
+        return _convolve_rows(table, shifts, factors, matrix, bias, top)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = ctx.needs_input_grad[:-1]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        required = ctx.needs_input_grad[:-1]
         tensors = [
-            tensor.detach().requires_grad_(want)
-            for tensor, want in zip(ctx.saved_tensors, wanted, strict=True)
+            tensor.detach().requires_grad_(needed)
+            for tensor, needed in zip(ctx.saved_tensors, required, strict=True)
         ]
+        table, shifts, factors, matrix, bias = tensors
         with torch.enable_grad():
-            found = _convolve_rows(*tensors, ctx.top)
+            rows = _convolve_rows(table, shifts, factors, matrix, bias, ctx.top)
         inputs = [tensor for tensor in tensors if tensor.requires_grad]
-        gradients = iter(torch.autograd.grad(found, inputs, gradient))
-        return (*(next(gradients) if want else None for want in wanted), None)
+        gradients = iter(torch.autograd.grad(rows, inputs, gradient))
+        return (*(next(gradients) if needed else None for needed in required), None)
 
 
 class DeformableConv(nn.Module):
-    """Modulated deformable convolution whose displacements and modulations a plain convolution predicts."""
+    """Modulated deformable convolution with offsets and modulations predicted by a plain convolution.
+
+    Raises ValueError for an even kernel.
+    """
 
     def __init__(self, cin: int, cout: int, kernel: int):
         super().__init__()
@@ -142,8 +151,8 @@ class DeformableConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(cout, cin, kernel, kernel).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(cout))
         self.conv_offset_mask = nn.Conv2d(cin, 3 * kernel * kernel, kernel, padding=kernel // 2)
-        nn.init.zeros_(self.conv_offset_mask.weight)
-        nn.init.zeros_(self.conv_offset_mask.bias)
+        for parameter in self.conv_offset_mask.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, H, W) → (B, cout, H, W)."""

@@ -10,22 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.networks.layers.blocks import ConvUnit
-from detectors.networks.layers.max_pool import halved
-from detectors.networks.segmenters.base import Segmenter, exact_sigmoid, inverse_sigmoid
+from detectors.networks.layers.max_pool import max_pool_2x2
+from detectors.networks.segmenters.base import Segmenter, bias_of, exact_sigmoid, inverse_sigmoid
 from detectors.networks.segmenters.soft_iou import soft_iou_loss
 
-EPSILON = 1e-12  # least norm that rows of queries and keys are divided by
+EPSILON = 1e-12
+"""Minimum norm of rows of queries and keys."""
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions with batch norm round a shortcut; LeakyReLU of slope 0.01."""
+    """Residual block of two 3×3 convolutions with batch norm; LeakyReLU of slope 0.01."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(cin, cout, 3, padding=1), nn.BatchNorm2d(cout)
         self.conv2, self.bn2 = nn.Conv2d(cout, cout, 3, padding=1), nn.BatchNorm2d(cout)
         if cin == cout:
-            self.shortcut = nn.Identity()
+            self.shortcut: nn.Module = nn.Identity()
         else:
             self.shortcut = nn.Sequential(nn.Conv2d(cin, cout, 1), nn.BatchNorm2d(cout))
 
@@ -35,11 +36,11 @@ class Residual(nn.Module):
         return F.leaky_relu(self.bn2(self.conv2(y)) + self.shortcut(x), 0.01)
 
 
-def differences(x: Tensor, weights: Tensor, shift: int) -> Tensor:
-    """Weighted sums of the differences between neighbours at distance `shift` and each pixel.
+def neighbour_differences(x: Tensor, weights: Tensor, shift: int) -> Tensor:
+    """Weighted sums of the differences between the neighbours at distance `shift` and each pixel.
 
-    x (B, C, H, W); weights (N, 8·C), or (B, N, 8·C) for each sample its own, neighbour-major
-    → (B, N, H, W). Pixels beyond the border are mirrored at it, the border not repeated.
+    x (B, C, H, W) and weights (N, 8·C), or (B, N, 8·C) if they differ by sample, neighbour-major
+    → (B, N, H, W). The border is reflected.
     """
     batch, channels = x.shape[:2]
     around = weights.unflatten(-1, (8, channels)).transpose(-1, -2)  # (…, N, C, 8)
@@ -52,12 +53,17 @@ def differences(x: Tensor, weights: Tensor, shift: int) -> Tensor:
     return grouped.unflatten(0, (batch, -1))
 
 
+def pointwise_weight(conv: nn.Module) -> Tensor:
+    """Returns the weight (N, C) of a 1×1 convolution."""
+    return conv.get_parameter("weight").flatten(1)
+
+
 class DirectionalAttention(nn.Module):
-    """Channel attention whose keys and values are differences between each pixel and its eight neighbours.
+    """Channel attention with keys and values from the differences of each pixel to its eight neighbours.
 
     For every shift r there are C·8 difference maps at distance r, neighbour-major, borders reflected. A 1×1
-    convolution of them is a dilated 3×3 convolution of the map itself, its centre the negative sum of the
-    others: so neither the differences nor the values are ever stored.
+    convolution of them equals a dilated 3×3 convolution of the map whose centre is the negative sum of the
+    other weights, so neither differences nor values are stored.
     """
 
     def __init__(self, channels: int, *, inner: int, shifts: tuple[int, ...], divisor: float):
@@ -75,57 +81,58 @@ class DirectionalAttention(nn.Module):
     def scores(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → normalised scores before the softmax, (B, heads, h, 8h)."""
         heads = len(self.shifts)
-        # Rows are joined channel by channel, the shift running fastest, and only then cut into heads: each
-        # head sees a part of the channels of all shifts. Checkpoints depend on it.
+        # Rows are interleaved with the shift as the fastest index before they are split into heads, so each
+        # head has a part of the channels of all shifts, as published checkpoints require.
         queries = torch.stack([conv(x).flatten(2) for conv in self.query_convs], dim=2).flatten(1, 2)
         queries = F.normalize(queries, dim=-1, eps=EPSILON).unflatten(1, (heads, -1))
         products = []
         for shift, conv in zip(self.shifts, self.key_convs, strict=True):
-            keys = differences(x, conv.weight.flatten(1), shift).flatten(2)
+            keys = neighbour_differences(x, pointwise_weight(conv), shift).flatten(2)
             lengths = torch.linalg.vector_norm(keys, dim=-1).clamp(min=EPSILON).unflatten(1, (heads, 1, -1))
             products.append(queries @ keys.unflatten(1, (heads, -1)).transpose(-1, -2) / lengths)
         scores = torch.stack(products, dim=-1).flatten(-2) / self.divisor
-        # The divisor brings the variance down to the size of this epsilon, so it changes the result.
+        # the divisor reduces the variance to the order of this epsilon, so it affects the result
         return F.instance_norm(scores, eps=1e-5)
 
     def attend(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → weighted values (B, inner, H, W)."""
         heads = len(self.shifts)
         weights = torch.softmax(self.scores(x), dim=-1).unflatten(-1, (-1, heads))
-        result = 0
+        result = x.new_zeros(())
         for index, (shift, conv) in enumerate(zip(self.shifts, self.value_convs, strict=True)):
-            values = conv.weight.flatten(1).unflatten(0, (heads, -1))
-            result = result + differences(x, (weights[..., index] @ values).flatten(1, 2), shift)
+            values = pointwise_weight(conv).unflatten(0, (heads, -1))
+            result = result + neighbour_differences(x, (weights[..., index] @ values).flatten(1, 2), shift)
         return result
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → same shape."""
-        # half precision leaves too little of differences between neighbours
+        # half precision is too coarse for differences of neighbours
         with torch.autocast(x.device.type, enabled=False):
             attended = self.attend(x.to(torch.promote_types(x.dtype, torch.float32)))
         return self.out_conv(attended.to(x.dtype))
 
 
 class NonLocal(nn.Module):
-    """Attention of all positions to pooled ones, unscaled; only the attention branch, the input not added."""
+    """Unscaled attention of all positions to pooled ones, without a skip connection."""
 
     def __init__(self, channels: int, inner: int):
         super().__init__()
         self.g = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
-        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        norm = nn.BatchNorm2d(channels)
+        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), norm)
         self.theta = nn.Conv2d(channels, inner, 1)
         self.phi = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.MaxPool2d(2))
-        nn.init.zeros_(self.W[1].weight)
+        nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) → same shape."""
-        tokens = (part(x).flatten(2).transpose(1, 2)[:, None] for part in (self.theta, self.phi, self.g))
-        attended = F.scaled_dot_product_attention(*tokens, scale=1.0)[:, 0]
+        q, k, v = (part(x).flatten(2).transpose(1, 2)[:, None] for part in (self.theta, self.phi, self.g))
+        attended = F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]
         return self.W(attended.transpose(1, 2).unflatten(2, x.shape[-2:]))
 
 
 class ChannelWeights(nn.Module):
-    """A weight in 0 to 1 for each channel, from the channels' averages."""
+    """Channel attention in (0, 1) from the averages over the map."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -137,7 +144,7 @@ class ChannelWeights(nn.Module):
 
 
 class GlobalFeatures(nn.Module):
-    """GFEM: what all positions say, beside the coarse map weighted by channel."""
+    """Global feature extraction (GFEM): non-local features plus the coarse map under channel attention."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -148,19 +155,19 @@ class GlobalFeatures(nn.Module):
         self.out_conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w), even sides → same shape."""
-        everywhere = self.sp(x)
-        coarse = doubled(halved(x) * self.ca(everywhere))
-        return self.out_conv(self.tra_conv_1(everywhere) + self.tra_conv_2(coarse))
+        """(B, C, h, w) with even h and w → same shape."""
+        distant = self.sp(x)
+        coarse = upsample_2x(max_pool_2x2(x) * self.ca(distant))
+        return self.out_conv(self.tra_conv_1(distant) + self.tra_conv_2(coarse))
 
 
-def doubled(x: Tensor) -> Tensor:
+def upsample_2x(x: Tensor) -> Tensor:
     """Bilinear upsampling by two: (B, C, h, w) → (B, C, 2h, 2w)."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class Decoder(nn.Module):
-    """Joins the attention of a level with the coarser decoder map, gated by the encoder's."""
+    """Concatenates the attention of a level with the coarser decoder map, gated by the encoder map."""
 
     def __init__(self, channels: int, cout: int):
         super().__init__()
@@ -168,12 +175,12 @@ class Decoder(nn.Module):
         self.sattn = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.Sigmoid())
 
     def forward(self, coarse: Tensor, attended: Tensor, encoded: Tensor) -> Tensor:
-        """(B, C, h, w), twice (B, C, 2h, 2w) → (B, cout, 2h, 2w)."""
-        return self.nConvs(torch.cat([attended, self.sattn(encoded) * doubled(coarse)], dim=1))
+        """(B, C, h, w) and two (B, C, 2h, 2w) → (B, cout, 2h, 2w)."""
+        return self.nConvs(torch.cat([attended, self.sattn(encoded) * upsample_2x(coarse)], dim=1))
 
 
 class Inception(nn.Module):
-    """Four groups of channels: untouched, depthwise 3×3, depthwise 1×11, depthwise 11×1."""
+    """Inception depthwise convolution: identity, 3×3, 1×11 and 11×1, a quarter of the channels each."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -189,11 +196,11 @@ class Inception(nn.Module):
 
 
 class DATransNet(Segmenter):
-    """Probability (B, 1, H, W) for grey frames (B, 1, H, W) in [0, 1] with sides that are multiples of 32.
+    """DATransNet: grey frames (B, 1, H, W) in [0, 1], H and W multiples of 32 → probability (B, 1, H, W).
 
-    `img_size` is the side of the pictures that the weights were trained on, not that of the input: it sets
-    divisors of the attention scores. No entry of a state dict tells it, so it has to be given with weights
-    that were trained at another size (published ones: NUDT-SIRST 256, IRSTD-1K 512).
+    `img_size` is the side of the training images, not of the input: it determines divisors of the attention
+    scores. It cannot be inferred from a state dict, so it must be given for weights trained at another size
+    (published: NUDT-SIRST 256, IRSTD-1K 512).
     """
 
     multiple = 32
@@ -214,7 +221,7 @@ class DATransNet(Segmenter):
         self.decoder4, self.decoder3 = Decoder(128, 64), Decoder(64, 32)
         self.decoder2, self.decoder1 = Decoder(32, 16), Decoder(16, 16)
         self.outc = nn.Sequential(Inception(16), nn.Conv2d(16, 1, 1))
-        # Never used by the network; published checkpoints hold them, and strict loading asks for them.
+        # Unused; published checkpoints contain them, and strict loading requires them.
         self.encoder5, self.decoder5 = nn.Sequential(Residual(128, 128)), Decoder(128, 128)
 
     def prediction(self, frames: Tensor) -> Tensor:
@@ -222,7 +229,7 @@ class DATransNet(Segmenter):
         self._check(frames)
         encoded = [self.inc(frames)]
         for stage in (self.encoder1, self.encoder2, self.encoder3, self.encoder4):
-            encoded.append(stage(halved(encoded[-1])))
+            encoded.append(stage(max_pool_2x2(encoded[-1])))
         x = self.GFEM(encoded.pop())
         contrasts = (self.contras4, self.contras3, self.contras2, self.contras1)
         decoders = (self.decoder4, self.decoder3, self.decoder2, self.decoder1)
@@ -232,15 +239,15 @@ class DATransNet(Segmenter):
         return self.outc(x)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """See the class; the same in training and evaluation."""
+        """See the class."""
         return exact_sigmoid(self.prediction(frames))
 
     def output_biases(self) -> list[nn.Parameter]:
-        """That of the last convolution."""
-        return [self.outc[-1].bias]
+        """Returns the bias of the last convolution."""
+        return [bias_of(self.outc[-1])]
 
     def logits(self, outputs: Tensor) -> list[Tensor]:
-        """Logits (B, 1, H, W) of the map of probabilities."""
+        """Probabilities (B, 1, H, W) → logits of the same shape."""
         return [inverse_sigmoid(outputs)]
 
     def loss(self, outputs: Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
@@ -249,6 +256,6 @@ class DATransNet(Segmenter):
 
 
 def learning_rate(epoch: float, *, epochs: int = 400, base: float = 5e-4) -> float:
-    """A tenth from half of the epochs on, a hundredth from three quarters on; epochs counted from 0."""
+    """Published learning rate: divided by 10 after 1/2 and 3/4 of the epochs, which count from 0."""
     drops = (int(epoch) >= epochs / 2) + (int(epoch) >= epochs * 3 / 4)
     return base * 0.1**drops

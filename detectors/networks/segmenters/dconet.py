@@ -1,7 +1,7 @@
-"""DCONet, earlier MSCoNet: dual-task collaborative optimisation (IEEE GRSL 22, 2025).
+"""DCONet, earlier MSCoNet: dual-task collaborative optimisation network (IEEE GRSL 22, 2025).
 
-doi 10.1109/LGRS.2025.3597969. Attribute names are those of the published checkpoints, those of modules that
-never run included.
+doi 10.1109/LGRS.2025.3597969. Attribute names are those of the published checkpoints, including unused
+modules.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.networks.layers.max_pool import halved
-from detectors.networks.segmenters.base import Segmenter
+from detectors.networks.layers.max_pool import max_pool_2x2
+from detectors.networks.segmenters.base import Segmenter, bias_of
 from detectors.networks.segmenters.soft_iou import soft_iou_loss
 
 WIDTHS = (16, 32, 64, 128, 256, 512)
 """Channels of the background estimator at strides 1 to 32."""
-CHANNELS = 32  # of the gated unit and of the reconstruction
+CHANNELS = 32
+"""Channels of the gated unit and of the reconstruction."""
 DILATIONS = (2, 8, 12, 18)
+"""Dilations of the four groups of channels in `DilatedMixture`."""
 RECONSTRUCTION = 0.1
-"""Weight of the mean squared error of the rebuilt image in the loss."""
+"""Weight of the mean squared error of the reconstructed image in the loss."""
 
 
 class AxialConv(nn.Module):
-    """The input plus a vertical and a horizontal depthwise convolution of seven cells."""
+    """The input plus a vertical and a horizontal depthwise convolution of 7 cells."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -40,7 +42,7 @@ class AxialConv(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Axial convolution and batch norm (the skip), then 1×1, 2×2 maximum and GELU."""
+    """Axial convolution and batch norm, the skip; then 1×1 convolution, 2×2 max pooling and GELU."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -51,11 +53,11 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, cin, H, W) → (B, cout, H / 2, W / 2) and the skip (B, cin, H, W)."""
         skip = self.bn(self.dw(x))
-        return F.gelu(halved(self.pw(skip))), skip
+        return F.gelu(max_pool_2x2(self.pw(skip))), skip
 
 
 class Decoder(nn.Module):
-    """Joins the nearest-neighbour upsampled map with the skip: 1×1, batch norm, axial, 1×1, GELU."""
+    """Concatenates the upsampled map and the skip: 1×1, batch norm, axial, 1×1 convolution, GELU."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -85,7 +87,7 @@ class ConvNormReLU(nn.Module):
 
 
 class DilatedMixture(nn.Module):
-    """MDCR: four quarters of the channels at four dilations, mixed one channel of each at a time."""
+    """Multi-dilation channel refiner (MDCR): each quarter of the channels at another dilation, then mixed."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -103,11 +105,11 @@ class DilatedMixture(nn.Module):
         return self.out(self.mix(groups).flatten(1, 2))
 
     def mix(self, groups: Tensor) -> Tensor:
-        """All groups (B, G, 4, h, w) pass the one small block `out_s`, in the order 0 to G − 1 → same shape.
+        """Applies the block `out_s` to all groups (B, G, 4, h, w), in the order 0 to G − 1 → same shape.
 
-        The published network calls the block once for each group. In training each call sees the statistics
-        of its own group, and the running statistics move G times in a step, so that they are dominated by
-        the last groups; networks trained so depend on it. One batch norm of 4·G channels does the same.
+        The published network calls the block once per group. In training, each call uses the statistics of
+        its own group and updates the running statistics, which the last groups therefore dominate; trained
+        networks depend on it. One batch norm of 4·G channels is equivalent.
         """
         batch, count = groups.shape[:2]
         if not self.training:
@@ -116,24 +118,34 @@ class DilatedMixture(nn.Module):
         mixed = self.out_s.conv(groups.flatten(0, 1)).unflatten(0, (batch, count)).flatten(1, 2)
         scale, offset = norm.weight.repeat(count), norm.bias.repeat(count)
         mean, var = offset.new_zeros(offset.shape), offset.new_zeros(offset.shape)
-        # momentum 1 leaves the statistics of this batch in the buffers, the variance without bias
+        # momentum 1 writes the statistics of this batch, with the unbiased variance, to the buffers
         mixed = F.batch_norm(mixed, mean, var, scale, offset, training=True, momentum=1.0, eps=norm.eps)
-        self._move(mean.view(count, 4), var.view(count, 4))
+        self._update_statistics(mean.view(count, 4), var.view(count, 4))
         return torch.relu(mixed).unflatten(1, (count, 4))
 
     @torch.no_grad()
-    def _move(self, means: Tensor, variances: Tensor) -> None:
-        """Move the running statistics of `out_s` by those of its groups (G, 4), one group after another."""
+    def _update_statistics(self, means: Tensor, variances: Tensor) -> None:
+        """Updates the running statistics of `out_s` by those of its groups (G, 4), one after another."""
         norm, count = self.out_s.norm, len(means)
-        stay = 1 - norm.momentum
-        shares = norm.momentum * stay ** torch.arange(count - 1, -1, -1).to(means)
-        for running, seen in ((norm.running_mean, means), (norm.running_var, variances)):
-            running.mul_(stay**count).add_(shares @ seen)
-        norm.num_batches_tracked += count
+        momentum, mean, var, batches = (
+            norm.momentum,
+            norm.running_mean,
+            norm.running_var,
+            norm.num_batches_tracked,
+        )
+        assert momentum is not None
+        assert mean is not None
+        assert var is not None
+        assert batches is not None
+        keep = 1 - momentum
+        weights = momentum * keep ** torch.arange(count - 1, -1, -1).to(means)
+        for running, observed in ((mean, means), (var, variances)):
+            running.mul_(keep**count).add_(weights @ observed)
+        batches += count
 
 
 class TokenAttention(nn.Module):
-    """SOA: attention of positions to positions through squared deviations, linear in their number."""
+    """Token attention (SOA) with squared deviations as queries and keys; linear in the number of tokens."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -149,7 +161,7 @@ class TokenAttention(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(B, N, C) each → (B, N, C), in float32 or better: squares and shares of them are too small for less."""
+    """Linear attention of (B, N, C) each → (B, N, C), in at least float32 because squares are small."""
     exact = torch.promote_types(value.dtype, torch.float32)
     with torch.autocast(value.device.type, enabled=False):
         query, key = deviation(query.to(exact)), deviation(key.to(exact))
@@ -160,13 +172,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def deviation(tokens: Tensor) -> Tensor:
-    """Squared differences from each token's mean, as shares of their sum: (B, N, C) → same shape."""
+    """Squared deviations from the mean of each token, normalised to a sum of 1: (B, N, C) → same shape."""
     squares = (tokens - tokens.mean(-1, keepdim=True)).square()
     return squares / (squares.sum(-1, keepdim=True) + 1e-7)
 
 
 class Bottleneck(nn.Module):
-    """Dilated mixture, then token attention."""
+    """Dilated mixture and token attention."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -179,7 +191,7 @@ class Bottleneck(nn.Module):
 
 
 class UNet(nn.Module):
-    """Estimates the background of an image."""
+    """U-Net that estimates the background of an image."""
 
     def __init__(self):
         super().__init__()
@@ -191,7 +203,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(WIDTHS[0], 1, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, H, W), sides multiples of 32 → same shape."""
+        """(B, 1, H, W), H and W multiples of 32 → same shape."""
         x, skips = self.conv_in(image), []
         for level in range(1, len(WIDTHS)):
             x, skip = self.get_submodule(f"e{level}")(x)
@@ -203,8 +215,8 @@ class UNet(nn.Module):
 
 
 def mapping(*, middle: int) -> nn.Sequential:
-    """3×3 convolutions 1 → 32 → … → 1, `middle` of them inside; all but the last with batch norm and ReLU."""
-    layers = []
+    """3×3 convolutions 1 → 32 → … → 1, `middle` of them 32 → 32; all but the last with norm and ReLU."""
+    layers: list[nn.Module] = []
     for cin in (1, *[CHANNELS] * middle):
         conv = nn.Conv2d(cin, CHANNELS, 3, padding=1)
         layers += [conv, nn.BatchNorm2d(CHANNELS), nn.ReLU(inplace=True)]
@@ -212,64 +224,72 @@ def mapping(*, middle: int) -> nn.Sequential:
 
 
 class Background(nn.Module):
-    """Holds the background estimator."""
+    """Container of the background estimator."""
 
     def __init__(self):
         super().__init__()
-        self.convs = mapping(middle=3)  # never used; published checkpoints hold it
+        self.convs = mapping(middle=3)  # unused; published checkpoints contain it
         self.unet = UNet()
 
 
 class GatedUnit(nn.Module):
-    """A convolutional cell with forget, input and output gates, carried from stage to stage."""
+    """Convolutional LSTM cell, carried from stage to stage."""
+
+    conv_c2: nn.Conv2d
+    conv_f: nn.Conv2d
+    conv_i: nn.Conv2d
+    conv_o: nn.Conv2d
+    cell_state: nn.Conv2d
 
     def __init__(self):
         super().__init__()
         self.epsilon_per_channel = nn.Parameter(torch.full((CHANNELS,), 0.01))
         self.conv_x = nn.Conv2d(1, CHANNELS, 3, padding=1)
-        # conv_h, conv_h2 and conv_x2 never change the output, conv_c2 does not in the first stage, nor conv_c
-        # in later ones; published checkpoints hold them all.
+        # conv_h, conv_h2 and conv_x2 have no effect, nor conv_c2 in the first stage and conv_c in later ones;
+        # published checkpoints contain them all
         self.conv_h, self.conv_c = nn.Conv2d(1, CHANNELS, 3, padding=1), nn.Conv2d(1, CHANNELS, 3, padding=1)
         for name in ("conv_x2", "conv_h2", "conv_c2", "conv_f", "conv_i", "conv_o", "cell_state"):
             self.add_module(name, nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1))
         self.conv_out = nn.Conv2d(CHANNELS, 1, 3, padding=1)
 
     def _kernels(self) -> tuple[Tensor, Tensor]:
-        """Of forget, input and output gate and new state: kernels (128, 32, 3, 3) and biases (128,)."""
+        """Returns kernels (128, 32, 3, 3) and biases (128,) of forget, input, output gate and new state."""
         gates = (self.conv_f, self.conv_i, self.conv_o, self.cell_state)
-        return torch.cat([gate.weight for gate in gates]), torch.cat([gate.bias for gate in gates])
+        return torch.cat([gate.weight for gate in gates]), torch.cat([bias_of(gate) for gate in gates])
 
-    def gates_directly(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) → forget, input and output gate and new state before activation, (B, 128, H, W)."""
-        return F.conv2d(self.conv_x(x), *self._kernels(), padding=1)
+    def gates_in_two_steps(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) → forget, input, output gate and new state before activation (B, 128, H, W)."""
+        kernels, biases = self._kernels()
+        return F.conv2d(self.conv_x(x), kernels, biases, padding=1)
 
     def gates(self, x: Tensor) -> Tensor:
-        """The same by one 5×5 convolution, a tenth of the work: nothing lies between the two of 3×3.
+        """As `gates_in_two_steps`, by one 5×5 convolution with a tenth of the operations.
 
-        At the border they differ, for the second convolution sees zeros around the first one's map.
+        The two 3×3 convolutions are linear without an activation in between. The border is computed in two
+        steps, because the second convolution is padded with zeros.
         """
         kernels, biases = self._kernels()
         joint = F.conv2d(kernels, self.conv_x.weight.transpose(0, 1).flip(2, 3), padding=2)
-        result = F.conv2d(x, joint, biases + kernels.sum((2, 3)) @ self.conv_x.bias, padding=2)
+        result = F.conv2d(x, joint, biases + kernels.sum((2, 3)) @ bias_of(self.conv_x), padding=2)
         for axis in (2, 3):
             for start, cell in ((0, 0), (x.shape[axis] - 3, -1)):
-                strip = self.gates_directly(x.narrow(axis, start, 3))
+                strip = self.gates_in_two_steps(x.narrow(axis, start, 3))
                 result.select(axis, cell).copy_(strip.select(axis, cell))
         return result
 
     def forward(self, x: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, 1, H, W) and the cell (B, 32, H, W), None in the first stage → update (B, 1, H, W), cell."""
-        gates = self.gates_directly(x) if self.training else self.gates(x)
+        """(B, 1, H, W), cell (B, 32, H, W) or None in the first stage → update (B, 1, H, W), new cell."""
+        gates = self.gates_in_two_steps(x) if self.training else self.gates(x)
         forget, take, give, new = gates.chunk(4, dim=1)
-        # the published first stage convolves a map of zeros: what is left is the bias, also at the border
-        before = self.conv_c.bias[:, None, None] if cell is None else self.conv_c2(cell)
+        # the published first stage convolves a map of zeros, which gives the bias, also at the border
+        before = bias_of(self.conv_c)[:, None, None] if cell is None else self.conv_c2(cell)
         cell = torch.sigmoid(forget) * before + torch.sigmoid(take) * torch.tanh(new)
         shown = torch.sigmoid(give) * torch.tanh(cell) * self.epsilon_per_channel[:, None, None]
         return self.conv_out(shown), cell
 
 
 class Merge(nn.Module):
-    """Rebuilds the image from background and target."""
+    """Reconstructs the image from background and target."""
 
     def __init__(self):
         super().__init__()
@@ -277,7 +297,7 @@ class Merge(nn.Module):
 
 
 class Stage(nn.Module):
-    """One iteration: background, target, image."""
+    """One iteration: background, target, reconstructed image."""
 
     def __init__(self):
         super().__init__()
@@ -286,22 +306,23 @@ class Stage(nn.Module):
         self.merge = Merge()
 
     def separate(self, image: Tensor, target: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Image and target (B, 1, H, W) and the cell → background, target, cell."""
+        """Image and target (B, 1, H, W), cell or None → background, target, cell."""
         background = self.lowrank.unet(image - target)
         x = image - background + target
         update, cell = self.sparse(x, cell)
         return background, x - update, cell
 
-    def rebuild(self, background: Tensor, target: Tensor) -> Tensor:
+    def reconstruct(self, background: Tensor, target: Tensor) -> Tensor:
         """(B, 1, H, W) each → image of the same shape."""
         return self.merge.mapping(background + target)
 
 
 class DCONet(Segmenter):
-    """Rebuilt image and target logits, both (B, 1, H, W), for grey frames (B, 1, H, W) in [0, 1].
+    """DCONet: grey frames (B, 1, H, W) in [0, 1] → reconstructed image and target logits, (B, 1, H, W) each.
 
-    Sides are multiples of 32. `stage_num` iterations, 5 in the published code (its logs speak of 7). Upstream
-    trains and tests with `mode="train"`, which returns both; `mode="test"` returns the logits alone.
+    H and W are multiples of 32. `stage_num` is the number of iterations, 5 in the published code (7 in its
+    logs). The authors train and test with `mode="train"`, which returns both outputs; `mode="test"` returns
+    only the logits.
     """
 
     multiple = 32
@@ -317,69 +338,73 @@ class DCONet(Segmenter):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)
-        for stage in self.decos:
+        for stage in self._stages():
             for module in stage.sparse.children():
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(bias_of(module))
+
+    def _stages(self) -> list[Stage]:
+        return [stage for stage in self.decos if isinstance(stage, Stage)]
 
     def _separate(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Background and target logits of the last stage, both (B, 1, H, W)."""
+        """Returns background and target logits of the last stage, (B, 1, H, W) each."""
         self._check(frames)
-        image, target, cell = frames, torch.zeros_like(frames), None
-        for number, stage in enumerate(self.decos, start=1):
+        stages, image, target = self._stages(), frames, torch.zeros_like(frames)
+        cell: Tensor | None = None
+        for number, stage in enumerate(stages, start=1):
             background, target, cell = stage.separate(image, target, cell)
-            if number < len(self.decos):
-                image = stage.rebuild(background, target)
+            if number < len(stages):
+                image = stage.reconstruct(background, target)
         return background, target
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-        """See the class; the same in training and evaluation."""
+        """See the class."""
         background, target = self._separate(frames)
         if self.mode == "test":
             return target
-        return self.decos[-1].rebuild(background, target), target
+        return self._stages()[-1].reconstruct(background, target), target
 
     def prediction(self, frames: Tensor) -> Tensor:
-        """Logits (B, 1, H, W), without rebuilding the image at the end."""
+        """Logits (B, 1, H, W); the final image is not reconstructed."""
         return self._separate(frames)[1]
 
     def loss(
         self, outputs: tuple[Tensor, Tensor] | Tensor, target: Tensor, frames: Tensor | None = None
     ) -> Tensor:
-        """Soft IoU of each image, averaged, and a tenth of the mean squared error of the rebuilt frames.
+        """Mean soft IoU loss of the images plus a tenth of the mean squared error of the reconstruction.
 
-        Raises ValueError where `outputs` hold a rebuilt image and `frames` are not given.
+        Raises ValueError if `outputs` contain a reconstruction and `frames` are not given.
         """
         (logits,) = self.logits(outputs)
         loss = soft_iou_loss(torch.sigmoid(logits), target, per_image=True)
         if isinstance(outputs, Tensor):
             return loss
         if frames is None:
-            raise ValueError("the loss of DCONet needs the frames that it rebuilds; give frames")
-        return loss + self.unmasked_loss(outputs, frames)
+            raise ValueError("the loss of DCONet needs the frames that it reconstructs; give frames")
+        return loss + self.reconstruction_loss(outputs, frames)
 
     @torch.no_grad()
     def set_prior(self, probability: float) -> None:
-        """As in other segmenters; here the last convolution is taken off the logits, not added to them."""
-        self.decos[-1].sparse.conv_out.bias.fill_(-math.log(probability / (1 - probability)))
+        """See `Segmenter`; here the last convolution is subtracted from the logits."""
+        bias_of(self._stages()[-1].sparse.conv_out).fill_(-math.log(probability / (1 - probability)))
 
     def logits(self, outputs: tuple[Tensor, Tensor] | Tensor) -> list[Tensor]:
-        """Logits (B, 1, H, W) of the one map that masks supervise."""
+        """Outputs of `forward` → logits (B, 1, H, W) of the map that masks supervise."""
         return [outputs if isinstance(outputs, Tensor) else outputs[1]]
 
-    def unmasked_loss(self, outputs: tuple[Tensor, Tensor] | Tensor, frames: Tensor) -> Tensor | float:
-        """A tenth of the mean squared error of the rebuilt frames, where they are given."""
+    def reconstruction_loss(self, outputs: tuple[Tensor, Tensor] | Tensor, frames: Tensor) -> Tensor | float:
+        """A tenth of the mean squared error of the reconstruction; 0 if the outputs contain none."""
         if isinstance(outputs, Tensor):
             return 0.0
         exact = torch.promote_types(outputs[0].dtype, torch.float32)
         return RECONSTRUCTION * F.mse_loss(outputs[0].to(exact), frames.to(exact))
 
     @staticmethod
-    def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """`stage_num`, from the names."""
+    def infer_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Infers `stage_num` from the names."""
         stages = {name.split(".")[1] for name in state if name.startswith("decos.")}
         return {"stage_num": len(stages)} if stages else {}
 
 
 def learning_rate(epoch: float, *, epochs: int = 400, base: float = 1e-4) -> float:
-    """Polynomial decay with every iteration: `epoch` is the iteration, from 0, over those of an epoch."""
+    """Published learning rate: polynomial decay at every step; `epoch` is fractional and counts from 0."""
     return base * (1 - epoch / epochs) ** 0.9

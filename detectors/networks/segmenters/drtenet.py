@@ -16,23 +16,25 @@ from detectors.networks.layers.deformable import DeformableConv
 from detectors.networks.segmenters.base import DeeplySupervised
 from detectors.networks.segmenters.edge_saliency import edge_images
 from detectors.networks.segmenters.madnet import DoubleConv, UpBlock, learning_rate
-from detectors.networks.segmenters.resampling import fit
+from detectors.networks.segmenters.resampling import resample_to_network
 from pipeline.imaging.geometry import Geometry
 
 __all__ = ["DRTENet", "learning_rate"]
 
 WIDTH = 32
+"""Channels of the first stage."""
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+"""Kernel of the Gaussian pyramid along each axis."""
 
 
 def unit(cin: int, cout: int, *, dilation: int = 1) -> nn.Sequential:
-    """3×3 convolution that keeps the size, batch norm, ReLU."""
+    """3×3 convolution of constant size, batch norm, ReLU."""
     conv = nn.Conv2d(cin, cout, 3, padding=dilation, dilation=dilation)
     return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU(inplace=True))
 
 
 class DilatedU(nn.Module):
-    """A small U of dilated convolutions at one resolution."""
+    """U-shaped block of dilated convolutions at one resolution."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -51,7 +53,7 @@ class DilatedU(nn.Module):
 
 
 class Basic(nn.Module):
-    """Two 3×3 convolutions with batch norm round a skip."""
+    """Residual block of two 3×3 convolutions with batch norm."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -68,7 +70,7 @@ class Basic(nn.Module):
 
 
 class OuterAttention(nn.Module):
-    """Attention of rows to rows: outer product of two vectors that linear layers make of all pixels."""
+    """Attention weights from the outer product of two vectors, each a linear layer of all pixels."""
 
     def __init__(self, channels: int, side: int):
         super().__init__()
@@ -79,14 +81,14 @@ class OuterAttention(nn.Module):
         self.s_conv = nn.Conv2d(1, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, h) → weights (B, C, h, h), each row of which adds up to 1."""
+        """(B, C, h, h) → weights (B, C, h, h) whose rows sum to 1."""
         query = self.query_line(self.query_conv(x).flatten(1))
         key = self.key_line(self.key_conv(x).flatten(1))
         return torch.softmax(self.s_conv((query[:, :, None] * key[:, None, :])[:, None]), dim=-1)
 
 
 class Attention(nn.Module):
-    """Convolved features, beside them the same with their rows mixed by attention, and the input."""
+    """Sum of the input, convolved features, and convolved features with their rows mixed by attention."""
 
     def __init__(self, channels: int, side: int):
         super().__init__()
@@ -104,7 +106,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """A 3×3 and a 1×1 convolution side by side, each with batch norm and ReLU, added."""
+    """Sum of a 3×3 and a 1×1 convolution, each with batch norm and ReLU."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -117,7 +119,7 @@ class FeedForward(nn.Module):
 
 
 class ConvTransformer(nn.Module):
-    """Attention, then a convolutional feed-forward; maps of `side` cells squared only."""
+    """Attention and a convolutional feed-forward layer for maps of `side` × `side` cells."""
 
     def __init__(self, cin: int, cout: int, side: int):
         super().__init__()
@@ -130,7 +132,7 @@ class ConvTransformer(nn.Module):
 
 
 class DFOM(nn.Module):
-    """Dual-focus fusion of an encoder and a decoder feature: by their sum and by their product."""
+    """Dual-focus fusion of encoder and decoder features by their sum and their product."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -156,7 +158,7 @@ class DFOM(nn.Module):
         return [*squeeze, nn.Conv2d(narrow, channels, 1), nn.BatchNorm2d(channels), nn.Sigmoid()]
 
     def _add_unused(self, channels: int) -> None:
-        """Parameters that have no effect but are part of published checkpoints."""
+        """Adds unused parameters that published checkpoints contain."""
         self.query_conv, self.key_conv = (nn.Conv2d(channels, channels // 2, 1) for _ in range(2))
         self.gamma_2, self.gamma_3 = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
         for name in ("conv_2", "conv_3"):
@@ -167,22 +169,22 @@ class DFOM(nn.Module):
         self.SA = nn.ModuleDict({"conv1": nn.Conv2d(2, 1, 7, padding=3, bias=False)})
 
     def forward(self, encoded: Tensor, decoded: Tensor) -> Tensor:
-        """Two features (B, C, h, w) → (B, 2C, h, w); training needs a batch of two or more."""
+        """Two features (B, C, h, w) → (B, 2C, h, w); training needs a batch of at least two."""
         total, product = encoded + decoded, encoded * decoded
         value_sum, value_product = self.value_conv_2(total), self.value_conv_3(product)
         focus_sum = self.Dcn_sum(self.conv_x1_sum(total))
         focus_product = self.Dcn_mul(self.conv_x1_mul(product))
-        # Both paths share their gates, whose running statistics move twice a step: the order counts.
+        # both paths share the gates and update their running statistics, so the order matters
         gate_sum = self.bottomup(self.conv_di2(torch.cat([focus_sum, value_sum], dim=1)))
         gate_product = self.bottomup(self.conv_di2(torch.cat([focus_product, value_product], dim=1)))
         weight_sum = self.topdown(encoded * gate_sum * gate_product)
         weight_product = self.topdown(value_product)
-        # the published block adds each weighted value to itself
+        # the published block adds each product to itself
         return self.conv_x2(2 * (weight_sum * value_sum + weight_product * value_product))
 
 
-def _halved(x: Tensor) -> Tensor:
-    """Gaussian reduction (B, C, H, W) → (B, C, ceil(H / 2), ceil(W / 2)): binomial, borders reflected."""
+def _reduce(x: Tensor) -> Tensor:
+    """Binomial filter and subsampling: (B, C, H, W) → (B, C, ceil(H / 2), ceil(W / 2)); border reflected."""
     channels = x.shape[1]
     kernel = x.new_tensor(BINOMIAL).expand(channels, 1, 1, 5)
     padded = F.pad(x, (2, 2, 2, 2), mode="reflect")
@@ -192,13 +194,13 @@ def _halved(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def edge_pyramid(edges: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 3, S, S) → what the features of stride 4 and of stride 8 meet.
+    """Edge images (B, 3, S, S) → edge maps for the features of strides 4 and 8.
 
-    Reductions by 2 and by 4, each thinned by another factor of 2 between its corner pixels: one octave finer
-    than the features, as the published networks were trained.
+    Gaussian reductions by 2 and by 4 are each interpolated bilinearly to half their size with aligned
+    corners: one octave finer than the features, as in the published training.
     """
-    half = _halved(edges)
-    levels = (half, _halved(half))
+    half = _reduce(edges)
+    levels = (half, _reduce(half))
     first, second = (
         F.interpolate(level, (edges.shape[-1] // stride,) * 2, mode="bilinear", align_corners=True)
         for level, stride in zip(levels, (4, 8), strict=True)
@@ -207,25 +209,34 @@ def edge_pyramid(edges: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fuse(feature: Tensor, edge: Tensor, residual: Basic) -> Tensor:
-    """Feature and edge feature, both (B, C, h, w): the feature enhanced where there are edges."""
+    """Feature and edge feature (B, C, h, w) → feature (B, C, h, w) enhanced at edges."""
     mixed = (feature + edge) * edge
     return residual(mixed) + mixed + feature
 
 
 class DRTENet(DeeplySupervised):
-    """Logits for normalised frames (B, 3, S, S) and edge images (B, 3, S, S) in [0, 1], S = `ori_h`.
+    """DRTENet: normalised frames (B, 3, S, S), edge images (B, 3, S, S) in [0, 1] → logits; S is `ori_h`.
 
-    `forward` gives, in training and evaluation alike, six maps (B, 1, S, S): five of deep supervision, then
-    the prediction; with `deep_supervision=False` the prediction alone. Linear layers over all pixels fix the
-    size: `ori_h` is a multiple of 16, and parameters grow with its cube (64 M at 256, 303 M at 512). `dim`
-    must be 32, because the edge branches of the published network fit no other width.
+    In training and evaluation mode, `forward` returns six maps (B, 1, S, S): five of deep supervision and the
+    prediction; with `deep_supervision=False` only the prediction. Linear layers over all pixels fix the size:
+    `ori_h` is a multiple of 16, and the number of parameters grows with its cube (64 M at 256, 303 M at 512).
+    `dim` must be 32, since the edge branches of the published network fit no other width.
 
-    Edge images are those of `detectors.networks.segmenters.edge_saliency`; the authors published none and
-    no way to make them.
+    Edge images are those of `detectors.networks.segmenters.edge_saliency`; the authors published neither
+    images nor a method.
     """
 
+    fixed_size: int
+    """Rows and columns of every input."""
+    tc1_b: nn.Conv2d
+    tc2_b: nn.Conv2d
+    tc3_b: nn.Conv2d
+    res1_b: Basic
+    res2_b: Basic
+    res3_b: Basic
+
     multiple = 16
-    least_batch = 2  # some batch norms see one value of each picture
+    min_batch = 2  # some batch norms have one value per image
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     def __init__(self, *, ori_h: int = 256, dim: int = WIDTH, deep_supervision: bool = True):
@@ -235,7 +246,6 @@ class DRTENet(DeeplySupervised):
         if ori_h < 16 or ori_h % self.multiple:
             raise ValueError(f"{ori_h = }, expected a multiple of {self.multiple}")
         self.fixed_size = ori_h
-        """Rows and columns of every input."""
         self.deep_supervision = deep_supervision
         c1, c2, c3, c4, c5 = (dim * 2**stage for stage in range(5))
         self.Conv1 = DoubleConv(len(self.mean), c1)
@@ -253,26 +263,26 @@ class DRTENet(DeeplySupervised):
         self._add_edge_branches()
 
     def _add_edge_branches(self) -> None:
-        """Those of width 32 (suffix b), and those of the widths 16 and 64, which only checkpoints have."""
+        """Adds the edge branches of width 32 (suffix b) and the unused ones of widths 16 and 64."""
         for number in (1, 2, 3):
             for suffix, factor in (("", 8), ("_l", 64), ("_b", 32)):
                 width = factor * 2**number
                 self.add_module(f"tc{number}{suffix}", nn.Conv2d(3, width, 1, bias=False))
                 self.add_module(f"res{4 - number}{suffix or '_s'}", Basic(width))
 
-    def _check(self, frames: Tensor, edges: Tensor) -> None:
+    def _check_both(self, frames: Tensor, edges: Tensor) -> None:
         expected = (len(frames), 3, self.fixed_size, self.fixed_size)
         for name, given in (("frames", frames), ("edges", edges)):
             if given.shape != expected:
                 raise ValueError(f"{name} are {tuple(given.shape)}, expected {expected}")
 
     def _features(self, frames: Tensor, edges: Tensor) -> list[Tensor]:
-        """Decoder features of strides 1, 2, 4, 8 and the encoder's of stride 16."""
-        self._check(frames, edges)
+        """Returns the decoder features of strides 1, 2, 4, 8 and the encoder features of stride 16."""
+        self._check_both(frames, edges)
         second, third = edge_pyramid(edges)
         e1 = self.Conv1(frames)
         e2 = fuse(self.Convtans2(e1), self.tc1_b(edges), self.res3_b)
-        e2 = F.max_pool2d(e2, 2)  # pooled before the decoder gets it, and again on the way down
+        e2 = F.max_pool2d(e2, 2)  # pooled before the skip connection, and again before the next stage
         e3 = fuse(self.Convtans3(F.max_pool2d(e2, 2)), self.tc2_b(second), self.res2_b)
         e4 = fuse(self.Convtans4(F.max_pool2d(e3, 2)), self.tc3_b(third), self.res1_b)
         e5 = self.Conv5(F.max_pool2d(e4, 2))
@@ -287,24 +297,20 @@ class DRTENet(DeeplySupervised):
         return self._maps(self._features(frames, edges))
 
     def prediction(self, frames: Tensor, edges: Tensor) -> Tensor:
-        """Logits (B, 1, S, S) of the last map, without computing the others."""
+        """Logits (B, 1, S, S) of the prediction; side heads are not computed."""
         return self.Conv(self._features(frames, edges)[0])
 
-    def activation(self, frames: Tensor, edges: Tensor) -> Tensor:
-        """Normalised frames and edge images in [0, 1], both (B, 3, S, S) → probability (B, 1, S, S)."""
-        return torch.sigmoid(self.prediction(frames, edges))
-
     def geometry(self, size: tuple[int, int], *, enlarge: float = 1.0) -> Geometry:
-        """Pictures of any (width, height) are stretched to the one size that the network takes."""
+        """Returns the geometry that stretches images of any (width, height) to the size of the network."""
         return Geometry.stretch(size, (self.fixed_size, self.fixed_size))
 
-    def inputs(self, pictures: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-        """Frames, and edges that are computed in the source pixels and stretched with them."""
-        edges = edge_images(list(pictures[:, 0].float().cpu().numpy())).to(pictures)
-        return *super().inputs(pictures, geometry), fit(edges, geometry)
+    def inputs(self, images: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
+        """See `Segmenter`; edge images are computed in source pixels and resampled like the frames."""
+        edges = edge_images(list(images[:, 0].float().cpu().numpy())).to(images)
+        return *super().inputs(images, geometry), resample_to_network(edges, geometry)
 
     @staticmethod
-    def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """`ori_h`, from the first linear layer."""
+    def infer_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Infers `ori_h` from the first linear layer."""
         rows = state.get("Convtans2.attention.att.query_line.bias")
         return {} if rows is None else {"ori_h": len(rows)}

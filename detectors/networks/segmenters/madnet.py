@@ -12,27 +12,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.networks.layers.max_pool import halved
-from detectors.networks.segmenters.base import DeeplySupervised
+from detectors.networks.layers.max_pool import max_pool_2x2
+from detectors.networks.segmenters.base import DeeplySupervised, bias_of
 
-WINDOW = 16  # cells along each side of an attention window
-SLOTS = 128  # entries of a memory
-DEPTH = 4  # memory blocks in a row
-DROP_RATE = 0.1  # stochastic depth of the last block; earlier ones rise linearly from 0
+WINDOW = 16
+"""Cells along each side of an attention window."""
+SLOTS = 128
+"""Entries of a memory."""
+DEPTH = 4
+"""Memory blocks of a module."""
+DROP_RATE = 0.1
+"""Stochastic depth rate of the last block of a module; rates rise linearly from 0."""
 ROTATED = (3, 0, 1, 6, 4, 2, 7, 8, 5)
-"""Flattened cell of a 3 by 3 kernel → the cell whose weight is subtracted there (a turn by 45°)."""
+"""Flattened cell of a 3 by 3 kernel → the cell whose weight is subtracted there, a rotation by 45°."""
 
 
 class KernelConv(nn.Module):
-    """Holds the convolution whose weights a DifferenceConv derives a kernel from."""
+    """Container of the convolution from whose weights a DifferenceConv derives a kernel."""
 
-    def __init__(self, conv: nn.Module):
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d):
         super().__init__()
         self.conv = conv
 
 
 class DifferenceConv(nn.Module):
     """Four 3×3 kernels, three of them differences of neighbours, merged into one convolution."""
+
+    gamma1: nn.Parameter
+    gamma2: nn.Parameter
+    gamma3: nn.Parameter
+    gamma4: nn.Parameter
 
     def __init__(self, channels: int):
         super().__init__()
@@ -44,27 +53,29 @@ class DifferenceConv(nn.Module):
             self.register_parameter(f"gamma{number}", nn.Parameter(torch.ones(1)))
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """Kernel (C, C, 3, 3) and bias (C,) of the one convolution that is left."""
-        beside, below, angular = self.conv1.conv, self.conv2.conv, self.conv3.conv
-        turned = angular.weight.flatten(2)[..., ROTATED].view_as(angular.weight)
+        """Returns kernel (C, C, 3, 3) and bias (C,) of the merged convolution."""
+        horizontal, vertical, angular = self.conv1.conv, self.conv2.conv, self.conv3.conv
+        rotated = angular.weight.flatten(2)[..., ROTATED].view_as(angular.weight)
         gammas = (self.gamma1, self.gamma2, self.gamma3, self.gamma4)
         kernels = (
-            torch.stack([beside.weight, torch.zeros_like(beside.weight), -beside.weight], dim=3),
-            torch.stack([below.weight, torch.zeros_like(below.weight), -below.weight], dim=2),
-            angular.weight - turned,
+            torch.stack([horizontal.weight, torch.zeros_like(horizontal.weight), -horizontal.weight], dim=3),
+            torch.stack([vertical.weight, torch.zeros_like(vertical.weight), -vertical.weight], dim=2),
+            angular.weight - rotated,
             self.conv4.weight,
         )
-        biases = (beside.bias, below.bias, angular.bias, self.conv4.bias)
-        kernel = sum(gamma * kernel for gamma, kernel in zip(gammas, kernels, strict=True))
-        return kernel, sum(gamma * bias for gamma, bias in zip(gammas, biases, strict=True))
+        biases = (bias_of(conv) for conv in (horizontal, vertical, angular, self.conv4))
+        zero = self.gamma1.new_zeros(())
+        kernel = sum((gamma * kernel for gamma, kernel in zip(gammas, kernels, strict=True)), zero)
+        return kernel, sum((gamma * bias for gamma, bias in zip(gammas, biases, strict=True)), zero)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → same shape."""
-        return F.conv2d(x, *self.merged(), padding=1)
+        kernel, bias = self.merged()
+        return F.conv2d(x, kernel, bias, padding=1)
 
 
 class PixelAttention(nn.Module):
-    """Weights in 0 to 1 from a depthwise 7×7 convolution with reflected borders."""
+    """Attention map in (0, 1) from a depthwise 7×7 convolution with reflected borders."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -76,7 +87,7 @@ class PixelAttention(nn.Module):
 
 
 class AdaDCM(nn.Module):
-    """Adaptive difference convolution module: an edge branch, weighted by pixel attention, on a plain one."""
+    """Adaptive difference convolution module: a convolution plus an edge branch under pixel attention."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -93,7 +104,7 @@ class AdaDCM(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """In training drops whole samples of a residual branch at `rate` and scales the others up."""
+    """Stochastic depth: in training drops a residual branch per sample with probability `rate`."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -108,7 +119,7 @@ class StochasticDepth(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """Gates the channels of each window by what its mean token recalls from a learned memory."""
+    """Channel attention of each window from a learned memory, addressed by the mean token of the window."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -119,23 +130,23 @@ class MemoryAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def gate(self, means: Tensor) -> Tensor:
-        """Mean tokens (…, C) → channel weights (…, C) in 0 to 1."""
+        """Mean tokens (…, C) → channel weights (…, C) in (0, 1)."""
         query = self.subnet(means)
         recall = torch.softmax(query @ self.mb * query.shape[-1] ** -0.5, dim=-1)
         return self.upnet(recall @ self.mb.T)
 
     def forward(self, tokens: Tensor, *, shift: int) -> Tensor:
-        """(B, H, W, C), sides multiples of the window → same shape; windows start at `shift`, cyclically."""
+        """(B, H, W, C), H and W multiples of the window → same shape; windows are shifted cyclically."""
         rolled = tokens.roll((-shift, -shift), (1, 2)) if shift else tokens
         windows = rolled.unflatten(2, (-1, WINDOW)).unflatten(1, (-1, WINDOW))
         gates = self.gate(windows.mean((2, 4)))[:, :, None, :, None]
         gated = (windows * gates).flatten(3, 4).flatten(1, 2)
-        # the projection sees each token alone, so it may come before or after rolling back
+        # the projection is per token, so it commutes with rolling back
         return self.proj(gated.roll((shift, shift), (1, 2)) if shift else gated)
 
 
 class Perceptron(nn.Module):
-    """Two linear layers with twice the width and an exact GELU between them."""
+    """Two linear layers with twice the width and an exact GELU in between."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -148,7 +159,7 @@ class Perceptron(nn.Module):
 
 
 class MemoryBlock(nn.Module):
-    """Memory attention and a perceptron, each on normalised tokens and added to them."""
+    """Pre-norm residual block of memory attention and a perceptron."""
 
     def __init__(self, channels: int, *, shift: int, drop_rate: float):
         super().__init__()
@@ -166,7 +177,7 @@ class MemoryBlock(nn.Module):
 
 
 class MemModule(nn.Module):
-    """3×3 convolution, batch norm, ReLU, then memory blocks, every second one on shifted windows."""
+    """3×3 convolution, batch norm, ReLU, and memory blocks, every second one with shifted windows."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -179,7 +190,7 @@ class MemModule(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, cin, H, W), sides multiples of the window → (B, cout, H, W)."""
+        """(B, cin, H, W), H and W multiples of the window → (B, cout, H, W)."""
         return self.mema2m(self.conv1(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -220,14 +231,14 @@ class DoubleConv(nn.Module):
 
 
 class MADNet(DeeplySupervised):
-    """Logits for normalised frames (B, 3, H, W) with sides that are multiples of 256.
+    """MAD-Net: normalised frames (B, 3, H, W), H and W multiples of 256 → logits.
 
-    `forward` gives, in training and evaluation alike, six maps (B, 1, H, W): five of deep supervision, then
-    the prediction; with `deep_supervision=False` the prediction alone. `dim` is the width of the first stage:
-    16 in every published configuration, the class of the authors says 64.
+    In training and evaluation mode, `forward` returns six maps (B, 1, H, W): five of deep supervision and the
+    prediction; with `deep_supervision=False` only the prediction. `dim` is the width of the first stage: 16
+    in every published configuration, although the default of the authors' class is 64.
     """
 
-    multiple = 256  # windows of 16 cells on a map of stride 16
+    multiple = 256  # windows of 16 cells at stride 16
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     def __init__(self, *, dim: int = 16, deep_supervision: bool = True):
@@ -248,11 +259,11 @@ class MADNet(DeeplySupervised):
             self.add_module(f"conv{number}", nn.Conv2d(width, 1, 3, padding=1))
 
     def _features(self, frames: Tensor) -> list[Tensor]:
-        """Decoder features of strides 1, 2, 4, 8 and the encoder's of stride 16."""
+        """Returns the decoder features of strides 1, 2, 4, 8 and the encoder features of stride 16."""
         self._check(frames)
         encoded = [self.Conv1(frames)]
         for stage in (self.Convtans2, self.Convtans3, self.Convtans4, self.Conv5):
-            encoded.append(stage(halved(encoded[-1])))
+            encoded.append(stage(max_pool_2x2(encoded[-1])))
         decoded = [encoded.pop()]
         for level in range(5, 1, -1):
             up = self.get_submodule(f"Up{level}")(decoded[0])
@@ -265,20 +276,21 @@ class MADNet(DeeplySupervised):
         return self._maps(self._features(frames))
 
     def prediction(self, frames: Tensor) -> Tensor:
-        """Logits (B, 1, H, W) of the last map, without computing the others."""
+        """Logits (B, 1, H, W) of the prediction; side heads are not computed."""
         return self.Conv(self._features(frames)[0])
 
     @staticmethod
-    def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """`dim`, from the first convolution."""
+    def infer_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Infers `dim` from the first convolution."""
         first = state.get("Conv1.conv.0.weight")
         return {} if first is None else {"dim": len(first)}
 
 
 def learning_rate(epoch: float, *, epochs: int = 1500, base: float = 1e-4) -> float:
-    """Five epochs of warm-up, then polynomial decay, constant within each epoch; epochs counted from 0.
+    """Published learning rate: five epochs of warm-up, then polynomial decay, constant within an epoch.
 
-    The first two epochs are alike and the last rate is not 0: the published training counted so.
+    Epochs count from 0. As in the published code, the first two epochs have the same rate and the last rate
+    is not 0.
     """
     epoch = int(epoch)
     if epoch <= 5:

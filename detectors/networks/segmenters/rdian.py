@@ -1,4 +1,4 @@
-"""RDIAN: receptive-field and direction induced attention (Sun et al., IEEE TGRS 61, 2023).
+"""RDIAN: receptive-field and direction induced attention network (Sun et al., IEEE TGRS 61, 2023).
 
 Attribute names are those of the published checkpoint.
 """
@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detectors.networks.segmenters.base import Segmenter
+from detectors.networks.segmenters.base import Segmenter, bias_of
 from detectors.networks.segmenters.soft_iou import soft_iou_loss
 
 WIDTH = 32
 NEIGHBOURS = ((0, 0), (0, 2), (0, 4), (2, 4), (4, 4), (4, 2), (4, 0), (2, 0))
-"""Row and column of the -1 in the 5 by 5 kernels d11 … d18; the +1 is in the centre."""
+"""Row and column of the -1 in the 5 by 5 kernels d11 … d18; the centre is +1."""
 
 
 def unit(cin: int, cout: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
@@ -26,7 +26,7 @@ def unit(cin: int, cout: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
 
 
 def direction(row: int, column: int) -> nn.Conv2d:
-    """5×5 convolution, one channel to one: centre minus the cell at (row, column); it does not learn."""
+    """Returns the fixed 5×5 convolution of one channel: centre minus the cell at (row, column)."""
     conv = nn.Conv2d(1, 1, 5, padding=2, bias=False).requires_grad_(False)
     with torch.no_grad():
         conv.weight.zero_()
@@ -35,7 +35,7 @@ def direction(row: int, column: int) -> nn.Conv2d:
 
 
 class Residual(nn.Module):
-    """Two units of one kernel size with half of the width between them, and the input added."""
+    """Residual block of two units of one kernel size with half the width in between."""
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()
@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Scales channels by what a small network makes of their averages and of their maxima."""
+    """Channel attention from the averages and maxima over the map."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -74,7 +74,7 @@ class ConvNorm(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Scales positions by what a 7×7 convolution makes of the maximum and mean over channels."""
+    """Spatial attention from the maximum and mean over the channels."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ class SpatialGate(nn.Module):
 
 
 class Head(nn.Module):
-    """3×3 unit to a quarter of the width, dropout 0.1, 1×1 to one logit."""
+    """3×3 convolution to a quarter of the width, dropout 0.1, 1×1 convolution to one logit."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -106,7 +106,7 @@ class Head(nn.Module):
 
 
 class RDIAN(Segmenter):
-    """Logits (B, 1, H, W) for normalised frames (B, 1, H, W) of any size from 16 pixels up."""
+    """RDIAN: normalised frames (B, 1, H, W) of at least 16×16 pixels → logits (B, 1, H, W)."""
 
     mean, std = (-0.1246,), (1.0923,)
 
@@ -127,32 +127,32 @@ class RDIAN(Segmenter):
         self.head = Head(WIDTH)
 
     def initialise(self) -> None:
-        """Start values of the authors' training; torch's defaults are there without it."""
+        """Initialises the weights as the authors do, in place of torch's defaults."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
                 nn.init.normal_(module.weight, 0, 0.02)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1, 0.02)
-                nn.init.normal_(module.bias, 0, 1)  # the authors set the mean alone; 1 is torch's default
+                nn.init.normal_(module.bias, 0, 1)  # the authors set only the mean; 1 is torch's default
 
     def output_biases(self) -> list[nn.Parameter]:
-        """That of the head."""
-        return [self.head.block[-1].bias]
+        """Returns the bias of the head."""
+        return [bias_of(self.head.block[-1])]
 
     def direction_map(self, frames: Tensor) -> Tensor:
-        """Where a pixel differs alike from opposite neighbours: (B, 1, H, W) → (B, 1, H, W) in 0 to 1."""
-        # the stored kernels, in one convolution: a checkpoint may hold others than the constructor makes
-        kernels = torch.cat([self.get_submodule(f"d{number}").weight for number in range(11, 19)])
+        """Probability map of pixels that differ alike from opposite neighbours: (B, 1, H, W) → same shape."""
+        # kernels as stored, since those of a checkpoint may differ from the constructor's; one convolution
+        kernels = torch.cat([self.get_parameter(f"d{number}.weight") for number in range(11, 19)])
         one_way, other_way = F.conv2d(frames, kernels, padding=2).chunk(2, dim=1)
         return torch.sigmoid((one_way * other_way).sum(1, keepdim=True))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """See the class; the same in training and evaluation."""
+        """See the class; equal in training and evaluation mode but for batch norm and dropout."""
         return self._logits(frames, torch.contiguous_format)
 
     def prediction(self, frames: Tensor) -> Tensor:
-        """Logits (B, 1, H, W): what `forward` gives, but for the order of sums."""
-        # the channels of a pixel side by side: a fifth less time on a CPU
+        """Logits (B, 1, H, W), equal to `forward` up to rounding."""
+        # channels last takes a fifth less time on a CPU
         return self._logits(frames, torch.channels_last)
 
     def _logits(self, frames: Tensor, layout: torch.memory_format) -> Tensor:
@@ -165,10 +165,10 @@ class RDIAN(Segmenter):
         return self.head(wide.add_(self.conv_res(fine)).relu_())
 
     def loss(self, outputs: Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Soft IoU of each image of logits (B, 1, H, W) and masks, averaged."""
+        """Mean over the images of the soft IoU loss of logits (B, 1, H, W) and masks."""
         return soft_iou_loss(torch.sigmoid(outputs), target, per_image=True)
 
 
 def learning_rate(epoch: float, *, epochs: int = 300, base: float = 0.005, floor: float = 1e-6) -> float:
-    """The authors' polynomial decay, constant within each epoch; epochs are counted from 0."""
+    """Published learning rate: polynomial decay, constant within an epoch; epochs count from 0."""
     return (base - floor) * (1 - int(epoch) / (epochs + 1)) ** 0.9 + floor

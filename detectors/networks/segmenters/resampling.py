@@ -1,4 +1,4 @@
-"""Batches of pictures into the network input and maps back out of it, as a geometry says."""
+"""Resampling of batches between source and network pixels, as a geometry specifies."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ from torch import Tensor
 from pipeline.imaging.geometry import BORDER_GREY, Geometry
 
 
-def fit(pictures: Tensor, geometry: Geometry) -> Tensor:
-    """(B, C, h, w) source pictures in [0, 1] → (B, C, H, W) network pictures.
+def resample_to_network(images: Tensor, geometry: Geometry) -> Tensor:
+    """Images (B, C, h, w) in [0, 1], in source pixels → (B, C, H, W) in network pixels.
 
-    Resized bilinearly, with antialiasing when shrinking, where the geometry resizes. Raises ValueError for
-    pictures of another size than the geometry's.
+    Bilinear, with antialiasing if smaller. Raises ValueError if the size is not that of the geometry.
     """
     width, height = geometry.source
-    if pictures.shape[-2:] != (height, width):
-        raise ValueError(f"{tuple(pictures.shape) = }, expected {width}x{height} pixels")
+    if images.shape[-2:] != (height, width):
+        raise ValueError(f"{tuple(images.shape) = }, expected {width}x{height} pixels")
     if geometry.content != geometry.source:
         size = geometry.content[::-1]
-        pictures = F.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True)
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
     (left, top), (right, bottom) = geometry.offset, _after(geometry)
     if not (left or top or right or bottom):
-        return pictures
+        return images
     if geometry.border == "edge":
-        return F.pad(pictures, (left, right, top, bottom), mode="replicate")
-    return F.pad(pictures, (left, right, top, bottom), value=BORDER_GREY)
+        return F.pad(images, (left, right, top, bottom), mode="replicate")
+    return F.pad(images, (left, right, top, bottom), value=BORDER_GREY)
 
 
-def undo(maps: Tensor, geometry: Geometry) -> Tensor:
-    """(B, C, H, W) maps in network pixels → (B, C, h, w) in source pixels.
+def resample_to_source(maps: Tensor, geometry: Geometry) -> Tensor:
+    """Maps (B, C, H, W) in network pixels → (B, C, h, w) in source pixels.
 
-    Borders are cut off exactly; where the geometry resizes, maps are resized back bilinearly.
+    Borders are cropped exactly; if the geometry resizes, maps are resized back bilinearly.
     """
     (left, top), (width, height) = geometry.offset, geometry.content
     content = maps[..., top : top + height, left : left + width]
@@ -42,7 +41,7 @@ def undo(maps: Tensor, geometry: Geometry) -> Tensor:
 
 
 def _after(geometry: Geometry) -> tuple[int, int]:
-    """Columns on the right and rows below the content."""
+    """Returns the columns to the right of the content and the rows below it."""
     sides = zip(geometry.network, geometry.content, geometry.offset, strict=True)
     right, bottom = (whole - part - offset for whole, part, offset in sides)
     return right, bottom

@@ -1,4 +1,4 @@
-"""The one-frame part of Tridos: a CSPDarknet with a top-down feature pyramid, stride 8 out."""
+"""Backbone of Tridos: YOLOX's CSPDarknet with a top-down feature pyramid, output stride 8."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detectors.networks.layers.blocks import SPP, BaseConv, CSPLayer, Focus
 
 
 class Darknet(nn.Module):
-    """CSPDarknet; `base` is the width of the stem (32 in the published network)."""
+    """CSPDarknet; `base` is the number of channels of the stem, 32 in the published network."""
 
     def __init__(self, base: int):
         super().__init__()
@@ -33,7 +33,7 @@ class Darknet(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Darknet and top-down pyramid: one image to one feature map of 4·base channels at stride 8."""
+    """Darknet and top-down pyramid with one output of 4·base channels at stride 8."""
 
     def __init__(self, base: int):
         super().__init__()

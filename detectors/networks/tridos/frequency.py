@@ -1,4 +1,4 @@
-"""Local-global frequency features of one frame (the paper's frequency domain, LGFM)."""
+"""Frequency features of one frame: the local branch of Tridos' frequency domain (LGFM)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def _depthwise_then_mix(depthwise: int, cout: int, last: nn.Module) -> nn.Sequential:
-    """Depthwise 3×3, ReLU, 1×1 to `cout` channels, `last`."""
+    """Returns a depthwise 3×3 convolution, ReLU, a 1×1 convolution to `cout` channels, and `last`."""
     return nn.Sequential(
         nn.Conv2d(depthwise, depthwise, 3, padding=1, groups=depthwise),
         nn.ReLU(),
@@ -19,14 +19,14 @@ def _depthwise_then_mix(depthwise: int, cout: int, last: nn.Module) -> nn.Sequen
 
 
 def _channel_summary(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, 2, H, W): mean, then maximum over the channels."""
+    """Mean and maximum over the channels: (B, C, H, W) → (B, 2, H, W)."""
     return torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
 
 
 class FrequencyBlock(nn.Module):
-    """Filters amplitude and phase of the spectrum by small learned convolutions over the frequency plane.
+    """Filters amplitude and phase of the spectrum by learned convolutions over the frequency plane.
 
-    Computed in float32 or better: the spectrum of a map spans more than half precision holds.
+    Computed in at least float32: the spectrum of a map exceeds the range of half precision.
     """
 
     def __init__(self, channels: int):
@@ -38,10 +38,10 @@ class FrequencyBlock(nn.Module):
 
     @staticmethod
     def _real_bins_are_real(spectrum: Tensor) -> Tensor:
-        """Set the imaginary part of the four bins that are real in theory to +0.
+        """Sets the imaginary part of the four bins that are real in theory to +0.
 
-        FFT libraries leave a rounding error of either sign there on sizes that are no power of two, and the
-        phase of a negative bin would flip between +π and −π with it.
+        FFT libraries leave a rounding error of either sign there for sizes that are not powers of two, which
+        would flip the phase of a negative bin between +π and −π.
         """
         rows, columns = spectrum.shape[-2:]
         real = torch.zeros(rows, columns, dtype=torch.bool, device=spectrum.device)
@@ -56,8 +56,8 @@ class FrequencyBlock(nn.Module):
     def _filter(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         spectrum = self._real_bins_are_real(torch.fft.rfft2(x + 1e-8))
-        # Rows start at h/2 + 1: one beyond an fftshift. The 3×3 convolutions below see zeros at the rotated
-        # plane's border, so published checkpoints depend on it.
+        # Rows start at h/2 + 1, one beyond an fftshift, as published checkpoints require: the 3×3
+        # convolutions below are padded with zeros at the border of the rolled plane.
         spectrum = spectrum.roll(-(height // 2 + 1), dims=-2)
         amplitude, phase = spectrum.abs(), spectrum.angle()
         filtered = self.dw_amp_conv(amplitude)
@@ -71,7 +71,7 @@ class FrequencyBlock(nn.Module):
 
 
 class Scale(nn.Module):
-    """One learned factor for all channels."""
+    """Multiplication by one learned factor."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +83,7 @@ class Scale(nn.Module):
 
 
 class FrequencyFeatures(nn.Module):
-    """Frequency block, 3×3 convolution, and the input added with a learned scale."""
+    """Frequency block and 3×3 convolution, with the input added by a learned factor."""
 
     def __init__(self, channels: int):
         super().__init__()

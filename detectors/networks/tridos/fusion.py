@@ -1,4 +1,4 @@
-"""Residual compensation unit: joins two branches under a channel and a spatial gate."""
+"""Residual compensation unit of Tridos: fuses two branches with channel and spatial attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ChannelGate(nn.Module):
-    """Factors in (0, 1) per channel from the average and the maximum over the map."""
+    """Channel attention: a factor in (0, 1) per channel from the average and maximum over the map."""
 
     def __init__(self, channels: int, *, reduction: int = 16):
         super().__init__()
@@ -24,7 +24,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Factors in (0, 1) per position from the mean and the maximum over the channels."""
+    """Spatial attention: a factor in (0, 1) per position from the mean and maximum over the channels."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ class SpatialGate(nn.Module):
 
 
 class ResidualCompensation(nn.Module):
-    """Two 3×3 convolutions, channel gate, spatial gate, and a 1×1 shortcut: 2C → C channels."""
+    """Two 3×3 convolutions, channel and spatial attention, and a 1×1 shortcut: 2C → C channels."""
 
     def __init__(self, channels: int):
         super().__init__()

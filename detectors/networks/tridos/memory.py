@@ -1,4 +1,4 @@
-"""Memory-enhanced spatial relation of the key frame to its past (the paper's spatial domain, MSRM)."""
+"""Memory-enhanced spatial relation of the key frame to its past: the spatial domain of Tridos (MSRM)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 def _attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
     """Attention over all positions of maps (B, C, h, w); query and key have fewer channels than value.
 
-    They are filled up with zeros, which changes no product: only for equal widths and contiguous channels
-    does torch have the fused kernel that never stores the (h·w)² scores.
+    They are padded with zeros, which changes no product: torch's fused kernel, which never stores the (h·w)²
+    scores, requires equal widths and contiguous channels.
     """
     missing = value.shape[1] - query.shape[1]
     query, key = (F.pad(x, (0, 0, 0, 0, 0, missing)) for x in (query, key))
-    tokens = (x.flatten(2).transpose(1, 2).contiguous()[:, None] for x in (query, key, value))
-    attended = F.scaled_dot_product_attention(*tokens, scale=scale)
+    q, k, v = (x.flatten(2).transpose(1, 2).contiguous()[:, None] for x in (query, key, value))
+    attended = F.scaled_dot_product_attention(q, k, v, scale=scale)
     return attended[:, 0].transpose(1, 2).reshape(value.shape)
 
 
 class NonLocal(nn.Module):
-    """Self-attention over all positions, unscaled, added to the input with a learned factor `gamma`."""
+    """Unscaled self-attention over all positions, added to the input with a learned factor `gamma`."""
 
     def __init__(self, channels: int, *, reduction: int = 8):
         super().__init__()
@@ -36,13 +36,13 @@ class NonLocal(nn.Module):
         return self.gamma * attended + x
 
     def is_identity(self) -> bool:
-        """True when gamma is exactly 0, as in every checkpoint of the original training, and not learned."""
+        """Returns whether gamma is 0, as in every published checkpoint, and is not being trained."""
         learning = self.gamma.requires_grad and torch.is_grad_enabled()
         return not learning and not self.gamma.any()
 
 
 class KeyValue(nn.Module):
-    """Two 3×3 convolutions: keys of half the width, values of the full width."""
+    """Keys of half the width and values of the full width, by a 3×3 convolution each."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -50,7 +50,7 @@ class KeyValue(nn.Module):
         self.value_conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) → keys (B, C / 2, h, w), values (B, C, h, w)."""
+        """(B, C, h, w) → keys (B, C / 2, h, w) and values (B, C, h, w)."""
         return self.key_conv(x), self.value_conv(x)
 
 
@@ -68,13 +68,13 @@ class MemoryReduce(nn.Module):
 
 
 class MemoryReader(nn.Module):
-    """Reads, for each position of the query, a mixture of the memory's values."""
+    """Reads a weighted mean of the memory's values for each position of the query."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.memory_reduce = MemoryReduce(2 * channels, channels)
 
     def forward(self, memory: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]) -> Tensor:
-        """(keys, values) of memory and query, (B, C / 2, h, w) and (B, C, h, w) → (B, C, h, w)."""
+        """Keys (B, C / 2, h, w) and values (B, C, h, w) of memory and query → (B, C, h, w)."""
         read = _attend(query[0], *memory, scale=query[0].shape[1] ** -0.5)
         return self.memory_reduce(torch.cat([read, query[1]], dim=1))

@@ -1,21 +1,25 @@
-"""Windowed attention over space and time, twice, the second time with shifted windows (LGFM, global branch).
+"""Video Swin Transformer of two layers, the global branch of Tridos' frequency domain (LGFM).
 
-Liu et al., "Video Swin Transformer", CVPR 2022, in the arrangement that Tridos uses: windows of 5 frames ×
-4 columns × 4 rows, tokens in the order frame, column, row.
+Liu et al., "Video Swin Transformer", CVPR 2022, with Tridos' windows of 5 frames × 4 columns × 4 rows and
+tokens in the order frame, column, row.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WINDOW = 4  # cells along each spatial axis
+WINDOW = 4
+"""Cells of a window along each spatial axis."""
 HEADS = 4
+"""Number of attention heads."""
 
 
 def relative_position_index(frames: int) -> Tensor:
-    """(N, N) int64 rows of the bias table for each pair of the N = frames·16 tokens of a window."""
+    """Returns (N, N) int64 rows of the bias table for each pair of the N = frames·16 tokens of a window."""
     axes = torch.meshgrid(*(torch.arange(n) for n in (frames, WINDOW, WINDOW)), indexing="ij")
     places = torch.stack(axes).flatten(1)  # (3, N): frame, column, row
     difference = places[:, :, None] - places[:, None, :]
@@ -32,14 +36,17 @@ def _to_windows(x: Tensor) -> Tensor:
 
 
 def _from_windows(x: Tensor, shape: torch.Size) -> Tensor:
-    """Inverse of `_to_windows` for a map of the given (B, T, h, w, C)."""
+    """Inverse of `_to_windows` for a map of shape (B, T, h, w, C)."""
     b, t, h, w, _ = shape
     x = x.reshape(b, h // WINDOW, w // WINDOW, t, WINDOW, WINDOW, x.shape[-1])
     return x.permute(0, 3, 1, 5, 2, 4, 6).reshape(b, t, h, w, x.shape[-1])
 
 
-def _shift_mask(shape: torch.Size, shift: tuple[int, int], like: Tensor) -> Tensor:
-    """(windows, N, N) of 0 and −100: tokens that only the cyclic roll made neighbours do not attend."""
+def shift_mask(shape: Sequence[int], shift: Sequence[int], like: Tensor) -> Tensor:
+    """Returns (windows, N, N) of 0 and −100, which masks tokens that only the cyclic shift made neighbours.
+
+    `shape` is (B, T, h, w, C) of the map; dtype and device are those of `like`.
+    """
     _, t, h, w, _ = shape
     labels = torch.zeros(1, t, h, w, 1, device=like.device)
     for axis, (length, amount) in zip((2, 3), ((h, shift[0]), (w, shift[1])), strict=True):
@@ -54,7 +61,9 @@ def _shift_mask(shape: torch.Size, shift: tuple[int, int], like: Tensor) -> Tens
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside windows, with a learned bias per relative position."""
+    """Multi-head attention within windows, with a learned bias per relative position."""
+
+    relative_position_index: Tensor
 
     def __init__(self, channels: int, *, frames: int):
         super().__init__()
@@ -66,12 +75,12 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
-        """Projected tokens (B, windows, N, 3C); mask (windows, N, N) or None → (B, windows, N, C)."""
+        """Projected tokens (B, windows, N, 3C), mask (windows, N, N) or None → (B, windows, N, C)."""
         b, windows, tokens, channels = qkv.shape
         channels //= 3
         q, k, v = qkv.reshape(b * windows, tokens, 3, HEADS, channels // HEADS).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
-        # (1, heads, N, N), made contiguous while it is small: the kernel would copy the sum with the mask
+        # (1, heads, N, N), contiguous while it is small: else the kernel copies the sum with the mask
         bias = bias.view(1, tokens, tokens, HEADS).permute(0, 3, 1, 2).contiguous().to(q.dtype)
         if mask is not None:
             bias = (bias + mask[:, None]).expand(b, -1, -1, -1, -1).flatten(0, 1)  # no copy when b is 1
@@ -80,7 +89,7 @@ class WindowAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an exact GELU between them."""
+    """Two linear layers with an exact GELU in between."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -104,19 +113,19 @@ class SwinLayer(nn.Module):
         self.mlp = FeedForward(channels)
 
     def project(self, x: Tensor) -> Tensor:
-        """Token-wise part of the attention: (..., C) → queries, keys, values (..., 3C)."""
+        """Token-wise part of the attention: (..., C) → queries, keys and values (..., 3C)."""
         return self.attn.qkv(self.norm1(x))
 
     def forward(self, x: Tensor, qkv: Tensor | None = None) -> Tensor:
-        """(B, T, h, w, C), and its `project`-ion (B, T, h, w, 3C) where it is known already → shape of x."""
+        """(B, T, h, w, C) → same shape; `qkv` (B, T, h, w, 3C) is the result of `project` if known."""
         qkv = self.project(x) if qkv is None else qkv
         rows, columns = x.shape[2:4]
-        # an axis no longer than the window has one window, and nothing to shift
-        shift = tuple(self.shift if length > WINDOW else 0 for length in (rows, columns))
+        # an axis with a single window is not shifted
+        shift = [self.shift if length > WINDOW else 0 for length in (rows, columns)]
         mask = None
         if any(shift):
             qkv = qkv.roll((-shift[0], -shift[1]), dims=(2, 3))
-            mask = _shift_mask(x.shape, shift, qkv)
+            mask = shift_mask(x.shape, shift, qkv)
         attended = _from_windows(self.attn(_to_windows(qkv), mask), x.shape)
         if any(shift):
             attended = attended.roll(shift, dims=(2, 3))
@@ -125,7 +134,7 @@ class SwinLayer(nn.Module):
 
 
 class Swin(nn.Module):
-    """Two layers: windows in place, then windows shifted by half their size in space."""
+    """Two layers: regular windows, then windows shifted by half their size in space."""
 
     def __init__(self, channels: int, *, frames: int):
         super().__init__()
@@ -133,11 +142,13 @@ class Swin(nn.Module):
         self.tr = nn.ModuleList(layers)
 
     def project(self, frame: Tensor) -> Tensor:
-        """What the first layer needs of one frame alone: (B, C, h, w) → (B, h, w, 3C)."""
-        return self.tr[0].project(frame.permute(0, 2, 3, 1))
+        """Computes the part of the first layer that depends on one frame: (B, C, h, w) → (B, h, w, 3C)."""
+        first = self.tr[0]
+        assert isinstance(first, SwinLayer)
+        return first.project(frame.permute(0, 2, 3, 1))
 
     def forward(self, frames: Tensor, qkv: Tensor | None = None) -> Tensor:
-        """(B, T, C, h, w), and (B, T, h, w, 3C) of `project` where known → (B, T, C, h, w)."""
+        """(B, T, C, h, w) → same shape; `qkv` (B, T, h, w, 3C) is the result of `project` if known."""
         x = frames.permute(0, 1, 3, 4, 2)
         x = self.tr[1](self.tr[0](x, qkv))
         return x.permute(0, 1, 4, 2, 3)

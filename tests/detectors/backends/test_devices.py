@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import detectors
-from detectors.backends.devices import require_compiler, thread_count, threads
+from detectors.backends.devices import require_compiler, thread_count, torch_threads
 from pipeline.system.errors import UsageError
 
 
@@ -18,9 +18,9 @@ def test_narrow_networks_take_one_thread_and_segmenters_no_fewer_than_wide_ones(
 
 def test_threads_are_as_many_as_before_whatever_happens():
     before = torch.get_num_threads()
-    with threads(before + 1):
+    with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
-    with pytest.raises(RuntimeError, match="a fault"), threads(before + 2):
+    with pytest.raises(RuntimeError, match="a fault"), torch_threads(before + 2):
         raise RuntimeError("a fault")
     assert torch.get_num_threads() == before
 

@@ -17,6 +17,7 @@ from detectors.backends.real_spectrum import RealFrequencyBlock
 from detectors.networks.tridos.frequency import FrequencyBlock
 from detectors.weights import zoo
 from pipeline.system.errors import UsageError, WeightsError
+from pipeline.system.files import file_sha256
 
 SIZE = (64, 32)
 
@@ -105,7 +106,7 @@ def test_the_command_writes_three_graphs_for_any_number_of_samples(command, nano
             assert all(other.dim_value > 0 for other in others)
     table = json.loads((place / export_folder.MANIFEST).read_text())
     assert (table["size"], table["format"], table["detector"]) == ([64, 32], "onnx", "tridos-nano")
-    assert table["sha256"] == zoo.sha256(zoo.locate(nano_weights)[0])
+    assert table["sha256"] == file_sha256(zoo.locate_weights(nano_weights)[0])
     code, _, err = command("tridos-nano", "--weights", nano_weights, "--size", "64x32", "--output", place)
     assert (code, "--overwrite" in err) == (5, True)
 
@@ -151,7 +152,7 @@ def test_a_network_is_exported_once_for_each_size(nano, nano_origin, tmp_path, m
         export_folder._WRITERS, "onnx", lambda _, path: written.append(path.name) or path.touch()
     )
     first, again, other = (
-        export_folder.cached(nano, nano_origin, size=size, kind="onnx", cache=tmp_path)
+        export_folder.cached_export(nano, nano_origin, size=size, kind="onnx", cache=tmp_path)
         for size in (SIZE, SIZE, (32, 32))
     )
     assert first == again
@@ -162,11 +163,13 @@ def test_a_network_is_exported_once_for_each_size(nano, nano_origin, tmp_path, m
 
 def test_an_export_that_was_cut_short_is_made_anew(nano, nano_origin, tmp_path, monkeypatch):
     monkeypatch.setitem(export_folder._WRITERS, "onnx", lambda _, path: path.touch())
-    export = export_folder.cached(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
+    export = export_folder.cached_export(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
     (export.folder / export_folder.MANIFEST).unlink()
     (export.folder / "pair.onnx").unlink()
     assert (
-        export_folder.cached(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path).file("pair").is_file()
+        export_folder.cached_export(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
+        .file("pair")
+        .is_file()
     )
 
 
@@ -174,7 +177,7 @@ def test_other_weights_are_another_export(nano, nano_origin, tmp_path, monkeypat
     monkeypatch.setitem(export_folder._WRITERS, "onnx", lambda _, path: path.touch())
     others = export_folder.Origin(**{**vars(nano_origin), "sha256": "0" * 64})
     places = [
-        export_folder.cached(nano, o, size=SIZE, kind="onnx", cache=tmp_path).folder
+        export_folder.cached_export(nano, o, size=SIZE, kind="onnx", cache=tmp_path).folder
         for o in (nano_origin, others)
     ]
     assert places[0] != places[1]
@@ -182,10 +185,10 @@ def test_other_weights_are_another_export(nano, nano_origin, tmp_path, monkeypat
 
 def test_a_folder_that_is_no_export_says_what_is_expected(tmp_path):
     with pytest.raises(WeightsError, match=r"without export\.json.*python -m detectors\.export"):
-        export_folder.read(tmp_path)
+        export_folder.read_export(tmp_path)
     (tmp_path / export_folder.MANIFEST).write_text("{}")
     with pytest.raises(WeightsError, match="damaged"):
-        export_folder.read(tmp_path)
+        export_folder.read_export(tmp_path)
 
 
 def test_only_networks_of_five_frames_are_exported():

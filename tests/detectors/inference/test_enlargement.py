@@ -60,12 +60,12 @@ def test_synthetic_targets_are_rendered_in_source_pixels_and_enlarged_with_their
     ]
     (plain, *_), (large, *_) = (sampler._pools[1] for sampler in clips)
     geometry = Geometry.native(plain.frames.shape[:0:-1], scale=2, multiple=1)
-    assert np.array_equal(large.frames[0], geometry.apply(plain.frames[0]))
+    np.testing.assert_array_equal(large.frames[0], geometry.apply(plain.frames[0]))
     assert large.boxes[0] == pytest.approx(2 * plain.boxes[0])
 
 
 def test_a_measurement_enlarges_and_gives_boxes_in_source_pixels(root, nano_weights):
-    model = restore.network("tridos-nano", nano_weights)[0].eval()
+    model = restore.restore_network("tridos-nano", nano_weights)[0].eval()
     dataset = registry.load_dataset("coco-video", root, "clip.json")
     sequence = read_sequence(dataset.records[0], root)
     size = sequence.frames.shape[:0:-1]

@@ -17,7 +17,7 @@ from detectors.networks.tridos import stream as stream_module
 from detectors.networks.tridos.stream import push_batched
 from pipeline.config.schema import DetectorConfig
 from pipeline.structures.frame import Frame
-from tests.support.outputs import enliven
+from tests.support.nano import enliven
 
 LENGTHS = (9, 4, 7)
 
@@ -46,8 +46,8 @@ def test_streams_that_are_pushed_together_give_what_each_gives_alone(network, se
         for row, part in zip(rows, raw, strict=True):
             found[row].append(part)
     first, second = torch.cat(found[0]), torch.cat(found[2])
-    assert torch.equal(first, alone[0])
-    assert torch.equal(second, alone[2])
+    torch.testing.assert_close(first, alone[0], rtol=0, atol=0)
+    torch.testing.assert_close(second, alone[2], rtol=0, atol=0)
     assert not torch.equal(first[: LENGTHS[2]], second)
     assert [stream.frames_seen for stream in streams] == [9, 2, 7]
 
@@ -75,7 +75,7 @@ def same(found, expected):
     assert found.warmup == expected.warmup
     for name in ("boxes", "scores", "labels"):
         first, second = (getattr(item.detections, name) for item in (found, expected))
-        assert np.array_equal(first, second)
+        np.testing.assert_array_equal(first, second)
 
 
 def alone(load, sequence):
@@ -92,18 +92,18 @@ def of_turns(shared, turns):
     return found, notes
 
 
-@pytest.mark.parametrize("halves", ["sequential", "threaded", "delayed"])
-def test_frames_of_other_sizes_and_depths_share_the_network(halves, load, mixed, monkeypatch):
+@pytest.mark.parametrize("schedule", ["sequential", "threaded", "delayed"])
+def test_frames_of_other_sizes_and_depths_share_the_network(schedule, load, mixed, monkeypatch):
     expected = [alone(load, sequence) for sequence in mixed]
     batches = []
-    step = stream_module.begin_batched
+    step = stream_module.extract_batched
 
     def counting(streams, pixels):
         batches.append(len(streams))
         return step(streams, pixels)
 
-    monkeypatch.setattr("detectors.inference.multi_stream.begin_together", counting)
-    monkeypatch.setattr(streaming.StreamingDetector, "halves", halves)
+    monkeypatch.setattr("detectors.inference.multi_stream.extract_batched", counting)
+    monkeypatch.setattr(streaming.StreamingDetector, "schedule", schedule)
     turns = [(list(enumerate(group)), note) for note, group in enumerate(zip(*mixed, strict=True))]
     found, notes = of_turns(MultiStreamDetector(load(), 3), turns)
     assert batches == [2, 1] * 6
@@ -117,16 +117,16 @@ def test_frames_of_other_sizes_and_depths_share_the_network(halves, load, mixed,
 def test_each_half_has_a_thread_where_that_pays(load, mixed, monkeypatch):
     threads = {"begin": set(), "finish": set()}
     for name in threads:
-        half = getattr(streaming.StreamingDetector, {"begin": "pixels", "finish": "finish"}[name])
+        half = getattr(streaming.StreamingDetector, {"begin": "preprocess", "finish": "join"}[name])
 
         def noting(self, given, *, name=name, half=half):
             threads[name].add(threading.current_thread().name)
             return half(self, given)
 
         monkeypatch.setattr(
-            streaming.StreamingDetector, {"begin": "pixels", "finish": "finish"}[name], noting
+            streaming.StreamingDetector, {"begin": "preprocess", "finish": "join"}[name], noting
         )
-    monkeypatch.setattr(streaming.StreamingDetector, "halves", "threaded")
+    monkeypatch.setattr(streaming.StreamingDetector, "schedule", "threaded")
     of_turns(
         MultiStreamDetector(load(), 2), [([(0, a), (1, b)], None) for a, b in zip(*mixed[:2], strict=True)]
     )

@@ -42,4 +42,4 @@ def test_neighbouring_sixteen_bit_levels_stay_apart():
 def test_a_batch_is_its_pictures():
     pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
     each = torch.cat([to_network_input([picture]) for picture in pictures])
-    assert torch.equal(to_network_input(pictures), each)
+    torch.testing.assert_close(to_network_input(pictures), each, rtol=0, atol=0)

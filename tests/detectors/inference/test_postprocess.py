@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detectors.inference.postprocess import box_iou, decode, detections_of, nms, nms_fixed_shape
+from detectors.inference.postprocess import decode, detections_of, nms, nms_fixed_shape
+from detectors.networks.layers.boxes import box_iou
 from detectors.networks.tridos.head import decode_boxes, decode_scores
 from pipeline.imaging.geometry import Geometry
 
@@ -88,7 +89,7 @@ def test_detections_are_the_published_ones(name, arrays):
         assert len(boxes) == len(expected)
         assert np.allclose(geometry.to_source(boxes.double().numpy()), corners, rtol=0, atol=1e-3)
         assert np.allclose(scores.numpy(), expected[:, 4] * expected[:, 5], rtol=0, atol=1e-6)
-        assert np.array_equal(labels.numpy(), expected[:, 6])
+        np.testing.assert_array_equal(labels.numpy(), expected[:, 6])
 
 
 # Suppression
@@ -180,8 +181,8 @@ def test_the_best_of_too_many_candidates_are_considered():
     raw = torch.randn(1, 6, 16, 16, generator=chance) - torch.tensor([0.0, 0, 2, 2, 0, 0]).view(1, 6, 1, 1)
     ((all_boxes, all_scores, _),) = decode(raw, conf=0.0, iou=1.0)
     ((boxes, scores, _),) = decode(raw, conf=0.0, iou=1.0, max_candidates=20)
-    assert torch.equal(boxes, all_boxes[:20])
-    assert torch.equal(scores, all_scores[:20])
+    torch.testing.assert_close(boxes, all_boxes[:20], rtol=0, atol=0)
+    torch.testing.assert_close(scores, all_scores[:20], rtol=0, atol=0)
 
 
 def test_each_image_of_a_batch_is_decoded_by_itself():
@@ -224,18 +225,18 @@ def equal(found, expected):
 def test_what_is_settled_in_rounds_is_what_is_decoded(seed, iou):
     raw = crowded(seed)
     settled, expected = nms_fixed_shape(raw, conf=0.2, iou=iou), decode(raw, conf=0.2, iou=iou)
-    assert settled.sure.all()
+    assert settled.converged.all()
     nothing = torch.full_like(raw, torch.nan)  # no image is asked for again
     assert equal(detections_of(settled, nothing, conf=0.2, iou=iou), expected)
     candidates = decode(raw, conf=0.2, iou=1.0)
     assert 10 < sum(len(boxes) for boxes, *_ in expected) < sum(len(boxes) for boxes, *_ in candidates)
 
 
-@pytest.mark.parametrize("limits", [{"rounds": 1}, {"most": 8}], ids=str)
+@pytest.mark.parametrize("limits", [{"rounds": 1}, {"max_boxes": 8}], ids=str)
 def test_what_is_not_settled_is_decoded(limits):
     raw = torch.cat([crowded(0), torch.full((1, 7, 8, 8), -9.0)])
     settled = nms_fixed_shape(raw, conf=0.2, iou=0.1, **limits)
-    assert settled.sure.tolist() == [False, False, False, True]
+    assert settled.converged.tolist() == [False, False, False, True]
     assert equal(detections_of(settled, raw, conf=0.2, iou=0.1), decode(raw, conf=0.2, iou=0.1))
 
 
@@ -250,5 +251,5 @@ def test_what_is_no_number_is_not_settled_as_a_box():
 def test_settled_images_are_parted_as_their_frames_are():
     settled = nms_fixed_shape(crowded(0), conf=0.2, iou=0.5)
     first, second = settled.split([1, 2])
-    assert torch.equal(torch.cat([first.scores, second.scores]), settled.scores)
-    assert len(second.sure) == 2
+    torch.testing.assert_close(torch.cat([first.scores, second.scores]), settled.scores, rtol=0, atol=0)
+    assert len(second.converged) == 2

@@ -53,7 +53,7 @@ def test_what_is_marked_becomes_boxes_with_masks_best_first():
     assert found.detections.boxes.tolist() == [[10, 12, 14, 15], [40, 30, 41, 31]]
     assert found.detections.scores.tolist() == pytest.approx([0.9, 0.7], abs=2e-3)
     assert found.detections.labels.tolist() == [0, 0]
-    assert np.array_equal(found.detections.masks[0], picture(SPOT) > 0)
+    np.testing.assert_array_equal(found.detections.masks[0], picture(SPOT) > 0)
     assert len(found.segments["bright"]) == 2
 
 
@@ -189,11 +189,11 @@ def test_masks_are_read_back_by_pycocotools(run):
         BOXES[SPOT],
         pytest.approx(0.9, abs=2e-3),
     )
-    assert np.array_equal(coco.decode(first["rle"]), (picture(SPOT) > 0).astype(np.uint8))
+    np.testing.assert_array_equal(coco.decode(first["rle"]), (picture(SPOT) > 0).astype(np.uint8))
     assert coco.area(second["rle"]) == 1
     rows = detections(out)
     assert len(rows) == 5
-    assert np.array_equal(coco.decode(rows[0]["segmentation"]), (picture(SPOT) > 0).astype(np.uint8))
+    np.testing.assert_array_equal(coco.decode(rows[0]["segmentation"]), (picture(SPOT) > 0).astype(np.uint8))
 
 
 def test_pycocotools_loads_detections_with_masks(run):
@@ -230,7 +230,7 @@ def test_a_segmenter_beside_the_detector_leaves_its_detections_as_they_are(run):
     assert all("segment bright" in line["timings_ms"] for line in lines(out))
     (row,) = (row for row in reply.out.splitlines() if row.startswith("segmenter "))
     assert "bright with" in row
-    assert "ms a frame" in row
+    assert "ms per frame" in row
     (facts,) = report(out)["segmenters"]
     assert (facts["name"], facts["parameters"], len(facts["sha256"])) == ("bright", 1, 64)
     assert facts["ms_per_frame"] == report(out)["stages_ms"]["segment bright"]["mean"] > 0
@@ -337,7 +337,7 @@ def test_mirrored_views_are_averaged_when_asked_of_the_detector_and_beside_it(tm
             ["--segmenter", "second", "--segmenter-weights", "second"],
             "'second' is not of the form NAME=FILE",
         ),
-        (2, ["--segmenter-weights", "second={}"], "no segmenter 'second' is to run; add --segmenter second"),
+        (2, ["--segmenter-weights", "second={}"], "segmenter 'second' does not run; add --segmenter second"),
         (
             4,
             ["--segmenter", "second", "--segmenter-weights", "second=nowhere.pth"],

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import detectors
-from detectors.inference.streaming import RawOutput, StreamingDetector, extract, suppress
+from detectors.inference.streaming import RawOutput, StreamingDetector, frame_detections, raw_outputs
 from detectors.weights import state_dict, zoo
 from pipeline.config.schema import DetectorConfig
 from pipeline.imaging.geometry import Geometry
@@ -86,7 +86,7 @@ def raw_output(*cells, size=(8, 8)):
 def suppressed(raw, geometry, *, conf=0.3):
     width, height = geometry.source
     (frame,) = frames(1, width=width, height=height)
-    (found,) = suppress([RawOutput((frame,), raw, geometry, (False,), 0.01)], conf=conf, iou=0.5)
+    (found,) = frame_detections([RawOutput((frame,), raw, geometry, (False,), 0.01)], conf=conf, iou=0.5)
     return found
 
 
@@ -118,7 +118,7 @@ def test_detections_come_best_first_and_not_below_the_threshold():
 def test_the_time_of_a_batch_is_shared_among_its_frames():
     raw = raw_output((1, 1, 3.0)).repeat(4, 1, 1, 1)
     batch = RawOutput(tuple(frames(4)), raw, Geometry.native((64, 64)), (True, True, False, False), 0.4)
-    found = list(suppress([batch], conf=0.3, iou=0.5))
+    found = list(frame_detections([batch], conf=0.3, iou=0.5))
     assert [item.timings["detect"] for item in found] == [pytest.approx(0.1)] * 4
     assert [item.warmup for item in found] == [True, True, False, False]
     assert [item.frame.index for item in found] == [0, 1, 2, 3]
@@ -141,20 +141,20 @@ class Event:
 def test_an_output_that_is_on_its_way_is_waited_for_once_and_the_wait_is_counted():
     event = Event()
     batch = RawOutput(tuple(frames(1)), raw_output(), Geometry.native((64, 64)), (True,), 0.5, event)
-    there = batch.arrived()
+    there = batch.wait()
     assert event.waited == 1
     assert there.ready is None
     assert 0.52 <= there.seconds < 5
     assert there.raw is batch.raw
-    assert there.arrived() is there
+    assert there.wait() is there
 
 
-def steps(count, halves):
-    """What happens when the items pass both halves, in order; `got` when the consumer has an item."""
+def steps(count, schedule):
+    """What happens when the items pass both schedule, in order; `got` when the consumer has an item."""
     happened = []
     begin = lambda item: happened.append(f"begin {item}") or item  # noqa: E731
     finish = lambda item: happened.append(f"finish {item}") or item  # noqa: E731
-    for item in run_two_phase(range(count), begin, finish, halves):
+    for item in run_two_phase(range(count), begin, finish, schedule):
         happened.append(f"got {item}")
     return happened
 
@@ -202,7 +202,7 @@ def test_tracks_come_beside_detections_and_keep_the_timings():
 @pytest.fixture(scope="module")
 def model(nano_weights):
     network = detectors.build("tridos-nano")
-    state_dict.load(network, zoo.locate(nano_weights)[0])
+    state_dict.load_weights(network, zoo.locate_weights(nano_weights)[0])
     return network
 
 
@@ -211,7 +211,7 @@ def streaming(model, **settings):
 
 
 def raws(detector, sequence, size):
-    return torch.cat([features.raw for features in extract(batches(sequence, size), detector)])
+    return torch.cat([features.raw for features in raw_outputs(batches(sequence, size), detector)])
 
 
 def test_a_reset_forgets_the_sequence_and_its_size(model):
@@ -221,12 +221,12 @@ def test_a_reset_forgets_the_sequence_and_its_size(model):
     detector.reset()
     assert raws(detector, frames(2, width=96), 1).shape[-1] == 12
     detector.reset()
-    assert torch.equal(raws(detector, sequence, 1), first)
+    torch.testing.assert_close(raws(detector, sequence, 1), first, rtol=0, atol=0)
 
 
 def test_warming_up_ends_with_the_fifth_frame_whatever_the_batch(model):
     detector = streaming(model)
-    flags = [features.warmup for features in extract(batches(frames(7), 3), detector)]
+    flags = [features.warmup for features in raw_outputs(batches(frames(7), 3), detector)]
     assert flags == [(True, True, True), (True, False, False), (False,)]
     detector.reset()
     assert detector(tuple(frames(1))).warmup == (True,)
@@ -245,17 +245,17 @@ def test_a_deep_picture_means_the_same_as_a_shallow_one(model):
     assert torch.allclose(raws(streaming(model), shallow, 1), raws(streaming(model), deep, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("halves", ["threaded", "delayed"])
-def test_the_halves_give_the_same_however_they_are_arranged(halves, model, monkeypatch):
+@pytest.mark.parametrize("schedule", ["threaded", "delayed"])
+def test_the_halves_give_the_same_however_they_are_arranged(schedule, model, monkeypatch):
     sequence = frames(6)
-    monkeypatch.setattr(StreamingDetector, "halves", "sequential")
+    monkeypatch.setattr(StreamingDetector, "schedule", "sequential")
     expected = raws(streaming(model), sequence, 2)
-    monkeypatch.setattr(StreamingDetector, "halves", halves)
-    assert torch.equal(raws(streaming(model), sequence, 2), expected)
+    monkeypatch.setattr(StreamingDetector, "schedule", schedule)
+    torch.testing.assert_close(raws(streaming(model), sequence, 2), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("device", "threads", "cores", "halves"),
+    ("device", "threads", "cores", "schedule"),
     [
         ("cuda", 1, 2, "delayed"),
         ("cpu", 1, 2, "threaded"),
@@ -264,13 +264,13 @@ def test_the_halves_give_the_same_however_they_are_arranged(halves, model, monke
     ],
 )
 def test_a_narrow_network_takes_two_threads_and_a_gpu_works_ahead(
-    device, threads, cores, halves, model, monkeypatch
+    device, threads, cores, schedule, model, monkeypatch
 ):
     detector = streaming(model)
     detector.device = torch.device(device)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr("detectors.inference.streaming.core_count", lambda: cores)
-    assert detector.halves == halves
+    assert detector.schedule == schedule
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 import detectors
 from detectors.weights import state_dict
 from detectors.weights import zoo as zoo_module
-from detectors.weights.state_dict import load, read_state_dict, save
-from detectors.weights.zoo import ZooEntry, locate
+from detectors.weights.state_dict import load_weights, read_state_dict, save
+from detectors.weights.zoo import ZooEntry, locate_weights
 from pipeline.system.errors import OutputError, UsageError, WeightsError
+from pipeline.system.files import file_sha256
 
 METADATA = {"note": "made by a test"}
 
@@ -71,7 +72,7 @@ def test_saved_weights_come_back_exactly(suffix, model, tmp_path):
         torch.save(model.state_dict(), path)
     else:
         save(model.state_dict(), path, metadata=METADATA)
-    load(other, path)
+    load_weights(other, path)
     assert unchanged(other, model.state_dict())
 
 
@@ -80,7 +81,7 @@ def test_half_precision_weights_come_back_as_floats_within_a_thousandth(tmp_path
     path = tmp_path / "half.safetensors"
     model, other = (detectors.build("tridos-nano") for _ in range(2))
     save(model.state_dict(), path, metadata=METADATA, half=True)
-    load(other, path)
+    load_weights(other, path)
     found, expected = other.state_dict(), model.state_dict()
     assert all(found[name].dtype == expected[name].dtype for name in expected)
     assert all(torch.allclose(found[name], expected[name], rtol=1e-3, atol=1e-6) for name in expected)
@@ -129,7 +130,7 @@ def test_a_checkpoint_with_scores_as_numpy_numbers_is_opened(prefix, zipped, mod
     path, other = tmp_path / "checkpoint.pth", Tiny()
     state = {prefix + name: value for name, value in model.state_dict().items()}
     torch.save({"state_dict": state, **SCORES}, path, _use_new_zipfile_serialization=zipped)
-    load(other, path)
+    load_weights(other, path)
     assert unchanged(other, model.state_dict())
 
 
@@ -190,7 +191,7 @@ def test_a_partial_match_is_refused_with_what_differs(change, named, model, tmp_
     state, before = dict(Tiny().state_dict()), snapshot(model)
     change(state)
     save_file(state, tmp_path / "other.safetensors")
-    said = refusal(load, model, tmp_path / "other.safetensors")
+    said = refusal(load_weights, model, tmp_path / "other.safetensors")
     assert named in said
     assert unchanged(model, before)
 
@@ -200,13 +201,13 @@ def test_all_differences_are_listed_together(model, tmp_path):
     for change in (without, with_more, with_other_shape):
         change(state)
     save_file(state, tmp_path / "other.safetensors")
-    said = refusal(load, model, tmp_path / "other.safetensors")
+    said = refusal(load_weights, model, tmp_path / "other.safetensors")
     assert all(part in said for part in ("1 missing", "1 unexpected", "1 misshapen", "--detector"))
 
 
 def test_weights_of_another_width_are_refused_with_the_first_shapes(model, tmp_path):
     save_file(Tiny(width=4).state_dict(), tmp_path / "wide.safetensors")
-    said = refusal(load, model, tmp_path / "wide.safetensors")
+    said = refusal(load_weights, model, tmp_path / "wide.safetensors")
     assert "6 misshapen" in said
     assert "first.bias [4] for [3]" in said
     assert "… 2 more" in said
@@ -240,7 +241,7 @@ def as_noise(path, model):
 def test_a_damaged_file_is_refused_by_name(write, suffix, model, tmp_path):
     path, before = tmp_path / f"damaged.{suffix}", snapshot(model)
     write(path, model)
-    assert str(path) in refusal(load, model, path)
+    assert str(path) in refusal(load_weights, model, path)
     assert unchanged(model, before)
 
 
@@ -248,21 +249,23 @@ def test_a_damaged_file_is_refused_by_name(write, suffix, model, tmp_path):
 def test_nobody_is_advised_to_read_a_damaged_file_unguarded(write, model, tmp_path):
     path = tmp_path / "damaged.pth"
     write(path, model)
-    said = refusal(load, model, path)
+    said = refusal(load_weights, model, path)
     assert said == f"{path} is not a safe weights file: not safetensors and not a plain checkpoint"
 
 
 @pytest.mark.parametrize("name", ["folder", "folder.pth", "folder.safetensors"])
 def test_a_folder_in_place_of_a_file_is_called_one(name, tmp_path):
     (tmp_path / name).mkdir()
-    assert refusal(locate, str(tmp_path / name)) == f"weights {tmp_path / name} is a folder; give a file"
+    assert (
+        refusal(locate_weights, str(tmp_path / name)) == f"weights {tmp_path / name} is a folder; give a file"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_a_missing_file_is_refused_by_name(suffix, model, tmp_path):
     path = tmp_path / f"absent.{suffix}"
-    assert str(path) in refusal(load, model, path)
-    assert str(path) in refusal(locate, str(path))
+    assert str(path) in refusal(load_weights, model, path)
+    assert str(path) in refusal(locate_weights, str(path))
 
 
 @pytest.mark.parametrize(
@@ -321,37 +324,37 @@ def test_a_whole_network_in_a_pickle_is_refused(model, tmp_path):
 def zoo(model, tmp_path, monkeypatch):
     """A zoo of one entry."""
     save(model.state_dict(), tmp_path / "tiny.safetensors", metadata=METADATA)
-    digest = zoo_module.sha256(tmp_path / "tiny.safetensors")
+    digest = file_sha256(tmp_path / "tiny.safetensors")
     entry = ZooEntry("tiny.safetensors", digest, "tiny-detector")
-    monkeypatch.setattr(state_dict, "ZOO", tmp_path)
+    monkeypatch.setattr(zoo_module, "ZOO", tmp_path)
     monkeypatch.setitem(zoo_module.ZOO_TABLE, "tiny-drone", entry)
     return tmp_path
 
 
 def test_a_zoo_name_leads_to_its_file(zoo):
-    path, entry = locate("tiny-drone")
+    path, entry = locate_weights("tiny-drone")
     assert path == zoo / "tiny.safetensors"
     assert entry.detector == "tiny-detector"
 
 
 def test_a_path_leads_to_itself(zoo):
-    assert locate(str(zoo / "tiny.safetensors")) == (zoo / "tiny.safetensors", None)
+    assert locate_weights(str(zoo / "tiny.safetensors")) == (zoo / "tiny.safetensors", None)
 
 
 def test_an_unknown_zoo_name_suggests_the_close_one(zoo):
-    said = refusal(locate, "tiny-dron")
+    said = refusal(locate_weights, "tiny-dron")
     assert "did you mean 'tiny-drone'?" in said
 
 
 def test_a_damaged_zoo_file_is_refused(zoo):
     with (zoo / "tiny.safetensors").open("ab") as file:
         file.write(b"\0")
-    assert "damaged" in refusal(locate, "tiny-drone")
+    assert "damaged" in refusal(locate_weights, "tiny-drone")
 
 
 def test_a_zoo_file_that_is_gone_is_refused(zoo):
     (zoo / "tiny.safetensors").unlink()
-    assert "missing" in refusal(locate, "tiny-drone")
+    assert "missing" in refusal(locate_weights, "tiny-drone")
 
 
 def test_a_detector_knows_its_default_weights(zoo):
@@ -361,8 +364,12 @@ def test_a_detector_knows_its_default_weights(zoo):
 
 @pytest.mark.parametrize("name", zoo_module.ZOO_TABLE)
 def test_weights_that_ship_fit_their_detector(name):
-    path, entry = locate(name)
-    load(detectors.build(entry.detector, **entry.options), path)
+    path, entry = locate_weights(name)
+    model = detectors.build(entry.detector, **entry.options)
+    load_weights(model, path)
+    torch.testing.assert_close(
+        model.state_dict(), read_state_dict(path), rtol=0, atol=0, check_dtype=False, check_device=False
+    )
 
 
 # Networks by name

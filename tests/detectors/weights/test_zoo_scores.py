@@ -34,14 +34,14 @@ def check_of(name: str) -> re.Match:
 def test_detectors_score_what_their_cards_say(name, drone_ir):
     check = check_of(name)
     entry = zoo.ZOO_TABLE[name]
-    model, path, _ = restore.network(entry.detector, name)
+    model, path, _ = restore.restore_network(entry.detector, name)
     dataset = registry.load_dataset("drone-ir", drone_ir, "val").subset(check["videos"].split())
     by_class = len(entry.classes) > 1
     evaluator, _ = score_dataset(
         model.eval(),
         dataset,
         stride=int(check["stride"]),
-        enlarge=restore.enlargement(path),
+        enlarge=restore.trained_enlargement(path),
         by_class=by_class,
     )
     assert evaluator.scores().ap50 == pytest.approx(float(check["value"]), abs=HALF_A_POINT)
@@ -51,13 +51,13 @@ def test_detectors_score_what_their_cards_say(name, drone_ir):
 @pytest.mark.parametrize("name", [n for n, e in zoo.ZOO_TABLE.items() if e.detector in SEGMENTERS])
 def test_segmenters_score_what_their_cards_say(name, shared_root):
     check = check_of(name)
-    model, path, _ = restore.network(zoo.ZOO_TABLE[name].detector, name)
+    model, path, _ = restore.restore_network(zoo.ZOO_TABLE[name].detector, name)
     dataset = registry.load_dataset("nuaa-sirst", shared_root / "data" / "nuaa-sirst", "val")
     records = dataset.subset(check["videos"].split()).records
     scorer = score_masks(
         model.eval(),
         (read_sequence(record, dataset.root) for record in records),
         stride=int(check["stride"]),
-        enlarge=restore.enlargement(path),
+        enlarge=restore.trained_enlargement(path),
     )
     assert scorer.scores()["default"].iou == pytest.approx(float(check["value"]), abs=HALF_A_POINT)

@@ -18,7 +18,8 @@ from pipeline.system.errors import SourceError, UsageError
 from pipeline.system.files import lock_folder
 from tests.support.bright_segmenter import add_segmenters, save_bright
 from tests.support.interrupted_runs import assert_same, interrupted_copy
-from tests.support.outputs import check_consistent, detections, lines, report, save_nano, scene, video
+from tests.support.nano import save_nano
+from tests.support.outputs import check_consistent, detections, lines, report, scene, video
 
 
 @pytest.fixture

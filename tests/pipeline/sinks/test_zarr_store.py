@@ -12,7 +12,7 @@ import torch
 import zarr
 
 from datasets.synthesis import rendering
-from detectors.inference.score_maps import of_cells
+from detectors.inference.score_maps import cell_maps
 from pipeline.config.schema import SourceConfig
 from pipeline.imaging.geometry import Geometry
 from pipeline.sinks import appendable_array, zarr_store
@@ -127,7 +127,7 @@ def test_cells_lie_where_the_attributes_say(geometry):
     width, height = geometry.network
     raw = torch.full((1, 7, height // 8, width // 8), -20.0)
     raw[0, 4, 2, 3], raw[0, 5, 2, 3], raw[0, 6, 2, 3] = 20, 0.3, 0.8
-    (found,) = of_cells(raw, geometry)
+    (found,) = cell_maps(raw, geometry)
     assert np.unravel_index(found.values.argmax(), found.values.shape) == (2, 3)
     assert found.values[2, 3] == pytest.approx(1 / (1 + np.exp(-0.8)), abs=1e-3)
     (x, y), (wide, high) = found.origin, found.cell
@@ -165,7 +165,7 @@ def test_stored_frames_can_be_read_as_a_source(original):
     stored = contents(original / "results.zarr")["frames"]
     with open_source(str(original / "results.zarr"), SourceConfig(array="frames")) as source:
         again = [frame.image for frame in source]
-    assert np.array_equal(again, stored)
+    np.testing.assert_array_equal(again, stored)
 
 
 def test_by_default_nothing_is_stored_and_no_map_is_computed(process, clip, monkeypatch):

@@ -1,4 +1,4 @@
-"""The encoder: three kinds of convolution side by side at each resolution."""
+"""Encoder of DSTransNet: three kinds of convolution in parallel at each resolution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detectors.networks.layers.deformable import DeformableConv
 from detectors.networks.segmenters.dstransnet.wavelet import WaveletConv
 
 CENTRAL_SHARE = 0.7
-"""How much of the centre pixel's response a central difference takes off."""
+"""Share of the response to the centre pixel that a central difference convolution subtracts."""
 
 
 class DeformableBranch(DeformableConv):
@@ -26,7 +26,7 @@ class DeformableBranch(DeformableConv):
 
 
 class CentralDifference(nn.Module):
-    """3×3 convolution minus a share of what its summed taps give at the centre."""
+    """Central difference convolution: 3×3 minus a share of 1×1 with the sum of the 3×3 weights."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -34,14 +34,15 @@ class CentralDifference(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, h, w) → (B, cout, h, w)."""
-        weight = self.conv.weight
+        weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
         centre = F.pad(weight.sum((2, 3), keepdim=True), (1, 1, 1, 1))
-        # the published layer has the bias in both terms, so the share is taken off it, too
-        return F.conv2d(x, weight - CENTRAL_SHARE * centre, (1 - CENTRAL_SHARE) * self.conv.bias, padding=1)
+        # the published layer adds the bias to both terms
+        return F.conv2d(x, weight - CENTRAL_SHARE * centre, (1 - CENTRAL_SHARE) * bias, padding=1)
 
 
 class WaveletBranch(nn.Module):
-    """Wavelet convolution, 1×1 convolution, batch norm, round a shortcut."""
+    """Residual block of a wavelet convolution, a 1×1 convolution and batch norm."""
 
     def __init__(self, cin: int, cout: int, levels: int):
         super().__init__()
@@ -51,7 +52,7 @@ class WaveletBranch(nn.Module):
         self.shortcut = nn.Sequential()
         if cin != cout:
             self.shortcut = nn.Sequential(nn.Conv2d(cin, cout, 1), nn.BatchNorm2d(cout))
-        # a second stage without effect, part of published checkpoints
+        # unused second stage; published checkpoints contain it
         self.depth_wise_wavelet_conv2 = WaveletConv(cout, levels)
         self.point_wise_conv2 = nn.Conv2d(cout, cout, 1)
         self.bn2 = nn.BatchNorm2d(cout)
@@ -63,7 +64,7 @@ class WaveletBranch(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Deformable, central-difference and wavelet branch, joined by a 3×3 convolution."""
+    """Deformable, central-difference and wavelet branches, fused by a 3×3 convolution."""
 
     def __init__(self, cin: int, cout: int, levels: int):
         super().__init__()
@@ -81,7 +82,7 @@ class EncoderBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Parameters of the plain encoder that the published class builds and never runs."""
+    """Unused parameters of the plain encoder, which published checkpoints contain."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The whole network, its loss and its learning rate."""
+"""Network of DSTransNet (Huang et al., IEEE TGRS 63, 2025), its loss and its learning rate."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detectors.networks.layers.blocks import ConvUnit
-from detectors.networks.segmenters.base import Segmenter, exact_sigmoid, inverse_sigmoid
+from detectors.networks.segmenters.base import Segmenter, bias_of, exact_sigmoid, inverse_sigmoid
 from detectors.networks.segmenters.dstransnet.encoder import EncoderBlock, ResidualBlock
 from detectors.networks.segmenters.dstransnet.selection import Selection
 
 WIDTHS = (32, 64, 128, 256, 256)
 """Channels at strides 1, 2, 4, 8, 16."""
 WAVELET_LEVELS = (7, 6, 5, 4, 3)
+"""Levels of the wavelet transforms at strides 1, 2, 4, 8, 16."""
 STATISTICS: dict[str, tuple[float, float]] = {
     "NUAA-SIRST": (0.442, 0.111),
     "NUDT-SIRST": (0.424, 0.130),
     "IRSTD-1K": (0.343, 0.157),
     "SIRST-Aug": (0.290, 0.194),
 }
-"""Data set → mean and standard deviation of its grey values, as its published weights expect them."""
+"""Dataset → mean and standard deviation of its grey values, as expected by its published weights."""
 
 
 class Gate(nn.Module):
-    """Keeps of the encoder's feature what it and the decoder's agree on, by channel and by place."""
+    """Channel and spatial attention on encoder features from encoder and decoder features."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -37,7 +38,7 @@ class Gate(nn.Module):
         self.spatial_attention_conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, up: Tensor, skip: Tensor) -> Tensor:
-        """Decoder and encoder feature (B, C, H, W) → what is kept of the latter (B, C, H, W)."""
+        """Decoder and encoder feature (B, C, H, W) → gated encoder feature (B, C, H, W)."""
         averages = self.mlp_up(up.mean((2, 3))) + self.mlp_skip(skip.mean((2, 3)))
         maxima = torch.cat([up.amax(1, keepdim=True), skip.amax(1, keepdim=True)], dim=1)
         places = torch.sigmoid(self.spatial_attention_conv(maxima))
@@ -45,7 +46,7 @@ class Gate(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Upsampling to the nearest cell, the gated encoder feature beside it, two convolutions."""
+    """Nearest-neighbour upsampling, concatenation with the gated encoder feature, two convolutions."""
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
@@ -59,12 +60,12 @@ class DecoderBlock(nn.Module):
 
 
 class DSTransNet(Segmenter):
-    """Probabilities for normalised frames (B, 3, H, W) with sides that are multiples of 16.
+    """DSTransNet: normalised frames (B, 3, H, W), H and W multiples of 16 → probabilities.
 
-    `mode` alone, not training or evaluation, says what `forward` gives, as in the published class: "train"
-    six maps (B, 1, H, W), four of deep supervision from coarse to fine, their fusion, the prediction; "test",
-    or no deep supervision, the prediction alone. The sigmoid is inside. `dataset` chooses the input
-    statistics, a row of `STATISTICS`.
+    As in the published class, `mode` determines the outputs of `forward`, in training and evaluation mode.
+    With "train" they are six maps (B, 1, H, W): four of deep supervision from coarse to fine, their fusion,
+    and the prediction. With "test" or `deepsuper=False` it is only the prediction. `dataset` selects the
+    input statistics from `STATISTICS`.
     """
 
     multiple = 16
@@ -94,7 +95,7 @@ class DSTransNet(Segmenter):
                 self.add_module(f"gt_conv{number}", nn.Sequential(nn.Conv2d(width, 1, 1)))
 
     def initialise(self) -> None:
-        """Start values of the authors' training; torch's defaults are there without it."""
+        """Initialises the weights as the authors do, in place of torch's defaults."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -103,9 +104,9 @@ class DSTransNet(Segmenter):
                 nn.init.zeros_(module.bias)
 
     def _features(self, frames: Tensor) -> list[Tensor]:
-        """Decoder features of strides 1, 2, 4, 8 and the encoder's of stride 16."""
+        """Returns the decoder features of strides 1, 2, 4, 8 and the encoder features of stride 16."""
         self._check(frames)
-        encoded = [self.Conv1(frames)]
+        encoded = [self.get_submodule("Conv1")(frames)]
         for number in range(2, 6):
             encoded.append(self.get_submodule(f"Conv{number}")(F.max_pool2d(encoded[-1], 2)))
         decoded = [encoded.pop()]
@@ -123,28 +124,28 @@ class DSTransNet(Segmenter):
             side = self.get_submodule(f"gt_conv{number}")(features[number])
             sides.append(F.interpolate(side, size, mode="bilinear", align_corners=True))
         prediction = self.output_head(features[0])
-        fused = self.gt_conv0(torch.cat([*sides, prediction], dim=1))
+        fused = self.get_submodule("gt_conv0")(torch.cat([*sides, prediction], dim=1))
         return tuple(exact_sigmoid(logits) for logits in (*sides, fused, prediction))
 
     def prediction(self, frames: Tensor) -> Tensor:
-        """Logits (B, 1, H, W) of the last map, without computing the others."""
+        """Logits (B, 1, H, W) of the prediction; side heads are not computed."""
         return self.output_head(self._features(frames)[0])
 
     def output_biases(self) -> list[nn.Parameter]:
-        """Those of the prediction, its fusion with the side heads, and these."""
-        sides = [self.get_submodule(f"gt_conv{i}")[0].bias for i in range(5)] if self.deepsuper else []
-        return [self.output_head.bias, *sides]
+        """Returns the biases of the prediction, of its fusion with the side heads, and of these."""
+        names = [f"gt_conv{number}.0" for number in range(5)] if self.deepsuper else []
+        return [bias_of(self.output_head), *(bias_of(self.get_submodule(name)) for name in names)]
 
     def logits(self, outputs: tuple[Tensor, ...] | Tensor) -> list[Tensor]:
-        """Logits (B, 1, H, W) of all maps of probabilities."""
+        """Outputs of `forward` → logits (B, 1, H, W) of all maps."""
         return [inverse_sigmoid(p) for p in super().logits(outputs)]
 
     def loss(
         self, outputs: tuple[Tensor, ...] | Tensor, target: Tensor, frames: Tensor | None = None
     ) -> Tensor:
-        """Sum over all maps of probabilities of their binary cross-entropy, mean over batch and pixels.
+        """Sum over all maps of the mean binary cross-entropy over batch and pixels.
 
-        Of probabilities, as published: the logarithm of one that is exactly 0 counts −100.
+        Computed from probabilities as published, with logarithms clamped to −100.
         """
         maps = (outputs,) if isinstance(outputs, Tensor) else outputs
         with torch.autocast(target.device.type, enabled=False):
@@ -153,15 +154,15 @@ class DSTransNet(Segmenter):
         return torch.stack(losses).sum()
 
     @staticmethod
-    def options_from(state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """`deepsuper`, from whether there are side heads."""
+    def infer_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Infers `deepsuper` from the presence of side heads."""
         return {"deepsuper": "gt_conv0.0.weight" in state}
 
 
 def learning_rate(epoch: float, *, epochs: int = 500, base: float = 1e-3, floor: float = 1e-5) -> float:
-    """Ten epochs of warm-up from 0, one at `base`, then a cosine; constant within an epoch, counted from 0.
+    """Published learning rate: ten epochs of warm-up from 0, one at `base`, then a cosine.
 
-    The first epoch trains with rate 0, as the authors' did.
+    Constant within an epoch; epochs count from 0. As in the published code, the first epoch has rate 0.
     """
     epoch = int(epoch)
     if epoch <= 10:

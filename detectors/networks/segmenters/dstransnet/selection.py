@@ -1,4 +1,4 @@
-"""Feature selection: encoder features of all resolutions as tokens, weighed by attention over channels."""
+"""Feature selection of DSTransNet: channel attention over encoder features of all resolutions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from torch import Tensor, nn
 PATCHES = (16, 8, 4, 2)
 """Side of a token on the feature maps of strides 1, 2, 4, 8; all give the same number of tokens."""
 LAYERS = 4
+"""Layers of the encoder."""
 EXPANSION = 2.66
-POSITIONS = 256  # entries of the position tables, which nothing reads
+"""Hidden width of a feed-forward network as a multiple of its width."""
+POSITIONS = 256
+"""Entries of the position tables, which are unused."""
 
 
 def pointwise(cin: int, cout: int) -> nn.Conv2d:
@@ -19,7 +22,7 @@ def pointwise(cin: int, cout: int) -> nn.Conv2d:
 
 
 def spatial(channels: int, kernel: int, *, groups: int) -> nn.Conv2d:
-    """Grouped convolution without bias that keeps the size."""
+    """Grouped convolution without bias, of constant size."""
     return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=groups, bias=False)
 
 
@@ -36,17 +39,17 @@ class ChannelNorm(nn.Module):
 
 
 def attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """How much each of `queries` (B, q, N) draws on each of `keys` (B, k, N): (B, q, k), rows add up to 1.
+    """Attention weights of `queries` (B, q, N) and `keys` (B, k, N): (B, q, k), rows sum to 1.
 
-    Products of unit queries and of keys as they are, times `scale`, normalised over the whole matrix of a
-    sample. The norm's epsilon is not small against products of that scale, so the two cannot be merged.
+    Products of unit queries with unnormalised keys, times `scale`, are normalised over the matrix of each
+    sample. The epsilon of the norm is not small compared to such products, so the scale has an effect.
     """
     products = F.normalize(queries, dim=-1) @ keys.mT
     return torch.softmax(F.layer_norm(products * scale, products.shape[1:]), dim=-1)
 
 
 class ChannelAttention(nn.Module):
-    """Attention of all channels to each other, then of each resolution's channels to the result."""
+    """Attention among all channels, then of the channels of each resolution to the result."""
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
@@ -62,7 +65,7 @@ class ChannelAttention(nn.Module):
             self.add_module(f"{role}_C", spatial(total, 3, groups=total))
 
     def forward(self, parts: list[Tensor], joined: Tensor) -> list[Tensor]:
-        """Normalised tokens (B, C_i, h, w) of each level, and (B, ΣC_i, h, w) → shapes of the first."""
+        """Normalised tokens (B, C_i, h, w) of each level, and (B, ΣC_i, h, w) of all → as the levels."""
         queries, keys, values = (
             self.get_submodule(f"{role}_C")(self.get_submodule(f"mhead{role}_C")(joined)).flatten(2)
             for role in "qkv"
@@ -77,7 +80,7 @@ class ChannelAttention(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Scales channels by what a convolution along the channels makes of their averages."""
+    """Channel attention from a convolution along the channels of the averages over the map."""
 
     def __init__(self):
         super().__init__()
@@ -89,7 +92,7 @@ class ChannelGate(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two halves of a wider map through depthwise 3×3 and 5×5 convolutions, and a channel gate."""
+    """Expansion whose halves pass depthwise 3×3 and 5×5 convolutions, and channel attention."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -108,7 +111,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Channel attention and feed-forward networks, each on normalised tokens and added to them."""
+    """Pre-norm residual layer of channel attention and feed-forward networks."""
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
@@ -131,7 +134,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers in a row and a norm of each level at their end."""
+    """Stack of layers with a final norm for each level."""
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
@@ -147,12 +150,12 @@ class Encoder(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Patches of a map as tokens."""
+    """Patch embedding."""
 
     def __init__(self, channels: int, patch: int):
         super().__init__()
         self.patch_embeddings = nn.Conv2d(channels, channels, patch, stride=patch)
-        self.position_embeddings = nn.Parameter(torch.zeros(1, POSITIONS, channels))  # without effect
+        self.position_embeddings = nn.Parameter(torch.zeros(1, POSITIONS, channels))  # unused
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H / patch, W / patch)."""
@@ -160,7 +163,7 @@ class Embedding(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """Tokens back at the size of the map they came from: bilinear, 1×1 convolution, batch norm, ReLU."""
+    """Bilinear upsampling of tokens to a map, 1×1 convolution, batch norm, ReLU."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -169,13 +172,13 @@ class Reconstruction(nn.Module):
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, C, h, w) → (B, C, *size)."""
-        # a 1×1 convolution and weights that add up to 1 may change places: far fewer cells to convolve
+        # the 1×1 convolution commutes with interpolation, and the tokens are far fewer
         wide = F.interpolate(self.conv(tokens), size, mode="bilinear", align_corners=False)
         return torch.relu(self.norm(wide))
 
 
 class Selection(nn.Module):
-    """Enhances the features of four resolutions by what they have in common."""
+    """Enhances the features of four resolutions by attention among all of them."""
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()

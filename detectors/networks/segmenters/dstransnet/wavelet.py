@@ -1,4 +1,4 @@
-"""Convolution over many scales at once: small kernels on the levels of a wavelet transform."""
+"""Wavelet convolution of DSTransNet: small kernels on the levels of a Haar transform."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HAAR = (((1, 1), (1, 1)), ((1, 1), (-1, -1)), ((1, -1), (1, -1)), ((1, -1), (-1, 1)))
-"""Twice the components of one channel, two by two each: low-pass, then rows, columns, diagonal."""
+"""Haar filters times 2, two by two each: low-pass, rows, columns, diagonal."""
 KERNEL = 5
+"""Side of the depthwise kernels."""
 
 
 class Scale(nn.Module):
-    """One factor per channel."""
+    """Container of one factor per channel."""
 
     def __init__(self, channels: int, start: float):
         super().__init__()
@@ -20,7 +21,7 @@ class Scale(nn.Module):
 
 
 def _scaled(conv: nn.Conv2d, scale: Scale, x: Tensor) -> Tensor:
-    """Depthwise `conv` of x, then `scale`, in one pass over the map."""
+    """Depthwise convolution of x with the factors of `scale` folded into the kernel."""
     factor = scale.weight.view(-1)
     bias = None if conv.bias is None else conv.bias * factor
     kernel = conv.weight * factor.view(-1, 1, 1, 1)
@@ -32,12 +33,12 @@ def _depthwise(channels: int, *, bias: bool) -> nn.Conv2d:
 
 
 class WaveletConv(nn.Module):
-    """Depthwise 5×5 convolutions of a map and of each level of its wavelet transform, added up."""
+    """Sum of depthwise 5×5 convolutions of a map and of each level of its wavelet transform."""
 
     def __init__(self, channels: int, levels: int):
         super().__init__()
         filters = torch.tensor(HAAR).div(2).repeat(channels, 1, 1)[:, None]  # (4·channels, 1, 2, 2)
-        # part of published checkpoints, which may hold others; they do not learn
+        # not trained; stored in checkpoints, whose values may differ
         self.wt_filter = nn.Parameter(filters, requires_grad=False)
         self.iwt_filter = nn.Parameter(filters.clone(), requires_grad=False)
         self.base_conv, self.base_scale = _depthwise(channels, bias=True), Scale(channels, 1.0)
@@ -49,6 +50,8 @@ class WaveletConv(nn.Module):
         channels, low = x.shape[1], x
         sizes, details = [], []
         for conv, scale in zip(self.wavelet_convs, self.wavelet_scale, strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(scale, Scale)
             height, width = low.shape[-2:]
             sizes.append((height, width))
             if height % 2 or width % 2:
@@ -56,10 +59,11 @@ class WaveletConv(nn.Module):
             level = F.conv2d(low, self.wt_filter, stride=2, groups=channels)  # (B, C·4, h, w)
             details.append(_scaled(conv, scale, level))
             low = level[:, ::4]
-        restored = None
+        restored: Tensor | None = None
         for detail, (height, width) in zip(reversed(details), reversed(sizes), strict=True):
             if restored is not None:
                 detail[:, ::4] += restored
             restored = F.conv_transpose2d(detail, self.iwt_filter, stride=2, groups=channels)
             restored = restored[..., :height, :width]
+        assert restored is not None
         return _scaled(self.base_conv, self.base_scale, x) + restored

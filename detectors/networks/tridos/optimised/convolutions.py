@@ -1,7 +1,7 @@
-"""Convolutions for evaluation alone: norms folded in, activations fused, fewer products where it pays.
+"""Convolutions for inference: batch norm folded in, activations fused, Winograd's algorithm if it is faster.
 
-On a CPU all are oneDNN's, with weights laid out for it once: torch itself lays them out at every call, and
-takes 1×1 convolutions elsewhere when it has one thread, at half the speed (2026-11, EPYC, torch 2.13).
+On a CPU they call oneDNN with weights packed once: torch packs them at every call, and with one thread runs
+1×1 convolutions without oneDNN at half the speed (2026-11, EPYC, torch 2.13).
 """
 
 from __future__ import annotations
@@ -15,27 +15,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activation = Literal["none", "relu", "swish", "leaky_relu", "sigmoid", "gelu"]
-"""What follows a convolution, by the names that oneDNN's operators in torch take."""
+"""Activation after a convolution, by its name in torch's oneDNN operators."""
 
 TILES = {torch.float32: 4, torch.bfloat16: 2}
-"""Positions a side that `FewerProducts` computes at once in each number format: larger tiles need fewer
-products, and lose accuracy."""
+"""Side of the tiles of `WinogradConv` by dtype: larger tiles take fewer products and are less accurate."""
 
 MIN_WEIGHTS = {torch.float32: 128 * 128, torch.bfloat16: 640 * 256}
-"""Pairs of channels from which that is faster than a plain convolution (2026-11, EPYC with AVX512-BF16)."""
+"""Products of channel counts from which `WinogradConv` is faster (2026-11, EPYC with AVX512-BF16)."""
 
 MIN_POSITIONS = 1024
-"""Positions of a map from which it is."""
+"""Positions of a map from which `WinogradConv` is faster."""
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same map (B, C, h, w) with the channels of each position side by side in memory."""
+    """Returns a map (B, C, h, w) in channels-last memory format."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 @cache
 def _onednn_computes(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and computes in a number format on this CPU."""
+    """Returns whether oneDNN is available and supports a dtype on this CPU."""
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype == torch.float32 or (
@@ -43,16 +42,21 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
     )
 
 
-def by_onednn(x: Tensor) -> bool:
-    """Whether a convolution of `x` is oneDNN's; inside torch.compile that is for the compiler to decide."""
+def uses_onednn(x: Tensor) -> bool:
+    """Returns whether convolutions of `x` call oneDNN directly; never inside torch.compile."""
     return not torch.compiler.is_compiling() and x.device.type == "cpu" and _onednn_computes(x.dtype)
 
 
-def packed(weight: Tensor, *, size: tuple[int, ...], stride: int = 1, groups: int = 1) -> Tensor:
-    """Weights (cout, cin / groups, k, k) in the layout that oneDNN likes for input of a size (B, C, h, w)."""
+def pack_weight(weight: Tensor, *, size: tuple[int, ...], stride: int = 1, groups: int = 1) -> Tensor:
+    """Packs weights (cout, cin / groups, k, k) in oneDNN's layout for an input of size (B, C, h, w)."""
     padding = [weight.shape[-1] // 2] * 2
     return torch._C._nn.mkldnn_reorder_conv2d_weight(
-        weight.contiguous().to_mkldnn(), padding, [stride] * 2, [1, 1], groups, list(size)
+        weight.contiguous().to_mkldnn(),
+        padding,
+        [stride] * 2,
+        [1, 1],
+        groups,
+        list(size),  # type: ignore[call-arg]  # missing in torch's stub
     )
 
 
@@ -67,7 +71,7 @@ def convolve(
     act: Activation = "none",
     slope: float = 0.0,
 ) -> Tensor:
-    """oneDNN's convolution of a map on the CPU by `packed` weights of an odd kernel, with full padding."""
+    """oneDNN's convolution of a map on the CPU with packed weights; odd kernel, padding kernel // 2."""
     scalars = [slope] if act == "leaky_relu" else []
     algorithm = "none" if act == "gelu" else None
     operator = torch.ops.mkldnn._convolution_pointwise
@@ -76,8 +80,8 @@ def convolve(
 
 
 def _activation(act: Activation, slope: float) -> Callable[[Tensor], Tensor]:
-    """The same where oneDNN is not; most work in place."""
-    functions = {
+    """Returns an activation as a function that does not need oneDNN; most work in place."""
+    functions: dict[Activation, Callable[[Tensor], Tensor]] = {
         "none": lambda x: x,
         "relu": torch.relu_,
         "swish": partial(F.silu, inplace=True),
@@ -89,9 +93,9 @@ def _activation(act: Activation, slope: float) -> Callable[[Tensor], Tensor]:
 
 
 class Convolution(nn.Module):
-    """Convolution of an odd kernel with full padding, the batch norm after it folded in, and an activation.
+    """Convolution of an odd kernel with padding kernel // 2, followed by batch norm and an activation.
 
-    Where `lenient`, large ones are computed by `FewerProducts`, whose rounding errors are larger.
+    `winograd` allows `WinogradConv` for large maps and channel counts; its rounding errors are larger.
     """
 
     def __init__(
@@ -101,12 +105,14 @@ class Convolution(nn.Module):
         act: Activation = "none",
         *,
         slope: float = 0.0,
-        lenient: bool = False,
+        winograd: bool = False,
     ):
         super().__init__()
         weight = conv.weight.detach().double()
         bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
         if norm is not None:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             factor = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
             weight = weight * factor[:, None, None, None]
             bias = (bias - norm.running_mean.double()) * factor + norm.bias.double()
@@ -115,88 +121,94 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
         self.kernel, self.stride, self.groups = weight.shape[-1], conv.stride[0], conv.groups
         self.act, self.slope = act, slope
-        self._lenient = lenient and self.kernel == 3 and self.stride == self.groups == 1
+        self._winograd_allowed = winograd and self.kernel == 3 and self.stride == self.groups == 1
         self._packed: Tensor | None = None
-        self._fewer: FewerProducts | None = None
+        self._winograd: WinogradConv | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, h, w) → (B, cout, h / stride, w / stride), channels last."""
-        if not by_onednn(x):
+        if not uses_onednn(x):
             y = F.conv2d(
                 channels_last(x), self.weight, self.bias, self.stride, self.kernel // 2, groups=self.groups
             )
             return _activation(self.act, self.slope)(y)
-        if self._lenient and self._pays(x):
-            if self._fewer is None:
-                self._fewer = FewerProducts(self.weight, self.bias)
-            return _activation(self.act, self.slope)(self._fewer(x))
-        shape = {"kernel": self.kernel, "stride": self.stride, "groups": self.groups}
+        if self._winograd_allowed and self._winograd_is_faster(x):
+            if self._winograd is None:
+                self._winograd = WinogradConv(self.weight, self.bias)
+            return _activation(self.act, self.slope)(self._winograd(x))
         return convolve(
-            channels_last(x), self._laid_out(x), self.bias, **shape, act=self.act, slope=self.slope
+            channels_last(x),
+            self._packed_weight(x),
+            self.bias,
+            kernel=self.kernel,
+            stride=self.stride,
+            groups=self.groups,
+            act=self.act,
+            slope=self.slope,
         )
 
-    def _pays(self, x: Tensor) -> bool:
-        """Whether `FewerProducts` is faster."""
+    def _winograd_is_faster(self, x: Tensor) -> bool:
+        """Returns whether `WinogradConv` is faster."""
         pairs, positions = self.weight.shape[0] * self.weight.shape[1], x.shape[2] * x.shape[3]
         return pairs >= MIN_WEIGHTS[x.dtype] and positions >= MIN_POSITIONS
 
-    def onto(self, y: Tensor, x: Tensor) -> Tensor:
-        """The activation, none or relu, of y + convolution of x, in place of y, which has that shape."""
-        if not by_onednn(x):
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Computes the activation, none or relu, of y + convolution of x in place of y (B, cout, h, w)."""
+        if not uses_onednn(x):
             return _activation(self.act, 0.0)(
                 y.add_(F.conv2d(x, self.weight, self.bias, padding=self.kernel // 2))
             )
-        weight, padding = self._laid_out(x), [self.kernel // 2] * 2
+        weight, padding = self._packed_weight(x), [self.kernel // 2] * 2
         after = None if self.act == "none" else self.act
         operator = torch.ops.mkldnn._convolution_pointwise_.binary
         x = channels_last(x)
         return operator(y, x, weight, self.bias, padding, [1, 1], [1, 1], 1, "add", 1.0, after, [], None)
 
-    def _laid_out(self, x: Tensor) -> Tensor:
+    def _packed_weight(self, x: Tensor) -> Tensor:
         if self._packed is None:
             size = tuple(x.shape)
-            self._packed = packed(self.weight, size=size, stride=self.stride, groups=self.groups)
+            self._packed = pack_weight(self.weight, size=size, stride=self.stride, groups=self.groups)
         return self._packed
 
 
 class Linear(nn.Module):
-    """A linear layer over the last axis, and an activation."""
+    """Linear layer over the last axis, followed by an activation."""
 
     def __init__(self, linear: nn.Linear, act: Activation = "none"):
         super().__init__()
         conv = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None)
         conv.weight.data = linear.weight.detach()[:, :, None, None]
-        if linear.bias is not None:
+        if conv.bias is not None:
             conv.bias.data = linear.bias.detach()
         self.conv = Convolution(conv, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., cin) → (..., cout)."""
-        return of_map(self.conv(as_map(x)), x)
+        return from_map(self.conv(to_map(x)), x)
 
-    def onto(self, y: Tensor, x: Tensor) -> Tensor:
-        """y + linear of x, in place of y (..., cout), which is contiguous."""
-        self.conv.onto(as_map(y), as_map(x))
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Adds the linear layer of x to contiguous y (..., cout) in place and returns y."""
+        self.conv.add_to(to_map(y), to_map(x))
         return y
 
 
-def as_map(x: Tensor) -> Tensor:
-    """Tokens (..., C) as a map of one column, (1, C, N, 1), channels last."""
+def to_map(x: Tensor) -> Tensor:
+    """Views tokens (..., C) as a map of one column, (1, C, N, 1), channels last."""
     return x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
 
 
-def of_map(y: Tensor, like: Tensor) -> Tensor:
-    """The tokens of such a map, (..., C), in the arrangement of those that it came from."""
+def from_map(y: Tensor, like: Tensor) -> Tensor:
+    """Inverse of `to_map`: the tokens (..., C) of a map, in the leading shape of `like`."""
     return y.permute(0, 2, 3, 1).reshape(*like.shape[:-1], -1)
 
 
-class FewerProducts:
-    """3×3 convolution on the CPU with a quarter of the products in float32, with four ninths in bfloat16.
+class WinogradConv:
+    """3×3 convolution on a CPU by Winograd's algorithm.
 
-    Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, F(4×4, 3×3) and F(2×2, 3×3):
-    overlapping tiles of positions and the kernel are transformed, multiplied channel by channel, and
-    transformed back. In float32 the result is within 2e-5 of the largest value, where a plain convolution is
-    within 1e-6; in bfloat16 within 7e-3, where it is within 5e-3.
+    Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016: F(4×4, 3×3) in float32 takes
+    a quarter of the products, F(2×2, 3×3) in bfloat16 four ninths. Overlapping tiles of the map and the
+    kernel are transformed, multiplied per channel and transformed back. Errors relative to the largest value
+    are below 2e-5 in float32 (1e-6 for a plain convolution) and 7e-3 in bfloat16 (5e-3).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
@@ -208,8 +220,8 @@ class FewerProducts:
         self._back = torch.kron(back, back).to(dtype)
         values = torch.einsum("ip,ocpq,jq->ijoc", kernel, weight.double(), kernel).to(dtype)
         values = values.reshape(self._count * cout, cin, 1, 1)
-        self._weight = packed(values, size=(1, self._count * cin, 256, 1), groups=self._count)
-        # product (1, 1) of a tile counts once for each of its positions
+        self._weight = pack_weight(values, size=(1, self._count * cin, 256, 1), groups=self._count)
+        # entry (1, 1) of a transformed tile contributes once to each output, so the bias is added there
         self._bias = bias.new_zeros(self._count, cout)
         self._bias[self._side + 1] = bias
         self._bias = self._bias.flatten()
@@ -223,7 +235,7 @@ class FewerProducts:
         rows, columns = tiles.shape[1:3]
         tiles = tiles.permute(0, 1, 2, 4, 5, 3).reshape(-1, self._count, channels)
         values = torch.bmm(self._forth.expand(len(tiles), -1, -1), tiles)
-        products = convolve(as_map(values.flatten(1)), self._weight, self._bias, groups=self._count)
+        products = convolve(to_map(values.flatten(1)), self._weight, self._bias, groups=self._count)
         products = products.permute(0, 2, 3, 1).view(len(tiles), self._count, -1)
         outputs = torch.bmm(self._back.expand(len(tiles), -1, -1), products)
         outputs = outputs.view(batch, rows, columns, tile, tile, -1).transpose(2, 3)
@@ -257,5 +269,7 @@ _TRANSFORMS = {
         ],
     ),
 }
-"""By the tile: of outputs (tile, side), of inputs (side, side) and of the kernel (side, 3), for the points 0,
-±1, infinity and, with the larger tile, ±2."""
+"""Side of the tile → transforms of outputs (tile, side), inputs (side, side) and kernel (side, 3).
+
+Interpolation points are 0, ±1, infinity and, for the larger tile, ±2.
+"""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from detectors.networks.segmenters.datransnet import (
     DATransNet,
     DirectionalAttention,
-    differences,
     learning_rate,
+    neighbour_differences,
 )
 from tests.detectors.networks.segmenters.reference_arrays import (
     arrays_of,
@@ -101,7 +101,7 @@ def test_the_probability_is_the_published_one(model, frames, seen, whole):
     assert float(frames.double().sum()) == pytest.approx(float(whole["input_sum"]))
     assert largest_error(seen["result"], whole["out"]) < 2e-5
     with torch.inference_mode():
-        assert torch.equal(model.activation(frames), model(frames))
+        torch.testing.assert_close(model.activation(frames), model(frames), rtol=0, atol=0)
 
 
 @pytest.mark.real_data
@@ -178,7 +178,7 @@ def test_gradients_of_attention_equal_those_of_its_definition():
 
 def test_differences_of_a_flat_map_are_nothing():
     x = torch.full((1, 3, 8, 8), 0.7)
-    found = differences(x, torch.randn(5, 24), 3)
+    found = neighbour_differences(x, torch.randn(5, 24), 3)
     assert found.abs().max() < 1e-5
 
 
@@ -229,7 +229,7 @@ def test_a_fresh_network_starts_without_its_non_local_branch():
 
 def test_pictures_are_fed_as_they_are():
     pictures = torch.rand(2, 1, 4, 4)
-    assert torch.equal(DATransNet().normalise(pictures), pictures)
+    torch.testing.assert_close(DATransNet().normalise(pictures), pictures, rtol=0, atol=0)
 
 
 # Loss and schedule

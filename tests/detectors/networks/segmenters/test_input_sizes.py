@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import detectors
-from detectors.networks.segmenters.resampling import fit, undo
+from detectors.networks.segmenters.resampling import resample_to_network, resample_to_source
 from pipeline.imaging.geometry import Geometry
 
 SMALL = {"drtenet": {"ori_h": 64}}
@@ -30,15 +30,17 @@ def test_a_picture_that_needs_no_padding_reaches_the_network_as_it_is(name):
     torch.manual_seed(0)
     model, picture = detectors.build(name).eval(), torch.rand(1, 1, 64, 96)
     with torch.inference_mode():
-        assert torch.equal(model.probability(picture), model.activation(model.normalise(picture)))
+        torch.testing.assert_close(
+            model.probability(picture), model.activation(model.normalise(picture)), rtol=0, atol=0
+        )
 
 
 def test_padding_is_undone_exactly():
     pictures, geometry = torch.rand(2, 3, 33, 47), Geometry.native((47, 33), multiple=32)
-    fitted = fit(pictures, geometry)
+    fitted = resample_to_network(pictures, geometry)
     assert fitted.shape == (2, 3, 64, 64)
-    assert torch.equal(undo(fitted, geometry), pictures)
-    assert torch.equal(fitted[..., :33, 47:], pictures[..., -1:].expand(2, 3, 33, 17))
+    torch.testing.assert_close(resample_to_source(fitted, geometry), pictures, rtol=0, atol=0)
+    torch.testing.assert_close(fitted[..., :33, 47:], pictures[..., -1:].expand(2, 3, 33, 17), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", [Geometry.letterbox, Geometry.stretch], ids=["letterbox", "stretch"])
@@ -46,14 +48,14 @@ def test_a_resized_map_comes_back_to_its_place(kind):
     pictures = torch.zeros(1, 1, 50, 70)
     pictures[..., 20:30, 40:52] = 1
     geometry = kind((70, 50), (128, 128))
-    back = undo(fit(pictures, geometry), geometry)
+    back = resample_to_source(resample_to_network(pictures, geometry), geometry)
     assert back.shape == pictures.shape
     assert ((back > 0.5) == (pictures > 0.5)).float().mean() > 0.99
 
 
 def test_pictures_of_another_size_than_the_geometry_are_refused():
     with pytest.raises(ValueError, match="expected 47x33 pixels"):
-        fit(torch.zeros(1, 1, 47, 33), Geometry.native((47, 33)))
+        resample_to_network(torch.zeros(1, 1, 47, 33), Geometry.native((47, 33)))
 
 
 def test_frames_may_be_enlarged_evenly():

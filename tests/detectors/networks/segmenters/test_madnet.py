@@ -85,7 +85,7 @@ def relative_error(found: torch.Tensor, expected: np.ndarray) -> float:
 def test_names_shapes_and_dtypes_are_those_of_the_published_network(dim, table, shared_root):
     model = MADNet(dim=dim)
     assert keys_of(model) == published_keys(shared_root, table)
-    assert MADNet.options_from(model.state_dict()) == {"dim": dim}
+    assert MADNet.infer_options(model.state_dict()) == {"dim": dim}
 
 
 @pytest.mark.real_data
@@ -117,7 +117,7 @@ def test_the_merged_difference_kernel_is_the_published_one(model, whole):
 @pytest.mark.real_data
 def test_the_probability_is_that_of_the_last_map(model, frames, seen):
     with torch.inference_mode():
-        assert torch.equal(model.activation(frames), torch.sigmoid(seen["out"]))
+        torch.testing.assert_close(model.activation(frames), torch.sigmoid(seen["out"]), rtol=0, atol=0)
 
 
 # One step of training
@@ -204,9 +204,9 @@ def test_stochastic_depth_drops_whole_samples_in_training_only():
     branch, layer = torch.ones(2000, 3, 2), StochasticDepth(0.25)
     dropped = layer(branch)
     kept = dropped[:, 0, 0] > 0
-    assert torch.equal(dropped, (kept / 0.75)[:, None, None].expand_as(branch))
+    torch.testing.assert_close(dropped, (kept / 0.75)[:, None, None].expand_as(branch), rtol=0, atol=0)
     assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
-    assert torch.equal(layer.eval()(branch), branch)
+    torch.testing.assert_close(layer.eval()(branch), branch, rtol=0, atol=0)
 
 
 @pytest.mark.real_data
@@ -223,7 +223,7 @@ def test_without_deep_supervision_there_is_one_map():
     frames = torch.rand(1, 3, 256, 512)
     with torch.inference_mode():
         assert model(frames).shape == (1, 1, 256, 512)
-        assert torch.equal(model.activation(frames), torch.sigmoid(model(frames)))
+        torch.testing.assert_close(model.activation(frames), torch.sigmoid(model(frames)), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("size", [(128, 256), (256, 384)], ids=["too low", "not a multiple"])

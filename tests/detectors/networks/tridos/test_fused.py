@@ -10,7 +10,7 @@ import detectors
 from detectors.inference import postprocess
 from detectors.inference.normalisation import to_network_input
 from detectors.networks.tridos.optimised import convolutions, fused, window_attention
-from detectors.networks.tridos.optimised.convolutions import Convolution, FewerProducts
+from detectors.networks.tridos.optimised.convolutions import Convolution, WinogradConv
 from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.weights import restore
 from pipeline.sources.opening import open_source
@@ -22,7 +22,7 @@ EXACT, HALF = 1e-3, 0.1
 @pytest.fixture(scope="module")
 def trained():
     """The embedded weights: those of an untrained network give hundreds of boxes with nearly equal scores."""
-    return restore.network("tridos-nano", "tridos-nano-drone-ir")[0].eval()
+    return restore.restore_network("tridos-nano", "tridos-nano-drone-ir")[0].eval()
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_batches_of_clips_give_what_the_plain_network_gives(lively):
 
 def test_a_batch_gives_what_its_frames_give_one_by_one(lively):
     network, frames = FusedTridos(lively), noise(9, 64, 64)
-    assert torch.equal(streamed(network, frames, batch=4), streamed(network, frames))
+    torch.testing.assert_close(streamed(network, frames, batch=4), streamed(network, frames), rtol=0, atol=0)
 
 
 @pytest.mark.real_data
@@ -119,13 +119,13 @@ def maps(*shape):
         ("leaky_relu", lambda x: F.leaky_relu(x, 0.3)),
     ],
 )
-@pytest.mark.parametrize("by_onednn", [True, False], ids=["oneDNN", "torch"])
+@pytest.mark.parametrize("uses_onednn", [True, False], ids=["oneDNN", "torch"])
 @pytest.mark.parametrize("form", [{}, {"groups": 8}, {"stride": 2}, {"kernel": 1}], ids=str)
 def test_a_convolution_gives_what_its_norm_and_activation_after_it_give(
-    form, by_onednn, act, function, monkeypatch
+    form, uses_onednn, act, function, monkeypatch
 ):
-    if not by_onednn:
-        monkeypatch.setattr(convolutions, "by_onednn", lambda x: False)
+    if not uses_onednn:
+        monkeypatch.setattr(convolutions, "uses_onednn", lambda x: False)
     conv, norm = conv_of(8, 16, **{"kernel": 3, **form})
     x = maps(2, 8, 12, 20)
     with torch.inference_mode():
@@ -134,16 +134,16 @@ def test_a_convolution_gives_what_its_norm_and_activation_after_it_give(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("by_onednn", [True, False], ids=["oneDNN", "torch"])
+@pytest.mark.parametrize("uses_onednn", [True, False], ids=["oneDNN", "torch"])
 @pytest.mark.parametrize("act", ["none", "relu"])
-def test_a_convolution_may_be_added_to_what_is_there(by_onednn, act, monkeypatch):
-    if not by_onednn:
-        monkeypatch.setattr(convolutions, "by_onednn", lambda x: False)
+def test_a_convolution_may_be_added_to_what_is_there(uses_onednn, act, monkeypatch):
+    if not uses_onednn:
+        monkeypatch.setattr(convolutions, "uses_onednn", lambda x: False)
     conv, norm = conv_of(8, 16, 1)
     x, y = maps(1, 8, 6, 10), convolutions.channels_last(maps(1, 16, 6, 10))
     with torch.inference_mode():
         expected = y + norm(conv(x))
-        found = Convolution(conv, norm, act).onto(y, x)
+        found = Convolution(conv, norm, act).add_to(y, x)
     assert found.data_ptr() == y.data_ptr()
     torch.testing.assert_close(found, expected.relu() if act == "relu" else expected, rtol=1e-4, atol=1e-5)
 
@@ -157,24 +157,24 @@ def test_fewer_products_give_what_a_plain_convolution_gives(size, dtype, share):
     x = maps(2, 64, *size)
     with torch.inference_mode():
         expected = conv(x)
-        found = FewerProducts(conv.weight.to(dtype), conv.bias.to(dtype))(x.to(dtype)).float()
+        found = WinogradConv(conv.weight.to(dtype), conv.bias.to(dtype))(x.to(dtype)).float()
     assert found.shape == expected.shape
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert difference(found, expected) < share
 
 
 @pytest.mark.parametrize(
-    ("lenient", "side", "channels", "fewer"),
+    ("winograd", "side", "channels", "fewer"),
     [(True, 32, 128, 1), (False, 32, 128, 0), (True, 16, 128, 0), (True, 32, 64, 0)],
     ids=["large", "exact", "small map", "few channels"],
 )
-def test_large_convolutions_take_fewer_products_where_they_may(lenient, side, channels, fewer, monkeypatch):
+def test_large_convolutions_take_fewer_products_where_they_may(winograd, side, channels, fewer, monkeypatch):
     made = []
     monkeypatch.setattr(
-        convolutions, "FewerProducts", lambda *given: made.append(given) or FewerProducts(*given)
+        convolutions, "WinogradConv", lambda *given: made.append(given) or WinogradConv(*given)
     )
     conv, _ = conv_of(channels, channels, 3)
-    layer, x = Convolution(conv, lenient=lenient), maps(1, channels, side, side)
+    layer, x = Convolution(conv, winograd=winograd), maps(1, channels, side, side)
     with torch.inference_mode():
         for _ in range(2):
             assert difference(layer(x), conv(x)) < 2e-5
@@ -184,7 +184,7 @@ def test_large_convolutions_take_fewer_products_where_they_may(lenient, side, ch
 @pytest.mark.parametrize("stored", [True, False], ids=["stored scores", "fused kernel"])
 @pytest.mark.parametrize("size", [(4, 4), (4, 12), (8, 8), (24, 8)], ids=str)
 def test_windows_give_what_the_window_layers_give(size, stored, lively, monkeypatch):
-    monkeypatch.setattr(window_attention, "_stored", lambda *_: stored)
+    monkeypatch.setattr(window_attention, "_scores_are_faster", lambda *_: stored)
     monkeypatch.setattr(window_attention, "TOKENS", 640)  # several parts
     monkeypatch.setattr(window_attention, "SCORES", 60_000)  # and two windows of each at once
     swin = lively.neck.swin
@@ -193,9 +193,11 @@ def test_windows_give_what_the_window_layers_give(size, stored, lively, monkeypa
     with torch.inference_mode():
         expected = swin(frames).flatten(1, 2)
         side_by_side = convolutions.channels_last(frames.flatten(1, 2))
-        found = window_attention.Windows(swin, frames=5)(side_by_side)
+        found = window_attention.WindowLayers(swin, frames=5)(side_by_side)
     assert difference(found, expected) < 1e-5
-    assert torch.equal(side_by_side, kept.flatten(1, 2))  # what the ring holds stays as it is
+    torch.testing.assert_close(
+        side_by_side, kept.flatten(1, 2), rtol=0, atol=0
+    )  # what the ring holds stays as it is
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -215,7 +217,9 @@ def test_in_half_precision_spectra_and_outputs_stay_float32(lively):
     assert network.neck.agpf.body[0].dw_amp_conv[0].weight.dtype == torch.float32
     assert network.neck.conv_cur.weight.dtype == torch.bfloat16
     amplitudes = "neck.agpf.body.0.dw_amp_conv.0.weight"  # not rounded on the way
-    assert torch.equal(network.state_dict()[amplitudes], lively.state_dict()[amplitudes])
+    torch.testing.assert_close(
+        network.state_dict()[amplitudes], lively.state_dict()[amplitudes], rtol=0, atol=0
+    )
     assert streamed(network, noise(1, 32, 32)).dtype == torch.float32
 
 
@@ -231,8 +235,10 @@ def test_in_half_precision_the_output_is_close(trained):
 def test_frames_may_begin_before_those_before_them_are_finished(lively):
     network, frames = FusedTridos(lively), noise(6, 64, 64)
     stream = network.stream()
-    begun = [stream.begin(frame[None]) for frame in frames]
-    assert torch.equal(torch.cat([stream.finish(parts) for parts in begun]), streamed(network, frames))
+    begun = [stream.extract(frame[None]) for frame in frames]
+    torch.testing.assert_close(
+        torch.cat([stream.join(parts) for parts in begun]), streamed(network, frames), rtol=0, atol=0
+    )
 
 
 def test_a_part_that_is_compiled_gives_the_same(lively):
@@ -243,9 +249,9 @@ def test_a_part_that_is_compiled_gives_the_same(lively):
         features = network.frame_features(noise(6, 32, 32))
         pairs = [f.pair_features(features.spatial[:-1], features.spatial[1:]) for f in (network, twin)]
         window = type(features)(*(x[None, 1:] for x in features))
-        begun = network.begin(window, pairs[0][None, 1:])
-        joined = [f.finish(*begun) for f in (network, twin)]
-    assert twin._finished is not network._finished
+        begun = network.start_join(window, pairs[0][None, 1:])
+        joined = [f.finish_join(*begun) for f in (network, twin)]
+    assert twin._finish_join is not network._finish_join
     assert difference(pairs[1], pairs[0]) < 1e-5
     assert difference(joined[1], joined[0]) < 1e-5
 
@@ -260,6 +266,6 @@ def test_the_network_itself_stays_as_it_was(lively):
     streamed(network, noise(2, 32, 32))
     assert list(before) == list(lively.state_dict())
     assert all(torch.equal(value, before[name]) for name, value in lively.state_dict().items())
-    assert torch.equal(streamed(lively, noise(2, 32, 32)), plain)
+    torch.testing.assert_close(streamed(lively, noise(2, 32, 32)), plain, rtol=0, atol=0)
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())

@@ -14,7 +14,7 @@ from detectors.weights import state_dict, zoo
 from detectors.weights.zoo import ZOO_TABLE
 from pipeline.sources.opening import open_source
 from pipeline.stages.ring_buffer import window_indices
-from tests.support.outputs import enliven
+from tests.support.nano import enliven
 
 FRAMES = 40
 TOLERANCE = 1e-4
@@ -123,9 +123,9 @@ def test_the_small_network_streams_what_it_gives_on_clips_at_full_size(nano_mode
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", [n for n, entry in ZOO_TABLE.items() if "tridos" in entry.detector])
 def test_trained_weights_stream_what_they_give_on_clips(name, pictures):
-    path, entry = zoo.locate(name)
+    path, entry = zoo.locate_weights(name)
     model = detectors.build(entry.detector, **entry.options)
-    state_dict.load(model.eval(), path)
+    state_dict.load_weights(model.eval(), path)
     frames = to_network_input(pictures[:12])
     clips = by_clips(model, frames)
     assert (by_stream(model, frames) - clips).abs().max() < TOLERANCE
@@ -153,7 +153,9 @@ def test_reset_starts_a_new_sequence(nano, noise):
     by_stream(nano, noise[:6], stream=stream)
     stream.reset()
     assert stream.warmup
-    assert torch.equal(by_stream(nano, noise[6:], stream=stream), by_stream(nano, noise[6:]))
+    torch.testing.assert_close(
+        by_stream(nano, noise[6:], stream=stream), by_stream(nano, noise[6:]), rtol=0, atol=0
+    )
 
 
 def test_without_reset_the_past_is_remembered(nano, noise):
@@ -168,8 +170,8 @@ def test_two_streams_of_one_model_do_not_mix(nano, noise):
     forward, backward = noise, noise.flip(0)
     pushed = [(first.push(a[None]), second.push(b[None])) for a, b in zip(forward, backward, strict=True)]
     outputs_first, outputs_second = map(torch.cat, zip(*pushed, strict=True))
-    assert torch.equal(outputs_first, by_stream(nano, forward))
-    assert torch.equal(outputs_second, by_stream(nano, backward))
+    torch.testing.assert_close(outputs_first, by_stream(nano, forward), rtol=0, atol=0)
+    torch.testing.assert_close(outputs_second, by_stream(nano, backward), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -203,7 +205,7 @@ def test_the_non_local_block_is_computed_only_where_it_matters(gamma, calls, nan
 def test_skipping_the_non_local_block_changes_nothing(nano, noise, monkeypatch):
     skipped = by_stream(nano, noise[:3])
     monkeypatch.setattr(nano.neck.nolocal, "is_identity", lambda: False)
-    assert torch.equal(by_stream(nano, noise[:3]), skipped)
+    torch.testing.assert_close(by_stream(nano, noise[:3]), skipped, rtol=0, atol=0)
 
 
 def test_a_gamma_that_learns_is_not_skipped_in_training(nano, noise):
