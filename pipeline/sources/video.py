@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
+from pipeline.config.schema import MAX_RATE, MIN_RATE
 from pipeline.imaging import image_files
 from pipeline.imaging.image_files import check_size
 from pipeline.imaging.pixel_formats import FrameConverter
@@ -20,6 +21,9 @@ from pipeline.system.errors import SourceError, SourceLost
 
 FORMATS = {"auto": None, "mpegts": "mpegts", "y4m": "yuv4mpegpipe"}
 """Values of `source.format` → container formats of FFmpeg; None for automatic detection."""
+
+_BARE_FORMATS = ("h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "obu", "vc1", "cavsvideo", "avs2", "avs3")
+"""Container formats of FFmpeg that stand for a bare stream of a codec that may state its frame rate."""
 
 
 class VideoReader(Reader):
@@ -112,7 +116,7 @@ class VideoReader(Reader):
             name=self._request.name,
             width=convert.width,
             height=convert.height,
-            rate=stream.average_rate or stream.guessed_rate or self._request.rate,
+            rate=_frame_rate(stream) or self._request.rate,
             frame_count=None if total is None else self._request.frame_count(total),
             bit_depth=self._request.bit_depth(convert.bit_depth),
             channels=1 if convert.grey else 3,
@@ -257,6 +261,17 @@ def _video_stream(container: av.container.InputContainer, name: str) -> av.Video
     # more of them with more threads (PyAV 18.1, H.264: 4 with 8 threads).
     stream.thread_type = "SLICE"
     return stream
+
+
+def _frame_rate(stream: av.VideoStream) -> Fraction | None:
+    """Returns the frames per second that a stream states, after its first frame; None if it states none.
+
+    For bare streams without a container FFmpeg assumes 25, whatever the codec states.
+    """
+    stated = stream.codec_context.framerate if stream.container.format.name in _BARE_FORMATS else None
+    if stated and MIN_RATE <= stated <= MAX_RATE:
+        return stated
+    return stream.average_rate or stream.guessed_rate
 
 
 def _announced_packets(stream: av.VideoStream) -> int | None:

@@ -6,6 +6,7 @@ decompress to more than its size, nor run code as some codecs do, nor lie outsid
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Generator
 from itertools import product
@@ -42,6 +43,7 @@ class ZarrReader(Reader):
     def __init__(self, root: Path, request: ReadRequest):
         """Raises SourceError if the store at `root` has no array of grey frames that can be read."""
         self._request = request
+        self._is_elsewhere = functools.cache(self._is_present)
         self._folder = _array_folder(root, request)
         try:
             self._array = array = _open(self._folder, request.name)
@@ -63,7 +65,7 @@ class ZarrReader(Reader):
         self.info = request.info(width=width, height=height, total=count, stored_bits=stored_bits)
 
     def frames(self) -> Generator[Frame]:
-        """Yields the frames. Raises SourceLost if a chunk is damaged or all chunks of a frame are missing."""
+        """Yields the frames. Raises SourceLost if a chunk is damaged or missing."""
         info, start, step = self.info, self._request.start, self._array.chunks[0]
         slab, current = np.zeros((0, 0, 0)), -1
         for index in range(start, start + self._request.frame_count(self._array.shape[0])):
@@ -99,6 +101,7 @@ class ZarrReader(Reader):
         _, height, width = array.shape
         slab = np.full((step, height, width), array.fill_value or 0, array.dtype.newbyteorder("="))
         found = False
+        missing: tuple[int, int] | None = None  # a chunk that is present for other frames
         for row, column in product(range(-(-height // rows)), range(-(-width // columns))):
             try:
                 chunk = self._chunk((number, row, column))
@@ -106,14 +109,29 @@ class ZarrReader(Reader):
                 reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
                 where = f"chunk {number}, {row}, {column}: {reason}"
                 raise SourceLost(f"{self.info.name}: lost at frame {index}: {where}") from error
-            if chunk is not None:
+            if chunk is None:
+                missing = missing or ((row, column) if self._is_elsewhere(row, column) else None)
+            else:
                 found = True
                 top, left = row * rows, column * columns
                 part = slab[:, top : top + rows, left : left + columns]
                 part[:] = chunk[:, : part.shape[1], : part.shape[2]]
-        if not found:  # chunks of nothing but the fill value may be absent, but no camera yields such frames
+        if not found:  # no camera yields frames of nothing but the fill value
             raise SourceLost(f"{self.info.name}: lost at frame {index}: its chunks are missing")
+        if missing:
+            where = "chunk {}, {}, {} is missing".format(number, *missing)
+            remedy = "if it is black there, write the array with write_empty_chunks"
+            raise SourceLost(f"{self.info.name}: lost at frame {index}: {where}; {remedy}")
         return slab
+
+    def _is_present(self, row: int, column: int) -> bool:
+        """Returns whether the chunk at a place of the image is present for any frames.
+
+        A part of the image that is absent from all frames holds nothing but the fill value, such as a border.
+        """
+        count = -(-self._array.shape[0] // self._array.chunks[0])
+        places = ((number, row, column) for number in range(count))
+        return any((self._folder / self._array.metadata.encode_chunk_key(place)).exists() for place in places)
 
     def _chunk(self, position: tuple[int, int, int]) -> np.ndarray | None:
         """Reads a chunk (t, h, w) in its stored dtype; None if it is absent.
