@@ -1,4 +1,4 @@
-"""Variants of tridos-nano are what their names say, and are trained and measured alike."""
+"""Variants of tridos-nano have the changes they are named after and are trained and evaluated equally."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def root(tmp_path_factory):
 
 
 def run(root, output, *names, steps=1, options=()):
-    """The command on a tiny data set; returns the exit code."""
+    """Runs the command on a tiny data set; returns the exit code."""
     settings = {key: value for key, value in SMALL.items() if key != "model.name"} | {"data.root": str(root)}
     given = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     budget = ["--steps", str(steps), "--stride", "6", "--output", str(output)]
@@ -41,7 +41,7 @@ def run(root, output, *names, steps=1, options=()):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_gives_an_output_of_the_full_networks_shape(name):
+def test_every_variant_has_the_output_shape_of_the_full_network(name):
     model = network(name)
     with torch.inference_mode():
         assert model(clip_of(model.frames)).shape == (1, 6, 8, 8)
@@ -53,7 +53,7 @@ def test_a_variant_without_a_part_learns_fewer_parameters(name):
 
 
 @pytest.mark.parametrize("name", ["one-frame", "no-swin", "stride-2", "moments"])
-def test_a_stream_gives_what_clips_give(name):
+def test_streams_and_clips_give_equal_outputs(name):
     model, frames = network(name), clip_of(11)
     stream = model.stream()
     with torch.inference_mode():
@@ -63,7 +63,7 @@ def test_a_stream_gives_what_clips_give(name):
 
 
 class Seen(nn.Module):
-    """A network whose output is the clip that it is given."""
+    """A network that returns its input."""
 
     frames, num_classes = 5, 1
 
@@ -71,24 +71,24 @@ class Seen(nn.Module):
         return clip
 
 
-def test_every_second_of_nine_frames_is_seen():
+def test_the_stride_2_variant_uses_every_second_of_nine_frames():
     seen, frames = VARIANTS["stride-2"].change(Seen()), clip_of(9)
     torch.testing.assert_close(seen(frames), frames[:, :, [0, 2, 4, 6, 8]])
 
 
-def test_the_one_frame_variant_sees_the_key_frame_five_times():
+def test_the_one_frame_variant_repeats_the_key_frame_five_times():
     seen, frames = VARIANTS["one-frame"].change(Seen()), clip_of(1)
     assert seen.frames == 1
     torch.testing.assert_close(seen(frames), frames[:, :, [0, 0, 0, 0, 0]])
 
 
 def normalised(grey):
-    """Grey (B, T, H, W) in [0, 1] as the networks take it."""
+    """Converts grey windows (B, T, H, W) in [0, 1] to network input."""
     return torch.stack([to_network_input(window.numpy(), full_scale=1) for window in grey]).transpose(1, 2)
 
 
 @pytest.mark.parametrize("name", ["percentiles", "moments"])
-def test_scaled_windows_look_alike_whatever_their_brightness_and_contrast(name):
+def test_scaled_windows_do_not_depend_on_brightness_and_contrast(name):
     grey = torch.rand(2, 5, 32, 32, generator=torch.Generator().manual_seed(0))
     seen = VARIANTS[name].change(Seen())
     bright, dim = seen(normalised(grey)), seen(normalised(0.3 + 0.1 * grey))
@@ -105,7 +105,7 @@ def test_percentiles_become_black_and_white():
     assert scaled[0, 500] == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_window_without_contrast_is_not_stretched_to_numbers_that_are_none():
+def test_a_window_without_contrast_stays_finite():
     flat = torch.full((1, 400), 0.4)
     assert ablated.by_percentiles(flat).isfinite().all()
     assert ablated.by_moments(flat).isfinite().all()
@@ -114,26 +114,24 @@ def test_a_window_without_contrast_is_not_stretched_to_numbers_that_are_none():
 # The command
 
 
-def test_variants_are_trained_and_shown_in_one_table_and_not_trained_again(
-    root, tmp_path, capsys, monkeypatch
-):
+def test_variants_are_trained_once_and_shown_in_one_table(root, tmp_path, capsys, monkeypatch):
     assert run(root, tmp_path, "full", "no-swin") == 0
-    told = capsys.readouterr().out
-    (head, _, *lines) = told[told.index("| variant") :].splitlines()
+    printed = capsys.readouterr().out
+    (head, _, *lines) = printed[printed.index("| variant") :].splitlines()
     assert [line.split(":")[0] for line in lines] == ["| `full`", "| `no-swin`"]
     assert {line.count("|") for line in lines} == {head.count("|")}
     assert not any(name.startswith("ablation-") for name in detectors.DETECTORS)
 
     def refused(*_, **__):
-        raise AssertionError("what is done must not be trained again")
+        raise AssertionError("a finished variant must not be trained again")
 
     monkeypatch.setattr(ablations, "trained", refused)
     assert run(root, tmp_path, "no-swin") == 0
     again = capsys.readouterr().out
-    assert again == told[told.index("| variant") :]
+    assert again == printed[printed.index("| variant") :]
 
     old = json.loads((tmp_path / "full-0" / "result.json").read_text())
-    del old["budget"]["data"]["balance"]  # as of a time before there was such a key
+    del old["budget"]["data"]["balance"]  # as written before this key existed
     (tmp_path / "full-0" / "result.json").write_text(json.dumps(old))
     assert run(root, tmp_path, "full") == 0
     assert capsys.readouterr().out == again
@@ -141,7 +139,7 @@ def test_variants_are_trained_and_shown_in_one_table_and_not_trained_again(
     assert capsys.readouterr().out == again
 
 
-def test_a_stopped_variant_goes_on(root, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_variant_is_resumed(root, tmp_path, capsys, monkeypatch):
     kill_at(2, monkeypatch)
     assert run(root, tmp_path, "no-memory", steps=3) == 130
     monkeypatch.undo()
@@ -170,6 +168,6 @@ def test_results_of_another_budget_are_refused(root, tmp_path, capsys):
     assert complaint(capsys) == f"{result} is no result of this command; delete it"
 
 
-def test_an_unknown_variant_names_those_there_are(root, tmp_path, capsys):
+def test_an_unknown_variant_is_reported_by_name(root, tmp_path, capsys):
     assert run(root, tmp_path, "no-swim") == 2
     assert "no-swim" in complaint(capsys)

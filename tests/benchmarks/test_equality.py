@@ -1,4 +1,4 @@
-"""The comparison of two ways to compute a network counts what it should."""
+"""The comparison of two forms of a network counts unmatched detections and differences."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.benchmarks.equality import Comparison, compared
 
 
 def rows(*found):
-    """(x, score, label) of boxes of 4 pixels a side."""
+    """Returns rows of boxes of 4x4 pixels for (x, score, label)."""
     boxes = np.array([[x, 0, x + 4, 4] for x, *_ in found], float).reshape(-1, 4)
     return boxes, np.array([score for _, score, _ in found]), np.array([label for *_, label in found], int)
 
 
-def test_pairs_tell_how_far_they_are_apart():
+def test_differences_within_matches_are_reported():
     plain = rows((10, 0.9, 0), (30, 0.5, 0))
     ours = rows((30.01, 0.52, 0), (10.2, 0.9, 0))
     assert compared(plain, ours) == Comparison(1, 2, 0, pytest.approx(0.2), pytest.approx(0.02))
@@ -32,10 +32,10 @@ def test_pairs_tell_how_far_they_are_apart():
     ],
     ids=["missing", "new", "moved", "another class", "one for two", "nothing"],
 )
-def test_what_has_no_partner_is_counted(plain, ours, alone):
+def test_unmatched_detections_are_counted(plain, ours, alone):
     assert compared(plain, ours).alone == alone
 
 
-def test_frames_add_up_and_the_largest_difference_stays():
+def test_sums_add_counts_and_keep_the_largest_differences():
     total = Comparison(1, 3, 0, 0.1, 0.02) + Comparison(2, 4, 1, 0.05, 0.3)
     assert total == Comparison(3, 7, 1, 0.1, 0.3)

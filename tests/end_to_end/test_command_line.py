@@ -17,7 +17,8 @@ import detectors
 from detectors.weights import state_dict
 from pipeline import __version__
 from tests.conftest import PROJECT_ROOT
-from tests.support.outputs import OUTPUTS, check_consistent, lines, report, save_nano, video
+from tests.support.nano import save_nano
+from tests.support.outputs import OUTPUTS, check_consistent, lines, report, video
 
 COMMAND = [sys.executable, "run_pipeline.py"]
 

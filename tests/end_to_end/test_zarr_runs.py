@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +14,7 @@ from datasets.synthesis import rendering
 from pipeline.sinks import zarr_store
 from pipeline.sinks.zarr_store import ZarrSink, count_complete_frames
 from pipeline.system.errors import OutputError
-from tests.conftest import PROJECT_ROOT
-from tests.pipeline.runner.test_recovery import KILLER
-from tests.support.interrupted_runs import assert_same
+from tests.support.interrupted_runs import assert_same, kill_runs
 from tests.support.outputs import cache_option, lines, report, run_on_full_disk, scene
 from tests.support.zarr_stores import assert_same_arrays, contents, run_with_arrays, seen_by_reader
 
@@ -85,10 +80,7 @@ def test_a_killed_run_is_resumed_with_the_same_arrays(mote, nano_weights, tmp_pa
     source = tmp_path / "long.mp4"
     rendering.write_scene(scene(frames=40), source)
     arguments = [str(source), "--weights", nano_weights, "--progress", "off", "--save-zarr", *cache_option()]
-    command = [sys.executable, "-c", textwrap.dedent(KILLER), *arguments, str(tmp_path), "18.5"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
-    killer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert killer.returncode == 0, killer.stderr
+    kill_runs(arguments, tmp_path, [18.5])
     done, kept = len(lines(tmp_path / "0")), seen_by_reader(tmp_path / "0" / "results.zarr")
     assert 16 <= kept <= done < 40
     assert mote(*arguments, "--output", tmp_path / "whole").code == 0
@@ -105,6 +97,7 @@ def test_a_killed_run_is_resumed_with_the_same_arrays(mote, nano_weights, tmp_pa
 def test_a_full_disk_ends_the_run_with_code_5_and_keeps_complete_chunks(nano_weights, tmp_path):
     source, out = tmp_path / "frames.bin", tmp_path / "out"
     plain = np.full((16, 64, 64), 9, np.uint8)
+    plain[:, :8] = 255
     noise = np.random.default_rng(0).integers(1, 256, plain.shape, np.uint8)  # does not compress
     source.write_bytes(plain.tobytes() + noise.tobytes() * 2)
     options = ["--weights", nano_weights, "--progress", "off", "--save-zarr", "--output", str(out)]

@@ -163,7 +163,7 @@ def read(process: int, seconds: float, written: int) -> Reading:
 def watch(process: subprocess.Popen, results: Path, options: argparse.Namespace) -> list[Reading]:
     """Returns readings from the first result on, over the whole time or until the run ends."""
     counter, readings = Lines(results), []
-    begin, told = None, 0.0
+    begin, printed = None, 0.0
     started = time.monotonic()
     limit = started + ENDING_SECONDS
     while process.poll() is None:
@@ -176,8 +176,8 @@ def watch(process: subprocess.Popen, results: Path, options: argparse.Namespace)
         begin = now if begin is None else begin
         if process.poll() is None:
             readings.append(read(process.pid, now - started, written))
-        if now - told >= 60:
-            told = now
+        if now - printed >= 60:
+            printed = now
             print(f"{(now - begin) / 60:.0f} min: {readings[-1]}", file=sys.stderr, flush=True)
         if now - begin >= 60 * options.minutes:
             break
@@ -219,7 +219,7 @@ def judge(readings: Sequence[Reading], code: int, folder: Path, said: str) -> li
     account = (
         f"{frames['decoded']} = {frames['written']} + {dropped} {frames['dropped'] or 'dropped'} + {left}"
     )
-    told = sum(
+    gaps = sum(
         line["gap"]["missing"] > 0 for line in written if line.get("gap", {}).get("event") == "dropped"
     )
     return [
@@ -233,7 +233,7 @@ def judge(readings: Sequence[Reading], code: int, folder: Path, said: str) -> li
         ),
         Verdict(
             "a line for each frame written, indices rising",
-            f"{len(written)} lines, {told} gaps by drops",
+            f"{len(written)} lines, {gaps} gaps by drops",
             len(written) == frames["written"] > 0 and indices == sorted(set(indices)),
         ),
         Verdict(

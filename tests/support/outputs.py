@@ -1,4 +1,4 @@
-"""Weights and scenes of test runs, and readers of their outputs."""
+"""Scenes and processes of test runs, and readers of their outputs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-import torch
 
-import detectors
 from datasets.synthesis.scene import Scene, Target
-from detectors.backends import export_folder
-from detectors.weights import state_dict
 
 OUTPUTS = ("annotated.mp4", "detections.json", "results.jsonl", "run.json", "tracks.txt")
 
@@ -34,6 +30,8 @@ class Reply(NamedTuple):
 
 def cache_option() -> list[str]:
     """Returns the option by which another process uses the exported graphs of these tests."""
+    from detectors.backends import export_folder  # loads torch
+
     return ["--set", f"detector.cache={export_folder.CACHE}"]
 
 
@@ -52,29 +50,6 @@ def run_on_full_disk(arguments: Sequence[object], *, limit: int) -> subprocess.C
 def scene(*, width: int = 64, height: int = 64, frames: int = 16, **settings) -> Scene:
     """Two bright targets in front of a uniform sky."""
     return Scene(width=width, height=height, frames=frames, targets=TARGETS, **settings)
-
-
-def enliven(network: torch.nn.Module, *, seed: int) -> None:
-    """Sets random weights that preserve the magnitude of activations."""
-    chance = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        if parameter.ndim >= 2:
-            scale = (2 / parameter[0].numel()) ** 0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=chance)
-
-
-def save_nano(path: Path, *, num_classes: int = 1) -> str:
-    """Saves weights of tridos-nano that detect some boxes in every frame; returns the path."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = detectors.build("tridos-nano", num_classes=num_classes)
-    enliven(network, seed=5)
-    head = network.head
-    head.reg_preds[0].weight.data *= 0.1
-    head.obj_preds[0].bias.data.fill_(-2.0)
-    head.cls_preds[0].bias.data.fill_(1.0)
-    state_dict.save(network.state_dict(), path, metadata={"trained_on": "nothing"})
-    return str(path)
 
 
 def video(path: Path) -> list[tuple[Fraction, tuple[int, int]]]:

@@ -19,7 +19,8 @@ from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import UsageError
 from run_pipeline import parts
-from tests.support.outputs import detections, lines, report, save_nano
+from tests.support.nano import save_nano
+from tests.support.outputs import detections, lines, report
 
 
 @pytest.fixture(scope="module")

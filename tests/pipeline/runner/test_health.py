@@ -120,10 +120,10 @@ def going(work, *arguments):
 def frames_done(port: int, wanted: int) -> dict | None:
     """Returns the response of /healthz once `wanted` frames are processed; None before."""
     try:
-        _, told = healthz(port)
+        _, answer = healthz(port)
     except OSError:  # not listening yet
         return None
-    return told if sum(row.get("frames", 0) for row in told["streams"].values()) >= wanted else None
+    return answer if sum(row.get("frames", 0) for row in answer["streams"].values()) >= wanted else None
 
 
 def test_a_live_run_reports_health_and_metrics_and_stops_the_server_at_its_end(config):
@@ -139,10 +139,10 @@ def test_a_live_run_reports_health_and_metrics_and_stops_the_server_at_its_end(c
         stream_servers.listener(serve) as camera,
         going(run, f"tcp://user:sesame@127.0.0.1:{camera}", settings) as ended,
     ):
-        told = until(lambda: frames_done(port, 7), "seven frames")
+        answer = until(lambda: frames_done(port, 7), "seven frames")
         stream = f"127.0.0.1-{camera}"
-        assert (told["status"], list(told["streams"])) == ("ok", [stream])
-        assert told["streams"][stream]["state"] == "running"
+        assert (answer["status"], list(answer["streams"])) == ("ok", [stream])
+        assert answer["streams"][stream]["state"] == "running"
         assert healthz(port)[0] == 200
         status, text = ask(port, "/metrics")
         assert status == 200
@@ -152,7 +152,7 @@ def test_a_live_run_reports_health_and_metrics_and_stops_the_server_at_its_end(c
         assert now["mote_stream_healthy",] == 1
         assert now["mote_latency_seconds_count",] == 7
         assert now["process_resident_memory_bytes",] > 50e6
-        assert "sesame" not in text + json.dumps(told)
+        assert "sesame" not in text + json.dumps(answer)
         assert [thread.daemon for thread in threading.enumerate() if thread.name == "health"] == [True]
         over.set()
     assert ended[0].failure is None
@@ -172,10 +172,10 @@ def test_a_run_without_results_for_too_long_is_stalled(config):
 
     with stream_servers.listener(serve) as camera, going(run, f"tcp://127.0.0.1:{camera}", settings):
         until(lambda: frames_done(port, 3), "three frames")
-        told = until(lambda: (answer := healthz(port))[0] == 503 and answer[1], "a stall")
+        answer = until(lambda: (response := healthz(port))[0] == 503 and response[1], "a stall")
         over.set()
-    (row,) = told["streams"].values()
-    assert (told["status"], row["state"]) == ("failing", "stalled")
+    (row,) = answer["streams"].values()
+    assert (answer["status"], row["state"]) == ("failing", "stalled")
     assert row["reason"] == "no result for 0.3 s"
     assert row["idle_seconds"] >= 0.3
 
@@ -196,14 +196,14 @@ def test_a_lost_source_is_reported_until_it_reconnects(config):
         going(run, f"tcp://127.0.0.1:{camera}?token=sesame", settings) as ended,
     ):
         until(lambda: frames_done(port, 3), "three frames")
-        told = until(lambda: (answer := healthz(port))[0] == 503 and answer[1], "the loss")
+        answer = until(lambda: (response := healthz(port))[0] == 503 and response[1], "the loss")
         now = metrics(ask(port, "/metrics")[1])
         back.set()
-    ((name, row),) = told["streams"].items()
+    ((name, row),) = answer["streams"].items()
     assert name == f"127.0.0.1-{camera}"
     assert row["state"] == "away"
     assert row["reason"]
-    assert "sesame" not in json.dumps(told)
+    assert "sesame" not in json.dumps(answer)
     assert now["mote_stream_healthy",] == 0
     assert ended[0].written == 7
     assert ended[0].source.outage is None
@@ -222,14 +222,14 @@ def test_streams_are_reported_by_name_including_unopened_ones(config, tmp_path):
         cameras = [f"tcp://127.0.0.1:{camera}" for camera in (north, south)]
         with going(run_many, [*cameras, str(tmp_path / "gone.bin")], settings) as ended:
             until(lambda: frames_done(port, 6), "three frames of each")
-            status, told = healthz(port)
+            status, answer = healthz(port)
             text = ask(port, "/metrics")[1]
             over.set()
     assert status == 503
-    states = {name: row["state"] for name, row in told["streams"].items()}
+    states = {name: row["state"] for name, row in answer["streams"].items()}
     names = [f"127.0.0.1-{camera}" for camera in (north, south)]
     assert states == {**dict.fromkeys(names, "running"), "gone": "not opened"}
-    assert told["streams"]["gone"]["reason"].endswith("gone.bin: no such file or folder")
+    assert answer["streams"]["gone"]["reason"].endswith("gone.bin: no such file or folder")
     for name in names:
         assert f'mote_frames_processed_total{{stream="{name}"}} 3.0' in text
     assert 'mote_stream_healthy{stream="gone"} 0.0' in text
@@ -247,15 +247,15 @@ def test_metrics_agree_with_run_json(config, clip, tmp_path):
     settings, _ = config(source={}, live={"on_full": "drop-oldest", "queue": 1}, service={"health_port": 0})
     summary = Summary()
     summary.records["clip"] = run(str(clip), settings, parts(), progress="off")
-    told, facts = collected(summary), report(tmp_path / "out")
-    assert told["mote_frames_decoded_total",] == facts["frames"]["decoded"] == 16
-    assert told["mote_frames_processed_total",] == facts["frames"]["written"]
-    assert told["mote_frames_dropped_total", "queue_full"] == facts["frames"]["dropped"].get("queue full", 0)
-    assert told["mote_detections_total",] == facts["detections"] > 0
-    assert told["mote_tracks_total",] == facts["tracks"]
+    found, facts = collected(summary), report(tmp_path / "out")
+    assert found["mote_frames_decoded_total",] == facts["frames"]["decoded"] == 16
+    assert found["mote_frames_processed_total",] == facts["frames"]["written"]
+    assert found["mote_frames_dropped_total", "queue_full"] == facts["frames"]["dropped"].get("queue full", 0)
+    assert found["mote_detections_total",] == facts["detections"] > 0
+    assert found["mote_tracks_total",] == facts["tracks"]
     seen = [track for track in lines(tmp_path / "out")[-1]["tracks"] if track["state"] != "tentative"]
-    assert told["mote_live_tracks",] == len(seen)
-    gaps = {key[1]: value for key, value in told.items() if key[0] == "mote_gaps_total"}
+    assert found["mote_live_tracks",] == len(seen)
+    gaps = {key[1]: value for key, value in found.items() if key[0] == "mote_gaps_total"}
     assert gaps == facts["gaps"]
 
 
@@ -266,13 +266,13 @@ def test_latency_buckets_are_cumulative(config, clip):
     durations = [0.0004, 0.002, 0.02, 0.02, 0.3, 200]
     for seconds in durations:
         record.latency.add(seconds)
-    told = collected(summary)
-    buckets = {key[1]: value for key, value in told.items() if key[0] == "mote_latency_seconds_bucket"}
+    found = collected(summary)
+    buckets = {key[1]: value for key, value in found.items() if key[0] == "mote_latency_seconds_bucket"}
     assert list(buckets)[:4] == ["0.001", "0.00251", "0.00501", "0.01"]
     for edge, number in buckets.items():
         assert number == sum(seconds <= float(edge) for seconds in durations)
-    assert told["mote_latency_seconds_count",] == len(durations)
-    assert told["mote_latency_seconds_sum",] == pytest.approx(sum(durations))
+    assert found["mote_latency_seconds_count",] == len(durations)
+    assert found["mote_latency_seconds_sum",] == pytest.approx(sum(durations))
 
 
 def test_each_result_restarts_the_stall_timer(config, clip):
@@ -290,10 +290,10 @@ def test_a_failed_stream_is_unhealthy_and_a_finished_one_is_not(config, clip):
     summary.records["clip"] = record = run(str(clip), settings, parts(), progress="off")
     assert health(summary, settings.service)["status"] == "ok"
     record.failure = UsageError("rtsp://user:sesame@camera/1: lost")
-    told = health(summary, settings.service)
-    assert told["status"] == "failing"
-    assert told["streams"]["clip"]["state"] == "failed"
-    assert told["streams"]["clip"]["reason"] == "rtsp://camera/1: lost"
+    answer = health(summary, settings.service)
+    assert answer["status"] == "failing"
+    assert answer["streams"]["clip"]["state"] == "failed"
+    assert answer["streams"]["clip"]["reason"] == "rtsp://camera/1: lost"
 
 
 def test_the_global_prometheus_registry_is_not_used():

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
-import textwrap
 from fractions import Fraction
 
 import pytest
@@ -18,9 +14,8 @@ from pipeline import recover
 from pipeline.sinks.base import Sinks
 from pipeline.sinks.video import VideoSink, defragment
 from pipeline.system.files import lock_folder
-from tests.conftest import PROJECT_ROOT
 from tests.pipeline.sinks.test_sinks import IRREGULAR_MKV, draw, make_result, source_info
-from tests.support.interrupted_runs import assert_same, interrupted_copy, without_times
+from tests.support.interrupted_runs import assert_same, interrupted_copy, kill_runs, without_times
 from tests.support.outputs import (
     Reply,
     cache_option,
@@ -188,24 +183,6 @@ def test_an_unwritable_file_is_reported(whole, tmp_path, recover_folder):
 # Killed processes
 
 FRAMES = 60
-KILLER = """
-    import os, random, signal, sys, time
-    from pathlib import Path
-    import pipeline.runner.single
-    from run_pipeline import main
-
-    arguments, folder, moments = sys.argv[1:-2], Path(sys.argv[-2]), sys.argv[-1].split(",")
-    for number, moment in enumerate(map(float, moments)):
-        child, out = os.fork(), folder / str(number)
-        if not child:
-            os._exit(main([*arguments, "--output", str(out)]))
-        while sum(log.read_bytes().count(b"\\n") for log in out.glob("results*.jsonl")) < int(moment):
-            time.sleep(0.01)
-        time.sleep(0.02 * (moment % 1))
-        os.kill(child, signal.SIGKILL)
-        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]), f"it had ended before moment {moment}"
-"""
-"""Forks runs of a program that is loaded once and kills each at a time: a number of lines and a fraction."""
 
 
 @pytest.fixture(scope="module")
@@ -231,12 +208,7 @@ def test_a_run_killed_at_any_moment_loses_and_duplicates_nothing(
         "off",
         *cache_option(),
     ]
-    command = [sys.executable, "-c", textwrap.dedent(KILLER), *arguments, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
-    killer = subprocess.run(
-        [*command, ",".join(map(str, moments))], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert killer.returncode == 0, killer.stderr
+    kill_runs(arguments, tmp_path, moments)
     assert mote(*arguments, "--output", tmp_path / "whole").code == 0
     for number, moment in enumerate(moments):
         killed, copy = tmp_path / str(number), tmp_path / f"copy of {number}"

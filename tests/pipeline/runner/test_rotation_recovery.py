@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from itertools import chain
 
 import pytest
@@ -18,8 +14,7 @@ from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
 from pipeline.sinks.rotating import find_rotated_files
 from pipeline.system.errors import OutputError
 from pipeline.system.files import lock_folder
-from tests.conftest import PROJECT_ROOT
-from tests.pipeline.runner.test_recovery import KILLER
+from tests.support.interrupted_runs import kill_runs
 from tests.support.outputs import Reply, cache_option, detections, report, scene
 from tests.support.rotated_runs import assert_plays, records, run_rotated
 
@@ -32,7 +27,7 @@ def recover_folder(capsys):
     )
 
 
-def broken_off(folder, *, after, truncated=b""):
+def leave_as_killed(folder, *, after, truncated=b""):
     """Changes a run with four frames per set to what a process killed in the third set leaves."""
     *_, third, fourth = find_rotated_files(folder)
     fourth.delete()
@@ -49,7 +44,7 @@ def broken_off(folder, *, after, truncated=b""):
 @pytest.mark.parametrize("after", [8, 10])
 def test_a_killed_run_is_recovered(process, clip, whole, recover_folder, after):
     folder = run_rotated(process, clip)
-    broken_off(folder, after=after, truncated=b'{"frame": 11')
+    leave_as_killed(folder, after=after, truncated=b'{"frame": 11')
     closed = {path: path.read_bytes() for files in find_rotated_files(folder)[:2] for path in files.files()}
     reply = recover_folder(folder)
     assert (reply.code, reply.err) == (0, "")
@@ -71,7 +66,7 @@ def test_a_killed_run_is_recovered(process, clip, whole, recover_folder, after):
 
 def test_deleted_files_are_counted_after_a_crash(process, clip, recover_folder):
     folder = run_rotated(process, clip)
-    broken_off(folder, after=10)
+    leave_as_killed(folder, after=10)
     find_rotated_files(folder)[0].delete()
     assert recover_folder(folder).code == 0
     assert report(folder)["pieces"] == {"kept": 2, "deleted": 1, "deleted_frames": None}
@@ -90,7 +85,7 @@ def test_a_complete_run_with_deleted_files_is_not_changed(mote, clip, nano_weigh
 
 def test_a_running_run_is_refused(process, clip, recover_folder):
     folder = run_rotated(process, clip)
-    broken_off(folder, after=10)
+    leave_as_killed(folder, after=10)
     with lock_folder(folder):
         reply = recover_folder(folder)
         assert (reply.code, reply.out) == (2, "")
@@ -105,10 +100,7 @@ def test_a_killed_run_loses_no_line_and_every_video_plays(nano_weights, recover_
     rendering.write_scene(scene(frames=35), source)
     options = ["--weights", nano_weights, "--conf", "0.2", "--progress", "off", "--rotate-size", "15kB"]
     options += cache_option()
-    command = [sys.executable, "-c", textwrap.dedent(KILLER), str(source), *options, str(tmp_path), "8.5"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1"}
-    killer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert killer.returncode == 0, killer.stderr
+    kill_runs([source, *options], tmp_path, [8.5])
     folder = tmp_path / "0"
     assert recover_folder(folder).code == 0
     sets = find_rotated_files(folder)
