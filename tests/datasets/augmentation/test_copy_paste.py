@@ -115,7 +115,7 @@ def test_a_mask_takes_the_pixels_of_the_target():
     patch = extract_target(frames, boxes, 0, frames[-1] > 100)
     clip = replace(ground(), mask=np.zeros((SIDE, SIDE), bool))
     found = paste_target(clip, patch, gain=1, rng=np.random.default_rng(0))
-    assert np.array_equal(found.mask, found.frames[-1] > 50)
+    np.testing.assert_array_equal(found.mask, found.frames[-1] > 50)
     assert not clip.mask.any()
 
 

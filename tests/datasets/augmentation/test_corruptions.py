@@ -31,8 +31,8 @@ def test_a_clip_is_left_as_it_was_and_its_type_kept(clip, name, bits):
     clip = clip if bits == 8 else sixteen_bits(clip)
     frames, boxes = clip.frames.copy(), clip.boxes.copy()
     changed = corrupted(name, clip)
-    assert np.array_equal(clip.frames, frames)
-    assert np.array_equal(clip.boxes, boxes)
+    np.testing.assert_array_equal(clip.frames, frames)
+    np.testing.assert_array_equal(clip.boxes, boxes)
     assert changed.frames.dtype == (np.uint16 if bits == 16 or name == "sixteen_bits" else np.uint8)
     assert len(changed.frames) == LENGTH
 
@@ -40,7 +40,7 @@ def test_a_clip_is_left_as_it_was_and_its_type_kept(clip, name, bits):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_the_same_draw_gives_the_same_clip(clip, name):
     first, second, other = (corrupted(name, clip, seed) for seed in (1, 1, 2))
-    assert np.array_equal(first.frames, second.frames)
+    np.testing.assert_array_equal(first.frames, second.frames)
     drawn = name in ("noise_2", "noise_5", "jitter")
     assert np.array_equal(first.frames, other.frames) != drawn
 
@@ -74,13 +74,13 @@ def test_four_bits_are_sixteen_levels_from_black_to_white():
 
 
 def test_four_bits_of_sixteen_are_those_of_eight(clip):
-    assert np.array_equal(
+    np.testing.assert_array_equal(
         corrupted("four_bits", sixteen_bits(clip)).frames, sixteen_bits(corrupted("four_bits", clip)).frames
     )
 
 
 def test_sixteen_bits_hold_the_same_image(clip):
-    assert np.array_equal(sixteen_bits(clip).frames / 65535, clip.frames / 255)
+    np.testing.assert_array_equal(sixteen_bits(clip).frames / 65535, clip.frames / 255)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -99,14 +99,14 @@ def test_jitter_moves_each_frame_by_itself_and_the_boxes_with_the_last(seed):
 def test_at_half_resolution_boxes_shrink_with_the_image(clip):
     half = corrupted("half", clip)
     assert half.frames.shape == (LENGTH, HEIGHT // 2, WIDTH // 2)
-    assert np.array_equal(half.boxes, clip.boxes / 2)
-    assert np.array_equal(half.frames[0, 0, 0], clip.frames[0, :2, :2].mean().round())
+    np.testing.assert_array_equal(half.boxes, clip.boxes / 2)
+    np.testing.assert_array_equal(half.frames[0, 0, 0], clip.frames[0, :2, :2].mean().round())
 
 
 def test_enlarged_again_a_halved_image_has_its_size_and_boxes_back(clip):
     enlarged = corrupted("half_enlarged", clip)
     assert enlarged.frames.shape == clip.frames.shape
-    assert np.array_equal(enlarged.boxes, clip.boxes)
+    np.testing.assert_array_equal(enlarged.boxes, clip.boxes)
 
 
 def test_half_the_frame_rate_is_a_window_of_every_other_frame():

@@ -183,7 +183,7 @@ def test_half_of_the_crops_are_transposed_with_their_masks():
     sizes = [tuple(clip.boxes[0, 2:] - clip.boxes[0, :2]) for clip in batch if len(clip.boxes)]
     assert set(sizes) >= {(8, 4), (4, 8)}
     for clip in batch:
-        assert np.array_equal(clip.mask, clip.frames[0] > 128)
+        np.testing.assert_array_equal(clip.mask, clip.frames[0] > 128)
 
 
 def test_the_longer_side_is_any_of_a_range_alike_often():

@@ -27,7 +27,7 @@ from tests.support.sequences import HEIGHT, LENGTH, WIDTH, sequence_of
 def test_a_clip_ends_at_its_key_frame_and_repeats_the_first(position, stride, expected):
     sequence = sequence_of([[(i, 4, i + 3, 7)] for i in range(10)])
     clip = clip_at(sequence, position, length=LENGTH, stride=stride)
-    assert np.array_equal(clip.frames, sequence.frames[expected])
+    np.testing.assert_array_equal(clip.frames, sequence.frames[expected])
     assert clip.boxes.tolist() == [[position, 4, position + 3, 7]]
 
 
@@ -39,7 +39,7 @@ def test_a_clip_ends_at_its_key_frame_and_repeats_the_first(position, stride, ex
 def test_the_frame_before_stands_in_for_one_that_is_missing(position, missing, expected):
     sequence = sequence_of([[(i, 4, i + 3, 7)] for i in range(10)])
     clip = clip_at(sequence, position, length=LENGTH, missing=missing)
-    assert np.array_equal(clip.frames, sequence.frames[expected])
+    np.testing.assert_array_equal(clip.frames, sequence.frames[expected])
 
 
 @pytest.mark.parametrize("missing", [0, LENGTH])
@@ -54,8 +54,8 @@ def test_the_key_frame_cannot_be_missing(missing):
 def test_synthetic_sequences_depend_on_their_seed_alone():
     made = partial(synthetic_sequences, 2, frames=3, width=64, height=48)
     first, again, other = (list(made(seed=seed)) for seed in (5, 5, 6))
-    assert np.array_equal(first[1].frames, again[1].frames)
-    assert np.array_equal(first[1].frames, other[0].frames)
+    np.testing.assert_array_equal(first[1].frames, again[1].frames)
+    np.testing.assert_array_equal(first[1].frames, other[0].frames)
     assert not np.array_equal(first[0].frames, first[1].frames)
     assert first[0].frames.shape == (3, 48, 64)
     assert len(first[0].boxes) == len(first[0].labels) == 3
@@ -96,7 +96,7 @@ def write_images(root, images) -> tuple[str, ...]:
 
 def test_a_sequence_has_the_pixels_of_its_video(video, store, tmp_path):
     sequence = read_sequence(record_of(4), tmp_path, store=store)
-    assert np.array_equal(sequence.frames[:], video)
+    np.testing.assert_array_equal(sequence.frames[:], video)
     assert len(sequence) == 4
 
 
@@ -107,7 +107,7 @@ def test_a_sequence_has_the_pixels_of_its_image_files(store, tmp_path, dtype):
     record = replace(record_of(4), file_name="", files=write_images(tmp_path, images))
     frames = read_sequence(record, tmp_path, store=store).frames
     assert frames.dtype == dtype
-    assert np.array_equal(frames[:], images)
+    np.testing.assert_array_equal(frames[:], images)
 
 
 @pytest.mark.parametrize("position", [0, 2, 3])
@@ -118,7 +118,7 @@ def test_a_clip_is_the_same_in_memory_and_in_a_store(video, tmp_path, position):
         for store in stores
     )
     assert isinstance(second.frames, np.ndarray)
-    assert np.array_equal(first.frames, second.frames)
+    np.testing.assert_array_equal(first.frames, second.frames)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_sequence_has_the_masks_of_its_files(store, tmp_path):
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     masks = read_sequence(record, tmp_path, store=store).masks
     assert (len(masks), masks[0].dtype) == (2, bool)
-    assert np.array_equal(masks[0], mask > 0)
+    np.testing.assert_array_equal(masks[0], mask > 0)
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path):

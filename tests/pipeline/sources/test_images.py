@@ -55,7 +55,7 @@ def test_sixteen_bit_images_keep_every_bit(tmp_path, suffix):
     with open_source(write_images(tmp_path / "images", {f"a.{suffix}": ramp})) as source:
         frame = next(source)
         assert (source.info.bit_depth, frame.bit_depth) == (16, 16)
-    assert np.array_equal(frame.image, ramp)
+    np.testing.assert_array_equal(frame.image, ramp)
 
 
 def test_grey_images_stored_as_colour_give_one_channel_and_colour_comes_as_rgb(tmp_path):
@@ -68,7 +68,7 @@ def test_grey_images_stored_as_colour_give_one_channel_and_colour_comes_as_rgb(t
     with open_source(write_images(tmp_path / "colour", {"a.png": colour, "b.png": grey})) as source:
         first, second = source
     assert first.image[0, 0].tolist() == [200, 60, 30]
-    assert np.array_equal(second.image, np.dstack([grey] * 3))
+    np.testing.assert_array_equal(second.image, np.dstack([grey] * 3))
 
 
 def test_a_single_image_is_a_source_of_one_frame(tmp_path):

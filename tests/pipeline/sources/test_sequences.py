@@ -17,7 +17,7 @@ def test_a_video_gives_the_pixels_of_a_run(tmp_path):
     video = write_video(tmp_path / "made.mp4", grey_frames(4))
     with open_source(video) as source:
         expected = [frame.image for frame in source]
-    assert np.array_equal(list(grey_images(video, name="made")), expected)
+    np.testing.assert_array_equal(list(grey_images(video, name="made")), expected)
 
 
 def test_image_files_give_the_pixels_of_a_run(tmp_path):
@@ -26,7 +26,7 @@ def test_image_files_give_the_pixels_of_a_run(tmp_path):
         cv2.imwrite(str(path), image)
     with open_source(tmp_path) as source:
         expected = [frame.image for frame in source]
-    assert np.array_equal(list(grey_images(paths, name="made")), expected)
+    np.testing.assert_array_equal(list(grey_images(paths, name="made")), expected)
 
 
 def test_images_come_in_the_order_given(tmp_path):
@@ -34,7 +34,7 @@ def test_images_come_in_the_order_given(tmp_path):
     images = grey_frames(3)
     for path, image in zip(paths, images, strict=True):
         cv2.imwrite(str(path), image)
-    assert np.array_equal(list(grey_images(paths, name="made")), images)
+    np.testing.assert_array_equal(list(grey_images(paths, name="made")), images)
 
 
 def test_a_video_that_is_cut_off_is_refused(tmp_path):

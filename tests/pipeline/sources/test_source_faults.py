@@ -166,7 +166,7 @@ def test_a_truncated_video_yields_its_frames_and_then_the_loss(tmp_path, name, o
     assert f"after {len(frames)}" in lost
     assert re.search(message, lost)
     for frame, expected in zip(frames[:18], whole, strict=False):
-        assert np.array_equal(frame.image, expected.image)
+        np.testing.assert_array_equal(frame.image, expected.image)
 
 
 def test_truncation_beyond_the_requested_frames_is_no_loss(tmp_path):

@@ -69,7 +69,7 @@ def test_the_first_frame_determines_grey_or_colour(tmp_path):
     path = write_yuv(tmp_path / "a.mkv", [planar_yuv(luma), planar_yuv(luma, 30, 220)])
     with open_source(path) as source:
         first, second = source
-    assert np.array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.image, second.image)
 
 
 @pytest.mark.parametrize(("color_range", "full"), [(0, False), (1, False), (2, True)])
@@ -80,7 +80,7 @@ def test_limited_range_is_stretched_as_ffmpeg_does_and_full_range_is_not(tmp_pat
         image = next(source).image
     reference = planar_yuv(luma)
     reference.color_range = color_range
-    assert np.array_equal(image, reference.to_ndarray(format="gray"))
+    np.testing.assert_array_equal(image, reference.to_ndarray(format="gray"))
     assert np.array_equal(image, luma) == full
     assert (image[0, 16], image[0, 235]) == ((16, 235) if full else (0, 255))
 
@@ -98,7 +98,7 @@ def test_nv12_and_planar_clips_decode_equally(tmp_path):
         container.mux(stream.encode())
     with open_source(planar) as one, open_source(tmp_path / "b.nut") as other:
         assert other.info.channels == 1
-        assert np.array_equal(next(one).image, next(other).image)
+        np.testing.assert_array_equal(next(one).image, next(other).image)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
@@ -118,8 +118,8 @@ def test_deep_grey_video_is_lossless(tmp_path, bits):
         first, second = source
     assert first.image.dtype == np.uint16
     assert first.bit_depth == bits
-    assert np.array_equal(first.image, ramp)
-    assert np.array_equal(second.image, ramp[::-1])
+    np.testing.assert_array_equal(first.image, ramp)
+    np.testing.assert_array_equal(second.image, ramp[::-1])
 
 
 def test_ten_bit_luma_keeps_its_levels(tmp_path):
@@ -144,7 +144,7 @@ def test_odd_sizes_are_exact(tmp_path, height, width):
     for path in (lossless, planes):
         with open_source(path) as source:
             assert (source.info.height, source.info.width) == (height, width)
-            assert np.array_equal(next(source).image, image)
+            np.testing.assert_array_equal(next(source).image, image)
 
 
 def test_odd_sizes_in_colour_have_the_right_shape(tmp_path):
@@ -174,7 +174,7 @@ def test_frames_are_oriented_as_displayed(tmp_path, matrix, shown):
         frames = [frame.image for frame in source]
         assert (source.info.height, source.info.width) == shown(upright[0]).shape
     for image, expected in zip(frames, upright, strict=True):
-        assert np.array_equal(image, shown(expected))
+        np.testing.assert_array_equal(image, shown(expected))
 
 
 def test_the_rate_stays_rational_and_times_exact(tmp_path):
@@ -211,7 +211,7 @@ def test_start_and_max_frames_select_frames_by_index(tmp_path, suffix):
     assert [frame.index for frame in chosen] == [7, 8, 9, 10, 11]
     for frame in chosen:
         assert frame.pts == everything[frame.index].pts
-        assert np.array_equal(frame.image, everything[frame.index].image)
+        np.testing.assert_array_equal(frame.image, everything[frame.index].image)
 
 
 def test_max_frames_beyond_the_end_means_all(tmp_path):

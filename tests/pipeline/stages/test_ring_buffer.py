@@ -35,7 +35,9 @@ def test_ring_buffer_and_window_indices_agree_for_any_batches(seed):
     batches = [part for part in items.tensor_split(cuts) if len(part)]
     ring = RingBuffer(length)
     windows = torch.cat([ring.push(part) for part in batches])
-    assert torch.equal(windows, torch.stack([items[window_indices(t, length)] for t in range(count)]))
+    torch.testing.assert_close(
+        windows, torch.stack([items[window_indices(t, length)] for t in range(count)]), rtol=0, atol=0
+    )
 
 
 def test_the_latest_item_is_the_one_pushed_last():
@@ -58,7 +60,7 @@ def test_returned_windows_do_not_change_later():
     first = ring.push(torch.tensor([1.0, 2.0]))
     kept = first.clone()
     ring.push(torch.tensor([3.0, 4.0]))
-    assert torch.equal(first, kept)
+    torch.testing.assert_close(first, kept, rtol=0, atol=0)
 
 
 def test_a_length_of_zero_is_refused():
