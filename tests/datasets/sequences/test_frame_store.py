@@ -95,7 +95,7 @@ def test_what_the_plain_array_refuses_is_refused(store, video, key):
 
 
 def test_frames_come_in_order_when_iterated(store, video, plain):
-    assert np.array_equal(list(store.open("made", video)), plain)
+    np.testing.assert_array_equal(list(store.open("made", video)), plain)
 
 
 def test_an_entry_is_a_zarr_array_that_other_programs_read(store, video, plain):
@@ -104,13 +104,13 @@ def test_an_entry_is_a_zarr_array_that_other_programs_read(store, video, plain):
     store.open("made", video)
     array = zarr.open_array(entries(store)[0], mode="r")
     assert array.metadata.zarr_format == 3
-    assert np.array_equal(array[:], plain)
+    np.testing.assert_array_equal(array[:], plain)
 
 
 def test_what_was_read_may_be_changed(store, video, plain):
     frames = store.open("made", video)
     frames[3:6][:] = 0
-    assert np.array_equal(frames[:], plain)
+    np.testing.assert_array_equal(frames[:], plain)
 
 
 def test_many_threads_may_read_at_once(store, video, plain):
@@ -123,7 +123,7 @@ def test_many_threads_may_read_at_once(store, video, plain):
 def test_pickled_frames_are_read_in_another_process(store, video, plain):
     frames = pickle.loads(pickle.dumps(store.open("made", video)))
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert np.array_equal(pool.apply(frames.__getitem__, ([9, 2, 2],)), plain[[9, 2, 2]])
+        np.testing.assert_array_equal(pool.apply(frames.__getitem__, ([9, 2, 2],)), plain[[9, 2, 2]])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16], ids=["8 bits", "16 bits"])
@@ -133,19 +133,21 @@ def test_image_files_are_kept_to_the_bit(store, tmp_path, dtype):
     images[7] = 0  # a black image is no missing one
     frames = store.open("made", write_images(tmp_path / "images", images))
     assert frames.dtype == dtype
-    assert np.array_equal(frames[:], images)
+    np.testing.assert_array_equal(frames[:], images)
 
 
 def test_video_of_16_bits_is_kept_to_the_bit(store, tmp_path):
     images = list(np.random.default_rng(0).integers(0, 65536, (5, 24, 32), np.uint16))
     formats = {"pixel_format": "gray16le", "source_format": "gray16le"}
     video = write_video(tmp_path / "made.mkv", images, codec="ffv1", **formats)
-    assert np.array_equal(store.open("made", video)[:], images)
+    np.testing.assert_array_equal(store.open("made", video)[:], images)
 
 
 def test_images_stored_as_colour_become_grey(store, tmp_path, plain):
     coloured = np.repeat(plain[:3, ..., None], 3, axis=3)
-    assert np.array_equal(store.open("made", write_images(tmp_path / "images", coloured))[:], plain[:3])
+    np.testing.assert_array_equal(
+        store.open("made", write_images(tmp_path / "images", coloured))[:], plain[:3]
+    )
 
 
 # Keyed by content
@@ -153,7 +155,7 @@ def test_images_stored_as_colour_become_grey(store, tmp_path, plain):
 
 def test_an_epoch_after_the_first_decodes_nothing(tmp_path, video, plain, decoded):
     for _ in range(3):
-        assert np.array_equal(FrameStore(tmp_path / "store").open("made", video)[:], plain)
+        np.testing.assert_array_equal(FrameStore(tmp_path / "store").open("made", video)[:], plain)
     assert decoded == [video]
 
 
@@ -169,14 +171,14 @@ def test_a_changed_file_has_another_entry(store, video, plain):
     store.open("made", video)
     write_video(video, list(255 - plain), codec="ffv1", pixel_format="gray")
     assert not store.contains(video)
-    assert np.array_equal(store.open("made", video)[:], 255 - plain)
+    np.testing.assert_array_equal(store.open("made", video)[:], 255 - plain)
     assert len(entries(store)) == 2
 
 
 def test_images_in_another_order_have_another_entry(store, tmp_path, plain):
     paths = write_images(tmp_path / "images", plain[:4])
-    assert np.array_equal(store.open("made", paths)[:], plain[:4])
-    assert np.array_equal(store.open("made", paths[::-1])[:], plain[3::-1])
+    np.testing.assert_array_equal(store.open("made", paths)[:], plain[:4])
+    np.testing.assert_array_equal(store.open("made", paths[::-1])[:], plain[3::-1])
 
 
 # Interrupted and damaged
@@ -205,7 +207,7 @@ FrameStore({str(store.folder)!r}).open("made", Path({str(video)!r}), progress=Sl
     assert partial.suffix == ".partial"
     assert (partial / "c.0.0.0").exists()
     assert not store.contains(video)
-    assert np.array_equal(store.open("made", video)[:], plain)
+    np.testing.assert_array_equal(store.open("made", video)[:], plain)
     assert entries(store) == [partial.with_suffix("")]
     assert not list(store.folder.glob("*.lock"))
 
@@ -234,7 +236,7 @@ def test_an_interrupted_build_leaves_nothing(store, video, plain):
     with pytest.raises(KeyboardInterrupt):
         store.open("made", video, progress=Stop())
     assert not entries(store)
-    assert np.array_equal(store.open("made", video)[:], plain)
+    np.testing.assert_array_equal(store.open("made", video)[:], plain)
 
 
 def test_two_builds_of_the_same_sequence_decode_it_once(tmp_path, video, plain, decoded):
@@ -266,7 +268,7 @@ def test_a_damaged_entry_is_made_anew(store, video, plain, decoded, damage):
     store.open("made", video)
     damage(entries(store)[0])
     assert not store.contains(video)
-    assert np.array_equal(store.open("made", video)[:], plain)
+    np.testing.assert_array_equal(store.open("made", video)[:], plain)
     assert len(decoded) == 2
     assert len(entries(store)) == 1
 
@@ -282,7 +284,7 @@ def test_damage_after_opening_never_gives_wrong_pixels(store, video, plain, dama
     frames = store.open("made", video)
     (entry,) = entries(store)
     damage(entry / "c.1.0.0")
-    assert np.array_equal(frames[:CHUNK_FRAMES], plain[:CHUNK_FRAMES])
+    np.testing.assert_array_equal(frames[:CHUNK_FRAMES], plain[:CHUNK_FRAMES])
     with pytest.raises(SourceError, match=rf"{entry} are damaged: .*remove this folder"):
         frames[CHUNK_FRAMES]
 
@@ -296,7 +298,7 @@ def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(store, video, pl
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not entries(store)
-    assert np.array_equal(store.open("made", video)[:], plain)
+    np.testing.assert_array_equal(store.open("made", video)[:], plain)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
@@ -359,7 +361,7 @@ def test_large_frames_have_short_chunks(store, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
     frames = store.open("made", write_images(tmp_path / "images", images))
     assert len(list(entries(store)[0].glob("c.*"))) == 3
-    assert np.array_equal(frames[[4, 1, 2]], images[[4, 1, 2]])
+    np.testing.assert_array_equal(frames[[4, 1, 2]], images[[4, 1, 2]])
 
 
 def test_the_size_is_that_of_all_files(store, video):
@@ -380,5 +382,5 @@ def test_a_real_clip_is_stored_as_the_pipeline_reads_it(store, drone_ir):
     video = min((drone_ir / "videos").iterdir(), key=lambda path: path.stat().st_size)
     with open_source(video) as source:
         plain = np.stack([frame.image for frame in source])
-    assert np.array_equal(store.open(video.name, video)[:], plain)
+    np.testing.assert_array_equal(store.open(video.name, video)[:], plain)
     assert store.size_bytes() < 0.3 * plain.nbytes
