@@ -74,7 +74,7 @@ def parser() -> cli.Parser:
         description="Find and follow tiny moving targets in infrared video. Writes an annotated video, COCO "
         "detections, MOT tracks and one JSON line per frame to one folder.",
         epilog="exit codes: 0 success, 1 other error, 2 usage or configuration, 3 source cannot be opened or "
-        "was lost, 4 weights missing or wrong, 5 output not writable, 130/143 interrupted",
+        "was lost, 4 weights missing or wrong, 5 output not writable, 129/130/143 interrupted",
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
@@ -173,7 +173,7 @@ def _source_flags(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="significant bits per sample, if fewer than stored (default: all)",
     )
-    add("--scaling", metavar="HOW", help="intensity scaling of the network input (default: full-range)")
+    add("--scaling", metavar="HOW", help="intensity scaling of the network input (default: auto)")
     add("--bad-pixels", metavar="MASK|auto", help="replace bad pixels: white in MASK, or detected (auto)")
     add("--offset", metavar="IMAGE", help="subtract the fixed-pattern offset shown by a flat-field image")
     add(
@@ -314,7 +314,7 @@ def work(options: argparse.Namespace) -> int:
         summary = run_many(sources, config, parts(), annotations=truth, progress=progress)
         print(summary.table())
         for line in summary.complaints():
-            print(f"error: {line}", file=sys.stderr)
+            cli.print_error(line)
         return summary.exit_code
     from pipeline.runner.single import run
     from pipeline.runner.summary import run_table

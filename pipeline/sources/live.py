@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
@@ -23,6 +24,7 @@ from pipeline.system.errors import SourceError, SourceLost
 from pipeline.system.memory import release_free_memory
 from pipeline.system.prefetch import POLL_SECONDS, QueuePolicy
 from pipeline.system.signals import StopRequest
+from pipeline.system.terminal import printable
 
 OPENING_TIMEOUTS = 3
 """Time limit for the first frame of a new connection, as a multiple of `source.timeout`: opening a connection
@@ -160,7 +162,8 @@ class LiveSource(FrameSource):
                 self._give_up(reason, attempt - 1)
                 return
             seconds = backoff(attempt, self._policy)
-            log.warning("%s: %s; connecting again in %.1f s", self.info.name, reason, seconds)
+            name, cause = printable(self.info.name), printable(reason)
+            log.warning("%s: %s; connecting again in %.1f s", name, cause, seconds)
             if not self._pause(seconds):
                 return
             self._reconnect()
@@ -263,12 +266,46 @@ def open_with_reconnect(location: str, config: RunConfig, stop: StopRequest) -> 
     """Opens a source; if it is live, it is opened again after a loss as `config.live` declares.
 
     The frame size may change from one connection to the next. Raises SourceError or UsageError as
-    `open_source` does: the first connection is not retried.
+    `open_source` does: the first connection is not retried. Raises Interrupted if a signal arrives before the
+    source is open.
     """
-    source = open_source(location, config.source, allow_resize=True)
+    source = _open_interruptibly(lambda: open_source(location, config.source, allow_resize=True), stop)
     if not source.info.live:
         return source
     return LiveSource(source, location, config.source, config.live, stop=stop)
+
+
+def _open_interruptibly(open_: Callable[[], Source], stop: StopRequest) -> Source:
+    """Opens a source in a thread, because the main thread receives no signal while FFmpeg waits for data.
+
+    After a signal the thread is left behind; it closes the source if it is ever opened.
+    """
+    opened: queue.SimpleQueue[Source | BaseException] = queue.SimpleQueue()
+    abandoned = threading.Event()
+
+    def work() -> None:
+        try:
+            source = open_()
+        except BaseException as error:  # raised below
+            opened.put(error)
+            return
+        opened.put(source)
+        if abandoned.is_set():
+            source.close()
+
+    threading.Thread(target=work, name="open", daemon=True).start()
+    try:
+        while True:
+            with suppress(queue.Empty):
+                result = opened.get(timeout=POLL_SECONDS)
+                break
+            stop.check()
+    except BaseException:
+        abandoned.set()
+        raise
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def queue_policy(info: SourceInfo, policy: LiveConfig, dropped: Callable[[Frame], None]) -> QueuePolicy:

@@ -57,6 +57,9 @@ class RawReader(Reader):
         while request.max_frames is None or index < first + request.max_frames:
             data = self._read(self._frame_bytes) if skipped else b""
             if len(data) < self._frame_bytes:
+                if isinstance(self._file, StandardInput) and self._file.timed_out:
+                    silence = f"no data for {request.config.timeout:g} s"
+                    raise SourceLost(f"{info.name}: lost after {index - first} frames: {silence}")
                 if index == first and not data:
                     raise SourceError(f"{info.name} ends before frame {first} of {self._declared()}")
                 if data:
@@ -113,4 +116,4 @@ def open_file(path: Path, request: ReadRequest) -> RawReader:
 
 def open_input(request: ReadRequest) -> RawReader:
     """Opens raw frames on standard input. Raises SourceError if it is closed or a terminal."""
-    return RawReader(StandardInput(), request)
+    return RawReader(StandardInput(request.config.timeout), request)

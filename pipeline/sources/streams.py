@@ -43,8 +43,14 @@ MAX_TRAILER_SHARE = 0.02
 class StandardInput:
     """Unbuffered input from a file descriptor; another thread can end a wait for data."""
 
-    def __init__(self, descriptor: int = 0):
-        """Duplicates the descriptor. Raises SourceError if it is closed or a terminal."""
+    def __init__(self, timeout: float, descriptor: int = 0):
+        """Duplicates the descriptor; a read waits for data for up to `timeout` seconds.
+
+        Raises SourceError if the descriptor is closed or a terminal.
+        """
+        self._timeout = timeout
+        self.timed_out = False
+        """True once a read has found no data for `timeout` seconds."""
         try:
             self._descriptor = os.dup(descriptor)
         except OSError as error:
@@ -55,10 +61,12 @@ class StandardInput:
             raise SourceError("standard input is a terminal; pipe a stream into it")
 
     def read(self, size: int) -> bytes:
-        """Returns up to `size` bytes as soon as there are any; none at the end or after `stop`."""
-        while not self._stopped.is_set():
+        """Returns up to `size` bytes as soon as there are any; none at the end, after `stop` or a timeout."""
+        latest = time.monotonic() + self._timeout
+        while not self._stopped.is_set() and not self.timed_out:
             if select.select([self._descriptor], [], [], _POLL_SECONDS)[0]:
                 return os.read(self._descriptor, size)
+            self.timed_out = time.monotonic() >= latest
         return b""
 
     def stop(self) -> None:
@@ -122,6 +130,12 @@ class _InputReader(VideoReader):
         self._source = source
         super().__init__(container, request, stop=source.stop)
 
+    def _demux(self) -> Iterator[av.Packet]:
+        """Yields the packets of the video stream; sets `_failure` to the reason if they end early."""
+        yield from super()._demux()
+        if self._source.timed_out:
+            self._failure = f"no data for {self._request.config.timeout:g} s"
+
     def close(self) -> None:
         """Closes the container and standard input."""
         super().close()
@@ -130,11 +144,14 @@ class _InputReader(VideoReader):
 
 def open_input(request: ReadRequest) -> VideoReader:
     """Opens video on standard input. Raises SourceError if there is none that can be decoded."""
-    source = StandardInput()
+    source = StandardInput(request.config.timeout)
     try:
         container = av.open(source, "r", metadata_errors="replace", format=FORMATS[request.config.format])
     except av.error.FFmpegError as error:
         source.close()
+        if source.timed_out:
+            silence = f"no data for {request.config.timeout:g} s; see source.timeout"
+            raise SourceError(f"standard input cannot be opened: {silence}") from error
         remedy = "give mpegts, y4m, or raw with source.format, source.size and source.dtype"
         raise SourceError(f"standard input holds no video: {error.strerror}; {remedy}") from error
     except BaseException:
