@@ -57,7 +57,7 @@ class DataRecipe:
     enlarge: float = 1.0
     """Factor by which frames are enlarged, in training and wherever the weights are used; for tiny
     targets."""
-    scaling: str = "full-range"
+    scaling: str = "auto"
     """Intensity scaling of the network input; a run with the weights needs the same `source.scaling`."""
     videos: int = 0
     """Number of sequences of each split to use; 0 for all. For quick trials."""
