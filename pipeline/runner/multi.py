@@ -66,11 +66,12 @@ def run_many(
     if config.output.resume:
         raise UsageError("one run is resumed at a time: give --resume one source, and its own folder")
     summary = Summary()
-    with stop_on_signals() as stop, health_server(summary, config.service), ExitStack() as stack:
+    with stop_on_signals(at_once=True) as stop, health_server(summary, config.service), ExitStack() as stack:
         sources = _open(locations, config, summary, stop, stack)
         if not sources:
             return summary
         known = [load_annotations(annotations, source, config) for source in sources.values()]
+        stop.begin()
         networks = load_networks(config, parts)
         config = _with_batch(config, networks.info.device, len(sources))
         streams = []
@@ -80,7 +81,7 @@ def run_many(
             streams.append(make_stream(name, folder, source, placed, networks, parts, own))
         summary.records = {stream.name: stream.record for stream in streams}
         folders = [stream.record.folder for stream in streams]
-        prepare_folders(folders, overwrite=config.output.overwrite, sources=locations)
+        prepare_folders(folders, stack, overwrite=config.output.overwrite, sources=locations)
         detector = parts.share(networks.detector, len(streams))
         bar = Progress(summary.announced, mode=progress, note=summary.progress_note)
         with summary.timed(), bar:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -23,11 +22,11 @@ from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
 from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
 from pipeline.sinks.mot import MotSink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
-from pipeline.sinks.video import defragment
+from pipeline.sinks.video import defragment, write_empty
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError, UsageError
-from pipeline.system.files import atomic_write, output_error, require_idle
+from pipeline.system.files import atomic_write, open_kept, output_error, require_idle
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,16 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
         UsageError: the folder holds no run, a run that is still going, or damaged lines.
         OutputError: a file cannot be written.
     """
-    old = read_record(folder)
-    config = build(RunConfig, old["config"])
-    if not config.output.jsonl:
-        raise UsageError(f"{folder} cannot be recovered: its run did not write {JSONL}")
-    rotated = config.output.rotation is not None
-    with require_idle(folder if rotated else folder / JSONL):
+    with require_idle(folder):
+        old = read_record(folder)
+        config = build(RunConfig, old["config"])
+        if not config.output.jsonl:
+            raise UsageError(f"{folder} cannot be recovered: its run did not write {JSONL}")
+        rotated = config.output.rotation is not None
         sets = [files for files in find_rotated_files(folder) if rotated and files.path(JSONL).exists()]
         places: list[Callable[[str], Path]] = [files.path for files in sets] if rotated else [folder.joinpath]
         lines = [scan(place(JSONL)) for place in places]
-        if _is_settled(old, lines):
+        if _is_settled(old, lines) and not any(_is_unfinished(place, config) for place in places):
             return f"{folder}: nothing to recover, the run is {old['state']}"
         truth = _truth(old, config, annotations)
         header = {key: value for key, value in old.items() if key != "state"}
@@ -74,6 +73,8 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
             merge_detections(folder)
         videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
         frames_shown = defragment(videos[0]) if videos else None
+        if frames_shown == 0:  # killed before the first fragment: nothing in it can be decoded
+            write_empty(videos[0], record.source.info)
         write_end(record, truth)
     if faults := getattr(record.failure, "__notes__", None):
         raise OutputError("; ".join(faults))
@@ -99,6 +100,12 @@ def _is_settled(old: dict[str, Any], lines: Sequence[ValidPrefix]) -> bool:
     return old["state"] != "running" and whole and not any(valid.truncated for valid in lines)
 
 
+def _is_unfinished(place: Callable[[str], Path], config: RunConfig) -> bool:
+    """Returns whether detections.json was not given its name, since the run could not close it."""
+    path = place(COCO)
+    return config.output.coco and path.with_name(f"{path.name}.part").exists()
+
+
 def _info(old: dict[str, Any]) -> SourceInfo:
     known = {field.name: old["source"].get(field.name) for field in fields(SourceInfo)}
     return SourceInfo(**{**known, "rate": Fraction(known["rate"])})
@@ -116,7 +123,8 @@ def _truncate(path: Path, valid: ValidPrefix) -> None:
     if not valid.truncated:
         return
     try:
-        os.truncate(path, valid.end)
+        with open_kept(path) as file:
+            file.truncate(valid.end)
     except OSError as error:
         raise output_error(path, error) from error
 

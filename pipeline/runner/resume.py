@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -60,7 +60,7 @@ class ResumeState:
         arrays: whether results.zarr is written.
 
     Raises:
-        UsageError: the run is complete, is still going, or its results.jsonl is damaged.
+        UsageError: the run is complete, or its results.jsonl is damaged.
     """
 
     def __init__(
@@ -83,11 +83,10 @@ class ResumeState:
             raise UsageError(
                 f"{folder} holds a complete run: there is nothing to resume; use another --output"
             )
-        with require_idle(folder / JSONL):
-            self.written = scan(folder / JSONL)
-            self._known = self.written.line_count
-            if arrays:  # results.jsonl does not hold the score maps
-                self.stored = self._known = min(zarr_store.count_complete_frames(folder / ZARR), self._known)
+        self.written = scan(folder / JSONL)
+        self._known = self.written.line_count
+        if arrays:  # results.jsonl does not hold the score maps
+            self.stored = self._known = min(zarr_store.count_complete_frames(folder / ZARR), self._known)
 
     @property
     def begun(self) -> bool:
@@ -197,13 +196,15 @@ class ResumeState:
         return UsageError(f"{self._folder} cannot be resumed: {reason}; use --overwrite to start again")
 
 
-def find_resumable(folder: Path, output: OutputConfig) -> ResumeState:
+def find_resumable(folder: Path, output: OutputConfig, locks: ExitStack) -> ResumeState:
     """Returns the state of the run in `folder` if it is to be resumed and exists, else an empty state.
 
-    Raises UsageError if the run cannot be resumed.
+    The folder of a run that is to be resumed is locked until `locks` is closed. Raises UsageError if the run
+    cannot be resumed, or is still going.
     """
     if not (output.resume and (folder / RUN).exists()):
         return ResumeState()
+    locks.enter_context(require_idle(folder))
     if not output.jsonl:
         raise UsageError(f"a run is resumed from {JSONL}; leave --no-save-jsonl out")
     if find_rotated_files(folder):

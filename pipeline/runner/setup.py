@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import DetectorConfig, RunConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
+from pipeline.imaging.intensity_scaling import resolve_scaling
 from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
 from pipeline.runner.parts import Networks, Parts
 from pipeline.runner.resume import ResumeState
@@ -31,9 +33,12 @@ from pipeline.structures.frame import SourceInfo
 from pipeline.structures.protocols import Tracker
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
-from pipeline.system.files import output_error
+from pipeline.system.files import lock_folder, output_error
 from pipeline.system.prefetch import QueuePolicy
 from pipeline.system.redaction import stream_name
+from pipeline.system.terminal import CONTROL
+
+_ZARR_SUFFIX = Path(ZARR).suffix
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def make_stream(
     info, classes = networks.info, networks.info.classes
     tracker = parts.build_tracker(config.tracker.name, config.tracker.options)
     annotator = make_annotator(config, classes)
-    config = resolve(config, tracker, annotator, networks)
+    config = resolve(config, tracker, annotator, networks, source.info)
     truth = GroundTruth(annotations, len(classes)) if annotations else None
     path = annotations.path if annotations else None
     header = make_header(source.info, config, info, networks.segmenter_infos, path)
@@ -115,7 +120,9 @@ def load_annotations(path: str | None, source: FrameSource, config: RunConfig) -
     return SourceAnnotations(Path(path), source.info, start=config.source.start)
 
 
-def resolve(config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks) -> RunConfig:
+def resolve(
+    config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks, source: SourceInfo
+) -> RunConfig:
     """Returns the configuration with all defaults and automatic choices replaced by their values."""
     info = networks.info
     detector = replace(
@@ -136,8 +143,10 @@ def resolve(config: RunConfig, tracker: Tracker, annotator: Annotator, networks:
     defaults = getattr(tracker, "options", None)  # trackers with a dataclass of options have defaults
     if is_dataclass(defaults) and not isinstance(defaults, type):
         options = asdict(defaults)
+    scaling = resolve_scaling(config.source.scaling, source.bit_depth)
     return replace(
         config,
+        source=replace(config.source, scaling=scaling),
         detector=detector,
         segmentation=replace(config.segmentation, segmenters=segmenters),
         tracker=replace(config.tracker, options=options),
@@ -156,13 +165,20 @@ def without_batching(config: RunConfig) -> RunConfig:
 
 
 def run_name(location: str) -> str:
-    """Returns the name of the outputs of a source: of its file or folder, or of the folder of a pattern."""
+    """Returns a folder name for the outputs of a source.
+
+    It is the name of the file without its suffix, of the folder, or of the folder above the first wildcard of
+    a pattern, with "_" for control characters.
+    """
     if not os.path.exists(location) and (name := stream_name(location)):
         return name
-    place = Path(os.path.abspath(location))
-    if glob.has_magic(place.name):
+    path = place = Path(os.path.abspath(location))
+    while glob.has_magic(str(place)) and not place.exists():  # brackets may also be part of a name
         place = place.parent
-    return place.stem or "run"
+    is_folder = place != path or place.is_dir()
+    name = place.stem if place.suffix == _ZARR_SUFFIX or not is_folder else place.name
+    name = CONTROL.sub("_", name)
+    return name if name.strip(".") else "run"  # "." and ".." would be other folders
 
 
 def distinct_names(locations: Sequence[str]) -> list[str]:
@@ -180,12 +196,18 @@ def distinct_names(locations: Sequence[str]) -> list[str]:
     return names
 
 
-def prepare_folders(folders: Sequence[Path], *, overwrite: bool, sources: Sequence[str]) -> None:
-    """Creates the output folders and removes the files of earlier runs.
+def prepare_folders(
+    folders: Sequence[Path], locks: ExitStack, *, overwrite: bool, sources: Sequence[str]
+) -> None:
+    """Creates the output folders, locks them until `locks` is closed, and removes the files of earlier runs.
 
-    Nothing is removed before all folders are checked. Raises OutputError if a folder holds a run and
-    `overwrite` is False, if it cannot be written, or if one of the `sources` would be removed.
+    Nothing is removed before all folders are locked and checked. Raises OutputError if another run writes to
+    a folder, if it holds a run and `overwrite` is False, if it cannot be written, or if one of the `sources`
+    would be removed.
     """
+    for folder in folders:
+        _create(folder)
+        locks.enter_context(lock_folder(folder))
     for folder in folders:
         _require_free(folder, overwrite, sources)
     for folder in folders:
@@ -195,10 +217,16 @@ def prepare_folders(folders: Sequence[Path], *, overwrite: bool, sources: Sequen
             files.delete()
 
 
-def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
-    """Creates a folder; raises OutputError if it holds what must not be removed."""
+def _create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
+    """Raises OutputError if a folder holds what must not be removed."""
+    try:
         present = [folder / output for output in OUTPUTS if (folder / output).exists()]
         present += [path for files in find_rotated_files(folder) for path in files.files()]
         if present and not overwrite:

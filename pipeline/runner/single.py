@@ -56,11 +56,12 @@ def run(
     """
     summary = Summary()
     with (
-        stop_on_signals() as stop,
+        stop_on_signals(at_once=True) as stop,
         health_server(summary, config.service),
         open_with_reconnect(location, config, stop) as source,
+        ExitStack() as locks,
     ):
-        stream, networks, resume = _set_up(location, source, config, parts, annotations)
+        stream, networks, resume = _set_up(location, source, config, parts, annotations, locks, stop)
         record = stream.record
         write_start(record)
         summary.records[stream.name] = record
@@ -119,18 +120,28 @@ def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopR
 
 
 def _set_up(
-    location: str, source: FrameSource, config: RunConfig, parts: Parts, annotations: str | None
+    location: str,
+    source: FrameSource,
+    config: RunConfig,
+    parts: Parts,
+    annotations: str | None,
+    locks: ExitStack,
+    stop: StopRequest,
 ) -> tuple[Stream, Networks, ResumeState]:
-    """Loads all that the run needs and prepares its folder, or finds the run that is to be resumed there."""
+    """Loads all that the run needs and prepares its folder, or finds the run that is to be resumed there.
+
+    The folder is locked until `locks` is closed.
+    """
     known = load_annotations(annotations, source, config)
+    stop.begin()
     networks = load_networks(config, parts)
     if source.info.live:
         config = without_batching(config)
     folder = Path(config.output.folder or Path("runs", run_name(location)))
-    resume = find_resumable(folder, config.output)
+    resume = find_resumable(folder, config.output, locks)
     stream = make_stream(run_name(location), folder, source, config, networks, parts, known, resume=resume)
     if resume.begun:
         resume.discard_scores()
     else:
-        prepare_folders([folder], overwrite=config.output.overwrite, sources=[location])
+        prepare_folders([folder], locks, overwrite=config.output.overwrite, sources=[location])
     return stream, networks, resume

@@ -11,6 +11,7 @@ from pipeline.runner.run_record import RunRecord
 from pipeline.sinks.file_names import OUTPUTS
 from pipeline.system.errors import SourceError, describe
 from pipeline.system.redaction import redact
+from pipeline.system.terminal import printable
 
 
 def run_table(record: RunRecord) -> str:
@@ -43,7 +44,7 @@ def run_table(record: RunRecord) -> str:
         )
     rows += [("outputs", f"{record.folder}: {', '.join(written)}"), ("state", record.state)]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in rows)
 
 
 def _segmenter_rows(record: RunRecord) -> list[tuple[str, str]]:
@@ -145,7 +146,7 @@ class Summary:
         scored = any(record.report for record in self.records.values())
         heads = ["stream", "frames", "detections", "tracks", "frames/s", *(["AP50"] * scored), "state"]
         rows = [self._row(name, record, scored) for name, record in self.records.items()]
-        rows += [[name, *["-"] * (len(heads) - 2), "not opened"] for name in self.unopened]
+        rows += [[printable(name), *["-"] * (len(heads) - 2), "not opened"] for name in self.unopened]
         frames = sum(record.written for record in self.records.values())
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
         lines = []
@@ -158,12 +159,12 @@ class Summary:
         rate = frames / max(self.seconds, 1e-9)
         lines += ["", f"together  {frames} frames in {self.seconds:.1f} s, {rate:.1f} frames/s"]
         folders = dict.fromkeys(str(record.folder.parent) for record in self.records.values())
-        lines += [f"outputs   {folder}: a folder for each stream" for folder in folders]
+        lines += [f"outputs   {printable(folder)}: a folder for each stream" for folder in folders]
         return "\n".join(lines)
 
     def _row(self, name: str, record: RunRecord, scored: bool) -> list[str]:
         rate = record.written / max(record.seconds, 1e-9)
-        cells = [name, record.written, record.detections, record.tracks, f"{rate:.1f}"]
+        cells = [printable(name), record.written, record.detections, record.tracks, f"{rate:.1f}"]
         if scored:
             cells.append(f"{record.report.scores.ap50:.3f}" if record.report else "-")
         return [*map(str, cells), record.state]

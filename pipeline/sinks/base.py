@@ -83,11 +83,12 @@ class Sinks:
 def close_preserving_error(close: Callable[[], None], error: BaseException | None) -> None:
     """Calls `close`; if `error` is being raised, an OutputError of `close` becomes a note on it.
 
-    Without `error`, the OutputError is raised.
+    Without `error`, the OutputError is raised. One with the message of `error` is no news.
     """
     try:
         close()
     except OutputError as failure:
         if error is None:
             raise
-        error.add_note(f"then: {failure}")
+        if str(failure) != str(error):
+            error.add_note(f"then: {failure}")

@@ -17,6 +17,7 @@ from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.system.files import atomic_write, output_error
+from pipeline.system.reserved import FollowedFolder
 
 _HEAD, _TAIL = b"[", b"\n]\n"
 
@@ -55,6 +56,7 @@ class CocoSink:
 
     def __enter__(self) -> Self:
         self._file = RecordFile(self._part, head=_HEAD, tail=_TAIL)
+        self._folder = FollowedFolder(self.path.parent)
         return self
 
     def write(self, result: Result) -> None:
@@ -81,9 +83,11 @@ class CocoSink:
         close_preserving_error(self._finish, error)
 
     def _finish(self) -> None:
+        folder = self._folder.path
+        self._folder.close()
         self._file.close()
         try:
-            os.replace(self._part, self.path)
+            os.replace(folder / self._part.name, folder / self.path.name)
         except OSError as error:
             raise output_error(self.path, error) from error
 

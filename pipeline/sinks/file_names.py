@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pipeline.system.reserved import SUFFIX
+
 VIDEO, COCO, MOT, JSONL = "annotated.mp4", "detections.json", "tracks.txt", "results.jsonl"
 ZARR, RUN, METRICS = "results.zarr", "run.json", "metrics.json"
 OUTPUTS = (VIDEO, COCO, MOT, JSONL, ZARR, RUN, METRICS)
 
-UNFINISHED = tuple(f"{name}.part" for name in (COCO, RUN, METRICS, MOT, VIDEO))
+UNFINISHED = (*(f"{name}.part" for name in (COCO, RUN, METRICS, MOT, VIDEO)), RUN + SUFFIX)
 """Temporary files that a killed run may leave."""

@@ -41,7 +41,7 @@ class JsonlSink:
         self._to_skip = kept.line_count
 
     def __enter__(self) -> Self:
-        self._file = RecordFile(self.path, kept=self._kept.end, exclusive=True)
+        self._file = RecordFile(self.path, kept=self._kept.end)
         return self
 
     def write(self, result: Result) -> None:

@@ -20,6 +20,7 @@ from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.errors import UsageError
+from pipeline.system.files import require_regular
 
 _DECIMALS = 9
 """Decimals of widths and heights, if so many suffice to restore the other corner of the box exactly."""
@@ -155,11 +156,12 @@ def segments_of(
 def scan(path: Path) -> ValidPrefix:
     """Finds the complete lines of a results.jsonl; a missing file has none.
 
-    Raises UsageError if the file cannot be read, or is damaged before its last line.
+    Raises UsageError if the file cannot be read, is a link, or is damaged before its last line.
     """
     count, end, last = 0, 0, -1
     problem: str | None = None
     try:
+        require_regular(path)
         with path.open("rb") as file:
             for text in file:
                 if problem:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.system.errors import OutputError
-from pipeline.system.files import output_error, require_present, try_lock
+from pipeline.system.files import create_file, open_kept, output_error, require_unchanged
 
 
 class RecordFile:
@@ -17,42 +18,39 @@ class RecordFile:
         head: bytes before the first record.
         tail: bytes after the last record.
         kept: number of bytes of an existing file that stay.
-        exclusive: lock the file until it is closed, so no other run writes to it, see
-            `pipeline.system.files.require_idle`.
 
     Raises:
-        OutputError: the file cannot be opened, or another process holds its lock.
+        OutputError: the file cannot be opened, or is a link and would be kept.
     """
 
-    def __init__(
-        self, path: Path, *, head: bytes = b"", tail: bytes = b"", kept: int = 0, exclusive: bool = False
-    ):
+    def __init__(self, path: Path, *, head: bytes = b"", tail: bytes = b"", kept: int = 0):
         self._path, self._tail = path, tail
         self._end = kept  # where the next record goes: before the tail
+        self._failed = False  # whether a record could not be written
         try:
-            mode = "r+b" if kept else "wb"
-            self._file = open(path, mode, buffering=0)  # noqa: SIM115 - closed by the sink that opened it
+            self._file = open_kept(path) if kept else create_file(path)
         except OSError as error:
             raise output_error(path, error) from error
-        if exclusive and not try_lock(self._file.fileno()):
-            self._file.close()
-            raise OutputError(f"cannot write {path}: another run writes to it; use another --output")
         try:
+            if os.fstat(self._file.fileno()).st_size < kept:
+                raise OSError(errno.EBUSY, "another program has truncated it")
             self._file.truncate(kept)
-            self.append(head)
+            self._put(head + tail)
         except OSError as error:
             self._file.close()
             raise output_error(path, error) from error
-        except OutputError:
-            self.close()
-            raise
+        self._end += len(head)
 
     def append(self, record: bytes) -> None:
-        """Appends a record. Raises OutputError if that fails; the file is then as it was before."""
+        """Appends a record. Raises OutputError if that fails; the file is then as it was before.
+
+        Fails, too, if another program has deleted or truncated the file.
+        """
+        self._require_unchanged()
         try:
-            require_present(self._file)
             self._put(record + self._tail)
         except OSError as error:
+            self._failed = True
             with suppress(OSError):  # needs no space on the disk: the old tail was as long
                 self._put(self._tail)
                 self._file.truncate(self._end + len(self._tail))
@@ -64,6 +62,12 @@ class RecordFile:
         """Size of the file in bytes."""
         return self._end + len(self._tail)
 
+    def _require_unchanged(self) -> None:
+        try:
+            require_unchanged(self._file, self.size)
+        except OSError as error:
+            raise output_error(self._path, error) from error
+
     def _put(self, data: bytes) -> None:
         self._file.seek(self._end)
         view = memoryview(data)
@@ -71,8 +75,15 @@ class RecordFile:
             view = view[self._file.write(view) :]
 
     def close(self) -> None:
-        """Closes the file. Raises OutputError if the operating system reports a delayed write error."""
+        """Closes the file.
+
+        Raises OutputError if another program has changed it, or the system reports a delayed write error.
+        """
         try:
-            self._file.close()
-        except OSError as error:
-            raise output_error(self._path, error) from error
+            if not self._failed:
+                self._require_unchanged()
+        finally:
+            try:
+                self._file.close()
+            except OSError as error:
+                raise output_error(self._path, error) from error

@@ -12,7 +12,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
@@ -24,7 +23,8 @@ from pipeline.sinks.coco import join_coco
 from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
-from pipeline.system.files import lock_folder, output_error
+from pipeline.system.files import output_error
+from pipeline.system.reserved import FollowedFolder
 
 ROTATED_OUTPUTS = (JSONL, COCO, MOT, VIDEO, ZARR)
 """Names of the outputs that are rotated."""
@@ -103,7 +103,7 @@ class RotatingSink:
     """Writes results to one set of files after the other.
 
     Args:
-        folder: folder of the files; it is locked until the sink is left.
+        folder: folder of the files.
         open_files: returns the sinks of a set, not yet entered; its argument maps the name of an output to
             the path of its file.
         rotation: when the next set begins, always between two frames, and the budget of all sets.
@@ -118,8 +118,8 @@ class RotatingSink:
         *,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._folder, self._open_files, self._rotation, self._clock = folder, open_files, rotation, clock
-        self._lock = ExitStack()
+        self._path, self._open_files, self._rotation, self._clock = folder, open_files, rotation, clock
+        self._followed: FollowedFolder | None = None
         self._closed: deque[_ClosedFiles] = deque()
         self._open: _OpenFiles | None = None
         self._number = 0  # of the open set
@@ -130,11 +130,11 @@ class RotatingSink:
         """Sets that exist, and sets, frames and bytes that were deleted for the budget; goes to run.json."""
 
     def __enter__(self) -> Self:
-        self._lock.callback(os.close, lock_folder(self._folder))
+        self._followed = FollowedFolder(self._path)
         try:
             self._begin()
         except BaseException:
-            self._lock.close()
+            self._followed.close()
             raise
         return self
 
@@ -150,8 +150,16 @@ class RotatingSink:
         self._keep_budget()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        with self._lock:
+        assert self._followed is not None
+        try:
             close_preserving_error(lambda: self._finish(error), error)
+        finally:
+            self._followed.close()
+
+    @property
+    def _folder(self) -> Path:
+        """Present path of the folder, which may have been renamed."""
+        return self._followed.path if self._followed else self._path
 
     def _finish(self, error: BaseException | None) -> None:
         try:
@@ -185,7 +193,8 @@ class RotatingSink:
         try:
             ended.entered.__exit__(type(error) if error else None, error, None)
         finally:
-            self._closed.append(_ClosedFiles(ended.files, self._frames, ended.files.size()))
+            size = ended.files._replace(folder=self._folder).size()
+            self._closed.append(_ClosedFiles(ended.files, self._frames, size))
             self._size = 0
 
     def _keep_budget(self) -> None:
@@ -193,7 +202,7 @@ class RotatingSink:
         budget, used = self._rotation.budget, self._size + sum(closed.size for closed in self._closed)
         while budget and used > budget and len(self._closed) > (self._open is None):
             oldest = self._closed.popleft()
-            oldest.files.delete()
+            oldest.files._replace(folder=self._folder).delete()
             used -= oldest.size
             self.counts["kept"] -= 1
             self.counts["deleted"] += 1
@@ -203,7 +212,8 @@ class RotatingSink:
 
 def merge_detections(folder: Path) -> None:
     """Concatenates the rotated files of detections, if there are any, to one. Raises OutputError."""
-    parts = [path for files in find_rotated_files(folder) if (path := files.path(COCO)).exists()]
+    paths = [files.path(COCO) for files in find_rotated_files(folder)]
+    parts = [path for path in paths if path.exists() and not path.is_symlink()]  # no files of others
     if parts:
         join_coco(parts, folder / COCO)
 

@@ -18,7 +18,8 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
-from pipeline.system.files import atomic_write, output_error, require_present
+from pipeline.system.files import atomic_write, create_file, output_error, require_unchanged
+from pipeline.system.reserved import FollowedFolder
 from pipeline.system.signals import defer_signals
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ class VideoSink:
 
     def __enter__(self) -> Self:
         self._file = _SealingFile(self.path)
+        self._folder = FollowedFolder(self.path.parent)
         # without flush_packets, complete fragments would stay in a buffer
         self._open({"movflags": _WITHOUT_INDEX if self._endless else _WITH_INDEX, "flush_packets": "1"})
         return self
@@ -157,6 +159,7 @@ class VideoSink:
             self._stream = self._add_stream()
         except (av.error.FFmpegError, ValueError) as error:
             self._file.close()
+            self._folder.close()
             raise output_error(self.path, error) from error
 
     def _add_stream(self) -> av.VideoStream:
@@ -209,6 +212,8 @@ class VideoSink:
 
     def _end(self, error: BaseException | None) -> None:
         """Completes and closes the file; if `error` is being raised, a failure becomes a note on it."""
+        folder = self._folder.path
+        self._folder.close()
         try:
             if self._empty:
                 self._write_empty()
@@ -223,7 +228,7 @@ class VideoSink:
             self._file.close()
         if self._endless and not self._empty and self.size <= _MAX_DEFRAGMENTED_BYTES:
             try:
-                defragment(self.path)
+                defragment(folder / self.path.name)
             except OutputError as failure:  # no room for the copy, for example: the fragments are playable
                 log.warning("%s stays in fragments: %s", self.path.name, failure)
 
@@ -260,6 +265,12 @@ def defragment(path: Path) -> int:
         return 0
     except av.error.FFmpegError as error:
         raise output_error(path, error) from error
+
+
+def write_empty(path: Path, info: SourceInfo) -> None:
+    """Replaces a file by a video without frames, which can be opened. Raises OutputError."""
+    with atomic_write(path) as partial, VideoSink(partial, info, lambda result: result.frame.image):
+        pass
 
 
 def _remux(fragmented: Path, regular: Path) -> int:
@@ -312,24 +323,35 @@ class _SealingFile:
         self._path = path
         self._failure: BaseException | None = None
         self._valid_size = 0
+        self._end = 0  # size of the file
         try:
-            self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by `close`
+            self._file = create_file(path)
         except OSError as error:
             raise output_error(path, error) from error
 
     def write(self, data: memoryview) -> int:
         """Writes all of `data`, a buffer of the muxer; returns its size in bytes."""
         view, start = memoryview(data), self._file.tell()
+        self._seal_if_changed()
         try:
             while (
                 view and self._failure is None
             ):  # a nearly full disk accepts a part before it raises an error
                 view = view[self._file.write(view) :]
+                self._end = max(self._end, self._file.tell())
         except BaseException as error:
             self._failure = error
             if start >= self._valid_size:  # else it is the header, which is rewritten at the end
                 self._file.truncate(self._valid_size)
         return len(data)
+
+    def _seal_if_changed(self) -> None:
+        """Prevents further writes if another program has deleted or truncated the file."""
+        if self._failure is None:
+            try:
+                require_unchanged(self._file, self._end)
+            except OSError as error:
+                self._failure = error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Changes the position of the next write, as files do; returns it."""
@@ -349,14 +371,11 @@ class _SealingFile:
 
         If a write has failed, raises its exception; an OSError is raised as OutputError.
         """
+        self._seal_if_changed()
         if isinstance(self._failure, OSError):
             raise output_error(self._path, self._failure) from self._failure
         if self._failure is not None:
             raise self._failure
-        try:
-            require_present(self._file)
-        except OSError as error:
-            raise output_error(self._path, error) from error
         self._valid_size = os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:

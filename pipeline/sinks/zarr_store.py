@@ -155,9 +155,17 @@ class ZarrSink:
         """Opens the arrays to append after the frames that are kept."""
         import zarr
 
+        names = (*DETECTION_ARRAYS, STARTS, "frames", *_map_names(self.path), "indices", "times")
+        for folder in {
+            self.path,
+            *(self.path / name for name in names),
+            *((self.path / name).parent for name in names),
+        }:
+            if folder.is_symlink():
+                raise OSError(errno.ELOOP, f"{folder.name} is a link")
         self._rows = int(np.asarray(zarr.open_array(self.path / STARTS, mode="r")[self._kept]))
         lengths = dict.fromkeys(DETECTION_ARRAYS, self._rows) | {STARTS: self._kept + 1}
-        for name in (*DETECTION_ARRAYS, STARTS, "frames", *_map_names(self.path), "indices", "times"):
+        for name in names:
             self._arrays[name] = AppendableArray(self.path / name, lengths.get(name, self._kept))
 
     @contextmanager

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from pipeline.system.errors import OutputError, UsageError
+from pipeline.system.errors import MoteError, OutputError, UsageError
 
 _REMEDIES = {
     errno.ENOENT: "create the folder first",
@@ -22,6 +24,8 @@ _REMEDIES = {
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
+    errno.ELOOP: "put the file itself in its place, or remove it",
+    errno.EBUSY: "leave the files of a run alone until it has ended; --rotate-every starts new ones",
     errno.ENOSPC: "free space on the disk; what was written before is kept",
     errno.EDQUOT: "free space on the disk; what was written before is kept",
     errno.EFBIG: "the system's limit on file sizes was reached; what was written before is kept",
@@ -59,6 +63,8 @@ def file_sha256(path: Path) -> str:
 def output_error(path: Path, error: Exception) -> OutputError:
     """Returns the OutputError for a failure to write `path`, with a remedy if the cause is a known one."""
     number = getattr(error, "errno", None)
+    if number == errno.ENOENT and path.parent.is_dir():
+        number = None  # the folder is there, a file in it was removed
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     remedy = _REMEDIES.get(number) if number is not None else None
     return OutputError(f"cannot write {path}: {reason}" + (f"; {remedy}" if remedy else ""))
@@ -89,19 +95,20 @@ def replace_on_success(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.part")
     try:
+        partial.unlink(missing_ok=True)  # of a killed process, or a link, through which would be written
         yield partial
         if sync:
             with partial.open("r+b") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
         if sync:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Waits until the names in a folder are on the disk, if the system can do that."""
     with suppress(OSError):  # Windows opens no folders, and some network file systems synchronise none
         descriptor = os.open(folder, os.O_RDONLY)
@@ -111,42 +118,91 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def require_present(file: IO[bytes]) -> None:
-    """Raises OSError (ESTALE) if an open file was deleted, since what is written to it would be lost."""
-    if os.fstat(file.fileno()).st_nlink == 0:
+def create_file(path: Path) -> io.FileIO:
+    """Creates a file and opens it for unbuffered writing. Raises OSError if that fails.
+
+    A file or link with its name is removed first: nothing is written through a link to another folder.
+    """
+    path.unlink(missing_ok=True)
+    return io.FileIO(path, "xb")
+
+
+def open_kept(path: Path) -> io.FileIO:
+    """Opens an existing file for unbuffered reading and writing.
+
+    Raises OSError if that fails, also if the file is a link, has a second name, or is no regular file.
+    """
+    require_regular(path)
+    file = io.FileIO(os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)), "r+b")
+    try:
+        if os.fstat(file.fileno()).st_nlink > 1:
+            raise OSError(errno.ELOOP, "it is a link: the file has a second name")
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def require_regular(path: Path) -> None:
+    """Raises OSError if `path` is missing, a symbolic link, or no regular file."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "it is a link")
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ELOOP, "it is no regular file")
+
+
+def require_unchanged(file: io.FileIO, size: int) -> None:
+    """Raises OSError if an open file was deleted or has another size, since it would then be damaged.
+
+    The errors are ESTALE and EBUSY. `size` is what this process has written, in bytes.
+    """
+    status = os.fstat(file.fileno())
+    if status.st_nlink == 0:
         raise OSError(errno.ESTALE, "it was deleted while it was written")
+    if status.st_size != size:
+        raise OSError(errno.EBUSY, "another program changed its size while it was written")
 
 
 @contextmanager
-def require_idle(path: Path) -> Iterator[None]:
-    """Holds the lock of a run's results.jsonl, or of its folder of rotated files, during the block.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Locks the output folder of a run during the block.
 
-    A missing `path` belongs to no run and is not locked. Raises UsageError if a run holds the lock, and
-    OutputError if `path` cannot be opened.
+    A run holds this lock from before it removes or writes anything until its last file is closed. Raises
+    OutputError if another run holds the lock or the folder cannot be opened.
     """
-    if not path.exists():
+    busy = OutputError(f"cannot write {folder}: another run writes to it; use another --output")
+    with _locked(folder, busy):
+        yield
+
+
+@contextmanager
+def require_idle(folder: Path) -> Iterator[None]:
+    """Locks the output folder of a run that has ended during the block, as `lock_folder` does.
+
+    A missing folder is not locked. Raises UsageError if its run is still going, and OutputError if the folder
+    cannot be opened.
+    """
+    if not folder.exists():
         yield
         return
-    descriptor = _open_for_lock(path)
+    busy = UsageError(f"the run in {folder} is still going: wait for its end, or stop it first")
+    with _locked(folder, busy):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, busy: MoteError) -> Iterator[None]:
+    """Locks a folder during the block; raises `busy` if it is locked."""
+    descriptor = _open_for_lock(folder)
     try:
         if not try_lock(descriptor):
-            folder = path if path.is_dir() else path.parent
-            raise UsageError(f"the run in {folder} is still going: wait for its end, or stop it first")
+            raise busy
         yield
     finally:
         os.close(descriptor)
-
-
-def lock_folder(folder: Path) -> int:
-    """Locks a folder until the returned file descriptor is closed.
-
-    Raises OutputError if another run holds the lock or the folder cannot be opened.
-    """
-    descriptor = _open_for_lock(folder)
-    if not try_lock(descriptor):
-        os.close(descriptor)
-        raise OutputError(f"cannot write {folder}: another run writes to it; use another --output")
-    return descriptor
 
 
 def _open_for_lock(path: Path) -> int:

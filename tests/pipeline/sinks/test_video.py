@@ -63,7 +63,7 @@ def encode(monkeypatch, tmp_path, endless):
     """`encode(disturb)` writes a video to a `Disturbed` file; `encode.handed` counts the frames so far."""
 
     def run(disturb):
-        monkeypatch.setattr(video, "open", lambda path, *_, **__: Disturbed(path, disturb), raising=False)
+        monkeypatch.setattr(video, "create_file", lambda path: Disturbed(path, disturb))
         run.handed = 0
         with VideoSink(run.path, source_info(rate=RATE), draw_picture, quality=1, endless=endless) as sink:
             for index in range(FRAMES):
@@ -168,7 +168,7 @@ def test_a_video_of_an_endless_source_becomes_the_same_regular_mp4(tmp_path):
         assert first.streams.video[0].frames == second.streams.video[0].frames == FRAMES
         for one, other in zip(first.decode(video=0), second.decode(video=0), strict=True):
             assert one.pts * one.time_base == other.pts * other.time_base
-            assert np.array_equal(one.to_ndarray(), other.to_ndarray())
+            np.testing.assert_array_equal(one.to_ndarray(), other.to_ndarray())
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["endless.mp4", "plain.mp4"]
 
 

@@ -21,8 +21,10 @@ from pipeline.system.files import (
 WRITERS = [atomic_write, replace_on_success]
 HOLDER = """
 import os, sys, time
-from pipeline.system.files import try_lock
-assert try_lock(os.open(sys.argv[1], os.O_RDONLY))
+from pathlib import Path
+from pipeline.system.files import lock_folder
+lock = lock_folder(Path(sys.argv[1]))
+lock.__enter__()
 print("locked", flush=True)
 time.sleep(60)
 """
@@ -120,51 +122,47 @@ def results(tmp_path):
 
 
 @pytest.fixture
-def holder(request, results):
-    """A process that holds the lock of results.jsonl, or of its folder, until it is killed."""
-    place = results if request.param == "file" else results.parent
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, place], stdout=subprocess.PIPE, text=True)
+def holder(results):
+    """A process that holds the lock of the folder of results.jsonl until it is killed."""
+    command = [sys.executable, "-c", HOLDER, results.parent]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "locked\n"
-        yield process, place
+        yield process
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
 
 
-@pytest.mark.parametrize("holder", ["file", "folder"], indirect=True)
 def test_a_second_process_is_refused_until_the_first_is_killed(holder, results):
-    process, place = holder
-    with pytest.raises(UsageError, match=f"the run in {results.parent} is still going"), require_idle(place):
+    folder = results.parent
+    with pytest.raises(UsageError, match=f"the run in {folder} is still going"), require_idle(folder):
         pass
-    process.kill()
-    process.wait()
-    with require_idle(place):
+    with pytest.raises(OutputError, match="another run writes to it; use another --output"):
+        with lock_folder(folder):
+            pass
+    holder.kill()
+    holder.wait()
+    with require_idle(folder):
+        pass
+    with lock_folder(folder):
         pass
     assert results.read_text() == "{}\n"
     assert names(results.parent) == ["results.jsonl"]
 
 
-@pytest.mark.parametrize("holder", ["folder"], indirect=True)
-def test_a_folder_of_another_run_is_refused_until_that_is_killed(holder):
-    process, folder = holder
-    with pytest.raises(OutputError, match="another run writes to it; use another --output"):
-        lock_folder(folder)
-    process.kill()
-    process.wait()
-    os.close(lock_folder(folder))
-
-
-def test_a_lock_ends_with_its_block(results):
-    with require_idle(results), pytest.raises(UsageError, match="still going"), require_idle(results):
+def test_a_lock_ends_with_its_block(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(UsageError, match="still going"), require_idle(tmp_path):
         pass
-    with require_idle(results):
+    with require_idle(tmp_path), pytest.raises(OutputError, match="another run"), lock_folder(tmp_path):
         pass
+    with lock_folder(tmp_path):
+        assert names(tmp_path) == []
 
 
-def test_a_missing_file_belongs_to_no_run(tmp_path):
-    with require_idle(tmp_path / "results.jsonl"), require_idle(tmp_path / "results.jsonl"):
+def test_a_missing_folder_belongs_to_no_run(tmp_path):
+    with require_idle(tmp_path / "out"), require_idle(tmp_path / "out"):
         assert names(tmp_path) == []
 
 
