@@ -17,12 +17,14 @@ TESTS = PROJECT_ROOT / "tests"
 SLOW_FOLDERS = (
     "end_to_end",
     "benchmarks",
-    "detectors/training",
+    "detectors/backends",
+    "detectors/evaluation",
     "detectors/mmdet_adapter",
+    "detectors/training",
     "pipeline/runner",
 )
-"""Folders whose tests run the whole pipeline, train, or start processes."""
-SLOW_FIXTURES = {"mote", "process", "whole", "real_clip", "drone_ir"}
+"""Folders whose tests run the whole pipeline, train, export networks, or start processes."""
+SLOW_FIXTURES = {"mote", "process", "whole", "original", "real_clip", "drone_ir"}
 """Fixtures that run the whole pipeline or read real videos."""
 
 

@@ -165,6 +165,7 @@ def inset_positions(annotator):
     return [slot.position for slot in annotator._layout._slots.values() if slot.position]
 
 
+@pytest.mark.slow
 def test_an_inset_never_hides_a_track_and_seldom_moves():
     annotator = Annotator()
     image = scene()

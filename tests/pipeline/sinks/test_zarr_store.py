@@ -205,6 +205,7 @@ def at_every_moment(function):
         yield
 
 
+@pytest.mark.slow
 def test_a_reader_finds_complete_frames_at_every_moment(tmp_path, small_chunks):
     path, counts, results = tmp_path / "results.zarr", [], make_results(11)
     with at_every_moment(lambda: counts.append(seen_by_reader(path))):
@@ -218,6 +219,7 @@ class Death(BaseException):
     """Stands for the death of the process."""
 
 
+@pytest.mark.slow
 def test_published_frames_are_complete_and_can_be_resumed_wherever_a_process_dies(tmp_path, small_chunks):
     results, moments = make_results(11), []
     with at_every_moment(lambda: moments.append(seen_by_reader(tmp_path / "whole"))):

@@ -164,6 +164,7 @@ def files(tmp_path):
     return saved(tmp_path, *two_videos())
 
 
+@pytest.mark.slow
 def test_the_command_prints_writes_and_draws(files, tmp_path, capsys):
     out = tmp_path / "errors.json"
     assert main([*files, "--output", str(out), "--plots", str(tmp_path / "plots")]) == 0

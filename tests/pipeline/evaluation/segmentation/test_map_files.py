@@ -151,6 +151,7 @@ def test_the_numbers_are_written_with_their_rules_and_those_of_each_image(measur
     assert table["per_image"][1] == {"name": "a2", "iou": 0, "hits": 0, "targets": 1, "false_pixels": 0}
 
 
+@pytest.mark.slow
 def test_curves_are_drawn(measured, folders):
     code, out, _ = measured("--plots", folders / "plots")
     assert code == 0
