@@ -49,10 +49,11 @@ class SourceConfig:
     16-bit files. 0: all that are stored."""
     array: str = ""
     """Path of the array within a zarr store with several arrays."""
-    scaling: str = "full-range"
+    scaling: str = "auto"
     """Grey levels that the networks map to 0 and 1: full-range (0 and the maximum of the bit depth), fixed LO
-    HI, percentile [LO HI] of each frame, running [LO HI] (percentiles smoothed over time; for live sources).
-    Use the scaling of the training. The annotated video is not affected."""
+    HI, percentile [LO HI] of each frame, running [LO HI] (percentiles smoothed over time). auto: full-range
+    for 8 bits, percentile for more, which rarely fill their scale. Use the scaling of the training. The
+    annotated video is not affected."""
     bad_pixels: str = ""
     """Pixels to replace by their surroundings: those that are light in a mask image, or auto, which detects
     single pixels that deviate strongly in frame after frame. Empty for none."""

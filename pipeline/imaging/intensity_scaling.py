@@ -17,13 +17,21 @@ from pipeline.structures.frame import Frame
 
 FULL_SCALE = 65535
 """Maximum of scaled images."""
-SCALINGS = ("full-range", "fixed", "percentile", "running")
+SCALINGS = ("auto", "full-range", "fixed", "percentile", "running")
+DEEP_SCALING = "percentile"
+"""Scaling that "auto" stands for if frames have more than 8 bits; for 8 bits it is full-range. Cameras with
+more bits rarely use their full scale: a scene of a radiometric one is a hundredth of it. For measurements see
+`docs/scaling.md`."""
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
 """Default percentiles. A target of a few pixels may lie above the high one, and nothing else beside it."""
 MIN_SPAN = 32
 """Minimum number of grey levels from 0 to 1; otherwise the noise of an empty sky would fill the scale."""
 SAMPLED_PIXELS = 20_000
 """Pixels from which percentiles are computed: exact to a hundredth of the range, cheap at any image size."""
+MIN_FRACTION_IN_USE = 1 / 8
+"""Minimum fraction of the scale that frames should use, from percentile to percentile."""
+NUM_OBSERVED = 16
+"""Number of frames whose levels are observed for that: the first ones."""
 SMOOTHING = 0.05
 """Weight of a new frame in the running levels."""
 
@@ -64,10 +72,15 @@ class Percentiles:
 
     def __call__(self, image: np.ndarray) -> tuple[float, float]:
         """Returns the percentiles of (H, W) or (H, W, 3), moved apart about their mean up to `MIN_SPAN`."""
-        step = max(1, int((image.shape[0] * image.shape[1] / SAMPLED_PIXELS) ** 0.5))
-        low, high = np.percentile(image[::step, ::step], self._percentiles).tolist()
+        low, high = self.exact(image)
         lacking = max(0.0, MIN_SPAN - (high - low)) / 2
         return low - lacking, high + lacking
+
+    def exact(self, image: np.ndarray) -> tuple[float, float]:
+        """Returns the percentiles of (H, W) or (H, W, 3) as they are."""
+        step = max(1, int((image.shape[0] * image.shape[1] / SAMPLED_PIXELS) ** 0.5))
+        low, high = np.percentile(image[::step, ::step], self._percentiles).tolist()
+        return low, high
 
 
 class RunningPercentiles:
@@ -104,13 +117,43 @@ class RunningPercentiles:
         return self._levels
 
 
-def parse_scaling(text: str) -> Scaling:
+class LevelsInUse:
+    """The grey levels that the first frames of a source use, from the lowest to the highest percentile."""
+
+    low, high = math.inf, -math.inf
+
+    def __init__(self) -> None:
+        self._percentiles, self._count = Percentiles(), 0
+
+    def add(self, image: np.ndarray) -> bool:
+        """Observes an image (H, W) or (H, W, 3); returns whether `NUM_OBSERVED` were observed."""
+        low, high = self._percentiles.exact(image)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._count += 1
+        return self._count >= NUM_OBSERVED
+
+    def fraction(self, low: float, high: float) -> float:
+        """Returns the fraction of a scale that is in use, 0 to 1; 1 before the first frame."""
+        if not self._count:
+            return 1.0
+        return max(0.0, min(self.high, high) - max(self.low, low)) / (high - low)
+
+
+def resolve_scaling(text: str, bit_depth: int) -> str:
+    """Returns the scaling that "auto" stands for, for frames of `bit_depth` bits; other texts unchanged."""
+    if text.split() != ["auto"]:
+        return text
+    return "full-range" if bit_depth <= 8 else DEEP_SCALING
+
+
+def parse_scaling(text: str, bit_depth: int = 8) -> Scaling:
     """Returns a new scaling for one sequence from its description, such as "fixed 1000 5000".
 
-    Raises ValueError if the name is unknown or its numbers do not fit.
+    `bit_depth` determines what "auto" stands for. Raises ValueError if the name is unknown or its numbers do
+    not fit.
     """
-    name, *words = text.split() or [""]
-    expected = "expected full-range, fixed LO HI, percentile [LO HI] or running [LO HI]"
+    name, *words = resolve_scaling(text, bit_depth).split() or [""]
+    expected = "expected auto, full-range, fixed LO HI, percentile [LO HI] or running [LO HI]"
     try:
         numbers = [float(word) for word in words]
     except ValueError:
@@ -137,12 +180,17 @@ def network_images(frames: Sequence[Frame]) -> tuple[list[np.ndarray], int]:
     Images are (H, W) or (H, W, 3), uint8 or uint16; those of frames without levels are unchanged.
     """
     if frames[0].levels is None:
-        return [frame.image for frame in frames], 2 ** frames[0].bit_depth - 1
+        return [_seen(frame) for frame in frames], 2 ** frames[0].bit_depth - 1
     images = []
     for frame in frames:
         assert frame.levels is not None  # one scaling applies to all frames of a source
-        images.append(apply_levels(frame.image, frame.levels))
+        images.append(apply_levels(_seen(frame), frame.levels))
     return images, FULL_SCALE
+
+
+def _seen(frame: Frame) -> np.ndarray:
+    """Returns the image of a frame, or the last one before the shutter of the camera closed."""
+    return frame.image if frame.seen is None else frame.seen
 
 
 def apply_levels(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:

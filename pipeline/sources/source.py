@@ -114,7 +114,10 @@ class Source(FrameSource):
                 if self._closed:  # the requested end, not a loss
                     raise StopIteration from None
                 raise
-            except (StopIteration, MoteError):
+            except StopIteration:
+                self._preprocess.finish()
+                raise
+            except MoteError:
                 raise
             except Exception as error:
                 raise ReaderFault(self.info.name, error) from error

@@ -108,7 +108,7 @@ def network_input(frames: list[Frame]) -> torch.Tensor:
 @pytest.mark.parametrize("store", STORED)
 def test_a_sixteen_bit_ramp_gives_the_same_network_input_from_every_format(tmp_path, store):
     location, options = store(tmp_path, ramps())
-    frames = frames_of(location, **options)
+    frames = frames_of(location, **options, scaling="full-range")
     assert [frame.bit_depth for frame in frames] == [16, 16]
     shares = np.stack(ramps())[:, None] / np.float32(65535)
     mean, deviation = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (MEAN, DEVIATION))
@@ -127,13 +127,13 @@ def test_scaled_network_inputs_are_the_same_from_every_format(tmp_path, scaling)
         found.append(network_input(frames_of(location, **options, scaling=scaling)))
     assert all(torch.equal(found[0], other) for other in found[1:])
     assert found[0].std() > 0.5
-    assert not torch.equal(found[0], network_input(frames_of(location, **options)))
+    assert not torch.equal(found[0], network_input(frames_of(location, **options, scaling="full-range")))
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 def test_grey_video_of_any_depth_keeps_its_full_scale(tmp_path, bits):
     location, _ = as_ffv1(tmp_path, ramps(bits), f"gray{bits}le")
-    pictures, full_scale = network_images(frames_of(location))
+    pictures, full_scale = network_images(frames_of(location, scaling="full-range"))
     assert full_scale == 2**bits - 1
     np.testing.assert_array_equal(pictures, ramps(bits))
 
@@ -197,13 +197,13 @@ def test_running_levels_follow_slowly_and_restart_at_another_scene():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected full-range, fixed LO HI"),
-        ("fixed", "expected full-range, fixed LO HI"),
-        ("fixed 1", "expected full-range, fixed LO HI"),
-        ("fixed one two", "expected full-range, fixed LO HI"),
-        ("fixed 0 inf", "expected full-range, fixed LO HI"),
-        ("full-range 0 1", "expected full-range, fixed LO HI"),
-        ("minmax", "expected full-range, fixed LO HI"),
+        ("", "expected auto, full-range, fixed LO HI"),
+        ("fixed", "expected auto, full-range, fixed LO HI"),
+        ("fixed 1", "expected auto, full-range, fixed LO HI"),
+        ("fixed one two", "expected auto, full-range, fixed LO HI"),
+        ("fixed 0 inf", "expected auto, full-range, fixed LO HI"),
+        ("full-range 0 1", "expected auto, full-range, fixed LO HI"),
+        ("minmax", "expected auto, full-range, fixed LO HI"),
         ("fixed 5 5", "expected LO to be less than HI"),
         ("percentile 99 1", "expected LO to be less than HI"),
         ("running 1 101", "expected percentiles from 0 to 100"),
@@ -232,7 +232,7 @@ def test_drawing_a_frame_does_not_change_the_network_input():
     torch.testing.assert_close(network_input([frame]), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("scaling", ["full-range", "fixed 100 4000", "percentile 1 99", "running"])
+@pytest.mark.parametrize("scaling", ["auto", "full-range", "fixed 100 4000", "percentile 1 99", "running"])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_training_and_inference_use_the_same_network_input(tmp_path, scaling, depth):
     """Clips may begin anywhere and repeat frames; running levels are still those of the whole sequence."""
