@@ -184,6 +184,7 @@ def test_the_module_runs_as_a_command_and_reports_without_traceback(tmp_path):
 # The sample
 
 
+@pytest.mark.slow
 def test_the_sample_is_what_the_command_makes(tmp_path):
     assert main([str(tmp_path / "demo.mp4"), "--preset", "demo"]) == 0
     made, kept = (json.loads((folder / "demo.json").read_text()) for folder in (tmp_path, SAMPLES))
@@ -201,6 +202,7 @@ def test_the_sample_is_small():
     assert (SAMPLES / "demo.json").stat().st_size <= 400_000
 
 
+@pytest.mark.slow
 def test_the_sample_holds_a_crossing_an_exit_an_occlusion_and_a_dim_target():
     records = truths(PRESETS["demo"]())
     seen = {number: [number in frame for frame in records] for number in range(1, 6)}

@@ -26,6 +26,7 @@ def at(*centres, score: float = 0.9) -> Detections:
     return Detections(np.reshape(boxes, (-1, 4)), np.full(len(boxes), score), np.zeros(len(boxes)))
 
 
+@pytest.mark.slow
 @BOTH
 def test_two_targets_keep_their_ids_and_have_velocities(name):
     tracker = build(name)

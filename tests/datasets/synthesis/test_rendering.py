@@ -229,6 +229,7 @@ def test_crossing_targets_keep_their_ids():
     assert [centre(frame[2].box)[0] for frame in records] == pytest.approx(range(50, 29, -1))
 
 
+@pytest.mark.slow
 def test_a_target_behind_a_cloud_loses_box_and_light_and_comes_back_under_its_id():
     scene = PRESETS["demo"]()
     hidden_target = replace(scene, bits=16, targets=scene.targets[3:4])
@@ -283,6 +284,7 @@ def test_a_drawn_scene_takes_fixed_settings():
     assert next(render(scene))[0].shape == (48, 64)
 
 
+@pytest.mark.slow
 def test_most_frames_of_drawn_scenes_hold_a_target():
     counts = [len(records) for seed in range(6) for _, records in render(Scene.random(seed, frames=40))]
     assert np.mean(np.array(counts) > 0) > 0.7
