@@ -64,6 +64,7 @@ def test_synthetic_targets_are_rendered_in_source_pixels_and_enlarged_with_their
     assert large.boxes[0] == pytest.approx(2 * plain.boxes[0])
 
 
+@pytest.mark.slow
 def test_a_measurement_enlarges_and_gives_boxes_in_source_pixels(root, nano_weights):
     model = restore.restore_network("tridos-nano", nano_weights)[0].eval()
     dataset = registry.load_dataset("coco-video", root, "clip.json")

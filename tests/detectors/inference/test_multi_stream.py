@@ -1,4 +1,4 @@
-"""Sequences that share a network see it as if each were the only one, to the bit on a CPU."""
+"""Results of sequences that share a network equal those of separate networks, bit for bit on a CPU."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def frames(count, *, size, bits=8, seed=0):
 
 @pytest.fixture
 def mixed():
-    """Sequences of which the first two have a network input of one size, at other depths."""
+    """Sequences of which the first two have network inputs of one size but different bit depths."""
     sizes = ((64, 96), 8), ((60, 90), 16), ((32, 64), 8)
     return [frames(6, size=size, bits=bits, seed=seed) for seed, (size, bits) in enumerate(sizes)]
 
@@ -82,64 +82,62 @@ def alone(load, sequence):
     return list(load().detect([(frame,) for frame in sequence]))
 
 
-def of_turns(shared, turns):
-    """What is found in each sequence, and the notes of the turns."""
-    found, notes = [[], [], []], []
-    for items, note in shared.detect(turns):
-        notes.append(note)
+def of_rounds(shared, rounds):
+    """Rerounds the detections of each sequence, and the tags of the rounds."""
+    found, tags = [[], [], []], []
+    for items, tag in shared.detect(rounds):
+        tags.append(tag)
         for number, item in items:
             found[number].append(item)
-    return found, notes
+    return found, tags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["sequential", "threaded", "delayed"])
 def test_frames_of_other_sizes_and_depths_share_the_network(schedule, load, mixed, monkeypatch):
     expected = [alone(load, sequence) for sequence in mixed]
     batches = []
     step = stream_module.extract_batched
 
-    def counting(streams, pixels):
+    def counting(streams, inputs):
         batches.append(len(streams))
-        return step(streams, pixels)
+        return step(streams, inputs)
 
     monkeypatch.setattr("detectors.inference.multi_stream.extract_batched", counting)
     monkeypatch.setattr(streaming.StreamingDetector, "schedule", schedule)
-    turns = [(list(enumerate(group)), note) for note, group in enumerate(zip(*mixed, strict=True))]
-    found, notes = of_turns(MultiStreamDetector(load(), 3), turns)
+    rounds = [(list(enumerate(group)), tag) for tag, group in enumerate(zip(*mixed, strict=True))]
+    found, tags = of_rounds(MultiStreamDetector(load(), 3), rounds)
     assert batches == [2, 1] * 6
-    assert notes == list(range(6))
+    assert tags == list(range(6))
     for one, other in zip(found, expected, strict=True):
         assert len(one) == len(other) == 6
         list(map(same, one, other))
     assert sum(len(item.detections) for item in found[0])
 
 
-def test_each_half_has_a_thread_where_that_pays(load, mixed, monkeypatch):
-    threads = {"begin": set(), "finish": set()}
+def test_each_phase_has_a_thread_if_scheduled_so(load, mixed, monkeypatch):
+    threads = {"preprocess": set(), "join": set()}
     for name in threads:
-        half = getattr(streaming.StreamingDetector, {"begin": "preprocess", "finish": "join"}[name])
+        method = getattr(streaming.StreamingDetector, name)
 
-        def noting(self, given, *, name=name, half=half):
+        def noting(self, argument, *, name=name, method=method):
             threads[name].add(threading.current_thread().name)
-            return half(self, given)
+            return method(self, argument)
 
-        monkeypatch.setattr(
-            streaming.StreamingDetector, {"begin": "preprocess", "finish": "join"}[name], noting
-        )
+        monkeypatch.setattr(streaming.StreamingDetector, name, noting)
     monkeypatch.setattr(streaming.StreamingDetector, "schedule", "threaded")
-    of_turns(
-        MultiStreamDetector(load(), 2), [([(0, a), (1, b)], None) for a, b in zip(*mixed[:2], strict=True)]
-    )
-    assert threads == {"begin": {"features"}, "finish": {threading.current_thread().name}}
+    rounds = [([(0, a), (1, b)], None) for a, b in zip(*mixed[:2], strict=True)]
+    of_rounds(MultiStreamDetector(load(), 2), rounds)
+    assert threads == {"preprocess": {"features"}, "join": {threading.current_thread().name}}
 
 
-def test_no_frames_give_nothing_but_their_note(load):
-    assert list(MultiStreamDetector(load(), 2).detect([([], "a note")])) == [([], "a note")]
+def test_a_round_without_frames_rerounds_its_tag(load):
+    assert list(MultiStreamDetector(load(), 2).detect([([], "a tag")])) == [([], "a tag")]
 
 
 def test_a_sequence_that_has_ended_leaves_no_state_and_the_others_theirs(load, mixed):
     shared = MultiStreamDetector(load(), 2)
-    of_turns(shared, [(list(enumerate(group)), None) for group in zip(*mixed[:2], strict=True)])
+    of_rounds(shared, [(list(enumerate(group)), None) for group in zip(*mixed[:2], strict=True)])
     shared.end(0)
-    ((first,), (second,), _), _ = of_turns(shared, [([(0, mixed[0][0])], None), ([(1, mixed[1][0])], None)])
+    ((first,), (second,), _), _ = of_rounds(shared, [([(0, mixed[0][0])], None), ([(1, mixed[1][0])], None)])
     assert (first.warmup, second.warmup) == (True, False)

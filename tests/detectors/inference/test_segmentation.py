@@ -48,7 +48,7 @@ def detected(frames, *, conf=0.05, batch=1, **settings):
 # As the detector
 
 
-def test_what_is_marked_becomes_boxes_with_masks_best_first():
+def test_components_become_boxes_with_masks_best_first():
     (found,) = detected([frame(picture(FAINT, SPOT))])
     assert found.detections.boxes.tolist() == [[10, 12, 14, 15], [40, 30, 41, 31]]
     assert found.detections.scores.tolist() == pytest.approx([0.9, 0.7], abs=2e-3)
@@ -90,7 +90,7 @@ def test_colour_is_taken_as_grey():
 
 
 @pytest.mark.parametrize("settings", [{}, {"enlarge": 2.0}, {"size": (192, 96), "fit": "stretch"}], ids=str)
-def test_boxes_are_in_source_pixels_whatever_the_network_sees(settings):
+def test_boxes_are_in_source_pixels_for_any_network_input(settings):
     spot = (20, 11, 32, 19, 0.9)
     (found,) = detected([frame(picture(spot, size=(97, 51)))], **settings)
     assert found.detections.boxes == pytest.approx(np.array([spot[:4]]), abs=1)
@@ -103,7 +103,7 @@ def test_a_letterboxed_frame_is_undone():
     assert found.detections.boxes == pytest.approx(np.array([spot[:4]]), abs=1)
 
 
-def test_a_network_that_gives_no_numbers_is_told():
+def test_a_network_that_gives_nan_is_an_error():
     model = Bright()
     model.weight.data.fill_(np.nan)
     broken = FrameSegmenter("bright", ProbabilityMaps(model, device="cpu"), ComponentsConfig())
@@ -291,9 +291,10 @@ segmenters = [
     assert report(out)["config"]["segmentation"]["margin"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [False, True])
 def test_mirrored_views_are_averaged_when_asked_of_the_detector_and_beside_it(tmp_path, asked):
-    """RDIAN with random weights gives another map for a mirrored picture; the mean of its views does not."""
+    """With random weights, the map of a mirrored image differs, but the mean over the views does not."""
     path = str(tmp_path / "rdian.safetensors")
     state_dict.save(detectors.build("rdian").state_dict(), Path(path), metadata={"trained_on": "nothing"})
     config = DetectorConfig(name="rdian", weights=path, device="cpu", flip_averaging=asked)
@@ -369,7 +370,7 @@ def test_mirrored_views_are_averaged_when_asked_of_the_detector_and_beside_it(tm
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_told_in_one_line_and_leaves_no_outputs(run, code, arguments, message):
+def test_an_error_is_one_line_and_leaves_no_outputs(run, code, arguments, message):
     reply, out = run(*(word.format(run.bright) if "{}" in word else word for word in arguments), code=code)
     (line,) = reply.err.splitlines()
     assert message in line

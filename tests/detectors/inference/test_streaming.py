@@ -1,4 +1,4 @@
-"""Each stage by itself: it takes an iterator, gives an iterator, and knows nothing of its neighbours."""
+"""Stages in isolation: batches, schedules, postprocessing, and the network on a running sequence."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from trackers import NoTracker
 
 
 def frames(count, *, width=64, height=64):
-    pictures = np.random.default_rng(0).integers(0, 256, (count, height, width), np.uint8)
-    return [Frame(picture, index, Fraction(index, 30), "test") for index, picture in enumerate(pictures)]
+    images = np.random.default_rng(0).integers(0, 256, (count, height, width), np.uint8)
+    return [Frame(image, index, Fraction(index, 30), "test") for index, image in enumerate(images)]
 
 
 # Batches
@@ -105,7 +105,7 @@ def test_boxes_are_in_source_pixels(geometry, box):
     assert np.allclose(found.detections.boxes, [box], atol=1e-4)
 
 
-def test_boxes_are_cut_to_the_picture_and_those_beside_it_dropped():
+def test_boxes_are_clipped_to_the_image_and_dropped_outside_of_it():
     found = suppressed(raw_output((2, 3, 5.0), (2, 4, 4.0), (2, 6, 3.0)), Geometry.native((20, 36)))
     assert np.allclose(found.detections.boxes, [[16, 24, 20, 32], [16, 32, 20, 36]])
 
@@ -124,11 +124,11 @@ def test_the_time_of_a_batch_is_shared_among_its_frames():
     assert [item.frame.index for item in found] == [0, 1, 2, 3]
 
 
-# Outputs that are on their way
+# Asynchronous outputs
 
 
 class Event:
-    """Stands for the event of a GPU: its output is there once somebody has waited for it."""
+    """Stand-in for a CUDA event."""
 
     def __init__(self):
         self.waited = 0
@@ -138,7 +138,7 @@ class Event:
         time.sleep(0.02)
 
 
-def test_an_output_that_is_on_its_way_is_waited_for_once_and_the_wait_is_counted():
+def test_an_output_is_waited_for_once_and_the_wait_is_counted():
     event = Event()
     batch = RawOutput(tuple(frames(1)), raw_output(), Geometry.native((64, 64)), (True,), 0.5, event)
     there = batch.wait()
@@ -150,7 +150,7 @@ def test_an_output_that_is_on_its_way_is_waited_for_once_and_the_wait_is_counted
 
 
 def steps(count, schedule):
-    """What happens when the items pass both schedule, in order; `got` when the consumer has an item."""
+    """Returns the events while items pass both phases, in order; `got` if the consumer has an item."""
     happened = []
     begin = lambda item: happened.append(f"begin {item}") or item  # noqa: E731
     finish = lambda item: happened.append(f"finish {item}") or item  # noqa: E731
@@ -159,11 +159,11 @@ def steps(count, schedule):
     return happened
 
 
-def test_halves_follow_each_other_where_nothing_else_pays():
+def test_phases_alternate_if_sequential():
     assert steps(2, "sequential") == ["begin 0", "finish 0", "got 0", "begin 1", "finish 1", "got 1"]
 
 
-def test_an_item_is_given_late_when_the_next_one_is_on_its_way():
+def test_an_item_is_returned_after_the_next_one_is_computed_if_delayed():
     assert steps(2, "delayed") == ["begin 0", "finish 0", "begin 1", "finish 1", "got 0", "got 1"]
     assert steps(1, "delayed") == ["begin 0", "finish 0", "got 0"]
     assert steps(0, "delayed") == []
@@ -214,6 +214,7 @@ def raws(detector, sequence, size):
     return torch.cat([features.raw for features in raw_outputs(batches(sequence, size), detector)])
 
 
+@pytest.mark.slow
 def test_a_reset_forgets_the_sequence_and_its_size(model):
     detector, sequence = streaming(model), frames(6)
     first = raws(detector, sequence, 1)
@@ -224,7 +225,8 @@ def test_a_reset_forgets_the_sequence_and_its_size(model):
     torch.testing.assert_close(raws(detector, sequence, 1), first, rtol=0, atol=0)
 
 
-def test_warming_up_ends_with_the_fifth_frame_whatever_the_batch(model):
+@pytest.mark.slow
+def test_warmup_ends_with_the_fifth_frame_for_any_batch_size(model):
     detector = streaming(model)
     flags = [features.warmup for features in raw_outputs(batches(frames(7), 3), detector)]
     assert flags == [(True, True, True), (True, False, False), (False,)]
@@ -239,14 +241,14 @@ def test_the_same_frames_give_the_same_output_in_any_batch(model):
         assert torch.allclose(raws(streaming(model), sequence, size), alone, atol=1e-4)
 
 
-def test_a_deep_picture_means_the_same_as_a_shallow_one(model):
+def test_bit_depth_does_not_change_the_results(model):
     shallow = frames(3)
     deep = [Frame(f.image.astype(np.uint16) * 257, f.index, f.pts, f.source, 16) for f in shallow]
     assert torch.allclose(raws(streaming(model), shallow, 1), raws(streaming(model), deep, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize("schedule", ["threaded", "delayed"])
-def test_the_halves_give_the_same_however_they_are_arranged(schedule, model, monkeypatch):
+def test_the_schedule_does_not_change_the_results(schedule, model, monkeypatch):
     sequence = frames(6)
     monkeypatch.setattr(StreamingDetector, "schedule", "sequential")
     expected = raws(streaming(model), sequence, 2)
