@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.runner.recovery import recover
 from pipeline.system import cli
+from pipeline.system.terminal import printable
 
 
 def parser() -> cli.Parser:
@@ -33,7 +34,7 @@ def parser() -> cli.Parser:
 def work(options: argparse.Namespace) -> None:
     """What the options ask for. Raises MoteError."""
     for folder in options.folders:
-        print(recover(folder, annotations=options.annotations))
+        print(printable(recover(folder, annotations=options.annotations)))
 
 
 def main(arguments: list[str] | None = None) -> int:

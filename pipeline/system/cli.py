@@ -14,10 +14,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from pipeline.system.errors import Interrupted, MoteError, OutputError, UsageError, describe
 from pipeline.system.redaction import redact
+from pipeline.system.terminal import printable, printable_output
 
 T = TypeVar("T")
 
@@ -147,17 +148,18 @@ def run(
     code = 0
     limit_thread_spinning()
     try:
-        code = _run_work(parser, work, arguments)
+        with printable_output():
+            code = _run_work(parser, work, arguments)
         if sys.stdout:  # None if it was closed before the start
             sys.stdout.flush()  # raises here what would otherwise be raised when the interpreter ends
         return code
     except BrokenPipeError:
-        _discard_output()
+        _discard(sys.stdout)
         return code or 1
     except OSError as error:
         if error.errno != errno.ENOSPC:  # failures of other files are OutputErrors already
             raise
-        _discard_output()
+        _discard(sys.stdout)
         return _report(OutputError(f"cannot write to standard output: {error.strerror}"))
 
 
@@ -188,15 +190,28 @@ def _run_work(
 
 def _report(error: MoteError) -> int:
     """Prints an error as one line on standard error; returns its exit code."""
-    print(f"error: {redact(describe(error))}", file=sys.stderr)
+    print_error(redact(describe(error)))
     return error.exit_code
 
 
-def _discard_output() -> None:
-    """Redirects standard output to the null device, so the interpreter reports no failed flush at its end."""
+def print_error(message: str) -> None:
+    """Prints "error: " and a message as one line on standard error.
+
+    A standard error that is closed, or whose reader has ended, is no further error: nothing is printed.
+    """
+    if sys.stderr is None:  # `print` would write to standard output
+        return
+    try:
+        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Redirects a stream to the null device, so the interpreter reports no failed flush at its end."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
 
 
