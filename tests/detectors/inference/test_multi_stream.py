@@ -83,7 +83,7 @@ def alone(load, sequence):
 
 
 def of_rounds(shared, rounds):
-    """Rerounds the detections of each sequence, and the tags of the rounds."""
+    """Returns the detections of each sequence, and the tags of the rounds."""
     found, tags = [[], [], []], []
     for items, tag in shared.detect(rounds):
         tags.append(tag)
@@ -131,7 +131,7 @@ def test_each_phase_has_a_thread_if_scheduled_so(load, mixed, monkeypatch):
     assert threads == {"preprocess": {"features"}, "join": {threading.current_thread().name}}
 
 
-def test_a_round_without_frames_rerounds_its_tag(load):
+def test_a_round_without_frames_returns_its_tag(load):
     assert list(MultiStreamDetector(load(), 2).detect([([], "a tag")])) == [([], "a tag")]
 
 
