@@ -77,9 +77,8 @@ class ResizedFrames(FrameView):
 def scale_intensity(sequence: VideoSequence, scaling: str) -> VideoSequence:
     """Returns the sequence with a scaling as in `source.scaling`; the sequence itself for full-range.
 
-    "auto" depends on the dtype of the frames as on the bit depth of a source.
-
-    Every frame is read once, in order. Raises ValueError if `scaling` is no scaling.
+    Every frame is read once, in order. The scaling "auto" takes the bit depth from the dtype of the frames.
+    Raises ValueError if `scaling` is no scaling.
     """
     find_levels = parse_scaling(scaling, 8 * sequence.frames.dtype.itemsize)
     if isinstance(find_levels, FullRange):
