@@ -154,7 +154,8 @@ class CentreTracker:
         """
         if frame.gap is not None and not frame.gap.elapsed_known:
             self._keep(np.zeros(len(self._records), dtype=bool))
-        self._advance(frame.index, frame.index if frame.time_in_frames is None else frame.time_in_frames)
+        time = frame.index if frame.time_in_frames is None else frame.time_in_frames
+        self._advance(frame.index, time, hidden=frame.shutter_closed)
         centres, _ = centres_and_sizes(detections.boxes)
         partners, taken = self._associate(centres, detections.scores, math.hypot(frame.width, frame.height))
         tracks = np.flatnonzero(partners >= 0)
@@ -163,16 +164,19 @@ class CentreTracker:
         self._start(detections, self._seeds(detections, taken))
         return self._tracks()
 
-    def _advance(self, index: int, time: float) -> None:
-        """Predicts all tracks to the frame `index` at `time`, in frame intervals; removes overdue ones."""
+    def _advance(self, index: int, time: float, *, hidden: bool) -> None:
+        """Predicts all tracks to the frame `index` at `time`, in frame intervals; removes overdue ones.
+
+        In a `hidden` frame no target can be detected, so none is missed.
+        """
         if self._index is not None and index <= self._index:
             raise ValueError(f"frame index {index} after {self._index}: call reset() before a new sequence")
         elapsed = 0.0 if self._index is None else time - self._time
         self._index, self._time = index, time
         records = self._records
         records["age"] += elapsed
-        records["coasted"] += elapsed
-        records["frames"] += 1
+        records["coasted"] += np.where(records["coasted"] == 0, elapsed, 0) if hidden else elapsed
+        records["frames"] += not hidden
         # this frame is not missed yet; birth windows count frames, so tentative tracks need a limit in time
         limit = np.where(records["confirmed"], self.options.coast, self.options.birth_window)
         self._keep(records["coasted"] - 1 <= limit)

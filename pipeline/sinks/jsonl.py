@@ -26,9 +26,10 @@ class JsonlSink:
     digits of a float32, see `pipeline.sinks.jsonl_codec`. Detections with masks have them under ``"rle"``.
 
     After a gap a line also has ``"gap": {"event": "lost" | "dropped" | "reconnect" | "jump" | "resize" |
-    "cut", "missing": frames or null, "window": "repeated" | "restarted"}``. If segmenters run beside the
-    detector, it also has ``"masks": [{"segmenter", "score", "bbox", "rle": {"size": [H, W], "counts"}}]``:
-    each connected component of a segmenter in COCO's compressed RLE, as `pycocotools.mask.decode` reads it.
+    "cut" | "shutter", "missing": frames or null, "window": "repeated" | "restarted"}``. If segmenters run
+    beside the detector, it also has ``"masks": [{"segmenter", "score", "bbox", "rle": {"size": [H, W],
+    "counts"}}]``: each connected component of a segmenter in COCO's compressed RLE, as
+    `pycocotools.mask.decode` reads it.
 
     Args:
         path: file to write.

@@ -1,4 +1,4 @@
-"""Detection of discontinuities of a stream: lost or dropped frames, reconnects, clock jumps, resizes, cuts.
+"""Detection of discontinuities of a stream: missing frames, reconnects, clock jumps, resizes, cuts, shutters.
 
 A `GapMarker` follows the last place where frames can be dropped, and attaches each discontinuity to the next
 frame as `Frame.gap`. It measures time in frame intervals: by presentation times while they are continuous,
@@ -31,6 +31,8 @@ MAX_STEP_SECONDS = 1.0
 """Maximum time between successive frames before a jump of the clock is suspected …"""
 MAX_STEP_FRAMES = 5
 """… or this number of frame intervals, if that is longer."""
+MAX_SHUTTER_SECONDS = 2.0
+"""Maximum time for which a picture without detail is taken for the closed shutter of the camera."""
 
 
 class DropCounter:
@@ -68,7 +70,9 @@ class GapMarker:
         window: temporal window of the detector in frames; 1 if it has none.
         policy: whether gaps of fewer frames than a window are bridged ("repeat") or none ("flush").
         dropped: the frames that the queue before has dropped.
-        cuts: whether scene cuts are detected. They are gaps that no policy bridges.
+        cuts: whether scene cuts are detected. They are gaps that no policy bridges. Pictures of the closed
+            shutter of the camera are no scene: the networks see the last image before it instead, and the
+            frame after it follows a gap "shutter" that counts them as missing.
     """
 
     def __init__(
@@ -83,7 +87,9 @@ class GapMarker:
         self._size, self._nominal_interval = (info.width, info.height), 1 / float(info.rate)
         self._window, self._policy = window, policy
         self._dropped = DropCounter() if dropped is None else dropped
-        self._is_cut = SceneCutDetector() if cuts else None
+        shutter_frames = max(round(MAX_SHUTTER_SECONDS * float(info.rate)), 1)
+        self._is_cut = SceneCutDetector(shutter_frames=shutter_frames) if cuts else None
+        self._scene: Frame | None = None  # the last frame that shows a scene
         self._intervals: deque[float] = deque(maxlen=INTERVAL_HISTORY)  # seconds between successive frames
         self._real: deque[bool] = deque(maxlen=window)  # which frames of the window are not repeated ones
         self._last: Frame | None = None
@@ -101,17 +107,22 @@ class GapMarker:
             gap = self._find_gap(self._last, frame)
         gap = self._with_cut(gap, frame)
         self._last = frame
+        closed = self._is_cut is not None and self._is_cut.closed_frames > 0
         if gap is not None:
             self.events[gap.event] += 1
             if not gap.repeat_previous:
                 self._real.clear()
             self._real.extend([False] * min(gap.missing * gap.repeat_previous, self._window))
-        self._real.append(True)
+        self._real.append(not closed)
         same_size = (frame.width, frame.height) == self._size
         image = frame.image if same_size else fit_to_size(frame.image, self._size)
-        return replace(
+        frame = replace(
             frame, image=image, gap=gap, time_in_frames=self._time, real_frames_in_window=sum(self._real)
         )
+        if closed and self._scene is not None:
+            return replace(frame, seen=self._scene.image, levels=self._scene.levels)
+        self._scene = frame if self._is_cut else None
+        return frame
 
     def _find_gap(self, last: Frame, frame: Frame) -> Gap | None:
         """Advances the time from `last` to `frame`, and returns the gap between them."""
@@ -146,9 +157,13 @@ class GapMarker:
             return gap
         if gap is not None and gap.event not in ("lost", "dropped"):
             self._is_cut.restart()  # the frame before is not comparable
-        if not self._is_cut(frame.image):
+        hidden = self._is_cut.closed_frames
+        if self._is_cut(frame.image):
+            return self._gap("cut", gap.missing if gap else 0, elapsed_known=False)
+        if not hidden or self._is_cut.closed_frames:
             return gap
-        return self._gap("cut", gap.missing if gap else 0, elapsed_known=False)
+        missing = hidden + (gap.missing if gap else 0)
+        return Gap("shutter", missing, repeat_previous=self._policy == "repeat", elapsed_known=True)
 
     def _advance(self, seconds: float, interval: float, count: int) -> int:
         """Advances the time by `seconds`, in which the index grew by `count`.

@@ -3,6 +3,10 @@
 Frames are compared as small images of block means, on the CPU. Three tests decide, each blind to one
 confounder: the normalised block change (gain, offset, partial occlusion), the change relative to the recent
 median (noise and constant motion), and a shift-tolerant correlation (camera motion).
+
+An uncooled camera closes its shutter for about half a second every few minutes. A picture without detail
+that follows a scene is taken for the shutter and is no scene: the next picture with detail is compared with
+the last one before it.
 """
 
 from __future__ import annotations
@@ -33,18 +37,37 @@ DETAIL_SIGMA = 2.0
 structures such as bright ground under a dark sky."""
 MIN_CONTRAST = 3.0
 """Grey levels; weaker contrasts are attenuated."""
+MAX_BLANK_RANGE = 0.2
+"""Maximum range of the block means of a picture without detail, as a fraction of that of the scene before it.
+In drone-ir even plain skies have a range of 100 grey levels, a shutter has a few."""
+MAX_BLANK_DEVIATION, MAX_BLANK_SHARE = 8.0, 0.1
+"""Maximum deviation of any pixel of such a picture from its surroundings: in standard deviations of its
+noise, or as a fraction of the range of the scene if that is more. Even a small target exceeds both."""
+SURROUNDINGS_SIGMA = 8.0
+"""Sigma in pixels of these surroundings."""
+MAX_SHUTTER_FRAMES = 60
+"""Default of the maximum number of frames that show the shutter; then the picture is a scene."""
 
 
 class SceneCutDetector:
-    """Detects scene cuts between successive frames of one source."""
+    """Detects scene cuts between successive frames of one source.
 
-    def __init__(self) -> None:
+    `shutter_frames` is the maximum number of frames that show a closed shutter.
+    """
+
+    def __init__(self, *, shutter_frames: int = MAX_SHUTTER_FRAMES) -> None:
         self._last: np.ndarray | None = None
         self._changes: deque[float] = deque(maxlen=HISTORY)
+        self._shutter_frames = shutter_frames
+        self._scene: np.ndarray | None = None  # before the shutter closed
+        self.closed_frames = 0
+        """Number of frames so far that show the closed shutter; 0 if it is open."""
 
     def __call__(self, image: np.ndarray) -> bool:
         """Returns whether a cut precedes this image, (H, W) or (H, W, 3) of any size."""
         last, self._last = self._last, block_means(image)
+        if self._scene is not None:
+            return self._is_cut_behind_shutter(self._scene, self._last, image)
         if last is None:
             return False
         change = float(np.median(np.abs(self._last - last)))
@@ -52,16 +75,52 @@ class SceneCutDetector:
         self._changes.append(change)
         if change <= max(NOISE_FACTOR * usual, 1):  # up to one grey level is rounding
             return False
-        unexplained = 1 - shift_tolerant_correlation(last, self._last)
-        is_cut = normalised_difference(last, self._last) * unexplained > CUT_THRESHOLD
+        if not differs(last, self._last):
+            return False
+        if is_blank(image, self._last, scene=last):
+            self._scene, self.closed_frames = last, 1
+            return False
+        self._changes.clear()
+        return True
+
+    def _is_cut_behind_shutter(self, scene: np.ndarray, blocks: np.ndarray, image: np.ndarray) -> bool:
+        """Returns whether an image that follows the closed shutter shows another scene than before it."""
+        blank = is_blank(image, blocks, scene=scene)
+        if blank and self.closed_frames < self._shutter_frames:
+            self.closed_frames += 1
+            return False
+        self._scene, self.closed_frames = None, 0
+        is_cut = blank or differs(scene, blocks)
         if is_cut:
             self._changes.clear()
         return is_cut
 
     def restart(self) -> None:
         """Starts a new sequence."""
-        self._last = None
+        self._last = self._scene = None
+        self.closed_frames = 0
         self._changes.clear()
+
+
+def differs(before: np.ndarray, now: np.ndarray) -> bool:
+    """Returns whether block means (ROWS, COLUMNS) are those of another scene, not of the same one shifted."""
+    unexplained = 1 - shift_tolerant_correlation(before, now)
+    return normalised_difference(before, now) * unexplained > CUT_THRESHOLD
+
+
+def is_blank(image: np.ndarray, blocks: np.ndarray, *, scene: np.ndarray) -> bool:
+    """Returns whether an image, (H, W) or (H, W, 3), has no detail but noise and broad shading.
+
+    `blocks` are its block means (ROWS, COLUMNS), `scene` those of the scene before, which had detail.
+    """
+    scene_range = float(np.ptp(scene))
+    if float(np.ptp(blocks)) > MAX_BLANK_RANGE * scene_range:
+        return False
+    grey = image.astype(np.float32) if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
+    smooth = cv2.blur(grey, (3, 3))  # weakens single bad pixels, not targets
+    residual = np.abs(smooth - cv2.GaussianBlur(smooth, (0, 0), SURROUNDINGS_SIGMA))
+    noise = float(np.median(residual)) / 0.6745  # of a normal distribution
+    return float(residual.max()) <= max(MAX_BLANK_DEVIATION * noise, MAX_BLANK_SHARE * scene_range)
 
 
 def block_means(image: np.ndarray) -> np.ndarray:

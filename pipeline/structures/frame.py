@@ -36,9 +36,10 @@ class SourceInfo:
     """True for sources that do not wait for their reader, such as cameras and streams."""
 
 
-Event = Literal["lost", "dropped", "reconnect", "jump", "resize", "cut"]
+Event = Literal["lost", "dropped", "reconnect", "jump", "resize", "cut", "shutter"]
 """Kinds of gaps: frames that were not received or were damaged ("lost"); frames dropped because the queue was
-full; a new connection to the source; a jump of its clock; images of another size; a scene cut."""
+full; a new connection to the source; a jump of its clock; images of another size; a scene cut; the shutter by
+which an uncooled camera calibrates itself, open again."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class Frame:
     real_frames_in_window: int | None = None
     """Number of real frames, this one included, in the temporal window that ends here; None if unknown."""
 
+    seen: np.ndarray | None = None
+    """The image that networks read instead of `image` while the shutter of the camera is closed, the last one
+    before it: such a frame shows no scene, and nothing is detected in it. None if the shutter is open."""
+
     def __post_init__(self) -> None:
         if self.image.ndim not in (2, 3) or (self.image.ndim == 3 and self.image.shape[2] != 3):
             raise ValueError(f"{self.image.shape = }, expected (H, W) or (H, W, 3)")
@@ -90,6 +95,11 @@ class Frame:
             raise ValueError(f"{self.index = }, expected 0 or more")
         if not 1 <= self.bit_depth <= 8 * self.image.dtype.itemsize:
             raise ValueError(f"{self.bit_depth = } does not fit {self.image.dtype}")
+
+    @property
+    def shutter_closed(self) -> bool:
+        """True if the frame shows the closed shutter of the camera."""
+        return self.seen is not None
 
     @property
     def height(self) -> int:

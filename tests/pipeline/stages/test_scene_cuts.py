@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.sources.opening import open_source
 from pipeline.stages.gaps import GapMarker
-from pipeline.stages.scene_cuts import SceneCutDetector, shift_tolerant_correlation
+from pipeline.stages.scene_cuts import MAX_SHUTTER_FRAMES, SceneCutDetector, shift_tolerant_correlation
 from pipeline.structures.frame import Frame, Gap, SourceInfo
 from pipeline.system.errors import SourceLost
 from tests.support.media import LOSSLESS, write_video
@@ -115,9 +115,9 @@ def test_changes_within_one_scene_are_no_cut(name):
     assert cuts(CALM[name]()) == []
 
 
-def test_a_change_to_a_uniform_image_is_a_cut():
+def test_a_change_to_a_uniform_image_that_lasts_is_a_cut():
     images = [noisy(landscape(5), index) for index in range(8)]
-    assert cuts([*images, *[np.full((HEIGHT, WIDTH), 90, np.uint8)] * 4]) == [8]
+    assert cuts([*images, *[np.full((HEIGHT, WIDTH), 90, np.uint8)] * 80]) == [8 + MAX_SHUTTER_FRAMES]
 
 
 def test_images_without_details_do_not_correlate():
