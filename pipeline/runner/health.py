@@ -7,15 +7,17 @@ does nothing for them. They are served without a login: on the loopback interfac
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
+from ipaddress import ip_address
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -30,10 +32,13 @@ from pipeline.runner.summary import Summary
 from pipeline.system.errors import UsageError, describe
 from pipeline.system.redaction import redact
 
-PATIENCE = 5.0
-"""Seconds that a client may take to say what it wants, and to take the answer."""
+REQUEST_SECONDS = 5.0
+"""Maximum duration of a whole request, from the connection to the last byte of the response."""
+MAX_CONNECTIONS = 16
+"""Maximum number of connections; a further one ends the oldest, so slow clients cannot keep others out."""
 POLL_SECONDS = 0.05
 """How long the end of a run waits for the server at most, but for answers under way."""
+log = logging.getLogger(__name__)
 WELL = ("starting", "running", "ended")
 """States of a stream that are no reason for an alarm."""
 
@@ -145,7 +150,38 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, family: socket.AddressFamily, address: tuple, handler):
         self.address_family = family
+        self._lock = threading.Lock()
+        self._connections: dict[socket.socket, float] = {}  # with the time of their start, the oldest first
         super().__init__(address, handler)
+
+    def process_request(self, request, client_address) -> None:
+        """Starts the thread of a request; ends the oldest connection if there are too many."""
+        with self._lock:
+            surplus = list(self._connections)[: max(len(self._connections) - MAX_CONNECTIONS + 1, 0)]
+            self._connections[request] = time.monotonic()
+        self._end(surplus)
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Ends the connections whose time is up; called every `POLL_SECONDS`."""
+        latest = time.monotonic() - REQUEST_SECONDS
+        with self._lock:
+            late = [request for request, started in self._connections.items() if started < latest]
+        self._end(late)
+
+    def shutdown_request(self, request) -> None:
+        """Closes a connection."""
+        with self._lock:
+            self._connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def _end(self, requests: list[socket.socket]) -> None:
+        """Ends reads and writes of connections; their threads close them."""
+        with self._lock:
+            for request in requests:
+                if self._connections.pop(request, None) is not None:
+                    with suppress(OSError):  # the client has ended it
+                        request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_) -> None:
         """Clients that go away in the middle are no news."""
@@ -154,7 +190,7 @@ class _Server(socketserver.ThreadingTCPServer):
 class _Handler(BaseHTTPRequestHandler):
     """Answers `/healthz` and `/metrics`."""
 
-    timeout = PATIENCE
+    timeout = REQUEST_SECONDS
     server_version = f"mote/{__version__}"
 
     def __init__(self, *arguments, summary: Summary, config: ServiceConfig, registry: CollectorRegistry):
@@ -211,9 +247,12 @@ def _listening(config: ServiceConfig, handler) -> _Server:
     host, port = config.health_host, config.health_port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return _Server(family, address, handler)
+        server = _Server(family, address, handler)
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be one
         reason = getattr(error, "strerror", None) or str(error)
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         remedy = "choose another --health-port, or the address of an interface with --health-host"
         raise UsageError(f"nothing can be served on {where}: {reason}; {remedy}") from error
+    if not ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        log.warning("health and metrics are served on %s without a login, to whoever reaches that port", host)
+    return server
