@@ -23,7 +23,7 @@ import numpy as np
 from pipeline.config.schema import OutputConfig
 from pipeline.runner.run_json import read_record
 from pipeline.sinks import zarr_store
-from pipeline.sinks.file_names import JSONL, METRICS, RUN, ZARR
+from pipeline.sinks.file_names import JSONL, METRICS, RUN, UNFINISHED, ZARR
 from pipeline.sinks.jsonl_codec import (
     EMPTY,
     ValidPrefix,
@@ -110,12 +110,13 @@ class ResumeState:
             raise UsageError(f"{source['name']} cannot be resumed: it cannot be read from the start again")
 
     def discard_scores(self) -> None:
-        """Removes the metrics.json of the interrupted run. Raises OutputError."""
-        path = Path(self._folder or "", METRICS)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise output_error(path, error) from error
+        """Removes the metrics.json and the unfinished files of the interrupted run. Raises OutputError."""
+        for name in (METRICS, *UNFINISHED):
+            path = Path(self._folder or "", name)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise output_error(path, error) from error
 
     def replay(
         self,
