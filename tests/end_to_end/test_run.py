@@ -158,7 +158,10 @@ def test_the_bit_depth_does_not_change_the_detections(process, tmp_path):
         for index, (picture, _) in enumerate(rendering.render(scene(frames=6))):
             deep = picture.astype(np.uint16) * 257  # the same fraction of the full scale
             Image.fromarray(picture if bits == 8 else deep).save(pictures / f"{index}.png")
-    shallow, deep = (boxes_of(process(tmp_path / name, folder=f"out{name}")) for name in ("8", "16"))
+    scaling = {"source": {"scaling": "full-range"}}
+    shallow, deep = (
+        boxes_of(process(tmp_path / name, folder=f"out{name}", sections=scaling)) for name in ("8", "16")
+    )
     for first, second in zip(shallow, deep, strict=True):
         assert np.abs(first - second).max() < 1e-3
 
