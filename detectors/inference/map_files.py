@@ -135,12 +135,12 @@ def write_maps(job: Job, maps: ProbabilityMaps) -> float:
 
     Raises SourceError if the image cannot be read, OutputError if a file cannot be written.
     """
-    from pipeline.imaging.image_files import check_size, read_image
+    from pipeline.imaging.image_files import check_size, read_samples
 
-    image = read_image(job.image)
+    image, bit_depth = read_samples(job.image)
     check_size(str(job.image), image.shape[1], image.shape[0])
     started = time.perf_counter()
-    probability = maps(image)
+    probability = maps(image, bit_depth=bit_depth)
     seconds = time.perf_counter() - started
     for name, path in job.outputs.items():
         write_whole(path, FORMATS[name].encode(probability))
