@@ -16,7 +16,10 @@ from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
+
 from pipeline.config.schema import LiveConfig, RunConfig, SourceConfig
+from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import FrameSource, Source
 from pipeline.structures.frame import Frame, SourceInfo
@@ -98,7 +101,8 @@ class _Connection:
 class LiveSource(FrameSource):
     """A live source as one sequence of frames over any number of connections.
 
-    Indices continue from one connection to the next, and presentation times advance by the time between the
+    Images have the channels and the bit depth of the first connection, whatever a later one sends. Indices
+    continue from one connection to the next, and presentation times advance by the time between the
     arrivals; `Frame.connection` numbers the connections. Iteration ends after a request to stop, and raises
     SourceLost if the source cannot be opened again.
     """
@@ -209,8 +213,11 @@ class LiveSource(FrameSource):
     def _continued(self, frame: Frame) -> Frame:
         """Returns the frame with index and time continued from those of earlier connections."""
         last = self._last
+        if last is not None:
+            frame = in_form(frame, self.info, last.image.dtype)
         if last is not None and last.connection != self._number:
             self.reconnects += 1
+            self._warn_of_another_form()
             waited = 1 / self.info.rate
             if frame.arrival is not None and last.arrival is not None:
                 waited = max(Fraction(frame.arrival - last.arrival).limit_denominator(10**6), waited)
@@ -219,6 +226,17 @@ class LiveSource(FrameSource):
         self.outage = None
         self._last = replace(frame, index=index, pts=pts, connection=self._number)
         return self._last
+
+    def _warn_of_another_form(self) -> None:
+        """Logs that the images of this connection are converted, if they are."""
+        source, name = self._connection.source, printable(self.info.name)
+        if source is not None and _form(source.info) != _form(self.info):
+            log.warning(
+                "%s comes back as %s; its images are converted to %s, as on the first connection",
+                name,
+                _form(source.info),
+                _form(self.info),
+            )
 
     def _give_up(self, reason: str, attempts: int) -> None:
         """Raises the loss of the source; returns if its stream ended and no reconnection is configured."""
@@ -251,6 +269,33 @@ class LiveSource(FrameSource):
         self._connection = _Connection(
             lambda: open_source(self._location, config, allow_resize=True), self.info.name
         )
+
+
+def in_form(frame: Frame, info: SourceInfo, dtype: np.dtype) -> Frame:
+    """Returns the frame with as many channels and bits as a source has, of a dtype; its size is unchanged.
+
+    Samples are scaled so that full scale stays full scale. If bits are lost, the grey levels that the
+    networks map to 0 and 1 become 0 and full scale, so that a narrow range does not vanish.
+    """
+    image, levels = frame.image, frame.levels
+    channels = 1 if image.ndim == 2 else 3
+    if channels == info.channels and frame.bit_depth == info.bit_depth and image.dtype == dtype:
+        return frame
+    image = convert_channels(image, grey=info.channels == 1)
+    if frame.bit_depth != info.bit_depth:
+        low, high = 0.0, 2.0**frame.bit_depth - 1
+        if levels is not None and frame.bit_depth > info.bit_depth:
+            (low, high), levels = levels, None
+        full_scale = 2.0**info.bit_depth - 1
+        scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(full_scale / (high - low))
+        image = np.rint(scaled).clip(0, full_scale)
+        if levels is not None:
+            levels = levels[0] * full_scale / high, levels[1] * full_scale / high
+    return replace(frame, image=image.astype(dtype), bit_depth=info.bit_depth, levels=levels)
+
+
+def _form(info: SourceInfo) -> str:
+    return f"{'grey' if info.channels == 1 else 'colour'} of {info.bit_depth} bits"
 
 
 def backoff(attempt: int, policy: LiveConfig) -> float:
