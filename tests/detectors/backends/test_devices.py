@@ -1,4 +1,4 @@
-"""Networks take the threads that pay, and no longer than they compute."""
+"""Number of threads of networks, and devices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_narrow_networks_take_one_thread_and_segmenters_no_fewer_than_wide_ones(
     assert thread_count(segmenter) == thread_count(wide) >= 1
 
 
-def test_threads_are_as_many_as_before_whatever_happens():
+def test_the_number_of_threads_is_restored_even_after_an_error():
     before = torch.get_num_threads()
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1

@@ -1,9 +1,13 @@
-"""Networks as graphs for other programs: what is written, what is kept, and what is refused."""
+"""Export of networks as graphs: files, cache and errors."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 from importlib import util
+from pathlib import Path
 
 import onnx
 import pytest
@@ -18,6 +22,7 @@ from detectors.networks.tridos.frequency import FrequencyBlock
 from detectors.weights import zoo
 from pipeline.system.errors import UsageError, WeightsError
 from pipeline.system.files import file_sha256
+from tests.conftest import PROJECT_ROOT
 
 SIZE = (64, 32)
 
@@ -78,7 +83,7 @@ def test_the_parts_that_are_exported_compute_what_the_network_does(gamma, size, 
         nano.neck.nolocal.gamma.zero_()
 
 
-def test_exporting_leaves_the_network_as_it_was(nano):
+def test_export_does_not_change_the_network(nano):
     before = {name: value.clone() for name, value in nano.state_dict().items()}
     graphs(nano, SIZE)
     after = nano.state_dict()
@@ -143,7 +148,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(command, monk
     assert "pip install onnx" in err
 
 
-# What is kept for the next run
+# Cache
 
 
 def test_a_network_is_exported_once_for_each_size(nano, nano_origin, tmp_path, monkeypatch):
@@ -161,7 +166,7 @@ def test_a_network_is_exported_once_for_each_size(nano, nano_origin, tmp_path, m
     assert len(list(tmp_path.iterdir())) == 2  # nothing is left of the writing
 
 
-def test_an_export_that_was_cut_short_is_made_anew(nano, nano_origin, tmp_path, monkeypatch):
+def test_an_incomplete_export_is_repeated(nano, nano_origin, tmp_path, monkeypatch):
     monkeypatch.setitem(export_folder._WRITERS, "onnx", lambda _, path: path.touch())
     export = export_folder.cached_export(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
     (export.folder / export_folder.MANIFEST).unlink()
@@ -195,3 +200,47 @@ def test_only_networks_of_five_frames_are_exported():
     assert set(export_folder.NETWORKS) <= set(detectors.DETECTORS)
     with pytest.raises(UsageError, match="tridos-nano"):
         export_folder.require_exportable("madnet", "export")
+
+
+# The digest of the code
+
+
+def test_the_digest_covers_every_module_that_the_graphs_import():
+    """Modules of this project outside of these packages are layers below, such as the ring buffer."""
+    packages = ("detectors.backends.", "detectors.networks.tridos.", "detectors.networks.layers.")
+    code = f"""
+        import sys, detectors.backends.graphs
+        for name, module in sys.modules.items():
+            if name.startswith({packages!r}):
+                print(module.__file__)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    imported = {Path(line) for line in done.stdout.splitlines()}
+    assert {path.name for path in imported} >= {"graphs.py", "swin.py", "frequency.py", "blocks.py"}
+    assert imported <= set(export_folder.code_files())
+
+
+def test_the_digest_changes_with_the_bytes_of_any_module(tmp_path, monkeypatch):
+    copies = []
+    for number, file in enumerate(export_folder.code_files()):
+        copies.append(tmp_path / f"{number}.py")
+        copies[-1].write_bytes(file.read_bytes())
+    before = export_folder.code_digest()
+    monkeypatch.setattr(export_folder, "code_files", lambda: copies)
+    assert export_folder.code_digest() == before
+    digests = {before}
+    for copy in copies:
+        copy.write_bytes(copy.read_bytes() + b"#")
+        digests.add(export_folder.code_digest())
+    assert len(digests) == len(copies) + 1
+
+
+def test_other_code_is_another_export(nano, nano_origin, tmp_path, monkeypatch):
+    monkeypatch.setitem(export_folder._WRITERS, "onnx", lambda _, path: path.touch())
+    folders = []
+    for digest in ("a", "b"):
+        monkeypatch.setattr(export_folder, "code_digest", lambda digest=digest: digest)
+        export = export_folder.cached_export(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
+        folders.append(export.folder)
+    assert folders[0] != folders[1]

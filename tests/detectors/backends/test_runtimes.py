@@ -1,4 +1,4 @@
-"""Other runtimes compute what torch computes.
+"""Other runtimes give the results of torch.
 
 Raw outputs count as equal where 99 % of a frame's values are within 1e-3 of its largest one: the phase of a
 spectrum jumps at ±π, where rounding decides. Detections count as equal where each has one of the same class
@@ -70,7 +70,7 @@ def equal_detections(found, expected):
 
 
 @pytest.mark.parametrize("name", runtimes.BACKENDS)
-def test_exported_graphs_stream_what_the_network_does(name, nano, exported, noise):
+def test_streams_of_exported_graphs_equal_those_of_the_network(name, nano, exported, noise):
     network = runtimes.network_from_folder(exported(name), name, threads=1)
     expected = nano.stream().push(noise)
     one_by_one, together = network.stream(), network.stream()
@@ -132,7 +132,7 @@ def test_a_folder_of_graphs_refuses_frames_of_another_size(exported):
         network.stream().push(torch.zeros(1, 3, 64, 96))
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_missing_runtime_is_named_with_the_line_that_installs_it(name, package
         ("tridos-nano", {"backend": "torch"}, "cpu"),
     ],
 )
-def test_what_is_chosen_by_itself_always_runs(name, settings, device, monkeypatch):
+def test_the_automatic_choice_always_runs(name, settings, device, monkeypatch):
     monkeypatch.setitem(runtimes.ON_CPU, "tridos-nano", "onnxruntime")
     monkeypatch.setattr(runtimes, "require_compiler", lambda device: None)
     assert runtimes.resolve_backend(name, DetectorConfig(**settings), torch.device(device)).kind == "torch"
@@ -181,9 +181,7 @@ def test_what_is_chosen_by_itself_always_runs(name, settings, device, monkeypatc
     )
 
 
-def test_a_cache_that_cannot_be_written_leaves_the_work_to_torch(
-    process, clip, tmp_path, monkeypatch, caplog
-):
+def test_torch_is_used_if_the_cache_cannot_be_written(process, clip, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(runtimes.ON_CPU, "tridos-nano", "onnxruntime")
     (tmp_path / "file").touch()
     out = process(clip, cache=str(tmp_path / "file" / "graphs"), backend="auto")
@@ -194,9 +192,7 @@ def test_a_cache_that_cannot_be_written_leaves_the_work_to_torch(
     assert len(detections(out)) > 10
 
 
-def test_the_first_run_tells_how_long_the_export_took_and_the_next_does_not(
-    process, clip, tmp_path, monkeypatch, caplog
-):
+def test_only_the_first_run_reports_an_export(process, clip, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(runtimes.ON_CPU, "tridos-nano", "onnxruntime")
     for name, told in (("first", 1), ("next", 0)):
         caplog.clear()

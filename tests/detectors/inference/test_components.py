@@ -1,4 +1,4 @@
-"""Marked pixels become groups with exact boxes, right scores, and no more rows than were asked for."""
+"""Connected components have exact boxes and scores, and their number is limited."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_score_is_the_peak_or_the_mean(score, expected):
     assert segments.components.scores.tolist() == pytest.approx([expected])
 
 
-def test_a_pixel_at_the_threshold_is_not_marked():
+def test_a_pixel_at_the_threshold_is_not_segmented():
     assert len(extract_components(probability((5, 5, 0.5)), ComponentsConfig())) == 0
     assert len(extract_components(probability((5, 5, 0.5)), ComponentsConfig(threshold=0.49))) == 1
 
@@ -70,7 +70,7 @@ def test_an_empty_map_gives_no_groups_and_detections_with_no_masks():
     assert to_detections(segments, conf=0.1).masks.shape == (0, 20, 30)
 
 
-def test_detections_have_the_least_score_or_more_and_their_own_masks():
+def test_detections_have_the_minimum_score_or_more_and_their_own_masks():
     segments = extract_components(probability((2, 2, 0.6), (9, 9, 0.9)), ComponentsConfig())
     found = to_detections(segments, conf=0.7)
     assert found.boxes.tolist() == [[9, 9, 10, 10]]
@@ -79,7 +79,7 @@ def test_detections_have_the_least_score_or_more_and_their_own_masks():
 
 
 def test_groups_agree_with_a_search_by_hand():
-    """Every group is connected, apart from the others, and all marked pixels are in one."""
+    """Every component is connected and separate from the others, and together they cover the map."""
     found = np.random.default_rng(0).random((24, 31)).astype(np.float32)
     segments = extract_components(found, ComponentsConfig(threshold=0.7, max_count=1000))
     np.testing.assert_array_equal(segments.regions > 0, found > 0.7)
@@ -100,6 +100,6 @@ def test_groups_agree_with_a_search_by_hand():
 @pytest.mark.parametrize(
     "wrong", [{"threshold": 1.0}, {"threshold": -0.1}, {"min_area": 0}, {"max_count": 0}], ids=str
 )
-def test_values_without_sense_are_refused(wrong):
+def test_invalid_options_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} = .*, expected"):
         ComponentsConfig(**wrong)

@@ -21,17 +21,17 @@ def expected(shares: np.ndarray) -> np.ndarray:
     ids=["8 bits", "14 bits", "16 bits", "resized 16 bits"],
 )
 def test_grey_is_given_to_all_three_channels(dtype, full_scale):
-    pictures = np.random.default_rng(0).integers(0, full_scale + 1, (2, 4, 5)).astype(dtype)
-    found = to_network_input(pictures, full_scale=full_scale)
-    shares = np.repeat(pictures[:, None].astype(float) / full_scale, 3, axis=1)
+    images = np.random.default_rng(0).integers(0, full_scale + 1, (2, 4, 5)).astype(dtype)
+    found = to_network_input(images, full_scale=full_scale)
+    shares = np.repeat(images[:, None].astype(float) / full_scale, 3, axis=1)
     assert found.dtype == torch.float32
     assert np.abs(found.numpy() - expected(shares)).max() < 1e-6
 
 
 def test_colour_stays_in_the_order_red_green_blue():
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
-    found = to_network_input(list(pictures))
-    assert np.abs(found.numpy() - expected(np.moveaxis(pictures, -1, 1) / 255)).max() < 1e-6
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
+    found = to_network_input(list(images))
+    assert np.abs(found.numpy() - expected(np.moveaxis(images, -1, 1) / 255)).max() < 1e-6
 
 
 def test_neighbouring_sixteen_bit_levels_stay_apart():
@@ -39,7 +39,7 @@ def test_neighbouring_sixteen_bit_levels_stay_apart():
     assert len(to_network_input(ramp, full_scale=65535)[0, 0].unique()) == 65536
 
 
-def test_a_batch_is_its_pictures():
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
-    each = torch.cat([to_network_input([picture]) for picture in pictures])
-    torch.testing.assert_close(to_network_input(pictures), each, rtol=0, atol=0)
+def test_a_batch_equals_its_images():
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
+    each = torch.cat([to_network_input([image]) for image in images])
+    torch.testing.assert_close(to_network_input(images), each, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Raw output becomes the boxes that the published decoder reports."""
+"""Raw output is decoded to the boxes of the published decoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def network_output(arrays, name) -> torch.Tensor:
 
 
 def placed(arrays, name) -> tuple[Geometry, float, float]:
-    """The geometry of a stored case, its score threshold and its overlap threshold."""
+    """Returns the geometry of a stored case, its score threshold and its IoU threshold."""
     _, height, width, image_height, image_width, letterbox, conf, iou = arrays[f"{name}.meta"].tolist()
     kind = Geometry.letterbox if letterbox else Geometry.stretch
     return kind((int(image_width), int(image_height)), (int(width), int(height))), conf, iou
@@ -58,7 +58,7 @@ def naive_nms(boxes, scores, labels, iou) -> list[int]:
 
 
 def output_with(cells: dict[tuple[int, int], tuple[float, ...]], side: int = 8, classes: int = 2):
-    """Raw output that is silent but for the given (row, column) → all channels."""
+    """Returns raw output without objects except for the given (row, column) → all channels."""
     raw = torch.full((1, 5 + classes, side, side), -20.0)
     for (row, column), values in cells.items():
         raw[0, :, row, column] = torch.tensor(values)
@@ -193,7 +193,7 @@ def test_each_image_of_a_batch_is_decoded_by_itself():
 
 
 @pytest.mark.parametrize("logarithm", [20.0, 60.0, 1e4])
-def test_boxes_larger_than_any_picture_are_dropped(logarithm):
+def test_boxes_of_implausible_size_are_dropped(logarithm):
     raw = torch.full((1, 6, 4, 4), 5.0)
     raw[:, :4] = 0.0
     raw[:, 2:4, 1, 1:3] = logarithm
@@ -202,7 +202,7 @@ def test_boxes_larger_than_any_picture_are_dropped(logarithm):
     assert boxes.abs().max() < 100
 
 
-# For a GPU
+# Fixed output shapes, for a GPU
 
 
 def crowded(seed, *, images=3, side=8, classes=2):
@@ -222,25 +222,25 @@ def equal(found, expected):
 
 @pytest.mark.parametrize("iou", [0.1, 0.3, 0.5])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_settled_in_rounds_is_what_is_decoded(seed, iou):
+def test_converged_results_equal_those_of_decode(seed, iou):
     raw = crowded(seed)
     settled, expected = nms_fixed_shape(raw, conf=0.2, iou=iou), decode(raw, conf=0.2, iou=iou)
     assert settled.converged.all()
-    nothing = torch.full_like(raw, torch.nan)  # no image is asked for again
+    nothing = torch.full_like(raw, torch.nan)  # no image is decoded again
     assert equal(detections_of(settled, nothing, conf=0.2, iou=iou), expected)
     candidates = decode(raw, conf=0.2, iou=1.0)
     assert 10 < sum(len(boxes) for boxes, *_ in expected) < sum(len(boxes) for boxes, *_ in candidates)
 
 
 @pytest.mark.parametrize("limits", [{"rounds": 1}, {"max_boxes": 8}], ids=str)
-def test_what_is_not_settled_is_decoded(limits):
+def test_images_that_have_not_converged_are_decoded(limits):
     raw = torch.cat([crowded(0), torch.full((1, 7, 8, 8), -9.0)])
     settled = nms_fixed_shape(raw, conf=0.2, iou=0.1, **limits)
     assert settled.converged.tolist() == [False, False, False, True]
     assert equal(detections_of(settled, raw, conf=0.2, iou=0.1), decode(raw, conf=0.2, iou=0.1))
 
 
-def test_what_is_no_number_is_not_settled_as_a_box():
+def test_values_that_are_not_finite_give_no_boxes():
     raw = crowded(0, images=1)
     raw[0, 4, 2:4] = torch.nan
     raw[0, 2, 5] = 99.0
@@ -248,7 +248,7 @@ def test_what_is_no_number_is_not_settled_as_a_box():
     assert equal(detections_of(nms_fixed_shape(raw, conf=0.2, iou=0.5), raw, conf=0.2, iou=0.5), expected)
 
 
-def test_settled_images_are_parted_as_their_frames_are():
+def test_results_are_split_by_number_of_images():
     settled = nms_fixed_shape(crowded(0), conf=0.2, iou=0.5)
     first, second = settled.split([1, 2])
     torch.testing.assert_close(torch.cat([first.scores, second.scores]), settled.scores, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""Weights load whole or not at all, and no file can run code."""
+"""Weights are loaded completely or not at all, and no file can run code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tiny(torch.nn.Module):
 
 
 class Payload:
-    """A pickle that makes a file when it is read."""
+    """A pickle that creates a folder when it is read."""
 
     def __init__(self, target):
         self.target = target
@@ -46,7 +46,7 @@ def model():
 
 
 def refusal(call, *arguments) -> str:
-    """What a refusal says: one line, exit code 4."""
+    """Returns the message of a WeightsError: one line, exit code 4."""
     with pytest.raises(WeightsError) as error:
         call(*arguments)
     assert error.value.exit_code == 4
@@ -121,7 +121,7 @@ SCORES = {
     "losses": np.linspace(1, 0, 5, dtype=np.float32),
     "random": np.random.RandomState(0).get_state(),
 }
-"""What programs of the field store beside the weights."""
+"""Values that training programs store beside the weights."""
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zipped", "old form"])
@@ -134,7 +134,7 @@ def test_a_checkpoint_with_scores_as_numpy_numbers_is_opened(prefix, zipped, mod
     assert unchanged(other, model.state_dict())
 
 
-def test_numpy_numbers_of_its_first_version_are_passed_over(model, tmp_path):
+def test_scalars_of_numpy_1_are_ignored(model, tmp_path):
     path = tmp_path / "checkpoint.pth"
     torch.save({"state_dict": model.state_dict(), **SCORES}, path, _use_new_zipfile_serialization=False)
     data = path.read_bytes()
@@ -148,7 +148,7 @@ def test_numpy_arrays_in_place_of_tensors_are_refused(tmp_path):
     assert "a are not named tensors" in refusal(read_state_dict, tmp_path / "checkpoint.pth")
 
 
-def test_numpy_numbers_are_let_in_while_a_checkpoint_is_read_only(tmp_path):
+def test_scalars_of_numpy_are_allowed_only_while_a_checkpoint_is_read(tmp_path):
     before = set(torch.serialization.get_safe_globals())
     torch.save({"a": torch.zeros(1), "score": np.float64(1)}, tmp_path / "checkpoint.pth")
     refusal(read_state_dict, tmp_path / "checkpoint.pth")
@@ -246,7 +246,7 @@ def test_a_damaged_file_is_refused_by_name(write, suffix, model, tmp_path):
 
 
 @pytest.mark.parametrize("write", [as_text, as_nothing, as_half_a_file, as_noise])
-def test_nobody_is_advised_to_read_a_damaged_file_unguarded(write, model, tmp_path):
+def test_the_message_does_not_suggest_to_disable_the_guard(write, model, tmp_path):
     path = tmp_path / "damaged.pth"
     write(path, model)
     said = refusal(load_weights, model, path)
@@ -254,7 +254,7 @@ def test_nobody_is_advised_to_read_a_damaged_file_unguarded(write, model, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["folder", "folder.pth", "folder.safetensors"])
-def test_a_folder_in_place_of_a_file_is_called_one(name, tmp_path):
+def test_a_folder_in_place_of_a_file_is_named(name, tmp_path):
     (tmp_path / name).mkdir()
     assert (
         refusal(locate_weights, str(tmp_path / name)) == f"weights {tmp_path / name} is a folder; give a file"
@@ -317,7 +317,7 @@ def test_a_whole_network_in_a_pickle_is_refused(model, tmp_path):
     assert "is not a safe weights file" in refusal(read_state_dict, tmp_path / "model.pth")
 
 
-# Weights that ship
+# Supplied weights
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ def test_a_detector_knows_its_default_weights(zoo):
 
 
 @pytest.mark.parametrize("name", zoo_module.ZOO_TABLE)
-def test_weights_that_ship_fit_their_detector(name):
+def test_supplied_weights_fit_their_detector(name):
     path, entry = locate_weights(name)
     model = detectors.build(entry.detector, **entry.options)
     load_weights(model, path)
@@ -395,7 +395,7 @@ def test_a_checkpoint_without_names_is_refused(tmp_path):
         read_state_dict(path)
 
 
-def test_values_beyond_half_precision_stay_as_they_are(tmp_path):
+def test_values_beyond_half_precision_are_not_converted(tmp_path):
     path = tmp_path / "large.safetensors"
     save({"large": torch.tensor([1e5]), "small": torch.tensor([0.5])}, path, metadata={"of": 1}, half=True)
     state = read_state_dict(path)

@@ -1,4 +1,4 @@
-"""Weights that ship score what their model cards say, on a part of the validation data that takes seconds."""
+"""Supplied weights reach the scores of their model cards on a small part of the validation data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECK = re.compile(
     r"--stride (?P<stride>\d+) --videos (?P<videos>[^`]+)`",
     re.DOTALL,
 )
-"""How a card tells what to run and what comes out."""
+"""Pattern of commands and scores in a model card."""
 HALF_A_POINT = 0.005
 
 

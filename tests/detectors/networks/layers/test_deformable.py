@@ -1,4 +1,4 @@
-"""Deformable convolution is what its definition says, whichever way it is computed."""
+"""Deformable convolution equals its definition in every implementation."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_it_is_what_the_definition_gives(name):
 
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0, 5.0, -7.0])
 def test_whole_numbers_of_pixels_are_read_where_they_are(shift):
-    """Also from just outside, where a neighbour would be the border."""
+    """Including positions just outside of the image."""
     x, offset, *rest = case()
     arguments = (x, torch.full_like(offset, shift), *rest)
     assert torch.allclose(

@@ -1,4 +1,4 @@
-"""Reference arrays of the published segmenters, read the way their notes describe."""
+"""Reference arrays of the published segmenters, read as their notes describe."""
 
 from __future__ import annotations
 

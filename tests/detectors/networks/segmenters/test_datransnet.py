@@ -105,7 +105,7 @@ def test_the_probability_is_the_published_one(model, frames, seen, whole):
 
 
 @pytest.mark.real_data
-def test_a_network_for_larger_pictures_gives_the_published_probability(parity, frames, whole):
+def test_a_network_for_larger_images_gives_the_published_probability(parity, frames, whole):
     larger = filled(DATransNet(img_size=512), parity)
     with torch.inference_mode():
         found = larger.activation(frames)
@@ -184,15 +184,15 @@ def test_differences_of_a_flat_map_are_nothing():
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("kind", ["flat", "low contrast"])
-def test_float32_equals_float64_on_difficult_pictures(kind, model):
+def test_float32_equals_float64_on_difficult_images(kind, model):
     """Differences of nearly equal pixels are small beside the pixels that they are taken from."""
     torch.manual_seed(0)
-    picture = torch.full((1, 1, 64, 96), 0.4)
+    image = torch.full((1, 1, 64, 96), 0.4)
     if kind == "low contrast":
-        picture += 0.002 * torch.randn(picture.shape)
+        image += 0.002 * torch.randn(image.shape)
     with torch.inference_mode():
-        single = model.activation(picture)
-        double = model.double().activation(picture.double())
+        single = model.activation(image)
+        double = model.double().activation(image.double())
         model.float()
     assert (single - double).abs().max() < 2e-5
 
@@ -217,7 +217,7 @@ def test_sides_that_do_not_fit_are_refused_by_name(size):
         DATransNet()(torch.zeros(1, 1, *size))
 
 
-def test_an_impossible_picture_size_is_refused():
+def test_an_impossible_image_size_is_refused():
     with pytest.raises(ValueError, match="img_size"):
         DATransNet(img_size=0)
 
@@ -227,9 +227,9 @@ def test_a_fresh_network_starts_without_its_non_local_branch():
         assert not DATransNet().eval().GFEM.sp(torch.rand(1, 128, 4, 4)).any()
 
 
-def test_pictures_are_fed_as_they_are():
-    pictures = torch.rand(2, 1, 4, 4)
-    torch.testing.assert_close(DATransNet().normalise(pictures), pictures, rtol=0, atol=0)
+def test_images_are_not_normalised():
+    images = torch.rand(2, 1, 4, 4)
+    torch.testing.assert_close(DATransNet().normalise(images), images, rtol=0, atol=0)
 
 
 # Loss and schedule

@@ -172,7 +172,7 @@ def test_only_parts_without_effect_get_no_gradient(step):
 
 
 def one_group_after_another(mixture: DilatedMixture, groups: torch.Tensor) -> torch.Tensor:
-    """The definition: the small block is called on every group (B, 4, h, w) in turn."""
+    """Definition: the block is called on every group (B, 4, h, w) in order."""
     return torch.stack([mixture.out_s(group) for group in groups.unbind(1)], dim=1)
 
 

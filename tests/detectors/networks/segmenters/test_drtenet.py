@@ -48,7 +48,7 @@ def inputs(parity):
 
 @pytest.fixture(scope="module")
 def stages(model, inputs):
-    """Array name of drtenet.npz → what the network computes there, not yet sliced."""
+    """Array name of drtenet.npz → value computed by the network, not yet sliced."""
     seen, fused = {}, []
     names = [
         *("Conv1", "Convtans2.attention.att", "Convtans2.attention", "Convtans2", "Convtans3", "Convtans4"),
@@ -97,7 +97,7 @@ def test_the_size_is_read_from_a_state_dict(side):
     assert DRTENet.infer_options(meta(ori_h=side).state_dict()) == {"ori_h": side}
 
 
-def test_a_strange_state_dict_tells_nothing():
+def test_no_options_are_inferred_from_another_state_dict():
     assert DRTENet.infer_options({"weight": torch.zeros(3)}) == {}
 
 
@@ -148,7 +148,7 @@ def test_under_autocast_it_stays_close(model, inputs, stages):
 
 @pytest.fixture(scope="module")
 def step(parity):
-    """A network after one forward and backward pass in training, in float64, and what came of it."""
+    """A network after one forward and backward pass in training, in float64, and its outputs."""
     network = filled(DRTENet(ori_h=64), parity).double().train()
     names = ("drtenet-train", "drtenet-train-edge")
     frames, edges = (parity.make_input(name, (2, 3, 64, 64)).double() for name in names)
@@ -222,15 +222,15 @@ def test_the_learning_rate_is_that_of_the_published_schedules(name, epochs, base
 def test_the_pyramid_reduces_as_opencv_does():
     edges = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     half = [cv2.pyrDown(edge.permute(1, 2, 0).numpy()) for edge in edges]
-    for level, pictures in zip(edge_pyramid(edges), (half, [cv2.pyrDown(p) for p in half]), strict=True):
-        reduced = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    for level, images in zip(edge_pyramid(edges), (half, [cv2.pyrDown(p) for p in half]), strict=True):
+        reduced = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         thinned = torch.nn.functional.interpolate(
             reduced, scale_factor=0.5, mode="bilinear", align_corners=True
         )
         assert torch.allclose(level, thinned, rtol=0, atol=1e-6)
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize("side", [100, 104, 120, 8, 0, -16])

@@ -38,7 +38,7 @@ def expected(shared_root):
 
 @pytest.fixture(scope="module")
 def stages(model, frames):
-    """Array name of dstransnet.npz → what the network computes there, not yet sliced."""
+    """Array name of dstransnet.npz → value computed by the network, not yet sliced."""
     seen = {}
     layer = model.mtc.encoder.layer[0]
     single = {
@@ -167,7 +167,7 @@ def test_the_central_difference_is_one_convolution_minus_its_summed_taps():
 
 
 def wavelet_by_definition(layer: WaveletConv, x, level=0):
-    """What a level and all coarser ones give, before the convolution of the map itself is added."""
+    """Returns the contribution of a level and all coarser ones, without the convolution of the map itself."""
     if level == len(layer.wavelet_convs):
         return torch.zeros_like(x)
     channels, (height, width) = x.shape[1], x.shape[-2:]
@@ -262,7 +262,7 @@ def test_start_values_are_those_of_the_authors_training():
     assert network.Conv5.final_layer[1].weight.std().item() == pytest.approx(0.02, rel=0.3)
 
 
-# What goes in
+# Input
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def noise(rows=40, columns=56, dtype=np.uint8) -> np.ndarray:
 
 
 def step(angle: float = 0.0, side: int = 65) -> np.ndarray:
-    """Dark and light half, the edge through the middle, at `angle` degrees from upright."""
+    """An edge through the centre at `angle` degrees from vertical."""
     rows, columns = np.mgrid[:side, :side] - side // 2
     distance = columns * np.cos(np.radians(angle)) + rows * np.sin(np.radians(angle))
     return (128 + 80 * np.clip(distance, -1, 1)).astype(np.uint8)
@@ -33,17 +33,17 @@ def target(side: int = 33, dtype=np.uint8) -> np.ndarray:
 def by_eigenvalues(frame: np.ndarray, smoothing: float, window: float, measure: str) -> np.ndarray:
     """The definition, pixel by pixel, with a library's eigenvalues."""
 
-    def blurred(picture, deviation):
+    def blurred(image, deviation):
         if deviation == 0:
-            return picture
-        return cv2.GaussianBlur(picture, (0, 0), deviation, borderType=cv2.BORDER_REPLICATE)
+            return image
+        return cv2.GaussianBlur(image, (0, 0), deviation, borderType=cv2.BORDER_REPLICATE)
 
-    picture = np.pad(blurred(frame.astype(np.float64), smoothing), 1, mode="edge")
+    image = np.pad(blurred(frame.astype(np.float64), smoothing), 1, mode="edge")
     rows, columns = frame.shape
 
     def derivative(kernel):
         cells = ((i, j) for i in range(3) for j in range(3))
-        return sum(kernel[i][j] * picture[i : i + rows, j : j + columns] for i, j in cells)
+        return sum(kernel[i][j] * image[i : i + rows, j : j + columns] for i, j in cells)
 
     x = derivative([[-3, 0, 3], [-10, 0, 10], [-3, 0, 3]])
     y = derivative([[-3, -10, -3], [0, 0, 0], [3, 10, 3]])
@@ -139,7 +139,7 @@ def test_edge_images_are_what_drtenet_takes():
     images = edge_images(frames, window=2.0)
     assert images.shape == (2, 3, 32, 32)
     expected = np.broadcast_to(edge_saliency(frames[1], window=2.0), (3, 32, 32))
-    # OpenCV's rounding depends on where in memory a picture lies
+    # OpenCV's rounding depends on where in memory an image lies
     np.testing.assert_allclose(images[1], expected, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""All segmenters give a map of the picture's size for a picture of any size."""
+"""Every segmenter gives a map of the size of the image, for images of any size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALL = {"drtenet": {"ori_h": 64}}
 
 @pytest.mark.parametrize("size", [(33, 47), (256, 320), (128, 129)], ids=str)
 @pytest.mark.parametrize("name", detectors.SEGMENTERS)
-def test_a_picture_of_any_size_gives_a_map_of_the_same_size(name, size):
+def test_an_image_of_any_size_gives_a_map_of_the_same_size(name, size):
     torch.manual_seed(0)
     model = detectors.build(name, **SMALL.get(name, {})).eval()
     with torch.inference_mode():
@@ -26,34 +26,34 @@ def test_a_picture_of_any_size_gives_a_map_of_the_same_size(name, size):
 
 
 @pytest.mark.parametrize("name", ["rdian", "datransnet"])
-def test_a_picture_that_needs_no_padding_reaches_the_network_as_it_is(name):
+def test_an_image_that_needs_no_padding_is_not_resampled(name):
     torch.manual_seed(0)
-    model, picture = detectors.build(name).eval(), torch.rand(1, 1, 64, 96)
+    model, image = detectors.build(name).eval(), torch.rand(1, 1, 64, 96)
     with torch.inference_mode():
         torch.testing.assert_close(
-            model.probability(picture), model.activation(model.normalise(picture)), rtol=0, atol=0
+            model.probability(image), model.activation(model.normalise(image)), rtol=0, atol=0
         )
 
 
 def test_padding_is_undone_exactly():
-    pictures, geometry = torch.rand(2, 3, 33, 47), Geometry.native((47, 33), multiple=32)
-    fitted = resample_to_network(pictures, geometry)
+    images, geometry = torch.rand(2, 3, 33, 47), Geometry.native((47, 33), multiple=32)
+    fitted = resample_to_network(images, geometry)
     assert fitted.shape == (2, 3, 64, 64)
-    torch.testing.assert_close(resample_to_source(fitted, geometry), pictures, rtol=0, atol=0)
-    torch.testing.assert_close(fitted[..., :33, 47:], pictures[..., -1:].expand(2, 3, 33, 17), rtol=0, atol=0)
+    torch.testing.assert_close(resample_to_source(fitted, geometry), images, rtol=0, atol=0)
+    torch.testing.assert_close(fitted[..., :33, 47:], images[..., -1:].expand(2, 3, 33, 17), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", [Geometry.letterbox, Geometry.stretch], ids=["letterbox", "stretch"])
 def test_a_resized_map_comes_back_to_its_place(kind):
-    pictures = torch.zeros(1, 1, 50, 70)
-    pictures[..., 20:30, 40:52] = 1
+    images = torch.zeros(1, 1, 50, 70)
+    images[..., 20:30, 40:52] = 1
     geometry = kind((70, 50), (128, 128))
-    back = resample_to_source(resample_to_network(pictures, geometry), geometry)
-    assert back.shape == pictures.shape
-    assert ((back > 0.5) == (pictures > 0.5)).float().mean() > 0.99
+    back = resample_to_source(resample_to_network(images, geometry), geometry)
+    assert back.shape == images.shape
+    assert ((back > 0.5) == (images > 0.5)).float().mean() > 0.99
 
 
-def test_pictures_of_another_size_than_the_geometry_are_refused():
+def test_images_of_another_size_than_the_geometry_are_refused():
     with pytest.raises(ValueError, match="expected 47x33 pixels"):
         resample_to_network(torch.zeros(1, 1, 47, 33), Geometry.native((47, 33)))
 

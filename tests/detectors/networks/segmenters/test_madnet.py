@@ -176,7 +176,7 @@ def test_batch_statistics_are_the_published_ones(step, trained):
 
 
 def windowed_by_hand(attention: MemoryAttention, tokens: torch.Tensor, shift: int) -> torch.Tensor:
-    """Roll, cut into windows, gate each on its own, put together, roll back: as the definition goes."""
+    """Definition: shift, split into windows, gate each window, merge, shift back."""
     rolled = tokens.roll((-shift, -shift), (1, 2))
     result = torch.empty_like(rolled)
     for top in range(0, tokens.shape[1], WINDOW):
@@ -238,7 +238,7 @@ def test_an_impossible_width_is_refused(dim):
         MADNet(dim=dim)
 
 
-def test_a_grey_picture_becomes_three_channels_with_the_constants_of_imagenet():
+def test_a_grey_image_becomes_three_channels_with_the_constants_of_imagenet():
     found = MADNet(dim=2).normalise(torch.full((1, 1, 1, 1), 0.5)).flatten().tolist()
     assert found == pytest.approx([0.015 / 0.229, 0.044 / 0.224, 0.094 / 0.225], abs=1e-6)
 

@@ -152,8 +152,8 @@ def test_the_authors_start_values_leave_the_direction_kernels_alone():
 
 
 def test_normalising_uses_the_published_constants():
-    pictures = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
-    assert RDIAN().normalise(pictures).flatten().tolist() == pytest.approx([0.1246 / 1.0923, 1.1246 / 1.0923])
+    images = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+    assert RDIAN().normalise(images).flatten().tolist() == pytest.approx([0.1246 / 1.0923, 1.1246 / 1.0923])
 
 
 # Loss and schedule
@@ -193,22 +193,22 @@ def trained(shared_root):
 
 
 def original(shared_root, name: str, *, side: int | None, mode: Image.Resampling) -> torch.Tensor:
-    """One of the authors' pictures as grey in [0, 1], (1, 1, H, W), made square when a side is given."""
-    picture = Image.open(shared_root / "parity" / "original" / name).convert("L")
+    """Returns an image of the authors as grey (1, 1, H, W) in [0, 1], square if `side` is given."""
+    image = Image.open(shared_root / "parity" / "original" / name).convert("L")
     if side is not None:
-        picture = picture.resize((side, side), mode)
-    return torch.from_numpy(np.array(picture, dtype=np.float32) / 255)[None, None]
+        image = image.resize((side, side), mode)
+    return torch.from_numpy(np.array(image, dtype=np.float32) / 255)[None, None]
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("side", "marked", "iou"), [(None, 7, 6 / 7), (512, 6, 1.0)], ids=["native size", "resized as upstream"]
 )
-def test_the_authors_weights_mark_their_target(side, marked, iou, trained, shared_root):
-    picture = original(shared_root, "rdian-image-1.png", side=side, mode=Image.Resampling.BILINEAR)
+def test_the_authors_weights_segment_their_target(side, marked, iou, trained, shared_root):
+    image = original(shared_root, "rdian-image-1.png", side=side, mode=Image.Resampling.BILINEAR)
     mask = original(shared_root, "rdian-mask-1.png", side=side, mode=Image.Resampling.NEAREST) > 0.5
     with torch.inference_mode():
-        found = trained.activation(trained.normalise(picture)) > 0.5
+        found = trained.activation(trained.normalise(image)) > 0.5
     assert int(mask.sum()) == 6
     assert int(found.sum()) == marked
     assert int((found & mask).sum()) == 6

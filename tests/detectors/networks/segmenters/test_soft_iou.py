@@ -16,7 +16,7 @@ def test_a_perfect_map_costs_nothing(per_image):
     assert soft_iou_loss(CROSS, CROSS, per_image=per_image) == 0
 
 
-def test_an_empty_map_of_an_empty_picture_costs_nothing():
+def test_the_loss_of_an_empty_map_of_an_empty_image_is_zero():
     nothing = torch.zeros(2, 1, 4, 4)
     assert soft_iou_loss(nothing, nothing, per_image=True) == 0
 
@@ -42,6 +42,6 @@ def test_a_mask_of_another_shape_is_refused():
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 4), (4, 4)], ids=["colour", "no batch"])
-def test_pictures_that_are_not_grey_batches_are_refused(shape):
+def test_images_that_are_not_grey_batches_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected \(B, 1, H, W\)"):
         Segmenter().normalise(torch.zeros(shape))

@@ -1,4 +1,4 @@
-"""The arrangement for speed gives what the network itself gives, and leaves that as it was."""
+"""The optimised network equals the plain one up to rounding and does not change it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detectors.weights import restore
 from pipeline.sources.opening import open_source
 
 EXACT, HALF = 1e-3, 0.1
-"""Largest difference to the plain outputs as a share of their largest value."""
+"""Maximum difference to the plain outputs relative to their largest value."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def trained():
 
 @pytest.fixture
 def lively():
-    """A network with random weights and statistics, so that no norm, gate or bias is without effect."""
+    """A network with random weights and statistics, so that every norm, gate and bias has an effect."""
     network, chance = detectors.build("tridos-nano"), torch.Generator().manual_seed(0)
     for name, value in network.state_dict().items():
         if value.is_floating_point():
@@ -136,7 +136,7 @@ def test_a_convolution_gives_what_its_norm_and_activation_after_it_give(
 
 @pytest.mark.parametrize("uses_onednn", [True, False], ids=["oneDNN", "torch"])
 @pytest.mark.parametrize("act", ["none", "relu"])
-def test_a_convolution_may_be_added_to_what_is_there(uses_onednn, act, monkeypatch):
+def test_a_convolution_is_added_in_place(uses_onednn, act, monkeypatch):
     if not uses_onednn:
         monkeypatch.setattr(convolutions, "uses_onednn", lambda x: False)
     conv, norm = conv_of(8, 16, 1)
@@ -168,7 +168,7 @@ def test_fewer_products_give_what_a_plain_convolution_gives(size, dtype, share):
     [(True, 32, 128, 1), (False, 32, 128, 0), (True, 16, 128, 0), (True, 32, 64, 0)],
     ids=["large", "exact", "small map", "few channels"],
 )
-def test_large_convolutions_take_fewer_products_where_they_may(winograd, side, channels, fewer, monkeypatch):
+def test_large_convolutions_use_winograd_if_allowed(winograd, side, channels, fewer, monkeypatch):
     made = []
     monkeypatch.setattr(
         convolutions, "WinogradConv", lambda *given: made.append(given) or WinogradConv(*given)
@@ -212,7 +212,7 @@ def test_the_memory_is_read_in_parts_as_it_is_at_once(lively, monkeypatch):
 # Half precision
 
 
-def test_in_half_precision_spectra_and_outputs_stay_float32(lively):
+def test_spectra_and_outputs_are_float32_in_half_precision(lively):
     network = FusedTridos(lively, dtype=torch.bfloat16)
     assert network.neck.agpf.body[0].dw_amp_conv[0].weight.dtype == torch.float32
     assert network.neck.conv_cur.weight.dtype == torch.bfloat16
@@ -229,10 +229,10 @@ def test_in_half_precision_the_output_is_close(trained):
     assert 0 < difference(half, exact) < HALF
 
 
-# The two halves
+# The two phases
 
 
-def test_frames_may_begin_before_those_before_them_are_finished(lively):
+def test_frames_may_be_extracted_before_earlier_ones_are_joined(lively):
     network, frames = FusedTridos(lively), noise(6, 64, 64)
     stream = network.stream()
     begun = [stream.extract(frame[None]) for frame in frames]
@@ -242,7 +242,7 @@ def test_frames_may_begin_before_those_before_them_are_finished(lively):
 
 
 def test_a_part_that_is_compiled_gives_the_same(lively):
-    """Traced, and not translated, which takes minutes; the other parts are made in the same way."""
+    """Backend eager: inductor would take minutes."""
     network, twin = FusedTridos(lively), FusedTridos(lively)
     twin.compile_parts(backend="eager")
     with torch.inference_mode():
@@ -256,10 +256,10 @@ def test_a_part_that_is_compiled_gives_the_same(lively):
     assert difference(joined[1], joined[0]) < 1e-5
 
 
-# What it was made of
+# The original network
 
 
-def test_the_network_itself_stays_as_it_was(lively):
+def test_the_original_network_does_not_change(lively):
     before = {name: value.clone() for name, value in lively.state_dict().items()}
     plain = streamed(lively, noise(2, 32, 32))
     network = FusedTridos(lively, dtype=torch.bfloat16)

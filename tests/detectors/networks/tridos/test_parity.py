@@ -38,7 +38,7 @@ def clip(parity):
 
 @pytest.fixture(scope="module")
 def stages(model, clip):
-    """Array name of tridos.npz → what the network computes there, not yet sliced."""
+    """Array name of tridos.npz → value computed by the network, not yet sliced."""
     neck, seen = model.neck, {}
     modules = {
         "cr_mix": neck.conv_cr_mix,

@@ -1,4 +1,4 @@
-"""Frames one after another give what whole clips give, and each frame's share is computed once."""
+"""Outputs of streams equal those of whole clips, and the features of each frame are computed once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 import detectors
 from detectors.inference.normalisation import DEVIATION, MEAN, to_network_input
+from detectors.networks.tridos import Tridos
 from detectors.weights import state_dict, zoo
 from detectors.weights.zoo import ZOO_TABLE
 from pipeline.sources.opening import open_source
@@ -18,26 +19,26 @@ from tests.support.nano import enliven
 
 FRAMES = 40
 TOLERANCE = 1e-4
-"""Absolute, where outputs have a standard deviation of 5: larger batches round in another order."""
+"""Absolute, for outputs with a standard deviation of 5; larger batches round in another order."""
 MEANS, DEVIATIONS = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
 NANO_TOLERANCE = 2e-3
-"""The same for the small network, whose outputs under the same filling have one of 37 and reach 100."""
+"""Absolute, for the small network, whose outputs have a standard deviation of 37 and reach 100."""
 
 
 @pytest.fixture(scope="module")
-def pictures(drone_ir):
+def images(drone_ir):
     """The first frames of a real clip, (40, 256, 320) uint8."""
     with open_source(drone_ir / "videos" / "IR_DRONE_001.mp4", max_frames=FRAMES) as source:
         return np.stack([frame.image for frame in source])
 
 
 @pytest.fixture(scope="module")
-def unit(pictures):
-    """The pictures in [0, 1], (40, 3, 256, 320): the range that the filled weights are made for.
+def unit(images):
+    """Images in [0, 1], (40, 3, 256, 320), the range that the filled weights are made for.
 
-    Normalised pictures drive the filled attention so far that float32 itself is 0.1 from float64.
+    With normalised images, the filled attention amplifies rounding: float32 differs from float64 by 0.1.
     """
-    return to_network_input(pictures) * DEVIATIONS + MEANS
+    return to_network_input(images) * DEVIATIONS + MEANS
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +53,13 @@ def nano_model(parity):
 
 @pytest.fixture(scope="module")
 def small_unit(unit):
-    """A part of the pictures whose feature map of 12×16 is no power of two: the phases are fragile there."""
+    """A crop whose feature map of 12×16 is not a power of two, so that phases are sensitive to rounding."""
     return unit[:, :, 80:176, 96:224].contiguous()
 
 
 @pytest.fixture
 def nano():
-    """A small network with lively random weights; gamma is 0, as in published checkpoints."""
+    """A small network with random weights and statistics; gamma is 0, as in published checkpoints."""
     network = detectors.build("tridos-nano")
     enliven(network, seed=0)
     return network.eval()
@@ -75,7 +76,7 @@ def filled(network, parity):
 
 
 def by_clips(model, frames):
-    """The output for each frame from its whole clip, the first frame repeated at the start."""
+    """Returns the output for each frame from its whole clip, with the first frame repeated at the start."""
     with torch.inference_mode():
         clips = (frames[window_indices(t, model.frames)].transpose(0, 1)[None] for t in range(len(frames)))
         return torch.cat([model(clip) for clip in clips])
@@ -88,18 +89,18 @@ def by_stream(model, frames, batch=1, stream=None):
 
 @contextmanager
 def images_through(module):
-    """The batch sizes that a module is called with."""
+    """Yields a list of the batch sizes that a module is called with."""
     sizes = []
     hook = module.register_forward_hook(lambda _, arguments, __: sizes.append(len(arguments[0])))
     yield sizes
     hook.remove()
 
 
-# The equivalence law
+# Equivalence of streams and clips
 
 
 @pytest.mark.real_data
-def test_the_published_network_streams_what_it_gives_on_clips(full_model, small_unit):
+def test_streams_of_the_published_network_equal_clips(full_model, small_unit):
     clips = by_clips(full_model, small_unit)
     one_by_one = by_stream(full_model, small_unit)
     by_sevens = by_stream(full_model, small_unit, batch=7)
@@ -108,13 +109,13 @@ def test_the_published_network_streams_what_it_gives_on_clips(full_model, small_
 
 
 @pytest.mark.real_data
-def test_the_published_network_streams_what_it_gives_on_clips_at_full_size(full_model, unit):
+def test_streams_of_the_published_network_equal_clips_at_full_size(full_model, unit):
     frames = unit[:3]
     assert (by_stream(full_model, frames) - by_clips(full_model, frames)).abs().max() < TOLERANCE
 
 
 @pytest.mark.real_data
-def test_the_small_network_streams_what_it_gives_on_clips_at_full_size(nano_model, unit):
+def test_streams_of_the_small_network_equal_clips_at_full_size(nano_model, unit):
     clips = by_clips(nano_model, unit)
     assert (by_stream(nano_model, unit) - clips).abs().max() < NANO_TOLERANCE
     assert (by_stream(nano_model, unit, batch=7) - clips).abs().max() < NANO_TOLERANCE
@@ -122,23 +123,23 @@ def test_the_small_network_streams_what_it_gives_on_clips_at_full_size(nano_mode
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", [n for n, entry in ZOO_TABLE.items() if "tridos" in entry.detector])
-def test_trained_weights_stream_what_they_give_on_clips(name, pictures):
+def test_streams_of_supplied_weights_equal_clips(name, images):
     path, entry = zoo.locate_weights(name)
     model = detectors.build(entry.detector, **entry.options)
     state_dict.load_weights(model.eval(), path)
-    frames = to_network_input(pictures[:12])
+    frames = to_network_input(images[:12])
     clips = by_clips(model, frames)
     assert (by_stream(model, frames) - clips).abs().max() < TOLERANCE
     assert (by_stream(model, frames, batch=7) - clips).abs().max() < TOLERANCE
 
 
 @pytest.mark.real_data
-def test_neighbouring_frames_differ_by_far_more_than_the_tolerance(nano_model, unit):
+def test_consecutive_frames_differ_by_more_than_the_tolerance(nano_model, unit):
     outputs = by_stream(nano_model, unit[:6])
     assert (outputs[1:] - outputs[:-1]).abs().amax(dim=(1, 2, 3)).min() > 10 * NANO_TOLERANCE
 
 
-def test_a_batch_of_clips_gives_what_its_clips_give(nano, noise):
+def test_outputs_of_a_batch_of_clips_equal_those_of_single_clips(nano, noise):
     clips = torch.stack([noise[window_indices(t, 5)].transpose(0, 1) for t in (4, 7, 11)])
     with torch.inference_mode():
         each = torch.cat([nano(clip[None]) for clip in clips])
@@ -175,7 +176,7 @@ def test_two_streams_of_one_model_do_not_mix(nano, noise):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_warmup_lasts_until_five_real_frames_were_seen(batch, nano, noise):
+def test_warmup_lasts_for_five_real_frames(batch, nano, noise):
     stream = nano.stream()
     assert stream.warmup
     for part in noise[:10].split(batch):
@@ -190,11 +191,11 @@ def test_a_model_in_training_mode_refuses_to_stream(nano, noise):
         stream.push(noise[:1])
 
 
-# Work
+# Cost
 
 
 @pytest.mark.parametrize(("gamma", "calls"), [(0.0, 0), (0.5, 3)], ids=["gamma 0", "gamma 0.5"])
-def test_the_non_local_block_is_computed_only_where_it_matters(gamma, calls, nano, noise):
+def test_the_non_local_block_is_computed_only_if_gamma_is_not_zero(gamma, calls, nano, noise):
     with torch.no_grad():
         nano.neck.nolocal.gamma.fill_(gamma)
     with images_through(nano.neck.nolocal) as sizes:
@@ -208,7 +209,7 @@ def test_skipping_the_non_local_block_changes_nothing(nano, noise, monkeypatch):
     torch.testing.assert_close(by_stream(nano, noise[:3]), skipped, rtol=0, atol=0)
 
 
-def test_a_gamma_that_learns_is_not_skipped_in_training(nano, noise):
+def test_the_non_local_block_is_not_skipped_if_gamma_is_trained(nano, noise):
     nano.neck.nolocal.requires_grad_(True)
     with images_through(nano.neck.nolocal) as sizes:
         nano.train()(torch.stack([noise[:5].transpose(0, 1)] * 2))
@@ -222,20 +223,20 @@ def test_each_frame_passes_the_backbone_once(batch, nano, noise):
     assert sum(backbone) == sum(frequency) == len(noise)
 
 
-def test_each_pair_of_neighbours_is_compared_once(nano, noise):
+def test_each_pair_of_frames_is_computed_once(nano, noise):
     with images_through(nano.neck.tdms.feat_diff) as pairs:
         by_stream(nano, noise)
     assert sum(pairs) == len(noise)
 
 
 def held_bytes(stream) -> int:
-    """Memory behind the tensors that a stream keeps, views counted with all that they hold alive."""
+    """Returns the bytes of all storages that the tensors of a stream keep alive."""
     rings = [*stream._features, stream._pairs]
     storages = {ring._past.untyped_storage().data_ptr(): ring._past.untyped_storage() for ring in rings}
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def test_a_stream_holds_no_more_after_many_frames(nano):
+def test_memory_of_a_stream_is_constant(nano):
     stream, frame = nano.stream(), torch.randn(1, 3, 32, 32)
     for _ in range(5):
         stream.push(frame)
@@ -262,7 +263,7 @@ def test_a_large_batch_does_not_stay_in_memory(nano, noise):
     [((1, 3, 48, 64), "64x48"), ((2, 3, 64, 100), "100x64"), ((1, 3, 240, 320), "320x240")],
     ids=["height", "width", "common camera"],
 )
-def test_a_stream_refuses_sizes_that_are_no_multiple_of_32(shape, named, nano):
+def test_sizes_that_are_not_multiples_of_32_are_refused(shape, named, nano):
     stream = nano.stream()
     with pytest.raises(ValueError, match=f"{named}.*multiples of 32"):
         stream.push(torch.zeros(shape))
@@ -283,4 +284,4 @@ def test_a_clip_of_another_shape_is_refused_by_name(shape, nano):
 @pytest.mark.parametrize("width", [0.1, 0.3, 0.0], ids=str)
 def test_a_width_that_gives_odd_channels_is_refused(width):
     with pytest.raises(ValueError, match="multiple of 32"):
-        detectors.tridos.Tridos(width=width)
+        Tridos(width=width)
