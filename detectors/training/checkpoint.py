@@ -34,18 +34,22 @@ def save(state: dict[str, Any], path: Path) -> None:
 def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[str, Any]:
     """Returns the state in a checkpoint of a run with the given recipe.
 
-    Keys that do not change a training step may differ: the section `record` and `LOCATION_KEYS`. Raises
+    Keys that do not change a training step may differ: the section `record` and `LOCATION_KEYS`. The scaling
+    "auto" agrees with that of any checkpoint, which the run then goes on with. Raises
     WeightsError if the file is not a checkpoint, UsageError naming the first other key that differs.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        differing = first_difference(_fixed_settings(recipe), _fixed_settings(with_defaults(state["recipe"])))
+        theirs = with_defaults(state["recipe"])
+        if recipe["data"]["scaling"] == "auto":
+            recipe = {**recipe, "data": {**recipe["data"], "scaling": theirs["data"]["scaling"]}}
+        differing = first_difference(_fixed_settings(recipe), _fixed_settings(theirs))
     except Exception as error:  # torch raises many kinds for bad bytes
         raise not_a_checkpoint(path) from error
     if differing:
-        key, ours, theirs = differing
+        key, wanted, made = differing
         raise UsageError(
-            f"{path} was made with {key} = {theirs!r}, not {ours!r}; choose another record.output"
+            f"{path} was made with {key} = {made!r}, not {wanted!r}; choose another record.output"
         )
     return state
 

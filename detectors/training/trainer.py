@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,7 @@ class Trainer:
         self.optimiser = build_optimiser(self.model, recipe.optimiser, rate=recipe.schedule.rate)
         self.steps_done, self.best, self.best_step = 0, 0.0, 0
         self._resume()
+        recipe = self.recipe  # resuming may have set its scaling
         require_same_step(self.steps_done, self.group, device)
         self.sampler = training_clips(
             recipe,
@@ -103,6 +104,8 @@ class Trainer:
         if not self.checkpoint.exists():
             return
         state = checkpoint.load(self.checkpoint, asdict(self.recipe), device=self.device)
+        scaling = checkpoint.with_defaults(state["recipe"])["data"]["scaling"]
+        self.recipe = replace(self.recipe, data=replace(self.recipe.data, scaling=scaling))
         try:
             self.model.load_state_dict(state["model"])
             self.average.state, self.average.updates = state["average"], state["updates"]

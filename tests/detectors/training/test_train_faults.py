@@ -120,6 +120,15 @@ def test_a_key_that_a_checkpoint_lacks_has_its_default(root, stopped, capsys):
     assert "last.pt was made with data.enlarge = 1.0, not 2.0" in complaint(capsys)
 
 
+def test_a_checkpoint_from_before_automatic_scaling_keeps_its_scaling(root, stopped):
+    state = torch.load(stopped / "last.pt", weights_only=True)
+    state["recipe"]["data"]["scaling"] = "full-range"
+    torch.save(state, stopped / "last.pt")
+    assert run(root, stopped, 3) == 2  # another number of steps is another recipe
+    assert run(root, stopped, 2) == 0
+    assert run(root, stopped, 2, **{"data.scaling": "percentile"}) == 2
+
+
 def test_initial_weights_are_not_needed_to_resume(root, trained, tmp_path, capsys):
     start = {"model.init": str(shutil.copy(trained / "best.safetensors", tmp_path / "start.safetensors"))}
     assert run(root, tmp_path / "run", 1, **start) == 0
