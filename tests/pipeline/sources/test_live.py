@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import LiveConfig, RunConfig, SourceConfig
-from pipeline.runner.latency import RecentLatency
+from pipeline.runner.run_record import RecentLatency
 from pipeline.sources.live import LiveSource, backoff, open_with_reconnect, queue_policy
 from pipeline.sources.reader import Reader
 from pipeline.sources.source import Source
@@ -53,6 +53,7 @@ def refuse(connection) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.slow
 def test_a_source_that_comes_back_is_one_sequence():
     images = grey_frames(9)
     serve = in_turn(
@@ -81,6 +82,7 @@ def test_without_reconnecting_the_end_of_a_stream_is_the_end():
             assert len(list(source)) == 3
 
 
+@pytest.mark.slow
 def test_max_frames_counts_over_all_connections():
     with stream_servers.listener(stream_servers.sending(raw(grey_frames(3)))) as port:
         with watched(port, reconnect="forever", source={"max_frames": 7}) as source:
