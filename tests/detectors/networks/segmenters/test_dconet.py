@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from detectors.networks.segmenters.dconet import DCONet, DilatedMixture, GatedUnit, learning_rate
+from detectors.networks.segmenters.dconet import DCONet, GatedUnit, learning_rate
+from detectors.networks.segmenters.dconet_background import DilatedMixture
 from tests.detectors.networks.segmenters.reference_arrays import (
     arrays_of,
     filled,
