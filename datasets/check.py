@@ -1,4 +1,4 @@
-"""Inspect a dataset: count what each split holds, and list what is wrong with it.
+"""Inspects a dataset: counts what each split holds, and lists what is wrong with it.
 
     python -m datasets.check drone-ir DATA
 

@@ -1,4 +1,4 @@
-"""Convert a dataset between COCO-video, MOT folders and mask folders.
+"""Converts a dataset between COCO-video, MOT folders and mask folders.
 
     python -m datasets.convert mot DATA --split train --to coco-video --output train.json
 

@@ -1,4 +1,4 @@
-"""Write a synthetic infrared video and its exact ground truth, COCO with `videos`, beside it.
+"""Writes a synthetic infrared video and its exact ground truth, COCO with `videos`, beside it.
 
     python -m datasets.synthetic OUT.mp4 --seed 0
 

@@ -1,7 +1,7 @@
-"""A run as a service: `/healthz` says whether frames go through, `/metrics` how many and what became of them.
+"""HTTP server of a run: `/healthz` reports whether frames are processed, `/metrics` counts for Prometheus.
 
-Both are read from the accounts of the streams when somebody asks, in a thread of the server; the run itself
-does nothing for them. They are served without a login: on the loopback interface unless another is named.
+Both are computed from the records of the streams on request, in a thread of the server, so they cost the run
+nothing. There is no login: the server listens on the loopback interface unless another one is configured.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ REQUEST_SECONDS = 5.0
 MAX_CONNECTIONS = 16
 """Maximum number of connections; a further one ends the oldest, so slow clients cannot keep others out."""
 POLL_SECONDS = 0.05
-"""How long the end of a run waits for the server at most, but for answers under way."""
+"""Interval in which the server checks whether the run has ended."""
 log = logging.getLogger(__name__)
 WELL = ("starting", "running", "ended")
-"""States of a stream that are no reason for an alarm."""
+"""States of a healthy stream."""
 
 
 class RunMetrics(Collector):
-    """What Prometheus is told of a run: each number with the label `stream`, the name of the stream."""
+    """Metrics of a run for Prometheus, with the name of the stream as the label `stream`."""
 
     def __init__(self, summary: Summary, config: ServiceConfig):
         self._summary, self._config = summary, config
 
     def collect(self) -> Iterator[Any]:
-        """All metrics as they are now."""
+        """Yields the current metrics."""
         about = GaugeMetricFamily("mote_info", "Version of the program.", labels=["version"])
         about.add_metric([__version__], 1)
         yield about
-        # of one moment: streams may be added meanwhile
+        # a copy: streams may be added by the run
         streams = dict(self._summary.records)
         for name, text, value in COUNTS:
             family = CounterMetricFamily(f"mote_{name}", text, labels=["stream"])
@@ -91,7 +91,7 @@ COUNTS = (
     ("detections", "Detections written.", lambda one: one.detections),
     ("tracks", "Tracks confirmed at least once.", lambda one: one.tracks),
 )
-"""Counters: name, help, and how each is read from the account of a stream."""
+"""Counters: name, help text, and the function that reads it from the record of a stream."""
 
 
 def _drops(record: RunRecord) -> dict[str, int]:
@@ -103,7 +103,7 @@ def _gaps(record: RunRecord) -> dict[str, int]:
 
 
 def _labelled(name: str, text: str, label: str, streams: dict[str, RunRecord], counts) -> CounterMetricFamily:
-    """A counter with a label beside `stream`."""
+    """Returns a counter that has a second label beside `stream`."""
     family = CounterMetricFamily(f"mote_{name}", text, labels=["stream", label])
     for stream, record in streams.items():
         for kind, count in counts(record).items():
@@ -112,11 +112,11 @@ def _labelled(name: str, text: str, label: str, streams: dict[str, RunRecord], c
 
 
 def health(summary: Summary, config: ServiceConfig) -> dict[str, Any]:
-    """What `/healthz` answers: a status, `ok` or `failing`, and the state of each stream.
+    """Returns the response of `/healthz`: a status, `ok` or `failing`, and the state of each stream.
 
-    A stream is `starting` before its first result, `running` while results follow each other, `stalled` after
-    `service.stalled_after` seconds without one, `away` while a live source is being connected to again, and
-    in the end `ended` or `failed`; `not opened` was never there.
+    A stream is `starting` before its first result, `running` while results are written, `stalled` after
+    `service.stalled_after` seconds without a result, `away` while a live source is reconnected, and finally
+    `ended` or `failed`; a stream that could not be opened is `not opened`.
     """
     streams = {name: _state(record, config) for name, record in dict(summary.records).items()}
     for name, error in dict(summary.unopened).items():
@@ -126,7 +126,7 @@ def health(summary: Summary, config: ServiceConfig) -> dict[str, Any]:
 
 
 def _state(record: RunRecord, config: ServiceConfig) -> dict[str, Any]:
-    """The row of a stream."""
+    """Returns the state of a stream."""
     idle = time.monotonic() - record.last_progress
     facts: dict[str, Any] = {"frames": record.written, "idle_seconds": round(idle, 1)}
     if record.ended:
@@ -142,11 +142,11 @@ def _state(record: RunRecord, config: ServiceConfig) -> dict[str, Any]:
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    """Not http.server's, which asks a name server for the name of the machine before it starts."""
+    """Threading HTTP server; that of http.server would first resolve the host name by DNS."""
 
     allow_reuse_address = True
     daemon_threads = True
-    block_on_close = False  # a client that does not take its answer does not hold up the end
+    block_on_close = False  # a client that does not read its response must not delay the end of the run
 
     def __init__(self, family: socket.AddressFamily, address: tuple, handler):
         self.address_family = family
@@ -184,11 +184,11 @@ class _Server(socketserver.ThreadingTCPServer):
                         request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_) -> None:
-        """Clients that go away in the middle are no news."""
+        """Ignores clients that disconnect during a request."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers `/healthz` and `/metrics`."""
+    """Handles requests of `/healthz` and `/metrics`."""
 
     timeout = REQUEST_SECONDS
     server_version = f"mote/{__version__}"
@@ -198,12 +198,12 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Sends the response of a path."""
         path = self.path.partition("?")[0]
         if path == "/healthz":
-            told = health(self._summary, self._config)
-            code = HTTPStatus.OK if told["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
-            self._answer(code, "application/json", json.dumps(told).encode() + b"\n")
+            report = health(self._summary, self._config)
+            code = HTTPStatus.OK if report["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE
+            self._answer(code, "application/json", json.dumps(report).encode() + b"\n")
         elif path == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
             self._answer(HTTPStatus.OK, kind, encode(self._registry))
@@ -222,12 +222,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_) -> None:
-        """Nobody reads a line for each look at the health."""
+        """Writes no log line per request."""
 
 
 @contextmanager
 def serve_health(summary: Summary, config: ServiceConfig) -> Iterator[None]:
-    """Answer on `service.health_port` within the block; UsageError where nobody can listen there."""
+    """Serves on `service.health_port` within the block. Raises UsageError if the port cannot be opened."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(RunMetrics(summary, config))
@@ -254,5 +254,7 @@ def _listening(config: ServiceConfig, handler) -> _Server:
         remedy = "choose another --health-port, or the address of an interface with --health-host"
         raise UsageError(f"nothing can be served on {where}: {reason}; {remedy}") from error
     if not ip_address(str(address[0]).partition("%")[0]).is_loopback:
-        log.warning("health and metrics are served on %s without a login, to whoever reaches that port", host)
+        log.warning(
+            "health and metrics are served on %s without a login to anybody who can reach that port", host
+        )
     return server

@@ -192,7 +192,7 @@ class FusedTridos(WindowedTridos[FusedFeatures]):
         return self._finish_join(*self._start_join(*inputs))
 
     def compile_parts(self, *, backend: str = "inductor") -> None:
-        """Compiles the parts with torch.compile, anew for every input shape.
+        """Compiles the parts with torch.compile, again for every input shape.
 
         With inductor, the first frames of a shape take minutes, and CUDA graphs are recorded.
         """
