@@ -1,4 +1,4 @@
-"""One network for several sequences: their frames are computed as one batch, each with a state of its own."""
+"""One network for several sequences: their frames form one batch, and each sequence has its own state."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class StreamingDetector:
 
     def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
         """Yields the detections of each frame of the sequence."""
-        # closed here and not by the garbage collector: a thread of its own may be taking from `groups`
+        # closed here and not by the garbage collector: a thread may be reading from `groups`
         with closing(raw_outputs(groups, self)) as outputs:
             yield from self.postprocess(outputs)
 

@@ -140,7 +140,7 @@ class RDIAN(Segmenter):
         return [bias_of(self.head.block[-1])]
 
     def direction_map(self, frames: Tensor) -> Tensor:
-        """Probability map of pixels that differ alike from opposite neighbours: (B, 1, H, W) → same shape."""
+        """Map in (0, 1) of pixels that differ equally from opposite neighbours: (B, 1, H, W) → same shape."""
         # kernels as stored, since those of a checkpoint may differ from the constructor's; one convolution
         kernels = torch.cat([self.get_parameter(f"d{number}.weight") for number in range(11, 19)])
         one_way, other_way = F.conv2d(frames, kernels, padding=2).chunk(2, dim=1)

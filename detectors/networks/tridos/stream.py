@@ -62,12 +62,15 @@ class TridosStream(Generic[Features]):
         return self.start_join(*self.append(features, pairs))
 
     def start_join(self, window: Features, pairs: Tensor) -> Parts:
-        """Computes what the first phase computes of windows (B, T, …); returns the arguments of `join`."""
+        """Starts the join of windows (B, T, …) in the first phase; returns the arguments of `join`.
+
+        Here it computes nothing; subclasses may move a part of the join to the first phase.
+        """
         return window, pairs
 
     @torch.inference_mode()
     def join(self, parts: Parts) -> Tensor:
-        """Second phase of `push`: returns the raw outputs from what `extract` returned."""
+        """Second phase of `push`: returns the raw outputs from the result of `extract`."""
         return self.model.join(*parts)
 
     @torch.inference_mode()

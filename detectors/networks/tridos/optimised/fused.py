@@ -125,7 +125,7 @@ def _activation(module: nn.Module) -> tuple[Activation, float]:
 
 
 def _optimised(module: nn.Module, *, winograd: bool) -> nn.Module | None:
-    """Returns the optimised form of a module; None if it has none of its own."""
+    """Returns the optimised form of a module; None if there is none for its class."""
     if isinstance(module, Swin):
         return WindowLayers(module, frames=FRAMES)
     if isinstance(module, MemoryReader):
