@@ -8,8 +8,15 @@ from typing import Literal
 from datasets.augmentation.options import AugmentationOptions
 from pipeline.config.ranges import require_range
 from pipeline.config.schema import MAX_SCALE, MIN_SCALE
-from pipeline.imaging.geometry import SIZE_MULTIPLE
 from pipeline.imaging.intensity_scaling import parse_scaling
+
+
+def _require_network_size(name: str, sides: tuple[int, ...]) -> None:
+    """Raises ValueError unless both sides suit the networks."""
+    from pipeline.imaging.geometry import SIZE_MULTIPLE  # loads OpenCV, which --help does not need
+
+    if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in sides):
+        raise ValueError(f"{name} = {list(sides)}, expected two multiples of {SIZE_MULTIPLE}")
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,8 @@ class DataRecipe:
         require_range(self, "videos", "synthetic_videos", low=0)
         require_range(self, "synthetic_frames", low=1)
         require_range(self, "synthetic_share", low=0, high=1)
-        if self.letterbox and any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in self.letterbox):
-            raise ValueError(f"letterbox = {list(self.letterbox)}, expected two multiples of {SIZE_MULTIPLE}")
+        if self.letterbox:
+            _require_network_size("letterbox", self.letterbox)
         require_range(self, "enlarge", low=MIN_SCALE, high=MAX_SCALE)
         parse_scaling(self.scaling)
         if self.letterbox and self.enlarge != 1:
@@ -165,8 +172,7 @@ class Schedule:
         require_range(self, "steps", "batch", "rate_every", low=1)
         require_range(self, "rate", "final_rate", "warmup", "warmup_rate", "level", "ema_ramp", "seed", low=0)
         require_range(self, "whole_share", "ema", low=0, high=1)
-        if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in self.crop):
-            raise ValueError(f"crop = {list(self.crop)}, expected two multiples of {SIZE_MULTIPLE}")
+        _require_network_size("crop", self.crop)
         for name, unused in (("warmup_rate", 0), ("level", 0), ("rate_every", 1)):
             if self.rule != "yolox" and getattr(self, name) != unused:
                 raise ValueError(f"{name} = {getattr(self, name)} has no effect with rule '{self.rule}'")

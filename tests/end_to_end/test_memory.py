@@ -78,6 +78,8 @@ def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
     class Measured(setup.RunRecord):
         def add(self, result):
             super().add(result)
+            if self.written == 1:
+                alive(Frame)  # the list of all objects of a large process takes megabytes of its own
             taken.memory.append(resident())
             if self.written % SETTLED == 0:
                 taken.frames_alive.append(alive(Frame))
