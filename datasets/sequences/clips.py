@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -114,7 +114,7 @@ def read_sequence(
 
 def read_sequences(
     records: Iterable[VideoRecord], root: Path, *, store: FrameStore | None = None, mode: Mode = "auto"
-) -> Iterator[VideoSequence]:
+) -> Generator[VideoSequence, None, None]:
     """Yields the result of `read_sequence` for each record, with one progress bar for all of them."""
     records = list(records)
     to_decode = [r for r in records if store is None or not store.contains(record_location(r, root))]

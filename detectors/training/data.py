@@ -8,12 +8,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from datasets.augmentation.kinds import KindSampler
 from datasets.augmentation.sampler import ClipSampler
 from datasets.layouts.registry import Dataset, load_dataset
 from datasets.sequences.clips import Clip, VideoSequence, read_sequences, synthetic_sequences
 from datasets.sequences.frame_store import FrameStore
 from datasets.sequences.views import resize_record, resize_sequence, scale_intensity
 from detectors.networks.registry import SEGMENTERS, canonical
+from detectors.training.mixed_data import parse_kinds, read_kind
 from detectors.training.recipe import DataRecipe, Recipe
 from pipeline.imaging.geometry import SIZE_MULTIPLE, Geometry
 from pipeline.system.errors import UsageError
@@ -98,6 +100,8 @@ def training_clips(
     _check_sizes(real, recipe)
     height, width = real[0].frames.shape[1:]
     synthetic = _synthetic(recipe, (width, height))
+    if data.kinds:
+        return _mixed_clips(recipe, real, until_stopped(synthetic, stop), stop, frames, progress)
     if num_classes > 1 and not data.class_agnostic:
         synthetic = (_with_label(s, UNKNOWN_CLASS) for s in synthetic)
     return ClipSampler(
@@ -108,6 +112,31 @@ def training_clips(
         seed=recipe.schedule.seed,
         augment=recipe.augment,
         balanced=data.balance,
+    )
+
+
+def _mixed_clips(
+    recipe: Recipe,
+    real: list[VideoSequence],
+    synthetic: Iterable[VideoSequence],
+    stop: StopRequest,
+    frames: int,
+    progress: Mode,
+) -> ClipSampler:
+    """Returns the sampler of clips of the recipe's own dataset and of all its kinds."""
+    data, kinds = recipe.data, parse_kinds(recipe.data)
+    own = 1 - data.synthetic_share - sum(kind.share for kind in kinds.values())
+    if own < 0:
+        raise UsageError("the shares of data.kinds and data.synthetic_share add up to more than 1")
+    more = [(kind.share, read_kind(kind, data, stop, progress=progress)) for kind in kinds.values()]
+    return KindSampler(
+        [(own, real), (data.synthetic_share, synthetic), *more],
+        length=frames,
+        seed=recipe.schedule.seed,
+        augment=recipe.augment,
+        sized=data.sized,
+        sizes=data.sizes,
+        margin=data.margin,
     )
 
 

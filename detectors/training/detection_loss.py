@@ -6,14 +6,13 @@ SimOTA assignment (YOLOX, arXiv 2107.08430), complete IoU (arXiv 1911.08287), no
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectors.networks.layers.boxes import box_iou
+from detectors.networks.layers.boxes import box_iou, complete_iou, corners_of
 from detectors.networks.tridos.head import STRIDE, cell_grid, decode_boxes
 
 CENTRE_RADIUS = 2.5  # cells: half side of the square around an object's centre whose cells are candidates
@@ -55,35 +54,11 @@ class DetectionLoss(NamedTuple):
         return (box + self.objectness_sum + self.class_sum) / cells
 
 
-def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., 4) centre x, centre y, width, height → top-left and bottom-right corners (..., 2)."""
-    half = boxes[..., 2:] / 2
-    return boxes[..., :2] - half, boxes[..., :2] + half
-
-
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """Returns the IoU (N, M) of boxes (N, 4) and (M, 4), centre x, centre y, width, height."""
-    corners = [torch.cat(_corners(boxes), dim=-1) for boxes in (first, second)]
+    corners = [torch.cat(corners_of(boxes), dim=-1) for boxes in (first, second)]
     areas = first[:, 2:].prod(dim=-1), second[:, 2:].prod(dim=-1)
     return box_iou(corners[0], corners[1], areas=areas)
-
-
-def complete_iou(predicted: Tensor, target: Tensor) -> Tensor:
-    """Returns the complete IoU (N,) of matched boxes (N, 4), centre x, centre y, width, height.
-
-    Unlike in the paper, the weight `alpha` is part of the gradient: the published training did so.
-    """
-    (low_p, high_p), (low_t, high_t) = _corners(predicted), _corners(target)
-    intersection = (torch.minimum(high_p, high_t) - torch.maximum(low_p, low_t)).clamp(min=0).prod(dim=-1)
-    union = predicted[:, 2:].prod(dim=-1) + target[:, 2:].prod(dim=-1) - intersection
-    iou = intersection / (union + 1e-16)
-    distance = (predicted[:, :2] - target[:, :2]).square().sum(dim=-1)
-    enclosing = (torch.maximum(high_p, high_t) - torch.minimum(low_p, low_t)).clamp(min=0)
-    diagonal = enclosing.square().sum(dim=-1).clamp(min=1e-6)
-    angles = [torch.atan(boxes[:, 2] / boxes[:, 3].clamp(min=1e-6)) for boxes in (predicted, target)]
-    v = 4 / math.pi**2 * (angles[0] - angles[1]).square()
-    alpha = v / (1 - iou + v).clamp(min=1e-6)
-    return iou - distance / diagonal - alpha * v
 
 
 def wasserstein_loss(predicted: Tensor, target: Tensor) -> Tensor:
@@ -163,12 +138,19 @@ def assign(raw: Tensor, boxes: Tensor, objects: Tensor, labels: Tensor) -> Assig
     return Assignment(foreground, matched, ious)
 
 
-def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> DetectionLoss:
+def detection_loss(
+    raw: Tensor,
+    objects: list[Tensor],
+    labels: list[Tensor],
+    *,
+    quality: Literal["iou", "wasserstein"] = "iou",
+) -> DetectionLoss:
     """The Tridos loss of a batch: (5·(½·NWD + ½·CIoU) + objectness + classes) / max(foreground cells, 1).
 
     `raw` (B, 5 + classes, h, w); per image `objects` (G, 4) as centre x, centre y, width, height in network
     pixels and `labels` (G,) int64, G may be 0. Without any foreground cell the box and class terms are 0.
-    Objects with a negative label, of unknown class, are left out of the class term.
+    Objects with a negative label, of unknown class, are left out of the class term. The target of a class
+    score is the `quality` of its box: the IoU, as published, or the Wasserstein similarity.
     """
     raw = raw.float()
     boxes = decode_boxes(raw)
@@ -184,12 +166,15 @@ def detection_loss(raw: Tensor, objects: list[Tensor], labels: list[Tensor]) -> 
 
     target = torch.cat([o[m.objects[m.foreground]] for o, m in zip(objects, matches, strict=True)])
     label = torch.cat([c[m.objects[m.foreground]] for c, m in zip(labels, matches, strict=True)])
-    quality = torch.cat([m.ious[m.foreground] for m in matches])
     predicted = boxes[foreground]
+    if quality == "iou":
+        score = torch.cat([m.ious[m.foreground] for m in matches])
+    else:
+        score = 1 - wasserstein_loss(predicted.detach(), target)
     ciou = (1 - complete_iou(predicted, target).clamp(-1, 1)).sum()
     nwd = wasserstein_loss(predicted, target).mean()
     known = label >= 0
-    soft = F.one_hot(label[known], raw.shape[1] - 5) * quality[known, None]
+    soft = F.one_hot(label[known], raw.shape[1] - 5) * score[known, None]
     classes = focal_loss(logits[..., 1:][foreground][known], soft).sum()
     parts = DetectionLoss(zero, ciou, nwd, objectness, classes, count)
     return parts._replace(total=parts.contribution(count))

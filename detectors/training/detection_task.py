@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from datasets.sequences.clips import Clip
 from detectors.evaluation.detection import evaluate_scores, fill_evaluator
 from detectors.inference.normalisation import to_network_input
-from detectors.networks.tridos import Tridos
+from detectors.networks.segmenters.base import Segmenter
 from detectors.training.data import Validation
 from detectors.training.detection_loss import detection_loss
 from detectors.training.distributed import ProcessGroup
@@ -41,15 +41,16 @@ class ClipBatch(NamedTuple):
 class DetectionTask:
     """Detects the targets of the key frame; see `detectors.training.tasks.Task`.
 
-    All classes are scored as one, or `by_class`: then AP50 is the mean over the classes.
+    All classes are scored as one, or `by_class`: then AP50 is the mean over the classes. `quality` is the
+    target of class scores, as in `detection_loss`.
     """
 
-    terms = ("loss", "ciou", "objectness", "classes")
+    terms: tuple[str, ...] = ("loss", "ciou", "objectness", "classes")
     headline = ("ap50", "AP50")
     scores = ("ap50", "ap", "recall50", "best_f1", "best_threshold")
 
-    def __init__(self, *, by_class: bool = False):
-        self.by_class = by_class
+    def __init__(self, *, by_class: bool = False, quality: Literal["iou", "wasserstein"] = "iou"):
+        self.by_class, self.quality = by_class, quality
 
     def collate(self, clips: list[Clip], device: torch.device) -> ClipBatch:
         """Returns clips of one size as tensors on the device."""
@@ -69,7 +70,7 @@ class DetectionTask:
 
         `raw` is (B, 5 + classes, h, w).
         """
-        loss = detection_loss(raw, batch.boxes, batch.labels)
+        loss = detection_loss(raw, batch.boxes, batch.labels, quality=self.quality)
         cells = int(group.all_gather([loss.foreground], batch.frames.device).sum())
         total = loss.contribution(cells)
         sums = (loss.ciou_sum, loss.objectness_sum, loss.class_sum)
@@ -80,7 +81,7 @@ class DetectionTask:
 
         By class there are also `ap50_as_one`, which ignores classes, and `ap50_NAME` of each class.
         """
-        assert isinstance(model, Tridos)
+        assert not isinstance(model, Segmenter)
         data = validation.records, validation.iterate(), validation.truth
         if not self.by_class:
             return evaluate_scores(model, *data, stride=stride).as_dict()

@@ -74,11 +74,27 @@ class DataRecipe:
     """Frames of each synthetic sequence."""
     synthetic_share: float = 0.2
     """Share of training clips drawn from synthetic sequences, 0 to 1."""
+    kinds: dict = field(default_factory=dict)
+    """Further datasets, each a table with the keys of `datasets.augmentation.kinds.DataKind`; `train` has the
+    share of clips that neither they nor synthetic sequences have. `sized` and `margin` need `kinds`."""
+    sized: float = 0.0
+    """Share of clips that are resized so that a target has a size drawn from `sizes`, 0 to 1."""
+    sizes: tuple[float, float] = (4.0, 32.0)
+    """Minimum and maximum size, the square root of a target's area in pixels, drawn log-uniformly."""
+    margin: float = 0.0
+    """Pixels between a target and its box on each side, which stay when clips are resized."""
 
     def __post_init__(self):
         require_range(self, "videos", "synthetic_videos", low=0)
         require_range(self, "synthetic_frames", low=1)
-        require_range(self, "synthetic_share", low=0, high=1)
+        require_range(self, "synthetic_share", "sized", low=0, high=1)
+        require_range(self, "margin", low=0, high=32)
+        if not 1 <= self.sizes[0] <= self.sizes[1] <= 1000:
+            raise ValueError(f"sizes = {list(self.sizes)}, expected two from 1 to 1000, the smaller first")
+        if self.kinds and (self.balance or not self.class_agnostic):
+            raise ValueError("kinds have one class; set class_agnostic = true, balance = false")
+        if self.kinds and (self.letterbox or self.enlarge != 1):
+            raise ValueError("kinds are read at their own size; leave out letterbox and enlarge")
         if self.letterbox:
             _require_network_size("letterbox", self.letterbox)
         require_range(self, "enlarge", low=MIN_SCALE, high=MAX_SCALE)
@@ -99,6 +115,9 @@ class ObjectiveRecipe:
     focal: float = 1.0
     """Weight of the focal loss, which is summed over the pixels of an image and divided by the number of
     target pixels."""
+    quality: Literal["iou", "wasserstein"] = "iou"
+    """Target of the class score of a box, for Tridos: its IoU, as published, or the Wasserstein similarity,
+    which depends less on the size of the target."""
 
     def __post_init__(self):
         require_range(self, "focal", low=0)
@@ -218,3 +237,5 @@ class Recipe:
     def __post_init__(self):
         if self.augment.transpose and self.schedule.whole_share > 0:
             raise ValueError("augment.transpose is for crops only; set schedule.whole_share = 0")
+        if self.data.kinds and self.schedule.whole_share > 0:
+            raise ValueError("data.kinds are for crops only; set schedule.whole_share = 0")

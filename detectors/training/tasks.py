@@ -75,4 +75,5 @@ def task_for(model: Network, recipe: Recipe) -> Task:
     ):
         if value != unused:
             raise UsageError(f"{key} = {value!r} is for segmenters, '{recipe.model.name}' predicts boxes")
-    return DetectionTask(by_class=not recipe.data.class_agnostic and model.num_classes > 1)
+    by_class = not recipe.data.class_agnostic and model.num_classes > 1
+    return DetectionTask(by_class=by_class, quality=recipe.objective.quality)

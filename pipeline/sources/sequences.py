@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.sources.images import ImageReader
 from pipeline.sources.opening import open_source
@@ -21,15 +22,24 @@ Location = Path | Sequence[Path]
 
 
 def record_location(record: VideoRecord, root: Path) -> Location:
-    """Returns the files of a sequence below `root`. Raises UsageError if annotations do not name them all."""
+    """Returns the files of a sequence below `root`; instead of a video there may be a folder of image files.
+
+    Raises UsageError if annotations do not name all files.
+    """
     if not record.files and not record.file_name:
         raise UsageError(f"{record.name}: the annotations name neither a video nor images for it")
     if not record.files:
-        return root / record.file_name
+        location = root / record.file_name
+        return image_files_in(location) if location.is_dir() else location
     if "" in record.files:
         missing = record.files.index("")
         raise UsageError(f"{record.name}: frame {missing} has no image, and a sequence needs all of them")
     return [root / file for file in record.files]
+
+
+def image_files_in(folder: Path) -> list[Path]:
+    """Returns the image files of a folder in natural order, 2.png before 10.png."""
+    return sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_order)
 
 
 def grey_images(

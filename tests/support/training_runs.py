@@ -38,10 +38,11 @@ def write_clip(folder, *, width=96, height=64, frames=12):
     return folder
 
 
-def run(root, output, steps, *, options=(), **more):
-    """Trains with the small recipe; returns the exit code."""
-    config = root / "recipe.toml"
-    config.write_text("")
+def run(root, output, steps, *, options=(), config=None, **more):
+    """Trains with the small recipe, and what the file `config` adds to it; returns the exit code."""
+    if config is None:
+        config = root / "recipe.toml"
+        config.write_text("")
     places = {"data.root": str(root), "record.output": str(output)}
     settings = {**SMALL, **places, "schedule.steps": steps, **more}
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]

@@ -110,6 +110,15 @@ def test_a_sequence_has_the_pixels_of_its_image_files(store, tmp_path, dtype):
     np.testing.assert_array_equal(frames[:], images)
 
 
+def test_a_sequence_may_be_a_folder_of_image_files(store, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (12, HEIGHT, WIDTH), np.uint8)  # 2.png before 10.png
+    (tmp_path / "made").mkdir()
+    write_images(tmp_path / "made", images)
+    (tmp_path / "made" / "notes.txt").write_text("no image")
+    record = replace(record_of(12), file_name="made")
+    np.testing.assert_array_equal(read_sequence(record, tmp_path, store=store).frames[:], images)
+
+
 @pytest.mark.parametrize("position", [0, 2, 3])
 def test_a_clip_is_the_same_in_memory_and_in_a_store(video, tmp_path, position):
     stores = (None, FrameStore(tmp_path / "store"))

@@ -134,6 +134,17 @@ def test_without_objects_only_objectness_has_a_gradient():
     assert not raw.grad[:, [0, 1, 2, 3, 5]].any()
 
 
+def test_the_class_score_of_a_small_box_can_be_trained_on_its_distance():
+    raw = torch.zeros(1, 6, 4, 4)
+    raw[0, 2:4] = math.log(3 / 8)  # boxes of 3 pixels at the corners of cells
+    target, label = [torch.tensor([[10.0, 8.0, 3.0, 3.0]])], [torch.zeros(1, dtype=torch.int64)]
+    sums = {q: detection_loss(raw, target, label, quality=q).class_sum for q in ("iou", "wasserstein")}
+    similarity, overlap = math.exp(-2 / 12), 3 / 15
+    for quality, worth in (("iou", overlap), ("wasserstein", similarity)):
+        expected = focal_loss(torch.zeros(1), torch.tensor([worth])).sum()
+        torch.testing.assert_close(sums[quality], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_an_object_far_outside_the_image_has_no_cells_and_a_finite_loss():
     objects = [torch.tensor([[-300.0, -300.0, 4.0, 4.0]]), torch.zeros(0, 4)]
     loss = detection_loss(random_raw(0), objects, [torch.zeros(n, dtype=torch.int64) for n in (1, 0)])
