@@ -16,7 +16,9 @@ from detectors.inference.probability_maps import ProbabilityMaps
 from detectors.inference.segmentation import FrameSegmenter, SegmentingDetector
 from detectors.inference.streaming import StreamingDetector, StreamingNetwork
 from detectors.networks import registry
+from detectors.networks.plain import PlainNetwork
 from detectors.networks.segmenters.base import Segmenter
+from detectors.networks.tridos import Tridos
 from detectors.weights import restore, zoo
 from detectors.weights.restore import RestoredNetwork
 from pipeline.config.schema import DetectorConfig, SegmentationConfig, SegmenterConfig
@@ -107,7 +109,10 @@ def _load_network(
         detector = SegmentingDetector(segmenter, conf=config.conf)
         return detector, replace(info, segmenter=True, **_map_options(config))
     network: StreamingNetwork = model
+    if isinstance(model, PlainNetwork) and config.precision != "fp32":
+        raise UsageError(f"precision {config.precision} is not supported by '{name}'; use fp32")
     if backend.kind != "torch":
+        assert isinstance(model, Tridos)  # no others are exportable
         origin = export_folder.describe_origin(name, weights, restored.path, model, classes)
         network = network_from_model(model, origin, backend.kind, threads=threads, cache=config.cache)
     return StreamingDetector(network, config, backend.device, maps=maps), info

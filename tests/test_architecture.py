@@ -33,6 +33,7 @@ LAYERS = (
     "detectors.networks.layers",
     "detectors.networks.tridos",
     "detectors.networks.tridos.optimised",
+    "detectors.networks.plain",
     "detectors.networks.segmenters",
     "detectors.networks",
     "detectors.weights",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datasets.layouts.registry import Dataset
     from datasets.sequences.clips import VideoSequence
     from detectors.inference.streaming import StreamingNetwork
+    from detectors.networks.plain import PlainNetwork
     from detectors.networks.tridos import Tridos
     from pipeline.evaluation.detection.evaluator import Evaluator
     from pipeline.evaluation.detection.report import DetectionScores
@@ -38,7 +39,7 @@ ENLARGE = cli.as_argument_type(lambda text: DetectorConfig(enlarge=float(text)).
 """Type of the option `--enlarge`."""
 
 
-def load_network(options: argparse.Namespace) -> tuple[Tridos, float, torch.device]:
+def load_network(options: argparse.Namespace) -> tuple[Tridos | PlainNetwork, float, torch.device]:
     """Loads the network that the options `weights`, `detector`, `device` and `enlarge` name.
 
     Returns it on its device, the enlargement of its frames, and the device. Raises UsageError if the network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from detectors.networks.tridos.head import STRIDE, decode_scores
+from detectors.networks.tridos.head import decode_scores
 from pipeline.imaging.geometry import Geometry
 from pipeline.structures.detections import ScoreMap
 
@@ -21,7 +21,8 @@ def cell_maps(raw: Tensor, geometry: Geometry) -> list[ScoreMap]:
     objectness, classes = decode_scores(raw)
     best = (objectness * classes.amax(dim=-1)).reshape(len(raw), *raw.shape[2:])
     (wide, high), (left, top) = geometry.scale.tolist(), geometry.offset
-    cell, origin = (STRIDE / wide, STRIDE / high), (-left / wide, -top / high)
+    stride = geometry.network[0] / raw.shape[3]
+    cell, origin = (stride / wide, stride / high), (-left / wide, -top / high)
     return [ScoreMap(values, cell, origin, CELL_MEANING) for values in best.cpu().numpy().astype(np.float16)]
 
 

@@ -19,6 +19,8 @@ from detectors.backends.runtimes import ExportedNetwork
 from detectors.inference.normalisation import to_network_input
 from detectors.inference.postprocess import FixedShapeDetections, decode, detections_of, nms_fixed_shape
 from detectors.inference.score_maps import DETECTOR, cell_maps
+from detectors.networks.plain import PlainNetwork
+from detectors.networks.plain.fused import FusedPlain
 from detectors.networks.tridos import Tridos
 from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.networks.tridos.stream import Parts
@@ -75,7 +77,7 @@ class PendingBatch(NamedTuple):
     """Mapping between source and network pixels."""
 
 
-StreamingNetwork = Tridos | FusedTridos | ExportedNetwork
+StreamingNetwork = Tridos | FusedTridos | PlainNetwork | ExportedNetwork
 """Networks that have streams."""
 
 
@@ -84,8 +86,11 @@ def optimise_for_inference(
 ) -> StreamingNetwork:
     """Returns the fastest form of a network in evaluation mode, computing in the given precision.
 
-    `compiled` applies torch.compile. Networks other than `Tridos` are optimised already and returned as is.
+    `compiled` applies torch.compile to a `Tridos`. A `PlainNetwork` is computed in float32. Others are
+    optimised already and returned as is.
     """
+    if type(model) is PlainNetwork:
+        return FusedPlain(model)
     if not isinstance(model, Tridos):
         return model
     network = FusedTridos(model, dtype=PRECISIONS[precision] or torch.float32)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from pipeline.system.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
+    from detectors.networks.plain import PlainNetwork
     from detectors.networks.segmenters.base import Segmenter
     from detectors.networks.tridos import Tridos
 
-    Network: TypeAlias = Tridos | Segmenter
-    """A network of this project: boxes in the last of five frames, or a mask of one frame."""
+    Network: TypeAlias = Tridos | PlainNetwork | Segmenter
+    """A network of this project: boxes in the last frame of a window, or a mask of one frame."""
 
 Kind = Literal["detector", "segmenter", "mmdet"]
 """Multi-frame detectors, which predict boxes; single-frame segmenters (masks); models of mmdet."""
@@ -53,6 +54,12 @@ def _tridos_nano(**options: Any) -> Tridos:
     return _tridos(**{"width": 0.25, **options})
 
 
+def _plain(**options: Any) -> PlainNetwork:
+    from detectors.networks.plain import PlainNetwork
+
+    return PlainNetwork(**options)
+
+
 SEGMENTERS: dict[str, NetworkEntry] = {
     "rdian": segmenter_entry("detectors.networks.segmenters.rdian", "RDIAN"),
     "madnet": segmenter_entry("detectors.networks.segmenters.madnet", "MADNet"),
@@ -66,6 +73,7 @@ SEGMENTERS: dict[str, NetworkEntry] = {
 DETECTORS: dict[str, NetworkEntry] = {
     "tridos": NetworkEntry("detector", _tridos),
     "tridos-nano": NetworkEntry("detector", _tridos_nano),
+    "plain": NetworkEntry("detector", _plain),
     **SEGMENTERS,
 }
 """All networks that can detect targets, by name; a segmenter's connected components are its detections."""

@@ -1,4 +1,4 @@
-"""Training task of detectors: clips and boxes as tensors, the Tridos loss, and average precision."""
+"""Training tasks of detectors: clips and boxes as tensors, the losses, and average precision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from datasets.sequences.clips import Clip
 from detectors.evaluation.detection import evaluate_scores, fill_evaluator
 from detectors.inference.normalisation import to_network_input
+from detectors.networks.plain.objective import BOX_WEIGHT, peak_loss
 from detectors.networks.segmenters.base import Segmenter
 from detectors.training.data import Validation
 from detectors.training.detection_loss import detection_loss
@@ -99,3 +100,28 @@ class DetectionTask:
         as_one = per_class.pop("as_one")
         classes = ", ".join(f"{name} {value:.4f}" for name, value in per_class.items())
         return f"{text}, AP50 as one class {as_one:.4f}, of each class: {classes}"
+
+
+class PeakTask(DetectionTask):
+    """Detects targets of one class by peaks at their centres; see `detectors.networks.plain.objective`.
+
+    `cell` is the size of a cell of the raw output in network pixels.
+    """
+
+    terms = ("loss", "peaks", "boxes")
+
+    def __init__(self, *, cell: int):
+        super().__init__()
+        self.cell = cell
+
+    def loss(self, raw: Tensor, batch: ClipBatch, group: ProcessGroup) -> tuple[Tensor, list[float]]:
+        """Returns what this process's raw output adds to the loss of the whole batch, and to each of `terms`.
+
+        `raw` is (B, 6, h, w).
+        """
+        loss = peak_loss(raw, batch.boxes, cell=self.cell)
+        counts = group.all_gather([loss.peaks, loss.cells], raw.device).sum(dim=0)
+        peak_count, cell_count = (max(int(count), 1) for count in counts)
+        peaks, boxes = loss.peak_sum / peak_count, loss.box_sum / cell_count
+        total = peaks + BOX_WEIGHT * boxes
+        return total, [total.item(), peaks.item(), boxes.item()]

@@ -14,7 +14,7 @@ from torch import Tensor
 from datasets.sequences.clips import Clip
 from detectors.networks.segmenters.base import Segmenter
 from detectors.training.data import Validation
-from detectors.training.detection_task import DetectionTask
+from detectors.training.detection_task import DetectionTask, PeakTask
 from detectors.training.distributed import ProcessGroup
 from detectors.training.recipe import Recipe
 from detectors.training.segmentation_task import SegmentationTask
@@ -75,5 +75,10 @@ def task_for(model: Network, recipe: Recipe) -> Task:
     ):
         if value != unused:
             raise UsageError(f"{key} = {value!r} is for segmenters, '{recipe.model.name}' predicts boxes")
+    peak_cell = getattr(model, "peak_cell", None)
+    if isinstance(peak_cell, int):
+        if recipe.objective.quality != "iou":
+            raise UsageError(f"objective.quality is for Tridos, '{recipe.model.name}' is trained with peaks")
+        return PeakTask(cell=peak_cell)
     by_class = not recipe.data.class_agnostic and model.num_classes > 1
     return DetectionTask(by_class=by_class, quality=recipe.objective.quality)

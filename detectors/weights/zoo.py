@@ -52,6 +52,12 @@ ZOO_TABLE: dict[str, ZooEntry] = {
         classes=("airplane", "bird", "drone", "helicopter"),
         note="four classes, fine-tuned from the default; distant airplanes and birds are often confused",
     ),
+    "plain-specks": ZooEntry(
+        file="plain-specks.safetensors",
+        sha256="365ac84b8812bfda2fb28892a7927dec1f1e2c40e6fadf69ed1301c55b65b720",
+        detector="plain",
+        note="targets of 2 to 8 pixels in infrared video of several cameras; many weak false alarms",
+    ),
     "datransnet-nuaa-sirst": ZooEntry(
         file="datransnet-nuaa-sirst.safetensors",
         sha256="e00f35e0badae8cb3135595235c4bb502c02a40f88249e24b7f6384651b20916",

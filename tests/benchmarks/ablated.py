@@ -87,7 +87,7 @@ class Behind(nn.Module):
 class WindowStream:
     """The window of last frames of one sequence."""
 
-    def __init__(self, model: Behind):
+    def __init__(self, model: nn.Module):
         self._model, self._frames = model, RingBuffer(model.frames)
 
     def push(self, frames: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from torch import nn
 import detectors
 from detectors.backends.devices import pick_device
 from detectors.evaluation.detection import fill_evaluator
+from detectors.networks.plain import PlainNetwork
 from detectors.networks.registry import NetworkEntry
 from detectors.training.checkpoint import first_difference, with_defaults
 from detectors.training.recipe import Recipe
@@ -35,7 +36,7 @@ from pipeline.evaluation.detection.matching import CENTRE_5
 from pipeline.system import cli
 from pipeline.system.errors import UsageError, WeightsError, unknown_name
 from pipeline.system.signals import StopRequest, stop_on_signals
-from tests.benchmarks import ablated
+from tests.benchmarks import ablated, plain_network
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tridos_nano_ablation.toml"
 NUMBERS = ("ap50", "best_f1", "centre_ap", "parameters", "seconds")
@@ -70,6 +71,11 @@ VARIANTS: dict[str, Variant] = {
         "grey levels by percentiles of the window", ablated.scaled(ablated.by_percentiles)
     ),
     "moments": Variant("grey levels by mean and deviation of the window", ablated.scaled(ablated.by_moments)),
+    "wasserstein": Variant(
+        "class scores trained on the Wasserstein similarity", settings={"objective.quality": "wasserstein"}
+    ),
+    "peaks": Variant("trained on a peak at each centre, as the plain network", plain_network.WithPeaks),
+    "plain": Variant("the plain network instead", lambda _: PlainNetwork()),
 }
 """Variants by name, in the order of training and of the table."""
 

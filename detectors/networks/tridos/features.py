@@ -30,7 +30,14 @@ class FusedFeatures(NamedTuple):
     """(B, C, h, w) output of the frequency block."""
 
 
-Features = TypeVar("Features", FrameFeatures, FusedFeatures)
+class PixelFeatures(NamedTuple):
+    """Features of a frame in networks that stack frames: its pixels."""
+
+    spatial: Tensor
+    """(B, 1, H, W) normalised grey values."""
+
+
+Features = TypeVar("Features", FrameFeatures, FusedFeatures, PixelFeatures)
 
 
 class WindowedNetwork(Protocol[Features]):
