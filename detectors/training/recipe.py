@@ -184,6 +184,8 @@ class Schedule:
     """Number of updates after which that decay has reached 1 - 1/e of its value."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """fp32, or bf16 for automatic mixed precision."""
+    chunked_attention: bool = False
+    """Compute the window attention of Tridos in chunks, in float32: faster on a CPU, equal up to rounding."""
     seed: int = 0
     """Seed of initialisation and clip sampling."""
 

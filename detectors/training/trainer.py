@@ -17,6 +17,7 @@ from torch import nn
 from datasets.sequences.clips import Clip
 from detectors.networks import registry
 from detectors.networks.segmenters.base import Segmenter
+from detectors.networks.tridos.swin import use_chunked_attention
 from detectors.training import checkpoint
 from detectors.training.data import Validation, batch_clips, training_clips
 from detectors.training.distributed import (
@@ -70,6 +71,8 @@ class Trainer:
             raise checkpoint.write_error(self.folder, error) from error
         network = initial_network(recipe, load_init=not self.checkpoint.exists(), notify=self._print)
         self.model = network.to(device)
+        if recipe.schedule.chunked_attention:
+            use_chunked_attention(self.model)
         convert_sync_batchnorm(self.model, self.group)
         self.task = task_for(self.model, recipe)
         self.average = ExponentialMovingAverage(

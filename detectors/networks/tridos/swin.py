@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectors.networks.tridos.learned_attention import attend
+
 WINDOW = 4
 """Cells of a window along each spatial axis."""
 HEADS = 4
@@ -64,6 +66,8 @@ class WindowAttention(nn.Module):
     """Multi-head attention within windows, with a learned bias per relative position."""
 
     relative_position_index: Tensor
+    chunked = False
+    """Compute gradients on a CPU a few windows at a time: faster, and equal up to rounding."""
 
     def __init__(self, channels: int, *, frames: int):
         super().__init__()
@@ -81,7 +85,12 @@ class WindowAttention(nn.Module):
         q, k, v = qkv.reshape(b * windows, tokens, 3, HEADS, channels // HEADS).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index.flatten()]
         # (1, heads, N, N), contiguous while it is small: else the kernel copies the sum with the mask
-        bias = bias.view(1, tokens, tokens, HEADS).permute(0, 3, 1, 2).contiguous().to(q.dtype)
+        bias = bias.view(1, tokens, tokens, HEADS).permute(0, 3, 1, 2).contiguous()
+        if self.chunked and bias.requires_grad and bias.device.type == "cpu":
+            mask = None if mask is None else mask[:, None].repeat(b, 1, 1, 1)
+            out = attend(q, k, v, bias, mask)
+            return self.proj(out.transpose(1, 2).reshape(b, windows, tokens, channels))
+        bias = bias.to(q.dtype)
         if mask is not None:
             bias = (bias + mask[:, None]).expand(b, -1, -1, -1, -1).flatten(0, 1)  # no copy when b is 1
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -152,3 +161,10 @@ class Swin(nn.Module):
         x = frames.permute(0, 1, 3, 4, 2)
         x = self.tr[1](self.tr[0](x, qkv))
         return x.permute(0, 1, 4, 2, 3)
+
+
+def use_chunked_attention(model: nn.Module) -> None:
+    """Makes the window attention of a network compute its gradients in chunks."""
+    for module in model.modules():
+        if isinstance(module, WindowAttention):
+            module.chunked = True
