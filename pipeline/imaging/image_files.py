@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
 import cv2
@@ -79,11 +80,31 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
 
 def _decode(encoded: bytes) -> np.ndarray | None:
     """Decodes by OpenCV with its log silenced, so that damage is reported by one error of one line."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
+    with _log_silencer:
         return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+
+
+class _LogSilencer:
+    """Silences the log of OpenCV, which is one for the whole process, while any thread is in the block."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside, self._level = 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                cv2.utils.logging.setLogLevel(self._level)
+
+
+_log_silencer = _LogSilencer()
 
 
 def _one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -187,4 +188,12 @@ def test_opencv_logs_nothing_about_a_damaged_image(tmp_path, capfd, suffix):
     with suppress(SourceError):  # a truncated image may also be decoded in part
         read_image(path)
     assert ".cpp" not in capfd.readouterr().err  # OpenCV names its source file in its log
+    assert cv2.utils.logging.getLogLevel() > cv2.utils.logging.LOG_LEVEL_SILENT
+
+
+def test_images_that_are_read_in_several_threads_leave_the_log_of_opencv_on(tmp_path):
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (256, 256), np.uint8))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: read_image(path), range(400)))
     assert cv2.utils.logging.getLogLevel() > cv2.utils.logging.LOG_LEVEL_SILENT
