@@ -14,7 +14,7 @@ import pytest
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 TESTS = PROJECT_ROOT / "tests"
 
-SLOW_FOLDERS = (
+SLOW_PLACES = (
     "end_to_end",
     "benchmarks",
     "detectors/backends",
@@ -22,8 +22,19 @@ SLOW_FOLDERS = (
     "detectors/mmdet_adapter",
     "detectors/training",
     "pipeline/runner",
+    "detectors/networks/",
+    "detectors/weights",
+    "detectors/test_segment",
+    "detectors/inference/test_multi_stream",
+    "datasets/augmentation/test_kinds",
+    "pipeline/system/test_terminal",
+    "pipeline/system/test_cli",
+    "pipeline/sources/test_lost_recordings",
+    "pipeline/sources/test_streams",
+    "pipeline/sources/test_live",
+    "pipeline/sinks/test_video",
 )
-"""Folders whose tests run the whole pipeline, train, export networks, or start processes."""
+"""Folders and modules whose tests run the whole pipeline or networks, train, or start processes."""
 SLOW_FIXTURES = {"mote", "process", "whole", "original", "real_clip", "drone_ir"}
 """Fixtures that run the whole pipeline or read real videos."""
 
@@ -52,8 +63,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "real_data" in item.keywords and not (shared / "data").is_dir():
             item.add_marker(missing)
-        folder = Path(item.path).parent.relative_to(TESTS).as_posix()
-        if folder.startswith(SLOW_FOLDERS) or SLOW_FIXTURES & set(item.fixturenames):
+        place = Path(item.path).relative_to(TESTS).as_posix()
+        if place.startswith(SLOW_PLACES) or SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 
