@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 
 demo: $(VENV)/installed
 	$(RUN) run_pipeline.py --video datasets/samples/demo.mp4 --annotations datasets/samples/demo.json \
@@ -11,9 +11,14 @@ demo: $(VENV)/installed
 test: $(VENV)/installed lint
 	$(RUN) -m pytest
 
+# The tests that need no process, no training and no real video: less than a minute.
+quick: $(VENV)/installed
+	$(RUN) -m pytest -m "not slow"
+
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy -p pipeline -p datasets -p detectors -p trackers -m run_pipeline
 
 # Installs once, and again whenever the pinned versions change.
 $(VENV)/installed: requirements.txt

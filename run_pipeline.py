@@ -1,17 +1,24 @@
-"""Find and follow tiny moving targets in infrared video: `python run_pipeline.py in.mp4`."""
+"""Finds and follows tiny moving targets in infrared video: `python run_pipeline.py in.mp4`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline import __version__, command
-from pipeline.config import RunConfig
-from pipeline.errors import UsageError
-from pipeline.progress import MODES
-from pipeline.settings import build, load_toml, override, parse_setting
+from pipeline import __version__
+from pipeline.config.parsing import build, load_toml, override, parse_setting
+from pipeline.config.schema import RunConfig
+from pipeline.system import cli
+from pipeline.system.errors import UsageError
+from pipeline.system.progress import MODES
+
+if TYPE_CHECKING:
+    from pipeline.runner.parts import Parts
+    from pipeline.structures.protocols import Tracker
 
 FLAGS = {
     "output": "output.folder",
@@ -57,91 +64,160 @@ FLAGS = {
     "rotate_size": "output.rotate_size",
     "disk_budget": "output.disk_budget",
 }
-"""Flag → the configuration key that it overrides."""
+"""Maps each flag to the configuration key that it overrides."""
 
 
-def parser() -> command.Parser:
-    """The command line. Flags that are not given leave the configuration as it is."""
-    parser = command.Parser(
+def parser() -> cli.Parser:
+    """Builds the command line. A flag that is not given leaves the configuration unchanged."""
+    parser = cli.Parser(
         prog="run_pipeline.py",
         description="Find and follow tiny moving targets in infrared video. Writes an annotated video, COCO "
-        "detections, MOT tracks and one JSON line a frame into one folder.",
-        epilog="exit codes: 0 done, 1 anything else, 2 usage or configuration, 3 source cannot be opened or "
-        "was lost, 4 weights missing or wrong, 5 output not writable, 130/143 interrupted",
+        "detections, MOT tracks and one JSON line per frame to one folder.",
+        epilog="exit codes: 0 success, 1 other error, 2 usage or configuration, 3 source cannot be opened or "
+        "was lost, 4 weights missing or wrong, 5 output not writable, 129/130/143 interrupted",
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
     kinds = "video file, folder or pattern of images, *.zarr, address (rtsp, http, …), camera number, -"
     add("source", metavar="SOURCE", nargs="?", help=kinds)
-    add("--video", action="append", metavar="SOURCE", help="the same; repeatable: sources run together")
+    add(
+        "--video",
+        action="append",
+        metavar="SOURCE",
+        help="the same; repeatable: several sources run together",
+    )
     add("--annotations", metavar="JSON", help="COCO-video ground truth of the source: adds metrics")
     add(
         "--output",
         metavar="DIR",
-        help="folder for the outputs (default: runs/NAME); of several sources: DIR/NAME",
+        help="output folder (default: runs/NAME); with several sources DIR/NAME for each",
     )
-    add("--overwrite", action="store_true", help="replace an earlier run in that folder")
-    add("--resume", action="store_true", help="go on where the run in that folder stopped, if one did")
-    add("--detector", metavar="NAME", help="network, see --list (default: tridos-nano)")
-    add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
-    add("--segmenter", action="append", metavar="NAME", help="mark pixels beside the detector; repeatable")
-    add("--segmenter-weights", action="append", metavar="NAME=FILE", help="weights of one; repeatable")
+    add("--overwrite", action="store_true", help="replace an earlier run in the output folder")
     add(
-        "--fuse", choices=("none", "confirm", "union"), help="use of its marks for detections (default: none)"
+        "--resume",
+        action="store_true",
+        help="resume an interrupted run in the output folder, if there is one",
     )
-    add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
-    add("--conf", type=float, metavar="SCORE", help="least score of a detection, 0 to 1 (default: 0.05)")
-    add("--iou", type=float, metavar="IOU", help="overlap above which the better box is kept (default: 0.5)")
-    add("--size", metavar="WxH", help="network input (default: native, every pixel as it is)")
-    add("--enlarge", type=float, metavar="N", help="enlarge a native input (default: as the weights learned)")
-    add("--fit", choices=("letterbox", "stretch"), help="how frames fill a size of WxH (default: letterbox)")
-    add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
-    add("--compile", action=argparse.BooleanOptionalAction, help="for a GPU, in minutes (default: no)")
-    add("--backend", choices=("auto", "torch", "onnxruntime", "openvino"), help="what computes the network")
-    add("--batch", type=int, metavar="N", help="frames computed together (default: 1; 8 for files on a GPU)")
-    add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
-    add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
-    _source_flags(parser)
-    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
-        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
-    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
-    arrays = "write results.zarr: frames, score maps, detections (default: no)"
-    add("--save-zarr", action=argparse.BooleanOptionalAction, help=arrays)
-    add("--rotate-every", metavar="TIME", help="begin new files after 30min, 1h, 1d, … (default: never)")
-    add("--rotate-size", metavar="SIZE", help="begin new files at 500MB, … together (default: never)")
-    add("--disk-budget", metavar="SIZE", help="delete the oldest such files beyond 20GB, … (default: none)")
-    add("--health-port", type=int, metavar="N", help="answer /healthz and /metrics there (default: off)")
-    add("--health-host", metavar="ADDRESS", help="interface to answer them on (default: 127.0.0.1)")
     add("--config", metavar="TOML", help="configuration file, see configs/default.toml")
-    add("--set", action="append", metavar="A.B=VALUE", help="override one configuration key; repeatable")
-    add("--progress", choices=MODES, help="how progress is shown (default: auto)")
-    add("--list", action="store_true", help="list detectors, weights and trackers, and stop")
+    add("--set", action="append", metavar="A.B=VALUE", help="override a configuration key; repeatable")
+    add("--progress", choices=MODES, help="display of the progress (default: auto)")
+    add("--list", action="store_true", help="list detectors, weights and trackers, and exit")
     add("--version", action="version", version=f"mote {__version__}")
+    _detector_flags(parser.add_argument_group("detector, segmenters and tracker"))
+    _source_flags(parser.add_argument_group("source"))
+    _output_flags(parser.add_argument_group("outputs and service"))
     return parser
 
 
-def _source_flags(parser: command.Parser) -> None:
-    """What frames are and how they are read."""
-    add = parser.add_argument
-    add("--hwaccel", choices=("none", "cuda"), help="what decodes video files (default: none, the CPU)")
-    add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs the next two")
-    add("--source-size", metavar="WxH", help="pixels of raw frames")
-    add("--source-dtype", metavar="TYPE", help="samples of raw frames: uint8, uint16le or uint16be")
-    add("--source-rate", type=float, metavar="N", help="frames/s of images, raw and zarr (default: 30)")
-    add("--source-bits", type=int, metavar="N", help="bits that count where fewer than stored (default: all)")
-    add("--scaling", metavar="HOW", help="levels for the networks (default: full-range)")
-    add("--bad-pixels", metavar="MASK|auto", help="replace the light pixels of a mask, or single ones found")
-    add("--offset", metavar="IMAGE", help="take off the unevenness that a picture of an even surface shows")
-    add("--timeout", type=float, metavar="S", help="seconds until a silent stream is lost (default: 10)")
+def _detector_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags of the networks and of the tracker."""
+    add = group.add_argument
+    add("--detector", metavar="NAME", help="detection network, see --list (default: tridos-nano)")
+    add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
+    add(
+        "--segmenter",
+        action="append",
+        metavar="NAME",
+        help="segmentation network that runs beside the detector; repeatable",
+    )
+    add(
+        "--segmenter-weights", action="append", metavar="NAME=FILE", help="weights of a segmenter; repeatable"
+    )
+    add(
+        "--fuse", choices=("none", "confirm", "union"), help="how masks change the detections (default: none)"
+    )
+    add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
+    add("--conf", type=float, metavar="SCORE", help="minimum score of a detection, 0 to 1 (default: 0.05)")
+    add("--iou", type=float, metavar="IOU", help="IoU threshold of non-maximum suppression (default: 0.5)")
+    add("--size", metavar="WxH", help="size of the network input (default: native, that of the frames)")
+    add(
+        "--enlarge",
+        type=float,
+        metavar="N",
+        help="factor by which a native input is enlarged (default: that of the training)",
+    )
+    add("--fit", choices=("letterbox", "stretch"), help="how frames fill a WxH input (default: letterbox)")
+    add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the network for a GPU; takes minutes (default: no)",
+    )
+    add(
+        "--backend",
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        help="runtime of the network (default: auto)",
+    )
+    add("--batch", type=int, metavar="N", help="frames per batch (default: 1; 8 for files on a GPU)")
+
+
+def _source_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags of the source: format, corrections, live behaviour."""
+    add = group.add_argument
+    add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
+    add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
+    add("--hwaccel", choices=("none", "cuda"), help="decoder of video files (default: none, the CPU)")
+    add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs size and dtype")
+    add("--source-size", metavar="WxH", help="frame size of raw video")
+    add("--source-dtype", metavar="TYPE", help="sample type of raw video: uint8, uint16le or uint16be")
+    add(
+        "--source-rate",
+        type=float,
+        metavar="N",
+        help="frame rate of images, raw video and zarr (default: 30)",
+    )
+    add(
+        "--source-bits",
+        type=int,
+        metavar="N",
+        help="significant bits per sample, if fewer than stored (default: all)",
+    )
+    add("--scaling", metavar="HOW", help="intensity scaling of the network input (default: auto)")
+    add("--bad-pixels", metavar="MASK|auto", help="replace bad pixels: white in MASK, or detected (auto)")
+    add("--offset", metavar="IMAGE", help="subtract the fixed-pattern offset shown by a flat-field image")
+    add(
+        "--timeout", type=float, metavar="S", help="seconds without data until a stream is lost (default: 10)"
+    )
     full = ("auto", "wait", "drop-oldest", "drop-newest")
-    add("--on-full", choices=full, help="frames without room (default: files wait, live drops the oldest)")
-    add("--reconnect", metavar="N", help="attempts to open a lost stream again, none, forever (default: 10)")
-    add("--on-gap", choices=("repeat", "flush"), help="a window with missing frames (default: repeat)")
+    add(
+        "--on-full",
+        choices=full,
+        help="policy if the frame queue is full (default: files wait, live drops the oldest)",
+    )
+    add(
+        "--reconnect",
+        metavar="N",
+        help="attempts to reopen a lost stream: a number, none or forever (default: 10)",
+    )
+    add(
+        "--on-gap",
+        choices=("repeat", "flush"),
+        help="policy if frames are missing in a window (default: repeat)",
+    )
+
+
+def _output_flags(group: argparse._ArgumentGroup) -> None:
+    """Adds the flags of the outputs: which files, their rotation, health and metrics."""
+    add = group.add_argument
+    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
+        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
+    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
+    arrays = "write frames, score maps and detections to results.zarr (default: no)"
+    add("--save-zarr", action=argparse.BooleanOptionalAction, help=arrays)
+    add("--rotate-every", metavar="TIME", help="start new files after 30min, 1h, 1d, … (default: never)")
+    add("--rotate-size", metavar="SIZE", help="start new files at a total of 500MB, … (default: never)")
+    add(
+        "--disk-budget",
+        metavar="SIZE",
+        help="delete the oldest rotated files above 20GB, … (default: no limit)",
+    )
+    add("--health-port", type=int, metavar="N", help="port that serves /healthz and /metrics (default: off)")
+    add("--health-host", metavar="ADDRESS", help="address to serve them on (default: 127.0.0.1)")
 
 
 def configuration(options: argparse.Namespace) -> RunConfig:
-    """Defaults, then the file, then `--set`, then flags. Raises UsageError."""
+    """Returns the defaults, overridden by the file, then by `--set`, then by flags. Raises UsageError."""
     given = vars(options)
     table = load_toml(Path(given["config"])) if "config" in given else {}
     settings = [parse_setting(text) for text in given.get("set", [])]
@@ -154,14 +230,18 @@ def configuration(options: argparse.Namespace) -> RunConfig:
 
 
 def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> list[dict]:
-    """The rows of `segmentation.segmenters` that the flags ask for.
+    """Returns the rows of `segmentation.segmenters` after the flags are applied.
 
-    Names, where there are any, replace those of the table; one that is in both keeps its options. Weights are
-    NAME=FILE of segmenters that run. Raises UsageError.
+    Args:
+        table: the configuration so far.
+        names: values of `--segmenter`; they replace the rows, and a name in both keeps its options.
+        weights: values of `--segmenter-weights`, NAME=FILE.
+
+    Raises UsageError if a value is malformed or names a segmenter that does not run.
     """
-    from detectors import canonical_segmenter
+    from detectors.networks.registry import canonical_segmenter
 
-    alone = override(table, [(["segmentation", "fuse"], "none")])  # which needs no segmenters yet
+    alone = override(table, [(["segmentation", "fuse"], "none")])  # valid without segmenters
     rows = [asdict(row) for row in build(RunConfig, alone).segmentation.segmenters]
     if names:
         known = {canonical_segmenter(row["name"]): row for row in rows}
@@ -173,13 +253,26 @@ def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> 
         meant = [row for row in rows if canonical_segmenter(row["name"]) == canonical_segmenter(name)]
         if not meant:
             remedy = f"add --segmenter {name}, or use --weights for the detector"
-            raise UsageError(f"--segmenter-weights '{text}': no segmenter '{name}' is to run; {remedy}")
+            raise UsageError(f"--segmenter-weights '{text}': segmenter '{name}' does not run; {remedy}")
         meant[0]["weights"] = file
     return rows
 
 
+def parts() -> Parts:
+    """Returns the functions that make the networks and trackers of a run."""
+    import trackers
+    from detectors.inference.multi_stream import MultiStreamDetector
+    from detectors.loading import load_detector, load_segmenters
+    from pipeline.runner.parts import Parts
+
+    def build_tracker(name: str, options: Mapping[str, Any]) -> Tracker:
+        return trackers.build(name, **options)
+
+    return Parts(load_detector, load_segmenters, build_tracker, MultiStreamDetector)
+
+
 def locations(options: argparse.Namespace) -> list[str]:
-    """The sources that are named: one alone, or each with `--video`. Raises UsageError."""
+    """Returns the sources: one positional argument, or the values of `--video`. Raises UsageError."""
     alone, given = vars(options).get("source"), vars(options).get("video", [])
     kinds = "a video file, a folder of images, or a pattern of images"
     if alone is not None and given:
@@ -193,46 +286,49 @@ def locations(options: argparse.Namespace) -> list[str]:
 
 
 def listing() -> str:
-    """What `--list` prints."""
-    from detectors import DETECTORS, MMDET, SEGMENTERS
-    from detectors.weights import ZOO_TABLE
-    from trackers import TRACKERS
+    """Returns the text of `--list`."""
+    from detectors.networks.registry import DETECTORS, MMDET, SEGMENTERS
+    from detectors.weights.zoo import ZOO_TABLE
+    from trackers.registry import TRACKERS
 
     lines = ["detectors", *(f"  {name}" for name in DETECTORS)]
-    lines += [f"  {MMDET}CONFIG.py: any of mmdet 3 by its configuration, a Python program that is run"]
-    lines += ["segmenters, by themselves as a detector or beside one", *(f"  {name}" for name in SEGMENTERS)]
+    lines += [
+        f"  {MMDET}CONFIG.py: any detector of mmdet 3; its configuration is a Python program and is run"
+    ]
+    lines += ["segmenters, as the detector or beside one", *(f"  {name}" for name in SEGMENTERS)]
     lines += ["weights"]
     lines += [f"  {name}: for {entry.detector}, {entry.note}" for name, entry in ZOO_TABLE.items()]
     return "\n".join([*lines, "trackers", *(f"  {name}" for name in TRACKERS)])
 
 
 def work(options: argparse.Namespace) -> int:
-    """What the options ask for. Raises MoteError for what ended a run early, too."""
+    """Runs the pipeline or lists its parts; returns the exit code. Raises MoteError if a run ended early."""
     if "list" in options:
         print(listing())
         return 0
     sources, config = locations(options), configuration(options)
     truth, progress = vars(options).get("annotations"), vars(options).get("progress", "auto")
     if len(sources) > 1:
-        from pipeline.many import run_many
+        from pipeline.runner.multi import run_many
 
-        summary = run_many(sources, config, annotations=truth, progress=progress)
+        summary = run_many(sources, config, parts(), annotations=truth, progress=progress)
         print(summary.table())
         for line in summary.complaints():
-            print(f"error: {line}", file=sys.stderr)
+            cli.print_error(line)
         return summary.exit_code
-    from pipeline.runner import run
+    from pipeline.runner.single import run
+    from pipeline.runner.summary import run_table
 
-    outcome = run(sources[0], config, annotations=truth, progress=progress)
-    print(outcome.table())
-    if outcome.failure:
-        raise outcome.failure
-    return outcome.exit_code
+    record = run(sources[0], config, parts(), annotations=truth, progress=progress)
+    print(run_table(record))
+    if record.failure:
+        raise record.failure
+    return record.exit_code
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Verify a dataset: what is in each split, and what is wrong with it.
+"""Inspects a dataset: counts what each split holds, and lists what is wrong with it.
 
     python -m datasets.check drone-ir DATA
 
-Exit code 0 when all is well, 1 when something was found.
+Exit code 0 if nothing is wrong, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -10,88 +10,94 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline import command
+from pipeline.system import cli
 
-SHOWN = 5
-"""Offenders that are named of each kind of finding."""
+if TYPE_CHECKING:
+    from pipeline.system.progress import Mode
+
+MAX_EXAMPLES = 5
+"""Places that are listed for each kind of finding."""
 
 
-def check(name: str, root: Path, splits: list[str], *, quick: bool, progress: str = "auto") -> int:
-    """Print a table for each split (all that are there, if none is named); returns the number of findings.
+def check(name: str, root: Path, splits: list[str], *, quick: bool, progress: Mode = "auto") -> int:
+    """Prints a table for each split, or all that exist if none is named; returns the number of findings.
 
-    Raises UsageError for an unknown name and for annotations that cannot be used at all.
+    Raises UsageError for an unknown name and for annotations that cannot be read.
     """
-    from datasets import layouts
-    from datasets.inspection import inspect, shared_files
-    from pipeline.progress import Progress
+    from datasets.layouts import registry
+    from datasets.layouts.inspection import inspect_dataset, shared_files
+    from pipeline.system.progress import Progress
 
     if not splits:
-        splits = layouts.present_splits(name, root)
-    datasets = [layouts.load(name, root, split, strict=False) for split in splits]
+        splits = registry.available_splits(name, root)
+    datasets = [registry.load_dataset(name, root, split, strict=False) for split in splits]
     total = 0
     for dataset in datasets:
-        with Progress(sum(map(len, dataset.records)), mode=progress) as bar:
-            report = inspect(dataset, quick=quick, advance=bar.advance)
+        with Progress(dataset.frame_count, mode=progress) as bar:
+            report = inspect_dataset(dataset, quick=quick, advance=bar.advance)
         print(f"{name} {dataset.split}: {', '.join(dataset.classes)}")
-        for label, figure in report.figures.items():
-            print(f"  {label:<31}{figure}")
-        for remark in dataset.remarks:
-            print(f"  {remark}")
-        total += _tell(report.findings)
+        for label, value in report.statistics.items():
+            print(f"  {label:<31}{value}")
+        for note in dataset.notes:
+            print(f"  {note}")
+        total += _print_findings(report.findings)
         print()
     shared = shared_files(datasets)
     if shared:
-        total += _tell({"files in two splits": shared})
+        total += _print_findings({"files in two splits": shared})
         print()
     depth = "; frames were not decoded (--quick)" if quick else ""
-    found = f"{total} findings" if total > 1 else "1 finding" if total else "clean"
-    print(f"{name}: {found} in {', '.join(splits)}{depth}")
+    result = f"{total} findings" if total > 1 else "1 finding" if total else "clean"
+    print(f"{name}: {result} in {', '.join(splits)}{depth}")
     return total
 
 
-def _tell(findings: dict[str, list[str]]) -> int:
-    """Print the first few of each kind; returns how many there are."""
-    for kind, offenders in findings.items():
-        print(f"  ! {len(offenders)} {kind}")
-        for offender in offenders[:SHOWN]:
-            print(f"      {offender}")
-        if len(offenders) > SHOWN:
-            print(f"      … and {len(offenders) - SHOWN} more")
+def _print_findings(findings: dict[str, list[str]]) -> int:
+    """Prints the first places of each kind of finding; returns the number of all of them."""
+    for kind, places in findings.items():
+        print(f"  ! {len(places)} {kind}")
+        for place in places[:MAX_EXAMPLES]:
+            print(f"      {place}")
+        if len(places) > MAX_EXAMPLES:
+            print(f"      … and {len(places) - MAX_EXAMPLES} more")
     return sum(map(len, findings.values()))
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    from datasets.layouts import LAYOUTS
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    from datasets.layouts.registry import LAYOUTS
 
     rows = "\n".join(
-        f"  {name:<12}{layout.remark}" + (f" [{', '.join(layout.splits)}]" if layout.splits else "")
+        f"  {name:<12}{layout.description}" + (f" [{', '.join(layout.splits)}]" if layout.splits else "")
         for name, layout in LAYOUTS.items()
     )
-    parser = command.Parser(
+    parser = cli.Parser(
         prog="python -m datasets.check",
         description=__doc__.splitlines()[0],
         epilog=f"datasets [splits]:\n{rows}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="a dataset of the list below")
-    parser.add_argument("root", metavar="ROOT", type=Path, help="its folder")
+    parser.add_argument("root", metavar="ROOT", type=Path, help="folder of the dataset")
     parser.add_argument(
-        "--split", nargs="+", default=[], metavar="S", help="check only these (default: all that are there)"
+        "--split", nargs="+", default=[], metavar="S", help="check only these (default: all that exist)"
     )
-    parser.add_argument("--quick", action="store_true", help="read the heads of files only, decode no frames")
+    parser.add_argument(
+        "--quick", action="store_true", help="read only the headers of files, decode no frames"
+    )
     return parser
 
 
 def work(options: argparse.Namespace) -> int:
-    """Check and print; returns the exit code. Raises MoteError."""
+    """Checks the dataset and returns the exit code. Raises MoteError if it cannot be read."""
     return int(check(options.name, options.root, options.split, quick=options.quick) > 0)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command with `arguments` (default: those of the process); returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

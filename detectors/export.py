@@ -1,8 +1,8 @@
-"""Networks for other programs: `python -m detectors.export tridos-nano-drone-ir --size 320x256`.
+"""Exports a network as graphs: `python -m detectors.export tridos-nano-drone-ir --size 320x256`.
 
-A folder gets three graphs, each for any number of samples: `frame` (what one image decides), `pair` (two
-neighbouring frames) and `join` (a window of five), with `export.json` beside them. Each frame passes the
-first two once; a program keeps the last five results. What the tensors are: detectors/exported/graphs.py.
+Writes a folder with three graphs of variable batch size, `frame` (features of one image), `pair` (of two
+consecutive frames) and `join` (output of a window of five), and `export.json`. Each frame passes the first
+two once; a program keeps their last five results. The tensors are documented in detectors/backends/graphs.py.
 """
 
 from __future__ import annotations
@@ -11,62 +11,66 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline import command
-from pipeline.config import parse_size
-from pipeline.errors import OutputError, UsageError
+from pipeline.config.schema import parse_size
+from pipeline.system import cli
+from pipeline.system.errors import OutputError, UsageError
 
 FORMATS = ("onnx", "torch-export")
 DEFAULT_SIZE = "320x256"
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    parser = cli.Parser(
         prog="python -m detectors.export",
-        description="Export a network as three graphs: what one frame, two neighbours and a window of five "
-        "decide. run_pipeline.py runs them with --weights DIR --backend onnxruntime or openvino.",
+        description="Export a network as three graphs: features of a frame, features of a pair of frames, "
+        "output of a window of five frames. run_pipeline.py runs them with --weights DIR and --backend "
+        "onnxruntime or openvino.",
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="tridos, tridos-nano, or weights of --list")
-    add("--weights", metavar="FILE", help="weights of a detector (default: those that ship)")
-    add("--format", choices=FORMATS, default=FORMATS[0], help="default: onnx")
-    add("--size", metavar="WxH", default=DEFAULT_SIZE, help=f"input (default: {DEFAULT_SIZE})")
-    add("--output", metavar="DIR", type=Path, help="default: runs/exported/NAME-WxH-FORMAT")
-    add("--overwrite", action="store_true", help="replace an earlier export in that folder")
+    add("--weights", metavar="FILE", help="weights of a detector (default: the supplied ones)")
+    add("--format", choices=FORMATS, default=FORMATS[0], help="file format (default: onnx)")
+    add("--size", metavar="WxH", default=DEFAULT_SIZE, help=f"size of the input (default: {DEFAULT_SIZE})")
+    add("--output", metavar="DIR", type=Path, help="folder (default: runs/exported/NAME-WxH-FORMAT)")
+    add("--overwrite", action="store_true", help="replace an earlier export in the folder")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Export as the options say. Raises MoteError."""
+    """Exports the network and prints the files. Raises MoteError."""
     try:
         size = parse_size(options.size, multiple=32)
     except ValueError as error:
         raise UsageError(f"--{error}".replace("size = ", "size ")) from error
     if size is None:
         raise UsageError("--size native: an export has one size; give WxH such as 320x256")
-    from detectors import canonical, weights
-    from detectors.exported import folder
+    from detectors.backends import export_folder
+    from detectors.networks.registry import canonical
+    from detectors.networks.tridos import Tridos
+    from detectors.weights import restore, zoo
 
-    entry = weights.ZOO_TABLE.get(options.name)
+    entry = zoo.ZOO_TABLE.get(options.name)
     name = entry.detector if entry else canonical(options.name)
-    folder.require_exportable(name, "export")
+    export_folder.require_exportable(name, "export")
     if entry and options.weights:
         raise UsageError(f"'{options.name}' names weights already; leave --weights out, or give '{name}'")
-    place = options.output or Path("runs", "exported", f"{options.name}-{options.size}-{options.format}")
-    if (place / folder.MANIFEST).exists() and not options.overwrite:
-        raise OutputError(f"{place} holds an earlier export; use --overwrite or another --output")
-    chosen = options.name if entry else weights.chosen(name, options.weights)
-    model, path, entry = weights.network(name, chosen)
+    folder = options.output or Path("runs", "exported", f"{options.name}-{options.size}-{options.format}")
+    if (folder / export_folder.MANIFEST).exists() and not options.overwrite:
+        raise OutputError(f"{folder} holds an earlier export; use --overwrite or another --output")
+    chosen = options.name if entry else zoo.weights_or_default(name, options.weights)
+    model, path, entry = restore.restore_network(name, chosen)
+    assert isinstance(model, Tridos)  # no others are exportable
     classes = entry.classes if entry else tuple(f"class {n}" for n in range(model.num_classes))
-    origin = folder.origin_of(name, chosen, path, model, classes)
-    export = folder.write(model, origin, place, size=size, kind=options.format)
+    origin = export_folder.describe_origin(name, chosen, path, model, classes)
+    export = export_folder.export_network(model, origin, folder, size=size, kind=options.format)
     for part in ("frame", "pair", "join"):
         print(f"{export.file(part)}  {export.file(part).stat().st_size / 1e6:.1f} MB")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command and returns its exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Put trained weights into the zoo, in half precision: `python -m detectors.publish RUN_DIR NAME`.
+"""Adds trained weights to the zoo, in half precision: `python -m detectors.publish RUN_DIR NAME`.
 
-Prints the row for `detectors.weights.ZOO_TABLE`; the model card beside the file is written by hand.
+Prints the row for `detectors.weights.zoo.ZOO_TABLE`; the model card is written by hand.
 """
 
 from __future__ import annotations
@@ -11,58 +11,64 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from detectors import weights
-from pipeline import command
-from pipeline.errors import WeightsError
+from detectors.weights import state_dict
+from detectors.weights import zoo as zoo_module
+from pipeline.system import cli
+from pipeline.system.errors import WeightsError
+from pipeline.system.files import file_sha256
+
+DESCRIPTION = "Add trained weights to the zoo, in half precision."
 
 
-def publish(run: Path, name: str, *, zoo: Path = weights.ZOO) -> Path:
-    """Copy RUN/best.safetensors to the zoo with floats in 16 bits; its metadata goes along.
+def publish(run: Path, name: str, *, zoo: Path = zoo_module.ZOO) -> Path:
+    """Copies RUN/best.safetensors and its metadata to the zoo, with float16 in place of float32.
 
-    Of absolute paths in it the last part alone: the others tell only whose machine it was.
+    Absolute paths in the metadata are reduced to their last part, so that they reveal nothing of the machine.
+    Returns the new file. Raises WeightsError if the file is not of a training run, OutputError if the zoo
+    cannot be written.
     """
     from safetensors import safe_open
 
     source = run / "best.safetensors"
-    state = weights.read_state_dict(source)
+    state = state_dict.read_state_dict(source)
     with safe_open(source, framework="pt") as file:
         metadata = file.metadata() or {}
     try:
-        facts = {key: json.loads(value) for key, value in metadata.items()}
+        values = {key: json.loads(value) for key, value in metadata.items()}
     except ValueError as error:
         raise WeightsError(f"{source} is not of a training run: its metadata is not JSON") from error
-    facts = {key: without_places(value) for key, value in facts.items()}
+    values = {key: without_folders(value) for key, value in values.items()}
     target = zoo / f"{name}.safetensors"
-    weights.save(state, target, metadata=facts, half=True)
+    state_dict.save(state, target, metadata=values, half=True)
     return target
 
 
-def without_places(value: Any) -> Any:
-    """JSON values with all absolute paths cut to their last part."""
+def without_folders(value: Any) -> Any:
+    """Returns a JSON value with all absolute paths reduced to their last part."""
     if isinstance(value, dict):
-        return {key: without_places(inner) for key, inner in value.items()}
+        return {key: without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [without_places(inner) for inner in value]
+        return [without_folders(inner) for inner in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m detectors.publish", description=__doc__.splitlines()[0])
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    parser = cli.Parser(prog="python -m detectors.publish", description=DESCRIPTION)
     parser.add_argument("run", type=Path, help="folder of a training run")
-    parser.add_argument("name", help="name of the weights")
+    parser.add_argument("name", help="name of the weights in the zoo")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Publish and print the row of the table. Raises MoteError."""
+    """Publishes the weights and prints the row of the table. Raises MoteError."""
     path = publish(options.run, options.name)
-    print(f'"{options.name}": ZooEntry(file="{path.name}", sha256="{weights.sha256(path)}", …)')
+    print(f'"{options.name}": ZooEntry(file="{path.name}", sha256="{file_sha256(path)}", …)')
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command and returns its exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,273 +1,85 @@
-"""How well weights stand what goes wrong with video: noise, blur, low contrast, a shaking camera …
+"""Evaluates weights on corrupted frames: noise, blur, low contrast, camera shake …
 
 python -m detectors.robustness tridos-nano-drone-ir --root DIR --stride 50
 
-Each window of frames is disturbed by itself. Boxes and distances are in pixels of the undisturbed picture.
+Each window of frames is corrupted on its own. Boxes and distances are in pixels of the clean frame.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+from detectors.evaluation.robustness import evaluate_robustness, robustness_table
+from pipeline.system import cli
 
-from pipeline import command
-from pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from datasets.clips import Clip
-    from datasets.disturb import Disturbance
-    from datasets.layouts import Dataset
-    from datasets.records import VideoRecord
-    from pipeline.frame import Detections
-
-SEED = 0
-"""What is drawn at random depends on it and the image id alone: levels of noise differ in nothing else."""
+DESCRIPTION = "Evaluate weights on corrupted frames: noise, blur, low contrast, camera shake …"
 
 
-class Seen(NamedTuple):
-    """One frame under one disturbance."""
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    from detectors.evaluation.detection import ENLARGE
 
-    disturbance: int
-    image_id: int
-    boxes: np.ndarray
-    """(M, 4) float32 x1 y1 x2 y2: where the targets came to lie."""
-    found: Detections
-
-
-@dataclass(frozen=True)
-class Row:
-    """Numbers under one disturbance; losses are those against the first row."""
-
-    name: str
-    title: str
-    ap50: float
-    best_f1: float
-    centre_ap: float
-    """Average precision with centres within 5 pixels."""
-    ap50_loss: float
-    best_f1_loss: float
-    centre_ap_loss: float
-
-
-def robustness(
-    model: nn.Module,
-    dataset: Dataset,
-    disturbances: Sequence[Disturbance],
-    *,
-    stride: int,
-    enlarge: float = 1.0,
-    workers: int = 1,
-) -> list[Row]:
-    """Class-agnostic scores of every `stride`-th annotated frame under each disturbance.
-
-    Raises UsageError where no frame is annotated.
-    """
-    from detectors.measure import annotated
-    from pipeline.progress import Progress
-
-    tasks = [(model, r, dataset.root, annotated(r, stride), enlarge, disturbances) for r in dataset.records]
-    tasks = [task for task in tasks if task[3]]
-    if not tasks:
-        raise UsageError("no frame of the dataset is annotated")
-    seen: list[list[Seen]] = [[] for _ in disturbances]
-    with Progress(sum(len(task[3]) for task in tasks) * len(disturbances)) as progress:
-        with closing(_of_tasks(tasks, workers)) as found:
-            for one in found:
-                seen[one.disturbance].append(one)
-                progress.advance()
-    return _rows(disturbances, seen)
-
-
-def _of_tasks(tasks: list[tuple], workers: int) -> Iterator[Seen]:
-    if workers == 1:
-        for task in tasks:
-            yield from disturbed_record(*task)
-        return
-    from detectors.workers import shared
-
-    with closing(shared(_whole_record, tasks, workers=workers)) as parts:
-        for part in parts:
-            yield from part
-
-
-def _whole_record(task: tuple) -> list[Seen]:
-    """In a process that is one of several."""
-    import torch
-
-    torch.set_num_threads(1)
-    return list(disturbed_record(*task))
-
-
-def disturbed_record(
-    model: nn.Module,
-    record: VideoRecord,
-    root: Path,
-    positions: list[int],
-    enlarge: float,
-    disturbances: Sequence[Disturbance],
-) -> Iterator[Seen]:
-    """Some frames of a sequence under each disturbance."""
-    from datasets.clips import clip_at, read_sequence
-
-    sequence = read_sequence(record, root)
-    size = np.array(sequence.frames.shape[:0:-1] * 2, dtype=np.float32)
-    for position in positions:
-        for number, disturbance in enumerate(disturbances):
-            clip = clip_at(sequence, position, length=model.frames, stride=disturbance.stride)
-            image_id = record.image_ids[position]
-            changed = disturbance.change(clip, np.random.default_rng([SEED, image_id]))
-            scale = size / np.array(changed.frames.shape[:0:-1] * 2, dtype=np.float32)
-            found = detected(model, changed, enlarge=enlarge)
-            yield Seen(number, image_id, changed.boxes * scale, _scaled(found, scale))
-
-
-def detected(model: nn.Module, clip: Clip, *, enlarge: float) -> Detections:
-    """What a network finds in the last frame of a clip, in the clip's pixels."""
-    from datasets.clips import Sequence as Frames
-    from detectors.measure import detect
-
-    # the window that ends at the clip's last frame is the clip
-    last, nothing = len(clip.frames) - 1, np.zeros((0, 4), np.float32)
-    boxes = (*(nothing for _ in range(last)), clip.boxes)
-    labels = tuple(np.zeros(len(rows), np.int64) for rows in boxes)
-    return next(detect(model, Frames("clip", clip.frames, boxes, labels), [last], enlarge=enlarge))[1]
-
-
-def _scaled(found: Detections, scale: np.ndarray) -> Detections:
-    from pipeline.frame import Detections
-
-    return Detections(found.boxes * scale, found.scores, found.labels)
-
-
-def _rows(disturbances: Sequence[Disturbance], seen: list[list[Seen]]) -> list[Row]:
-    numbers = [_numbers(frames) for frames in seen]
-    return [
-        Row(
-            d.name,
-            d.title,
-            *values,
-            *(clean - value for clean, value in zip(numbers[0], values, strict=True)),
-        )
-        for d, values in zip(disturbances, numbers, strict=True)
-    ]
-
-
-def _numbers(seen: list[Seen]) -> tuple[float, float, float]:
-    """AP50, best F1 and centre AP of the frames under one disturbance."""
-    from pipeline.boxes import to_xywh
-    from pipeline.config import DetectorConfig
-    from pipeline.evaluate import Evaluator
-    from pipeline.evaluation.matching import CENTRE_5
-
-    boxes = [(frame.image_id, box) for frame in seen for box in to_xywh(frame.boxes.astype(float)).tolist()]
-    truth = {
-        "images": [{"id": frame.image_id} for frame in seen],
-        "annotations": [{"image_id": image, "category_id": 1, "bbox": box} for image, box in boxes],
-        "categories": [{"id": 1, "name": "target"}],
-    }
-    evaluator = Evaluator(truth, classes=False)
-    for frame in seen:
-        evaluator.add(frame.image_id, frame.found)
-    report = evaluator.report(DetectorConfig.conf)
-    return report.scores.ap50, report.scores.best_f1, report.criteria[CENTRE_5.name].ap or 0.0
-
-
-def table(rows: Sequence[Row]) -> str:
-    """All rows as a Markdown table; in brackets what is lost against the first."""
-    lines = ["| frames | AP50 | best F1 | AP, centres within 5 px |", "|---|---|---|---|"]
-    for row in rows:
-        pairs = ((getattr(row, name), getattr(row, f"{name}_loss")) for name in NUMBERS)
-        cells = (
-            f"{value:.3f} ({0 - loss:+.3f})" if row is not rows[0] else f"{value:.3f}"
-            for value, loss in pairs
-        )
-        lines.append(f"| {row.title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-NUMBERS = ("ap50", "best_f1", "centre_ap")
-
-
-def parser() -> command.Parser:
-    """The command line."""
-    from detectors.measure import ENLARGE
-
-    parser = command.Parser(prog="python -m detectors.robustness", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m detectors.robustness", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file")
-    add("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
+    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add("--dataset", default="drone-ir", help="layout of the dataset (default: drone-ir)")
     add("--root", type=Path, required=True, help="folder of the dataset")
-    add("--split", default="val", help="a split of the dataset (default: val)")
-    add("--stride", type=command.whole(1), default=50, metavar="N", help="each n-th frame (default: 50)")
-    add("--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)")
-    add("--only", nargs="+", default=[], metavar="NAME", help="these disturbances, beside the clean frames")
-    add("--workers", type=command.whole(1), default=1, help="processes (default: 1)")
+    add("--split", default="val", help="split of the dataset (default: val)")
+    add(
+        "--stride",
+        type=cli.int_at_least(1),
+        default=50,
+        metavar="N",
+        help="evaluate every n-th annotated frame (default: 50)",
+    )
+    add(
+        "--enlarge",
+        type=ENLARGE,
+        metavar="N",
+        help="factor to enlarge frames by (default: the factor the weights were trained with)",
+    )
+    add("--only", nargs="+", default=[], metavar="NAME", help="corruptions, besides none (default: all)")
+    add("--workers", type=cli.int_at_least(1), default=1, help="number of processes (default: 1)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
+    add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure, write and print. Raises MoteError."""
-    from datasets import layouts
-    from datasets.disturb import DISTURBANCES
-    from pipeline.errors import unknown_name
+    """Evaluates, prints the table and writes the file. Raises MoteError."""
+    from datasets.augmentation.corruptions import CORRUPTIONS
+    from datasets.layouts import registry
+    from detectors.evaluation.detection import load_network
+    from pipeline.system.errors import unknown_name
 
-    command.require_writable(options.output)
-    known = {disturbance.name: disturbance for disturbance in DISTURBANCES}
+    cli.require_writable(options.output)
+    known = {corruption.name: corruption for corruption in CORRUPTIONS}
     for name in options.only:
         if name not in known:
-            raise unknown_name("disturbance", name, known)
-    wanted = {DISTURBANCES[0].name, *options.only} if options.only else known
-    dataset = layouts.load(options.dataset, options.root, options.split)
-    model, enlarge, device = network(options)
-    rows = robustness(
+            raise unknown_name("corruption", name, known)
+    wanted = {CORRUPTIONS[0].name, *options.only} if options.only else known
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
+    model, enlarge, device = load_network(options)
+    rows = evaluate_robustness(
         model,
         dataset,
-        [disturbance for disturbance in DISTURBANCES if disturbance.name in wanted],
+        [corruption for corruption in CORRUPTIONS if corruption.name in wanted],
         stride=options.stride,
         enlarge=enlarge,
         workers=options.workers if device.type == "cpu" else 1,
     )
-    print(table(rows))
+    print(robustness_table(rows))
     if options.output:
-        command.write_json(options.output, [asdict(row) for row in rows])
-
-
-def network(options: argparse.Namespace) -> tuple:
-    """The network that the options `weights`, `detector`, `device` and `enlarge` name, ready to find boxes.
-
-    Returns it with the scale of its frames and its device. Raises MoteError; UsageError for a segmenter.
-    """
-    # torch takes seconds to load: not for --help
-    import torch
-
-    from detectors import weights
-    from detectors.segmenter import Segmenter
-    from pipeline.device import pick_device, thread_count
-
-    device = pick_device(options.device)
-    ours = weights.ZOO_TABLE.get(options.weights)
-    model, path, _ = weights.network(ours.detector if ours else options.detector, options.weights)
-    if isinstance(model, Segmenter):
-        raise UsageError(f"this is for networks that find boxes, {type(model).__name__} marks pixels")
-    torch.set_num_threads(thread_count(model))
-    return model.to(device), options.enlarge or weights.enlargement(path), device
+        cli.write_json(options.output, [asdict(row) for row in rows])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command and returns its exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,217 +1,91 @@
-"""How dim a target may be: detection probability against signal-to-clutter ratio, in synthetic scenes.
+"""Measures detection probability against signal-to-clutter ratio, in synthetic scenes.
 
 python -m detectors.sensitivity tridos-nano-drone-ir --plots DIR
 
-Each scene is drawn once for every ratio; all that differs is how bright its targets are. The threshold is the
-same for all ratios: the lowest score with no more than the wanted false alarms in all frames together.
+Each scene is rendered once for every ratio; only the brightness of its targets differs. The score threshold
+is the same for all ratios: the lowest one that keeps the rate of false alarms over all frames.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
+from detectors.evaluation.sensitivity import (
+    FALSE_ALARMS,
+    PLOT_NAME,
+    RATIOS,
+    measure_sensitivity,
+    plot_sensitivity,
+    sensitivity_table,
+)
+from pipeline.system import cli
 
-from pipeline import command
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from datasets.clips import Sequence as Frames
-    from pipeline.evaluate import Evaluator
-
-RATIOS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
-"""Signal-to-clutter ratios, as `datasets.synthetic` defines them."""
-FALSE_ALARMS = (0.001, 0.01, 0.1)
-"""False alarms per frame."""
-FIRST_SEED = 1_000_000
-"""Seeds from here on: no training draws scenes from them."""
-PLOT = "sensitivity.png"
+DESCRIPTION = "Measure detection probability against signal-to-clutter ratio, in synthetic scenes."
 
 
-@dataclass(frozen=True)
-class Level:
-    """At one rate of false alarms."""
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    from detectors.evaluation.detection import ENLARGE
+    from pipeline.system.cli import RATE
 
-    false_alarms: float
-    """Most per frame, of all frames."""
-    threshold: float | None
-    """None where even the best detections have more."""
-    probability: list[float | None]
-    """Share of the targets that are found, for each ratio; None without a threshold or targets."""
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """A detection finds a target when their centres lie within 5 pixels."""
-
-    ratios: list[float]
-    frames: int
-    """Of each ratio."""
-    targets: list[int]
-    """Recorded ones, of each ratio."""
-    levels: list[Level]
-
-
-def scenes(ratio: float, *, count: int, frames: int, **size: int) -> Iterator[Frames]:
-    """`count` scenes with all targets of one signal-to-clutter ratio, bright and before the clouds.
-
-    Another ratio gives the same scenes but for the brightness of their targets.
-    """
-    from datasets.clips import Sequence as Frames
-    from datasets.scene import Scene
-    from datasets.synthetic import render
-
-    for number in range(count):
-        scene = Scene.random(FIRST_SEED + number, frames=frames, **size)
-        targets = (replace(target, scr=ratio, cold=False, behind_clouds=False) for target in scene.targets)
-        pictures, truths = zip(*render(replace(scene, targets=tuple(targets))), strict=True)
-        boxes = tuple(np.array([t.box for t in row], np.float32).reshape(-1, 4) for row in truths)
-        labels = tuple(np.zeros(len(rows), np.int64) for rows in boxes)
-        yield Frames(f"scene {number}", np.stack(pictures), boxes, labels)
-
-
-def sensitivity(
-    model: nn.Module,
-    ratios: Sequence[float],
-    false_alarms: Sequence[float],
-    *,
-    count: int,
-    frames: int,
-    enlarge: float = 1.0,
-    **size: int,
-) -> Sensitivity:
-    """Measured in `count` scenes of `frames` frames for each ratio, once real frames fill the window.
-
-    `size` is width and height of the scenes. Raises ValueError where no frame fills a window.
-    """
-    from pipeline.evaluation.matches import Matches
-    from pipeline.evaluation.matching import CENTRE_5
-
-    if frames < model.frames:
-        raise ValueError(f"{frames = }, expected {model.frames} or more: the window of the network")
-    evaluator = _evaluated(model, ratios, count=count, frames=frames, enlarge=enlarge, size=size)
-    hits = Matches.of(evaluator.results()).under(CENTRE_5)
-    curves = [hits.curve(frames=inside) for _, inside in evaluator.videos()]
-    levels = []
-    for rate in false_alarms:
-        threshold = hits.curve().threshold_at(rate)
-        found = [None if threshold is None else curve.at(threshold).recall for curve in curves]
-        levels.append(Level(rate, threshold, found))
-    targets = [curve.targets for curve in curves]
-    return Sensitivity(list(ratios), count * (frames - model.frames + 1), targets, levels)
-
-
-def _evaluated(model, ratios, *, count, frames, enlarge, size) -> Evaluator:
-    """All frames in one evaluator, those of a ratio as one of its videos."""
-    from detectors.measure import detect
-    from pipeline.boxes import to_xywh
-    from pipeline.evaluate import Evaluator
-    from pipeline.progress import Progress
-
-    positions = list(range(model.frames - 1, frames))
-    images, annotations, found = [], [], []
-    with Progress(len(ratios) * count * len(positions)) as progress:
-        for video, ratio in enumerate(ratios):
-            for sequence in scenes(ratio, count=count, frames=frames, **size):
-                for position, detections in detect(model, sequence, positions, enlarge=enlarge):
-                    image = len(images)
-                    images.append({"id": image, "video_id": video})
-                    annotations += [
-                        {"image_id": image, "category_id": 1, "bbox": box}
-                        for box in to_xywh(sequence.boxes[position].astype(float)).tolist()
-                    ]
-                    found.append(detections)
-                    progress.advance()
-    videos = [{"id": video, "name": f"{ratio:g}"} for video, ratio in enumerate(ratios)]
-    categories = [{"id": 1, "name": "target"}]
-    table = {"videos": videos, "images": images, "annotations": annotations, "categories": categories}
-    evaluator = Evaluator(table, classes=False)
-    for image, detections in enumerate(found):
-        evaluator.add(image, detections)
-    return evaluator
-
-
-def table(measured: Sensitivity) -> str:
-    """A Markdown table: a row for each ratio, a column for each rate of false alarms."""
-    from pipeline.evaluation.tables import shown
-
-    heads = [f"Pd at {_rate(level)}, score {shown(level.threshold)}" for level in measured.levels]
-    lines = [f"| signal-to-clutter ratio | targets | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
-    for place, ratio in enumerate(measured.ratios):
-        cells = (shown(level.probability[place]) for level in measured.levels)
-        lines.append(f"| {ratio:g} | {measured.targets[place]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _rate(level: Level) -> str:
-    return f"{level.false_alarms:g} false alarms a frame"
-
-
-def plot(measured: Sensitivity, path: Path, *, title: str) -> Path:
-    """Detection probability against signal-to-clutter ratio as PNG. Raises OutputError."""
-    from matplotlib.figure import Figure  # without pyplot there is no window and no state
-
-    from pipeline.evaluation.plots import COLOURS, plain, save
-
-    figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    for number, level in enumerate(measured.levels):
-        if level.threshold is not None:
-            shown = np.array(level.probability, dtype=float)
-            label = f"{_rate(level)} (score {level.threshold:.2f})"
-            axes.plot(measured.ratios, shown, "o-", color=COLOURS[number % 3], markersize=4, label=label)
-    axes.set(xlabel="signal-to-clutter ratio", ylabel="share of targets found", ylim=(0, 1.02))
-    axes.set_title(title, fontsize=11)
-    plain(axes)
-    axes.legend(frameon=False, fontsize=9)
-    return save(figure, path)
-
-
-def parser() -> command.Parser:
-    """The command line."""
-    from detectors.measure import ENLARGE
-    from pipeline.calibration import RATE
-
-    parser = command.Parser(prog="python -m detectors.sensitivity", description=__doc__.splitlines()[0])
+    parser = cli.Parser(prog="python -m detectors.sensitivity", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file")
-    add("--ratios", type=RATE, nargs="+", default=list(RATIOS), metavar="SCR", help="signal over clutter")
-    add("--false-alarms", type=RATE, nargs="+", default=list(FALSE_ALARMS), metavar="RATE", help="per frame")
-    add("--scenes", type=command.whole(1), default=10, metavar="N", help="of each ratio (default: 10)")
-    add("--frames", type=command.whole(5), default=30, metavar="N", help="of each scene (default: 30)")
-    add("--enlarge", type=ENLARGE, metavar="N", help="enlarge frames (default: as the weights learned)")
+    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add(
+        "--ratios",
+        type=RATE,
+        nargs="+",
+        default=list(RATIOS),
+        metavar="SCR",
+        help=f"signal-to-clutter ratios (default: {' '.join(f'{ratio:g}' for ratio in RATIOS)})",
+    )
+    add(
+        "--false-alarms",
+        type=RATE,
+        nargs="+",
+        default=list(FALSE_ALARMS),
+        metavar="RATE",
+        help=f"false alarms per frame (default: {' '.join(f'{rate:g}' for rate in FALSE_ALARMS)})",
+    )
+    add("--scenes", type=cli.int_at_least(1), default=10, metavar="N", help="scenes per ratio (default: 10)")
+    add("--frames", type=cli.int_at_least(5), default=30, metavar="N", help="frames per scene (default: 30)")
+    add(
+        "--enlarge",
+        type=ENLARGE,
+        metavar="N",
+        help="factor to enlarge frames by (default: the factor the weights were trained with)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
-    add("--plots", type=Path, metavar="DIR", help=f"draw {PLOT}")
+    add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
+    add("--plots", type=Path, metavar="DIR", help=f"folder for a plot, {PLOT_NAME}")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure, write and print. Raises MoteError."""
-    from detectors.robustness import network
+    """Measures, prints the table and writes the files. Raises MoteError."""
+    from detectors.evaluation.detection import load_network
 
-    command.require_writable(options.output, folder=options.plots)
-    model, enlarge, _ = network(options)
+    cli.require_writable(options.output, folder=options.plots)
+    model, enlarge, _ = load_network(options)
     ratios, rates = options.ratios, options.false_alarms
-    measured = sensitivity(model, ratios, rates, count=options.scenes, frames=options.frames, enlarge=enlarge)
-    print(table(measured))
+    measured = measure_sensitivity(
+        model, ratios, rates, count=options.scenes, frames=options.frames, enlarge=enlarge
+    )
+    print(sensitivity_table(measured))
     if options.output:
-        command.write_json(options.output, asdict(measured))
+        cli.write_json(options.output, asdict(measured))
     if options.plots:
         name = Path(options.weights).stem
-        print(f"\nplot: {plot(measured, options.plots / PLOT, title=name)}")
+        print(f"\nplot: {plot_sensitivity(measured, options.plots / PLOT_NAME, title=name)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command and returns its exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

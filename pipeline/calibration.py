@@ -1,8 +1,8 @@
-"""Thresholds for a rate of false alarms, and how far scores are from the chance of a hit.
+"""Finds thresholds for given false-alarm rates and tests scores as probabilities of a hit.
 
     python -m pipeline.calibration --annotations gt.json --detections found.json --false-alarms 0.05
 
-All categories count as one. `--stride` is that of `detectors.measure`, which wrote the detections.
+All categories count as one. `--stride` must be that of `detectors.evaluate`, which wrote the detections.
 """
 
 from __future__ import annotations
@@ -10,129 +10,55 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from datasets.records import load_coco
-from pipeline import command
-from pipeline.evaluation.calibration import Calibration, calibrations
-from pipeline.evaluation.tables import section, shown
-from pipeline.limits import add_inputs, evaluated
-from pipeline.vid_map_coco import SCORE
+from pipeline.evaluation.analysis.calibration_report import PLOT, calibration_tables, plot_reliability
+from pipeline.evaluation.analysis.inputs import add_input_options, build_evaluator
+from pipeline.evaluation.analysis.score_calibration import calibrate
+from pipeline.structures.annotations import load_coco
+from pipeline.system import cli
+from pipeline.system.cli import RATE, SCORE
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-PLOT = "reliability.png"
-RATE = command.number(0, sys.float_info.max, "false alarms per frame, 0 or more")
-"""The type of an option."""
-LEAST = 0.05
-"""Least score that the pipeline writes; below it lie thousands of boxes that no one looks at."""
+MIN_SCORE = 0.05
+"""Default of `--least`: the lowest score that a run writes; thousands of detections lie below."""
 
 
-def tables(found: list[Calibration]) -> str:
-    """All numbers, one table below the other; a dash stands for what is undefined."""
-    head = ["hit", "wanted", "at score", "false alarms", "precision", "recall", "F1", "chosen elsewhere"]
-    operations = [[*head, "recall there"]]
-    for one in found:
-        for row in one.operations:
-            point = row.point
-            wanted = f"{row.false_alarms:g}"
-            values = ("threshold", "false_alarms_per_frame", "precision", "recall", "f1")
-            cells = [shown(getattr(point, name, None)) for name in values]
-            there = [" ".join(shown(p.false_alarms_per_frame) for p in row.elsewhere) or "-"]
-            there.append(" ".join(shown(p.recall) for p in row.elsewhere) or "-")
-            operations.append([one.title, wanted, *cells, *there])
-    errors = [["hit", "error", "slope", "offset", "error of the fit", "fitted elsewhere"]]
-    for one in found:
-        values = (one.error, one.slope, one.offset, one.error_fitted, one.error_elsewhere)
-        errors.append([one.title, *map(shown, values)])
-    scores = [["score", "detections", *(one.title for one in found)]]
-    first, *others = ({b.low: b for b in one.bins} for one in found)
-    for low, row in first.items():
-        shares = [getattr(bins.get(low), "hits", None) for bins in (first, *others)]
-        scores.append([shown(row.score), str(row.count), *map(shown, shares)])
-    return "\n\n".join(
-        [
-            section("Thresholds, for so many false alarms a frame at most", operations),
-            section("Expected calibration error", errors),
-            section("Share of detections that hit, by score", scores),
-        ]
-    )
-
-
-def plot(found: list[Calibration], path: Path) -> Path:
-    """Share of hits over score, the fit, and numbers of detections, as PNG. Raises OutputError."""
-    from matplotlib.figure import Figure  # without pyplot there is no window and no state
-
-    from pipeline.evaluation.plots import plain, save
-
-    figure = Figure(figsize=(6.4, 5.6), dpi=110, layout="constrained")
-    shares, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    shares.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="score = chance of a hit")
-    _draw_shares(shares, found)
-    shares.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of detections that hit")
-    shares.set_title("Reliability of scores", fontsize=11)
-    shares.legend(frameon=False, fontsize=9, loc="lower right")
-    bins = found[0].bins
-    counts.bar([b.score for b in bins], [b.count for b in bins], width=0.04, color="#999999")
-    counts.set(yscale="log", xlabel="score", ylabel="detections")
-    for axes in (shares, counts):
-        plain(axes)
-    return save(figure, path)
-
-
-def _draw_shares(axes: Axes, found: list[Calibration]) -> None:
-    import numpy as np
-
-    from pipeline.evaluation.calibration import chances
-    from pipeline.evaluation.plots import COLOURS
-
-    for one, colour in zip(found, COLOURS, strict=False):
-        points = [(b.score, b.hits) for b in one.bins]
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, linewidth=1)
-        axes.plot([], [], "o-", color=colour, markersize=4, label=f"{one.title}: error {one.error:.3f}")
-        scores = np.linspace(one.bins[0].score, one.bins[-1].score, 100)
-        label = f"fit: slope {one.slope:.2f}, offset {one.offset:.2f}, error {one.error_fitted:.3f}"
-        axes.plot(scores, chances(scores, one.slope, one.offset), ":", color=colour, label=label)
-
-
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m pipeline.calibration", description=__doc__.splitlines()[0])
-    add_inputs(parser)
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    parser = cli.Parser(prog="python -m pipeline.calibration", description=__doc__.splitlines()[0])
+    add_input_options(parser)
     parser.add_argument(
         "--false-alarms",
         type=RATE,
         nargs="+",
         default=[0.01, 0.05, 0.1],
         metavar="RATE",
-        help="find thresholds for so many per frame (default: 0.01 0.05 0.1)",
+        help="find thresholds for these false alarms per frame (default: 0.01 0.05 0.1)",
     )
     parser.add_argument(
         "--least",
         type=SCORE,
-        default=LEAST,
-        help=f"hold scores from here on against chance (default: {LEAST})",
+        default=MIN_SCORE,
+        help=f"lowest score that the calibration takes (default: {MIN_SCORE})",
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", help=f"draw {PLOT}")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Compute, write and print. Raises MoteError."""
-    command.require_writable(options.output, folder=options.plots)
-    evaluator = evaluated(options, load_coco(options.annotations))
-    found = calibrations(evaluator, options.false_alarms, least=options.least)
-    print(tables(found))
+    """Computes, prints and writes the numbers. Raises MoteError."""
+    cli.require_writable(options.output, folder=options.plots)
+    evaluator = build_evaluator(options, load_coco(options.annotations))
+    calibrations = calibrate(evaluator, options.false_alarms, min_score=options.least)
+    print(calibration_tables(calibrations))
     if options.output:
-        command.write_json(options.output, {one.name: one.as_dict() for one in found})
+        cli.write_json(options.output, {c.name: c.as_dict() for c in calibrations})
     if options.plots:
-        print(f"\nplot: {plot(found, options.plots / PLOT)}")
+        print(f"\nplot: {plot_reliability(calibrations, options.plots / PLOT)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command and returns its exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,111 +1,111 @@
-"""One page of annotated frames.
+"""Puts annotated frames of finished runs on one page.
 
-    python -m pipeline.gallery a.mp4:120 b.mp4:45 --output page.png
+    python -m pipeline.gallery runs/a:120 runs/b:45 --output page.png
 
-Each video is run from a little before the frame that is asked for, so that tracks have had time to form.
+Frames are numbered from 0, as in the source of the run, and read from annotated.mp4.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
-from pipeline import command
-from pipeline.errors import OutputError, UsageError
+import av
+import cv2
+import numpy as np
 
-BEFORE = 60
-"""Frames that are run before the one that is shown."""
+from pipeline.runner.run_json import read_record
+from pipeline.sinks.file_names import JSONL, VIDEO
+from pipeline.sinks.jsonl_codec import read_records, scan
+from pipeline.sinks.rotating import find_rotated_files
+from pipeline.system import cli
+from pipeline.system.errors import OutputError, SourceError, UsageError
+from pipeline.system.files import output_error
+
 GAP = 6
-"""Pixels between pictures."""
+"""Pixels between images."""
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m pipeline.gallery", description=__doc__.splitlines()[0])
-    parser.add_argument("frames", nargs="+", metavar="VIDEO:FRAME", help="what to show, frames from 0")
-    parser.add_argument("--output", type=Path, required=True, help="picture to write (png or jpg)")
-    parser.add_argument("--columns", type=command.whole(1), default=3, help="pictures in a row (default: 3)")
-    parser.add_argument("--detector", default="tridos-nano")
-    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
-    parser.add_argument("--tracker", default="centre")
-    parser.add_argument("--device", default="auto")
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    parser = cli.Parser(
+        prog="python -m pipeline.gallery",
+        description="Puts annotated frames of finished runs on one page.",
+        epilog="exit codes: 0 done; 2 no run, or no such frame; 3 no readable video; 5 output not writable",
+    )
+    parser.add_argument("frames", nargs="+", metavar="RUN_DIR:FRAME", help="frame of a run, from 0")
+    parser.add_argument("--output", type=Path, required=True, help="image to write (png or jpg)")
+    parser.add_argument("--columns", type=cli.int_at_least(1), default=3, help="images in a row (default: 3)")
     return parser
 
 
-def split(text: str) -> tuple[str, int]:
-    """'VIDEO:FRAME' → the two. Raises UsageError for what is not of that form."""
-    video, _, frame = text.rpartition(":")
-    if not video or not frame.isdecimal():
-        raise UsageError(f"'{text}' is not VIDEO:FRAME, with a frame number from 0")
-    return video, int(frame)
+def parse_frame(text: str) -> tuple[Path, int]:
+    """Parses 'RUN_DIR:FRAME'. Raises UsageError if it has another form."""
+    folder, _, frame = text.rpartition(":")
+    if not folder or not frame.isdecimal():
+        raise UsageError(f"'{text}' is not RUN_DIR:FRAME, with a frame number from 0")
+    return Path(folder), int(frame)
 
 
-def annotated(video: str, frame: int, detector, tracker):
-    """The picture of one frame as the annotated video would show it, (H, W, 3) uint8 R, G, B.
+def find_frame(folder: Path, frame: int) -> tuple[Path, int]:
+    """Returns the annotated video that shows a frame of a run, and the position of the frame in it.
 
-    Raises UsageError where the video has no such frame, SourceError where it cannot be read.
+    Raises UsageError if the folder holds no run, or the run no such frame.
     """
-    from pipeline.annotate import Annotator
-    from pipeline.config import DetectorConfig
-    from pipeline.sources import open_source
-    from pipeline.stages import batches, extract, suppress, track
-
-    settings, annotator = DetectorConfig(), Annotator()
-    start = max(0, frame - BEFORE)
-    detector.reset()
-    tracker.reset()
-    picture, last = None, None
-    with open_source(video, start=start, max_frames=frame - start + 1) as source:
-        found = suppress(extract(batches(source, 1), detector), conf=settings.conf, iou=settings.iou)
-        for result in track(found, tracker):
-            picture, last = annotator(result), result.frame.index
-    if last != frame:
-        raise UsageError(f"{video} has no frame {frame}, the last is {last}")
-    return picture
+    read_record(folder)
+    places: list[Callable[[str], Path]] = [files.path for files in find_rotated_files(folder)]
+    for place in places or [folder.joinpath]:
+        records = read_records(place(JSONL), scan(place(JSONL)).line_count)
+        for position, record in enumerate(records):
+            if record["frame"] == frame:
+                return place(VIDEO), position
+    raise UsageError(f"{folder} has no frame {frame} in {JSONL}")
 
 
-def page(pictures: list, columns: int):
-    """Pictures (H, W, 3), in reading order on white; each place is as large as the largest picture."""
-    import numpy as np
+def read_frame(video: Path, position: int) -> np.ndarray:
+    """Decodes the frame at a position of a video; returns (H, W, 3) uint8 R, G, B. Raises SourceError."""
+    try:
+        with av.open(f"file:{video}") as container:
+            for frame in islice(container.decode(container.streams.video[0]), position, None):
+                return frame.to_ndarray(format="rgb24")
+        reason = f"it has no more than {position} frames"
+    except (av.error.FFmpegError, IndexError) as error:  # IndexError: truncated before the video stream
+        reason = getattr(error, "strerror", None) or "it is truncated"
+    raise SourceError(f"cannot read {video}: {reason}")
 
-    high, wide = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    canvas = np.full((rows * (high + GAP) - GAP, columns * (wide + GAP) - GAP, 3), 255, np.uint8)
-    for number, picture in enumerate(pictures):
-        top, left = number // columns * (high + GAP), number % columns * (wide + GAP)
-        canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+
+def page(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Arranges images, (H, W, 3) uint8, in reading order on white; cells have the size of the largest one."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
+    for number, image in enumerate(images):
+        top, left = number // columns * (height + GAP), number % columns * (width + GAP)
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
     return canvas
 
 
 def work(options: argparse.Namespace) -> None:
-    """Run, draw and write. Raises MoteError."""
-    wanted = [split(text) for text in options.frames]
-    # torch takes seconds to load: not for --help and not for a mistake
-    import cv2
-
-    import trackers
-    from pipeline.config import DetectorConfig
-    from pipeline.runner import load_detector
-
-    config = DetectorConfig(name=options.detector, weights=options.weights, device=options.device)
-    detector, _ = load_detector(config)
-    tracker = trackers.build(options.tracker)
-    canvas = page([annotated(video, frame, detector, tracker) for video, frame in wanted], options.columns)
+    """Reads the frames and writes the page. Raises MoteError."""
+    wanted = [parse_frame(text) for text in options.frames]
+    canvas = page([read_frame(*find_frame(folder, frame)) for folder, frame in wanted], options.columns)
     try:
-        coded = cv2.imencode(options.output.suffix or ".png", canvas[..., ::-1])[1]
-        options.output.write_bytes(coded.tobytes())
+        encoded = cv2.imencode(options.output.suffix or ".png", canvas[..., ::-1])[1]
+        options.output.write_bytes(encoded.tobytes())
     except cv2.error as error:
         raise OutputError(f"cannot write {options.output}: give a name that ends in .png or .jpg") from error
     except OSError as error:
-        raise OutputError(f"cannot write {options.output}: {error.strerror}") from error
+        raise output_error(options.output, error) from error
     print(f"{len(wanted)} frames in {options.output}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,114 +1,76 @@
-"""How well probability maps of single frames fit masks, by every definition that is in use.
+"""Scores probability maps of single frames against masks by every published definition in use.
 
     python -m pipeline.mask_metrics --predictions results/nuaa-sirst/img --masks nuaa-sirst/masks
 
-Maps are pictures (value over full scale), .npy, or .mat (its only array, else the one called T), and have the
-names of the masks. Published numbers are to be compared with the line of the definition they were made by.
+Maps are images (value over full scale), .npy, or .mat (its only array, else the one called T), and have the
+names of the masks. Compare published numbers with the line of the definition that they were computed by.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pipeline import command
-from pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from pipeline.masks.files import Pair
-    from pipeline.masks.scorer import MaskScorer
-
-DESCRIPTION = __doc__.splitlines()[0]
-
-PROBABILITY = command.number(0, math.nextafter(1, 0), "a probability from 0 to less than 1")
-"""The type of an option."""
+from pipeline.evaluation.segmentation.definitions import definitions
+from pipeline.evaluation.segmentation.map_files import abbreviate, count_unpaired, pair_files
+from pipeline.evaluation.segmentation.plots import plot_roc
+from pipeline.evaluation.segmentation.scorer import MaskScorer, score_files, write_scores
+from pipeline.evaluation.segmentation.tables import mask_tables
+from pipeline.system import cli
+from pipeline.system.cli import PROBABILITY
+from pipeline.system.errors import UsageError
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m pipeline.mask_metrics", description=DESCRIPTION)
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    parser = cli.Parser(prog="python -m pipeline.mask_metrics", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help="probability maps (PNG, .mat, .npy)")
-    add("--masks", type=Path, required=True, metavar="DIR", help="masks, of the same names and sizes")
-    add("--split", type=Path, metavar="LIST", help="names to be scored, one a line (default: all masks)")
+    add("--masks", type=Path, required=True, metavar="DIR", help="masks of the same names and sizes")
+    add("--split", type=Path, metavar="LIST", help="names to score, one a line (default: all masks)")
     add(
         "--threshold",
         type=PROBABILITY,
         default=0.5,
         metavar="P",
-        help="above it pixels are found, in definitions that are not published ones (default: 0.5)",
+        help="pixels above it are predicted, in definitions that are not published ones (default: 0.5)",
     )
     add("--logits", action="store_true", help="numbers in .mat and .npy are logits, not probabilities")
-    add("--allow-missing", action="store_true", help="count maps that are missing as empty ones")
-    add("--output", type=Path, metavar="JSON", help="write all numbers and those of each image, too")
+    add("--allow-missing", action="store_true", help="count missing maps as empty")
+    add("--output", type=Path, metavar="JSON", help="also write all numbers and those of each image")
     add("--plots", type=Path, metavar="DIR", help="draw ROC curves (PNG)")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Score, print and write. Raises MoteError."""
-    from pipeline.masks.definitions import definitions
-    from pipeline.masks.files import left_over, pairs, shortened
-    from pipeline.masks.scorer import MaskScorer
-    from pipeline.masks.tables import tables
-
-    images = pairs(options.predictions, options.masks, split=options.split)
+    """Computes, prints and writes the numbers. Raises MoteError."""
+    images = pair_files(options.predictions, options.masks, split=options.split)
     missing = [image.name for image in images if image.prediction is None]
     if len(missing) == len(images):
         raise UsageError(f"{options.predictions} has no map of the name of any mask in {options.masks}")
     if missing and not options.allow_missing:
-        remedy = "add them, or say --allow-missing to count them as empty"
-        raise UsageError(f"{options.predictions} has no map of {shortened(missing)}; {remedy}")
+        remedy = "add them, or use --allow-missing to count them as empty"
+        raise UsageError(f"{options.predictions} has no map of {abbreviate(missing)}; {remedy}")
     scorer = MaskScorer(definitions(options.threshold).values())
-    rows = [_scored(scorer, image, logits=options.logits) for image in images]
-    unused = 0 if options.split else left_over(options.predictions, images)
+    rows = [score_files(scorer, image, logits=options.logits) for image in images]
+    unpaired = 0 if options.split else count_unpaired(options.predictions, images)
     notes = []
     if missing:
         notes.append(f"missing maps, counted as empty: {len(missing)}, the first of them {missing[0]}")
-    if unused:
-        notes.append(f"maps without a mask, left out: {unused}")
-    print("\n\n".join([tables(scorer, options.threshold), *(f"note: {note}" for note in notes)]))
+    if unpaired:
+        notes.append(f"maps without a mask, left out: {unpaired}")
+    print("\n\n".join([mask_tables(scorer, options.threshold), *(f"note: {note}" for note in notes)]))
     if options.output:
-        facts = {"threshold": options.threshold, "notes": notes, "per_image": rows}
-        write_scores(options.output, scorer, facts)
+        sections = {"threshold": options.threshold, "notes": notes, "per_image": rows}
+        write_scores(options.output, scorer, sections)
     if options.plots:
-        from pipeline.masks.plots import plot
-
-        print(f"\nplot: {plot(scorer, options.plots)}")
-
-
-def _scored(scorer: MaskScorer, image: Pair, *, logits: bool) -> dict:
-    """Add one image; returns its own numbers by the default definition. Raises UsageError, SourceError."""
-    import numpy as np
-
-    from pipeline.masks.files import read_levels, read_map
-
-    mask = read_levels(image.mask)
-    found = read_map(image.prediction, logits=logits) if image.prediction else np.zeros_like(mask)
-    if found.shape != mask.shape:
-        sizes = [f"{width}x{height}" for height, width in (found.shape, mask.shape)]
-        raise UsageError(f"{image.prediction} is {sizes[0]}, its mask {image.mask} is {sizes[1]}")
-    return {"name": image.name, **scorer.add(found, mask)._asdict()}
-
-
-def write_scores(path: Path, scorer: MaskScorer, sections: dict) -> None:
-    """Write the JSON: the default's numbers at the top, all under `definitions`, and what is in `sections`.
-
-    Raises OutputError.
-    """
-    scores = {name: row.as_dict() for name, row in scorer.scores().items()}
-    rules = {name: row.as_dict() for name, row in scorer.definitions.items()}
-    counts = {"images": scorer.images, "empty_images": scorer.empty_images}
-    table = {**scores["default"], **counts, "definitions": scores, "rules": rules, **sections}
-    command.write_json(path, table)
+        print(f"\nplot: {plot_roc(scorer, options.plots)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command and returns its exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

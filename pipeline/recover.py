@@ -1,169 +1,29 @@
-"""Put the outputs of a killed run in order: `python -m pipeline.recover runs/NAME`.
+"""Rebuilds the outputs of a killed run: `python -m pipeline.recover runs/NAME`.
 
-All that was done is in results.jsonl, but for a last line that was not finished. From it detections.json,
-tracks.txt and the account in run.json are made anew; the annotated video becomes an ordinary mp4. Files in
-pieces stay in pieces; detections.json is of those that were not deleted. results.zarr is whole as it is.
-Doing it again changes nothing. A run over a file can be gone on with instead: run_pipeline.py --resume.
+results.jsonl holds all results, except for a last line that was not completed. detections.json, tracks.txt
+and the counts in run.json are rebuilt from it, and the annotated video becomes an ordinary mp4. Rotated files
+stay rotated; detections.json covers those that were not deleted. results.zarr is always complete. A second
+recovery changes nothing. A run over a file can be resumed instead: run_pipeline.py --resume.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
-from pipeline import command
-from pipeline.config import RunConfig
-from pipeline.errors import OutputError, UsageError
-from pipeline.frame import Frame, Result, SourceInfo
-from pipeline.ground_truth import GroundTruth
-from pipeline.lines import Written, detections_of, read, survey, tracks_of
-from pipeline.pieces import gather, pieces_in
-from pipeline.record_file import claimed, output_error
-from pipeline.report import COCO, JSONL, MOT, VIDEO, Killed, Outcome, read_record
-from pipeline.settings import build
-from pipeline.sinks import CocoSink, MotSink, Sinks
-from pipeline.video_sink import as_ordinary
+from pipeline.runner.recovery import recover
+from pipeline.system import cli
+from pipeline.system.terminal import printable
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What is known of a source that is not opened."""
-
-    info: SourceInfo
-    corrupt: int | None = None
-    derived_times: int | None = None
-
-
-def recover(folder: Path, *, annotations: Path | None = None) -> str:
-    """Put the outputs in a folder in order; returns in one line what was done.
-
-    `annotations` are the ground truth of the source; None for the file that the run was given, if any.
-
-    Raises:
-        UsageError: the folder holds no run, one that goes on still, or lines that are damaged.
-        OutputError: a file cannot be written.
-    """
-    record = read_record(folder)
-    config = build(RunConfig, record["config"])
-    if not config.output.jsonl:
-        raise UsageError(f"{folder} cannot be recovered: its run was told not to write {JSONL}")
-    parted = config.output.rotation is not None
-    with claimed(folder if parted else folder / JSONL):
-        pieces = [piece for piece in pieces_in(folder) if parted and piece.path(JSONL).exists()]
-        places = [piece.path for piece in pieces] if parted else [folder.joinpath]
-        lines = [survey(place(JSONL)) for place in places]
-        if _is_settled(record, lines):
-            return f"{folder}: nothing to recover, the run is {record['state']}"
-        truth = _truth(record, config, annotations)
-        outcome = Outcome(folder, _Source(_info(record)), config, record["detector"], record["segmenters"])
-        outcome.facts = {key: value for key, value in record.items() if key != "state"}
-        outcome.decoded = sum(written.count for written in lines)
-        outcome.failure = Killed(f"the process ended without closing its files; rebuilt from {JSONL}")
-        if pieces:
-            outcome.pieces = {"kept": len(pieces), "deleted": pieces[0].number - 1, "deleted_frames": None}
-        for place, written in zip(places, lines, strict=True):
-            _cut(place(JSONL), written)
-            _rebuild(outcome, place, written, truth)
-        if pieces:
-            gather(folder)
-        videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
-        shown = as_ordinary(videos[0]) if videos else None
-        outcome.finish(truth)
-    if faults := getattr(outcome.failure, "__notes__", None):
-        raise OutputError("; ".join(faults))
-    return f"{folder}: recovered {'; '.join(_account(outcome, lines, shown))}"
-
-
-def _account(outcome: Outcome, lines: Sequence[Written], shown: int | None) -> Iterator[str]:
-    """What was done, in words."""
-    yield f"{outcome.written} frames, {outcome.detections} detections, {outcome.tracks} tracks"
-    if outcome.pieces:
-        yield f"in {outcome.pieces['kept']} pieces"
-    if torn := sum(written.torn for written in lines):
-        yield f"{torn} bytes of a torn line were cut off"
-    if shown is not None:
-        yield f"the {'last ' * bool(outcome.pieces)}video shows {shown} frames"
-
-
-def _is_settled(record: dict, lines: Sequence[Written]) -> bool:
-    """Whether the account of a run fits its lines."""
-    counted = record.get("frames", {}).get("written", 0)
-    deleted = record.get("pieces", {}).get("deleted_frames") or 0
-    whole = counted - deleted == sum(written.count for written in lines)
-    return record["state"] != "running" and whole and not any(written.torn for written in lines)
-
-
-def _info(record: dict) -> SourceInfo:
-    known = {field.name: record["source"].get(field.name) for field in fields(SourceInfo)}
-    return SourceInfo(**{**known, "rate": Fraction(known["rate"])})
-
-
-def _truth(record: dict, config: RunConfig, annotations: Path | None) -> GroundTruth | None:
-    path = annotations or record.get("annotations")
-    if not path:
-        return None
-    truth = GroundTruth(Path(path), _info(record), start=config.source.start)
-    truth.begin(len(record["detector"]["classes"]))
-    return truth
-
-
-def _cut(path: Path, written: Written) -> None:
-    if not written.torn:
-        return
-    try:
-        os.truncate(path, written.end)
-    except OSError as error:
-        raise output_error(path, error) from error
-
-
-def _rebuild(
-    outcome: Outcome, place: Callable[[str], Path], written: Written, truth: GroundTruth | None
-) -> None:
-    """Make the files anew that hold no more than the lines do; each replaces the old one as a whole."""
-    wanted, sinks = outcome.config.output, []
-    tracks = place(MOT).with_name(f"{place(MOT).name}.part")
-    if wanted.coco:
-        classes = len(outcome.detector["classes"])
-        names = {"image_id": truth.image_id, "category_id": truth.category_ids(classes)} if truth else {}
-        sinks.append(CocoSink(place(COCO), **names))
-    if wanted.mot:
-        sinks.append(MotSink(tracks))
-    with Sinks(sinks) as both:
-        for result in _results(place(JSONL), written, outcome.source.info):
-            both.write(result)
-            outcome.add(result)
-            if truth:
-                truth.add(result)
-    if wanted.mot:
-        try:
-            tracks.replace(place(MOT))
-        except OSError as error:
-            raise output_error(place(MOT), error) from error
-
-
-def _results(path: Path, written: Written, info: SourceInfo) -> Iterator[Result]:
-    """What the lines tell of each frame, but for its picture and what segmenters marked."""
-    picture = np.broadcast_to(np.uint8(0), (info.height, info.width))
-    for line in read(path, written.count):
-        frame = Frame(picture, line["frame"], Fraction(line["pts"] or 0), info.name)
-        spent = {stage: (value or 0) / 1e3 for stage, value in line["timings_ms"].items()}
-        yield Result(frame, detections_of(line), tracks_of(line), line["warmup"], spent)
-
-
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(
+def parser() -> cli.Parser:
+    """Builds the command line."""
+    parser = cli.Parser(
         prog="python -m pipeline.recover",
-        description="Put the outputs of killed runs in order: everything is rebuilt from results.jsonl.",
-        epilog="exit codes: 0 done, or nothing to do; 2 no run, one that is still going, or damaged lines; "
-        "5 output not writable",
+        description="Rebuilds the outputs of killed runs from results.jsonl.",
+        epilog="exit codes: 0 success, or nothing to do; 2 no run, a run that is still going, or damaged "
+        "lines; 5 output not writable",
     )
     parser.add_argument("folders", metavar="RUN_DIR", nargs="+", type=Path, help="output folder of a run")
     help_text = "ground truth of the source (default: the file that the run was given)"
@@ -172,14 +32,14 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    """What the options ask for. Raises MoteError."""
+    """Recovers each folder. Raises MoteError."""
     for folder in options.folders:
-        print(recover(folder, annotations=options.annotations))
+        print(printable(recover(folder, annotations=options.annotations)))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

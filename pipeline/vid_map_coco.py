@@ -1,8 +1,8 @@
-"""COCO-style video mAP of finished results, and everything else that detections can be measured by.
+"""Computes COCO-style video mAP and all other detection metrics of finished results.
 
     python -m pipeline.vid_map_coco --annotations gt.json --detections runs/in/detections.json
 
-Every annotated frame counts, those without targets and those without detections too.
+Every annotated frame counts, also those without targets and those without detections.
 """
 
 from __future__ import annotations
@@ -11,36 +11,41 @@ import argparse
 import sys
 from pathlib import Path
 
-from datasets.records import VideoRecord, load_coco, load_json, video_records
-from pipeline import command
-from pipeline.errors import UsageError, unknown_name
-from pipeline.evaluate import Evaluator
-from pipeline.evaluation.tables import tables, track_table
+from pipeline.evaluation.detection.evaluator import Evaluator
+from pipeline.evaluation.detection.plots import plot_report
+from pipeline.evaluation.detection.predictions import load_results
+from pipeline.evaluation.detection.tables import report_tables
+from pipeline.evaluation.tracking.gates import GATES
+from pipeline.evaluation.tracking.scores import TrackScores
+from pipeline.evaluation.tracking.scoring import score_tracks
+from pipeline.evaluation.tracking.tables import gate_table
+from pipeline.structures.annotations import VideoRecord, load_coco, video_records
+from pipeline.system import cli
+from pipeline.system.cli import SCORE
+from pipeline.system.errors import UsageError, unknown_name
 
 
-def load_results(path: Path) -> list[dict]:
-    """A COCO results file. Raises UsageError when it is not one."""
-    results = load_json(path, kind="detections")
-    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
-        raise UsageError(f"detections {path} are not a list of COCO results")
-    return results
+def image_ids_of_videos(coco: dict, names: list[str]) -> list[int] | None:
+    """Returns the image ids of the named videos of a COCO-video dictionary; None without names, for all.
 
-
-def images_of_videos(table: dict, names: list[str]) -> list[int] | None:
-    """Image ids of the named videos; None for all. Raises UsageError for a name that is not annotated."""
+    Raises UsageError for a name that is not annotated.
+    """
     if not names:
         return None
-    ids = {video["name"]: video["id"] for video in table.get("videos", [])}
+    ids = {video["name"]: video["id"] for video in coco.get("videos", [])}
     unknown = sorted(set(names) - set(ids))
     if unknown:
         raise unknown_name("video", unknown[0], ids)
     wanted = {ids[name] for name in names}
-    return [image["id"] for image in table["images"] if image.get("video_id") in wanted]
+    return [image["id"] for image in coco["images"] if image.get("video_id") in wanted]
 
 
-def record_of_tracks(table: dict, names: list[str]) -> VideoRecord:
-    """The one video that tracks belong to. Raises UsageError where it is not clear which."""
-    records = [record for record in video_records(table) if not names or record.name in names]
+def video_of_tracks(coco: dict, names: list[str]) -> VideoRecord:
+    """Returns the video that tracks belong to: the only one named, or the only one annotated.
+
+    Raises UsageError if there is not exactly one.
+    """
+    records = [record for record in video_records(coco) if not names or record.name in names]
     if len(records) != 1:
         known = ", ".join(record.name for record in records[:3])
         which = f"{len(records)} videos are scored ({known}, …)" if records else "no video is annotated"
@@ -48,18 +53,14 @@ def record_of_tracks(table: dict, names: list[str]) -> VideoRecord:
     return records[0]
 
 
-SCORE = command.number(0, 1, "a score from 0 to 1")
-"""The type of an option."""
-
-
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m pipeline.vid_map_coco", description=__doc__.splitlines()[0])
+def parser() -> cli.Parser:
+    """Returns the parser of the command line."""
+    parser = cli.Parser(prog="python -m pipeline.vid_map_coco", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--annotations", type=Path, required=True, metavar="JSON", help="COCO ground truth")
     add("--detections", type=Path, required=True, metavar="JSON", help="COCO results")
     add("--videos", nargs="+", default=[], metavar="NAME", help="score only these videos")
-    add("--class-agnostic", action="store_true", help="count all categories as one")
+    add("--class-agnostic", action="store_true", help="treat all categories as one")
     add(
         "--conf",
         type=SCORE,
@@ -67,41 +68,37 @@ def parser() -> command.Parser:
         metavar="SCORE",
         help="threshold for precision, recall, F1 and false alarms (default: 0.4)",
     )
-    add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
+    add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
     add("--plots", type=Path, metavar="DIR", help="draw precision-recall and FROC curves (PNG)")
-    add("--tracks", type=Path, metavar="TXT", help="score these tracks (MOT), too; of a single video")
+    add("--tracks", type=Path, metavar="TXT", help="also score these tracks (MOT) of a single video")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Score, write and print. Raises MoteError."""
-    command.require_writable(options.output, folder=options.plots)
-    table = load_coco(options.annotations)
-    images = images_of_videos(table, options.videos)
-    evaluator = Evaluator(table, image_ids=images, classes=not options.class_agnostic)
+    """Computes, prints and writes the numbers. Raises MoteError."""
+    cli.require_writable(options.output, folder=options.plots)
+    coco = load_coco(options.annotations)
+    image_ids = image_ids_of_videos(coco, options.videos)
+    evaluator = Evaluator(coco, image_ids=image_ids, classes=not options.class_agnostic)
     evaluator.add_results(load_results(options.detections))
-    tracks = {}
+    tracks: dict[str, TrackScores] = {}
     if options.tracks:
-        from trackers.metrics import GATES, track_scores
-
-        record = record_of_tracks(table, options.videos)
-        tracks = {gate: track_scores(record, options.tracks, gate=gate) for gate in GATES}
+        record = video_of_tracks(coco, options.videos)
+        tracks = {gate: score_tracks(record, options.tracks, gate=gate) for gate in GATES}
     report = evaluator.report(options.conf)
-    print(tables(report))
+    print(report_tables(report))
     if tracks:
-        print(f"\n{track_table(tracks)}")
+        print(f"\n{gate_table(tracks)}")
     if options.output:
         numbers = {gate: scores.as_dict() for gate, scores in tracks.items()}
-        command.write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
+        cli.write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
     if options.plots:
-        from pipeline.evaluation.plots import plot
-
-        print("\nplots: " + ", ".join(map(str, plot(report, options.plots))))
+        print("\nplots: " + ", ".join(map(str, plot_report(report, options.plots))))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command and returns its exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,84 +1,22 @@
-"""Trackers join the detections of successive frames to tracks; `build` makes one by name.
+"""Trackers, which link the detections of successive frames to tracks.
 
-A tracker is any object with the methods of `Tracker`; the registry is only for names in a configuration.
+The public names are imported on first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
-from pipeline import settings
-from pipeline.errors import UsageError, unknown_name
-from pipeline.frame import Detections, Frame, Tracks
+if TYPE_CHECKING:
+    from pipeline.structures.protocols import Tracker
+    from trackers.registry import TRACKERS, NoTracker, build
 
-
-class Tracker(Protocol):
-    """What the pipeline asks of a tracker."""
-
-    def update(self, detections: Detections, frame: Frame) -> Tracks:
-        """The tracks alive in `frame`, given what was detected in it; frames come in order of their index.
-
-        `frame.at` tells how much time went by, and `frame.gap` whether that is known.
-        """
-
-    def reset(self) -> None:
-        """Forget everything: the next frame starts a new sequence, with ids from 1 again."""
+__all__ = ["TRACKERS", "NoTracker", "Tracker", "build"]
 
 
-class NoTracker:
-    """Follows nothing: detections go through the pipeline without tracks."""
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from trackers import registry
 
-    def update(self, detections: Detections, frame: Frame) -> Tracks:
-        """No tracks, whatever was detected."""
-        return Tracks.empty()
-
-    def reset(self) -> None:
-        """Nothing to forget."""
-
-
-def _centre(**options) -> Tracker:
-    # imported here: scipy's optimiser is slow to load and of no use to whoever only lists the names
-    from trackers.centre import CentreOptions, CentreTracker
-
-    known = [field.name for field in fields(CentreOptions)]
-    for name in options:
-        if name not in known:
-            raise unknown_name("tracker option", name, known)
-    return CentreTracker(settings.build(CentreOptions, options, "tracker.options."))
-
-
-def _none(**options) -> Tracker:
-    if options:
-        raise UsageError(f"tracker 'none' takes no options, got {', '.join(options)}; remove them")
-    return NoTracker()
-
-
-def _mmdet(name: str) -> Callable[..., Tracker]:
-    def build(**options) -> Tracker:
-        # imported here: mmdet takes seconds to load
-        from detectors.mmdet_adapter.tracking import MmdetTracker
-
-        return MmdetTracker(name, **options)
-
-    return build
-
-
-TRACKERS: dict[str, Callable[..., Tracker]] = {
-    "centre": _centre,
-    "none": _none,
-    "mmdet:ByteTracker": _mmdet("ByteTracker"),
-    "mmdet:OCSORTTracker": _mmdet("OCSORTTracker"),
-}
-"""Name -> builder, which takes the options of the tracker as keyword arguments."""
-
-
-def build(name: str, **options) -> Tracker:
-    """A new tracker by its `name` in `TRACKERS`, with `options` in place of its defaults.
-
-    Raises `UsageError` for an unknown name, an unknown option, or a value out of range.
-    """
-    if name not in TRACKERS:
-        raise unknown_name("tracker", name, TRACKERS)
-    return TRACKERS[name](**options)
+        return getattr(registry, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

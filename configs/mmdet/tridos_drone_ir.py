@@ -1,4 +1,4 @@
-"""Tridos on drone-ir, all kinds of targets as one, trained by mmengine's Runner:
+"""Tridos on drone-ir with all classes as one, trained by mmengine's Runner:
 
     python -m detectors.mmdet_adapter train configs/mmdet/tridos_drone_ir.py --root DIR
 
@@ -29,7 +29,7 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=1,
     sampler=dict(type="DefaultSampler", shuffle=False),
-    # measures every fifth frame
+    # evaluates every fifth frame
     dataset=dict(split="val", stride=5, pipeline=test_pipeline, **dataset),
 )
 

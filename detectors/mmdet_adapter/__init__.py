@@ -1,11 +1,10 @@
-"""mmdet and this project, in both directions.
+"""Adapter between mmdet 3 and this project, in both directions.
 
-- its detectors find targets in our pipeline: `--detector mmdet:CONFIG.py --weights FILE` (`stage`);
-- its trackers follow them: `--tracker mmdet:ByteTracker` (`tracking`);
-- our networks learn in mmengine's Runner: `python -m detectors.mmdet_adapter train CONFIG.py` (`training`);
-- its metrics measure our results: `python -m detectors.mmdet_adapter compare …` (`comparison`).
+- detectors of mmdet in the pipeline: `--detector mmdet:CONFIG.py --weights FILE` (`stage`);
+- our networks in mmengine's Runner: `python -m detectors.mmdet_adapter train CONFIG.py` (`training`);
+- our results in mmdet's metrics: `python -m detectors.mmdet_adapter compare …` (`comparison`).
 
-mmdet, mmengine and mmcv are imported by functions alone, after `installation.prepare`: who does not ask for
-them does not load them. Configurations of mmengine are Python programs and run when they are read: none is
-looked for, only the file that the user names is read.
+Trackers of mmdet are in `trackers.mmdet`. mmdet, mmengine and mmcv are imported inside functions only, after
+`installation.prepare`. Configurations of mmengine are Python programs that are executed when they are read;
+only the file that the user names is read.
 """

@@ -1,4 +1,4 @@
-"""mmdet's side of the project: train in mmengine's Runner, take weights out, compare metrics.
+"""Trains in mmengine's Runner, exports weights and compares metrics with mmdet.
 
 python -m detectors.mmdet_adapter train configs/mmdet/tridos_drone_ir.py --root DIR
 python -m detectors.mmdet_adapter export runs/mmdet/tridos_drone_ir/iter_40000.pth tridos.safetensors
@@ -13,30 +13,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import command
-from pipeline.errors import UsageError
+from pipeline.system import cli
+from pipeline.system.errors import UsageError
 
 PROGRAM = "python -m detectors.mmdet_adapter"
 
 
-def train_parser() -> command.Parser:
-    """The options of `train`."""
-    parser = command.Parser(
+def train_parser() -> cli.Parser:
+    """Returns the parser of `train`."""
+    parser = cli.Parser(
         prog=f"{PROGRAM} train",
-        description="Train as a configuration of mmengine says. Configurations are Python programs and run "
-        "when they are read: name only those that you trust.",
+        description="Train by a configuration of mmengine. Configurations are Python programs that are "
+        "executed when they are read: use only those that you trust.",
     )
     add = parser.add_argument
     add("config", type=Path, metavar="CONFIG", help="configuration, such as configs/mmdet/tridos_drone_ir.py")
-    add("--root", type=Path, metavar="DIR", help="folder of the data, in place of the configuration's")
-    add("--work-dir", type=Path, metavar="DIR", help="checkpoints and logs (default: runs/mmdet/NAME)")
-    add("--resume", action="store_true", help="go on from the last checkpoint in that folder")
+    add("--root", type=Path, metavar="DIR", help="folder of the data (default: that of the configuration)")
+    add(
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for checkpoints and logs (default: runs/mmdet/NAME)",
+    )
+    add("--resume", action="store_true", help="resume from the last checkpoint in that folder")
     add("--set", action="append", default=[], metavar="A.B=VALUE", help="override one key; repeatable")
     return parser
 
 
 def train_work(options: argparse.Namespace) -> None:
-    """Train. Raises MoteError."""
+    """Trains and prints the folder. Raises MoteError."""
     from detectors.mmdet_adapter.training import train
 
     folder = train(
@@ -49,11 +54,11 @@ def train_work(options: argparse.Namespace) -> None:
     print(f"checkpoints in {folder}")
 
 
-def export_parser() -> command.Parser:
-    """The options of `export`."""
-    parser = command.Parser(
+def export_parser() -> cli.Parser:
+    """Returns the parser of `export`."""
+    parser = cli.Parser(
         prog=f"{PROGRAM} export",
-        description="Write the weights in a checkpoint of one of our networks as a file for --weights.",
+        description="Convert a checkpoint of one of our networks to a weights file for --weights.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="PTH", help="checkpoint that mmengine wrote")
     parser.add_argument("output", type=Path, metavar="SAFETENSORS", help="file to write")
@@ -61,19 +66,19 @@ def export_parser() -> command.Parser:
 
 
 def export_work(options: argparse.Namespace) -> None:
-    """Convert. Raises MoteError."""
-    from detectors.mmdet_adapter.checkpoints import export
+    """Converts the checkpoint. Raises MoteError."""
+    from detectors.mmdet_adapter.checkpoints import export_weights
 
     if options.output.suffix != ".safetensors":
-        raise UsageError(f"{options.output} does not end in .safetensors; name it so")
-    print(f"{export(options.checkpoint, options.output)} tensors in {options.output}")
+        raise UsageError(f"{options.output} does not end in .safetensors; choose another name")
+    print(f"{export_weights(options.checkpoint, options.output)} tensors in {options.output}")
 
 
-def compare_parser() -> command.Parser:
-    """The options of `compare`."""
-    parser = command.Parser(
+def compare_parser() -> cli.Parser:
+    """Returns the parser of `compare`."""
+    parser = cli.Parser(
         prog=f"{PROGRAM} compare",
-        description="The same files measured by our evaluators and by mmdet's CocoMetric and "
+        description="Evaluate the same files by our evaluators and by mmdet's CocoMetric and "
         "MOTChallengeMetric.",
     )
     add = parser.add_argument
@@ -82,27 +87,27 @@ def compare_parser() -> command.Parser:
         type=Path,
         required=True,
         metavar="JSON",
-        help="COCO ground truth; with tracks, of videos",
+        help="COCO ground truth; COCO-video with --tracks",
     )
     add("--detections", type=Path, metavar="JSON", help="COCO results")
     add("--tracks", type=Path, metavar="DIR", help="folder of MOT files, NAME-OF-VIDEO.txt")
-    add("--class-agnostic", action="store_true", help="count all categories as one")
+    add("--class-agnostic", action="store_true", help="treat all categories as one")
     add(
         "--stride",
-        type=command.whole(1),
+        type=cli.int_at_least(1),
         default=1,
         metavar="N",
-        help="take each n-th annotated frame for detections, as `detectors.measure` does (default: 1)",
+        help="evaluate detections on every n-th annotated frame, as `detectors.evaluate` does (default: 1)",
     )
-    add("--output", type=Path, metavar="JSON", help="write all numbers as JSON, too")
+    add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
     return parser
 
 
 def compare_work(options: argparse.Namespace) -> None:
-    """Measure by both and print. Raises MoteError."""
-    from datasets.records import load_coco, video_records
+    """Evaluates by both, prints the tables and writes the file. Raises MoteError."""
     from detectors.mmdet_adapter import comparison
-    from pipeline.vid_map_coco import load_results
+    from pipeline.evaluation.detection.predictions import load_results
+    from pipeline.structures.annotations import load_coco, video_records
 
     if not (options.detections or options.tracks):
         raise UsageError("nothing to compare: give --detections, --tracks or both")
@@ -114,46 +119,46 @@ def compare_work(options: argparse.Namespace) -> None:
         )
     if options.tracks:
         if not options.tracks.is_dir():
-            raise UsageError(f"{options.tracks} is no folder; give one with a MOT file for each video")
+            raise UsageError(f"{options.tracks} is not a folder; give one with a MOT file for each video")
         files = {path.stem: path for path in sorted(options.tracks.glob("*.txt"))}
         parts["tracks"] = comparison.compare_tracks(video_records(table), files)
-    print("\n\n".join(f"{name}\n{comparison.as_text(rows)}" for name, rows in parts.items()))
+    print("\n\n".join(f"{name}\n{comparison.format_table(rows)}" for name, rows in parts.items()))
     if options.output:
         rows = {name: [row._asdict() for row in part] for name, part in parts.items()}
-        command.write_json(options.output, rows)
+        cli.write_json(options.output, rows)
 
 
 @dataclass(frozen=True)
-class Task:
-    """One of the things that this command does."""
+class Subcommand:
+    """A subcommand: its options and what it does with them."""
 
-    parser: Callable[[], command.Parser]
+    parser: Callable[[], cli.Parser]
     work: Callable[[argparse.Namespace], None]
 
 
-TASKS = {
-    "train": Task(train_parser, train_work),
-    "export": Task(export_parser, export_work),
-    "compare": Task(compare_parser, compare_work),
+SUBCOMMANDS = {
+    "train": Subcommand(train_parser, train_work),
+    "export": Subcommand(export_parser, export_work),
+    "compare": Subcommand(compare_parser, compare_work),
 }
 
 
-def parser() -> command.Parser:
-    """What stands before the options of a task."""
-    parser = command.Parser(
+def parser() -> cli.Parser:
+    """Returns the parser of the command without a subcommand."""
+    parser = cli.Parser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=TASKS, help="its own options: TASK --help")
+    parser.add_argument("task", choices=SUBCOMMANDS, help="subcommand; for its options: TASK --help")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Runs the command and returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in TASKS:
-        task = TASKS[arguments[0]]
-        return command.run(task.parser(), task.work, arguments[1:])
-    return command.run(parser(), lambda _: None, arguments)
+    if arguments and arguments[0] in SUBCOMMANDS:
+        subcommand = SUBCOMMANDS[arguments[0]]
+        return cli.run(subcommand.parser(), subcommand.work, arguments[1:])
+    return cli.run(parser(), lambda _: None, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether mmdet and what it needs are there, in versions that go together; then they are made ready."""
+"""Checks that mmdet and its dependencies are installed in compatible versions, and initialises them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from importlib import metadata
 from typing import NamedTuple
 
 from detectors.mmdet_adapter import operators
-from pipeline.errors import UsageError
+from pipeline.system.errors import UsageError
 
 
 class Requirement(NamedTuple):
-    """A package that mmdet works with."""
+    """A package that mmdet needs, and the versions that work."""
 
     names: tuple[str, ...]
-    """Distributions that provide it; of several, one must be installed and no more: they share a folder."""
-    least: tuple[int, ...]
+    """Distributions that provide it; exactly one must be installed, because they share a folder."""
+    minimum: tuple[int, ...]
+    """Lowest version that works."""
     below: tuple[int, ...]
+    """Lowest later version that does not work."""
     install: str
-    """What to give to pip."""
+    """The argument of `pip install`."""
 
 
 REQUIREMENTS = (
@@ -27,19 +29,21 @@ REQUIREMENTS = (
     Requirement(("mmengine", "mmengine-lite"), (0, 7, 1), (1,), "mmengine==0.10.7"),
     Requirement(("mmcv", "mmcv-lite"), (2, 0), (2, 2), "mmcv-lite==2.1.0"),
 )
-"""mmdet does not declare the other two, and refuses versions outside these bounds when it is imported."""
+"""mmdet does not declare the other two as dependencies, and fails at import with versions outside these
+bounds."""
 
 EXTRAS = {
     "lap": Requirement(("lap",), (0, 4), (1,), "lap==0.5.13"),
     "trackeval": Requirement(("trackeval",), (1, 0), (2,), "trackeval==1.3.0"),
 }
-"""What single parts of mmdet need: its trackers and its track metrics."""
+"""Dependencies of parts of mmdet: its trackers and its track metrics."""
 
 
 def check(*extras: str) -> None:
-    """Raise UsageError, with the line for pip, where a package is missing, doubled or of a wrong version.
+    """Checks the installed packages, including `extras`, which are names in `EXTRAS`, without importing them.
 
-    `extras` are names in `EXTRAS` that are needed, too. Nothing is imported.
+    Raises UsageError, with the command for pip, if a package is missing, installed twice or of a wrong
+    version.
     """
     for requirement in (*REQUIREMENTS, *(EXTRAS[name] for name in extras)):
         fault = _fault(requirement)
@@ -48,19 +52,19 @@ def check(*extras: str) -> None:
 
 
 def _fault(requirement: Requirement) -> str | None:
-    """What is wrong with a package; None where it can be used."""
-    found = {name: version for name in requirement.names if (version := _version(name)) is not None}
-    if not found:
+    """Returns what is wrong with a package; None if it can be used."""
+    installed = {name: version for name in requirement.names if (version := _version(name)) is not None}
+    if not installed:
         return f"{requirement.names[0]} is not installed"
-    if len(found) > 1:
-        both = " and ".join(found)
-        return f"{both} are installed and overwrite each other; run: pip uninstall {' '.join(found)}"
-    [(name, version)] = found.items()
+    if len(installed) > 1:
+        both = " and ".join(installed)
+        return f"{both} are installed and overwrite each other; run: pip uninstall {' '.join(installed)}"
+    [(name, version)] = installed.items()
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-    if requirement.least <= numbers < requirement.below:
+    if requirement.minimum <= numbers < requirement.below:
         return None
-    least, below = (".".join(map(str, bound)) for bound in (requirement.least, requirement.below))
-    return f"{name} {version} does not fit, {least} or newer and older than {below} is needed"
+    minimum, below = (".".join(map(str, bound)) for bound in (requirement.minimum, requirement.below))
+    return f"{name} {version} is not supported, {minimum} or newer and older than {below} is needed"
 
 
 def _version(name: str) -> str | None:
@@ -71,9 +75,9 @@ def _version(name: str) -> str | None:
 
 
 def prepare(*extras: str) -> None:
-    """Import mmdet and fill its registries, our own networks included.
+    """Imports mmdet and fills its registries, including our datasets and networks.
 
-    Raises UsageError where something is missing or does not fit (see `check`), or cannot be imported.
+    Raises UsageError as `check`, and if mmdet cannot be imported.
     """
     check(*extras)
     try:
@@ -86,7 +90,7 @@ def prepare(*extras: str) -> None:
 
 @cache
 def _register() -> None:
-    operators.stand_in()
+    operators.provide_operators()
     from mmdet.utils import register_all_modules
 
     from detectors.mmdet_adapter import clips, networks

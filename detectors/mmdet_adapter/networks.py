@@ -1,9 +1,9 @@
 """Our networks as models of mmdet: `MoteTridos`, `MoteTridosNano` and `MoteSegmenter` in its registry.
 
-Each keeps the network itself as `model` and has the three modes of mmengine's models: `loss`, `predict` and
-`tensor`. Inputs are what `clips.PackClip` and `clips.PackPicture` make; a model takes them as a list or as
-one batch. Ground truth and predictions are those of the key frame: in a TrackDataSample that of its last
-video data sample, in a DetDataSample its own.
+Each holds the network as `model` and has the three modes of mmengine's models: `loss`, `predict` and
+`tensor`. Inputs are those of `clips.PackClip` and `clips.PackImage`, as a list or as one batch. Ground truth
+and predictions are those of the key frame: in a TrackDataSample the last video data sample, in a
+DetDataSample the sample itself.
 """
 
 from __future__ import annotations
@@ -12,41 +12,58 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-import detectors
-from detectors import weights as files
-from detectors.losses import detection_loss
-from pipeline.boxes import clip, to_centres
-from pipeline.config import DetectorConfig
-from pipeline.errors import UsageError
-from pipeline.geometry import Geometry
-from pipeline.suppress import decode
+from detectors.inference.postprocess import decode
+from detectors.networks import registry
+from detectors.training.detection_loss import detection_loss
+from detectors.weights import state_dict as files
+from detectors.weights import zoo
+from pipeline.config.schema import DetectorConfig
+from pipeline.imaging.geometry import Geometry
+from pipeline.structures.boxes import clip, to_centres
+from pipeline.system.errors import UsageError
 
 if TYPE_CHECKING:
     from mmdet.structures import DetDataSample, TrackDataSample
+    from mmengine.model import BaseModel
+
+    from detectors.networks.segmenters.base import Segmenter
+else:
+    BaseModel = object  # mmengine is imported in `register`
 
 
 def key_frames(samples: Sequence[DetDataSample | TrackDataSample]) -> list[DetDataSample]:
-    """Of each sample the one of its newest frame, which boxes and masks belong to."""
+    """Returns the data sample of the key frame of each sample."""
     return [s.video_data_samples[-1] if "video_data_samples" in s else s for s in samples]
 
 
-class _Modes:
-    """The part of a model that all of ours have alike; mmengine's BaseModel is put behind it."""
+class _Model(BaseModel):
+    """Common part of our models. `register` adds mmengine's BaseModel as the second base class."""
+
+    model: nn.Module
 
     def __init__(
-        self, network: str, options: dict, *, weights: str = "", data_preprocessor=None, init_cfg=None
+        self,
+        network: str,
+        options: dict,
+        *,
+        weights: str = "",
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.model = detectors.build(network, **options)
+        self.model = registry.build(network, **options)
         if weights:
-            files.load(self.model, files.locate(weights)[0])
+            files.load_weights(self.model, zoo.locate_weights(weights)[0])
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], data_samples: list | None = None, mode: str = "tensor"
-    ):
-        """`loss` gives a dict of scalars, `predict` the samples with predictions, `tensor` the raw output."""
+    ) -> Any:
+        """Returns a dict of scalars in mode `loss`, the samples in `predict`, the raw output in `tensor`.
+
+        Raises UsageError for another mode, and if `loss` or `predict` is called without samples.
+        """
         frames = inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
         if mode == "tensor":
             return self.model(*self._inputs(frames))
@@ -57,24 +74,24 @@ class _Modes:
         return getattr(self, mode)(frames, data_samples)
 
     def _inputs(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """All that the network takes."""
+        """Returns the arguments of the network's `forward`."""
         return (frames,)
 
 
-class ClipDetector(_Modes):
-    """Tridos: clips (B, 3, 5, H, W), normalised, oldest frame first; boxes of the newest.
+class ClipDetector(_Model):
+    """Tridos: detects targets in the last frame of clips (B, 3, 5, H, W), normalised, oldest frame first.
 
     Args:
-        num_classes: kinds of targets.
-        weights: a name of `run_pipeline.py --list` or a file to start from; empty for fresh ones.
-        conf: least score of a predicted box.
-        iou: overlap from which on the better of two boxes is kept.
-        data_preprocessor: of mmengine; by default its BaseDataPreprocessor, which moves to the device.
+        num_classes: number of classes.
+        weights: initial weights, a name of `run_pipeline.py --list` or a file; empty for random ones.
+        conf: minimum score of a predicted box.
+        iou: IoU threshold of the non-maximum suppression.
+        data_preprocessor: of mmengine; by default its BaseDataPreprocessor, which moves data to the device.
         init_cfg: as in mmengine.
     """
 
     network: str
-    """Name in `detectors.DETECTORS`."""
+    """Name in `detectors.networks.registry.DETECTORS`, set in subclasses."""
 
     def __init__(
         self,
@@ -89,22 +106,22 @@ class ClipDetector(_Modes):
         self.conf, self.iou = conf, iou
 
     def loss(self, frames: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """The loss of Tridos, and two of its sums per assigned cell, which mmengine only logs."""
+        """Returns the loss of Tridos, and three of its terms per assigned cell, which mmengine only logs."""
         truths = [sample.gt_instances for sample in key_frames(data_samples)]
         centres = [torch.from_numpy(to_centres(truth.bboxes.cpu().numpy())) for truth in truths]
-        boxes = [found.to(frames.device, torch.float32) for found in centres]
-        found = detection_loss(self.model(frames), boxes, [t.labels.to(frames.device) for t in truths])
-        cells = max(found.foreground, 1)
-        parts = {"ciou": found.ciou_sum, "objectness": found.objectness_sum, "classes": found.class_sum}
-        return {"loss": found.total, **{name: part.detach() / cells for name, part in parts.items()}}
+        boxes = [rows.to(frames.device, torch.float32) for rows in centres]
+        loss = detection_loss(self.model(frames), boxes, [t.labels.to(frames.device) for t in truths])
+        cells = max(loss.foreground, 1)
+        terms = {"ciou": loss.ciou_sum, "objectness": loss.objectness_sum, "classes": loss.class_sum}
+        return {"loss": loss.total, **{name: term.detach() / cells for name, term in terms.items()}}
 
     @torch.inference_mode()
     def predict(self, frames: Tensor, data_samples: list) -> list:
-        """The samples, with `pred_instances` of the key frames in pixels of the source, best first."""
+        """Adds `pred_instances`, best first and in source pixels, to the key frames; returns the samples."""
         from mmengine.structures import InstanceData
 
-        found = decode(self.model(frames), conf=self.conf, iou=self.iou)
-        for sample, (boxes, scores, labels) in zip(key_frames(data_samples), found, strict=True):
+        decoded = decode(self.model(frames), conf=self.conf, iou=self.iou)
+        for sample, (boxes, scores, labels) in zip(key_frames(data_samples), decoded, strict=True):
             height, width = sample.ori_shape[:2]
             boxes = torch.from_numpy(clip(boxes.cpu().numpy(), width, height)).to(scores.device)
             inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
@@ -114,26 +131,28 @@ class ClipDetector(_Modes):
         return data_samples
 
 
-class PictureSegmenter(_Modes):
-    """A single-frame segmenter: grey pictures (B, 1, H, W) in [0, 1]; a map of two classes for each.
+class ImageSegmenter(_Model):
+    """A single-frame segmenter: grey images (B, 1, H, W) in [0, 1] to maps of two classes.
 
     Args:
-        network: a name in `detectors.SEGMENTERS`.
-        options: of the network.
-        weights: a name of `run_pipeline.py --list` or a file to start from; empty for fresh ones.
+        network: a name in `detectors.networks.registry.SEGMENTERS`.
+        options: options of its constructor.
+        weights: initial weights, a name of `run_pipeline.py --list` or a file; empty for random ones.
         threshold: probability above which a pixel belongs to a target.
-        data_preprocessor: of mmengine; by default its BaseDataPreprocessor, which moves to the device.
+        data_preprocessor: of mmengine; by default its BaseDataPreprocessor, which moves data to the device.
         init_cfg: as in mmengine.
     """
 
+    model: Segmenter
+
     def __init__(self, *, network: str, options: dict | None = None, threshold: float = 0.5, **base: Any):
-        if detectors.canonical(network) not in detectors.SEGMENTERS:
-            raise UsageError(f"MoteSegmenter takes {', '.join(detectors.SEGMENTERS)}, not '{network}'")
+        if registry.canonical(network) not in registry.SEGMENTERS:
+            raise UsageError(f"MoteSegmenter takes {', '.join(registry.SEGMENTERS)}, not '{network}'")
         super().__init__(network, dict(options or {}), **base)
         self.threshold = threshold
 
     def loss(self, frames: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """The network's own loss."""
+        """Returns the network's own loss."""
         masks = [sample.gt_sem_seg.sem_seg for sample in key_frames(data_samples)]
         target = torch.stack(masks).to(frames)
         inputs = self._inputs(frames)
@@ -141,32 +160,35 @@ class PictureSegmenter(_Modes):
 
     @torch.inference_mode()
     def predict(self, frames: Tensor, data_samples: list) -> list:
-        """The samples, with `pred_sem_seg`: `sem_seg` (1, H, W) int64, 1 on targets, and `probability`."""
+        """Adds `pred_sem_seg` to the key frames and returns the samples.
+
+        It has `sem_seg` (1, H, W) int64, 1 on targets, and `probability` (1, H, W).
+        """
         from mmengine.structures import PixelData
 
-        found = self.model.probability(frames)
-        for sample, probability in zip(key_frames(data_samples), found, strict=True):
-            marked = (probability > self.threshold).long()
-            sample.pred_sem_seg = PixelData(sem_seg=marked, probability=probability)
+        probabilities = self.model.probability(frames)
+        for sample, probability in zip(key_frames(data_samples), probabilities, strict=True):
+            is_target = (probability > self.threshold).long()
+            sample.pred_sem_seg = PixelData(sem_seg=is_target, probability=probability)
         return data_samples
 
     def _inputs(self, frames: Tensor) -> tuple[Tensor, ...]:
         return self.model.inputs(frames, Geometry.native((frames.shape[-1], frames.shape[-2]), multiple=1))
 
 
-KINDS: dict[str, tuple[type, dict]] = {
+MODEL_CLASSES: dict[str, tuple[type, dict]] = {
     "MoteTridos": (ClipDetector, {"network": "tridos"}),
     "MoteTridosNano": (ClipDetector, {"network": "tridos-nano"}),
-    "MoteSegmenter": (PictureSegmenter, {}),
+    "MoteSegmenter": (ImageSegmenter, {}),
 }
-"""Name in mmdet's registry → what the model does, and attributes of its class."""
+"""Name in mmdet's registry → base class and attributes of the model."""
 
 
 def register() -> None:
-    """Put our models into mmdet's registry."""
+    """Registers our models with mmdet."""
     from mmdet.registry import MODELS
     from mmengine.model import BaseModel
 
-    for name, (kind, attributes) in KINDS.items():
+    for name, (kind, attributes) in MODEL_CLASSES.items():
         model = type(name, (kind, BaseModel), {**attributes, "__module__": __name__, "__doc__": kind.__doc__})
         MODELS.register_module(module=model, force=True)

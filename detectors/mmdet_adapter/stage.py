@@ -1,38 +1,43 @@
-"""Any detector of mmdet 3 as the stage of our pipeline that finds the targets, frame by frame."""
+"""Detectors of mmdet 3 as the detector of the pipeline, frame by frame."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from detectors import MMDET
+from detectors.backends.devices import pick_device, require_precision
+from detectors.inference.streaming import PRECISIONS
 from detectors.mmdet_adapter import checkpoints, configuration, installation
-from detectors.weights import sha256
-from pipeline.boxes import clip
-from pipeline.config import DetectorConfig
-from pipeline.device import pick_device, require_precision
-from pipeline.errors import UsageError, WeightsError
-from pipeline.frame import Detections, Frame
-from pipeline.scaling import network_pictures
-from pipeline.stages import PRECISIONS, Found
+from detectors.networks import registry
+from pipeline.config.schema import DetectorConfig
+from pipeline.imaging.intensity_scaling import network_images
+from pipeline.structures.boxes import clip
+from pipeline.structures.detections import Detections
+from pipeline.structures.detector_info import DetectorInfo
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import FrameDetections
+from pipeline.system.errors import UsageError, WeightsError
+from pipeline.system.files import file_sha256
 
 if TYPE_CHECKING:
+    from mmdet.models import BaseDetector
     from mmengine.config import Config
+    from mmengine.structures import InstanceData
 
 
-def picture(frame: Frame) -> np.ndarray:
-    """(H, W, 3) uint8 in B, G, R order, as mmdet reads files; grey is replicated.
+def to_bgr(frame: Frame) -> np.ndarray:
+    """Returns a frame as (H, W, 3) uint8 in B, G, R order, as mmdet reads files; grey is replicated.
 
-    More than 8 bits are scaled down to 8, so that the full scale of the frame becomes 255: the normalisation
-    in mmdet's configurations is made for that.
+    Frames of more than 8 bits are scaled so that their full scale becomes 255, which the normalisation in
+    mmdet's configurations assumes.
     """
-    (image,), full_scale = network_pictures([frame])
+    (image,), full_scale = network_images([frame])
     if full_scale != 255:
         scale = np.float32(255 / full_scale)
         image = np.rint(image * scale).clip(0, 255).astype(np.uint8)
@@ -40,31 +45,31 @@ def picture(frame: Frame) -> np.ndarray:
     return np.stack(planes, axis=-1)
 
 
-def detections(found: Any, frame: Frame, *, conf: float) -> Detections:
-    """`pred_instances` of a sample (boxes in pixels of the frame) as Detections of score `conf` or more.
+def to_detections(instances: InstanceData, frame: Frame, *, conf: float) -> Detections:
+    """Converts `pred_instances`, with boxes in pixels of the frame, to Detections of score `conf` or more.
 
-    Best first and cut to the picture; what is empty then, or not a number, is left out.
+    Sorted by score, best first, and clipped to the frame. Boxes that are empty or not finite are left out.
     """
     boxes, scores, labels = (
-        getattr(found, name).detach().cpu().numpy() for name in ("bboxes", "scores", "labels")
+        getattr(instances, name).detach().cpu().numpy() for name in ("bboxes", "scores", "labels")
     )
     boxes = clip(boxes.astype(np.float32), frame.width, frame.height)
-    good = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (scores >= conf)  # False where there is a NaN
-    rows = np.flatnonzero(good)
+    valid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & (scores >= conf)  # False for NaN
+    rows = np.flatnonzero(valid)
     rows = rows[np.argsort(-scores[rows], kind="stable")]
     return Detections(boxes[rows], scores[rows].clip(0, 1), labels[rows])
 
 
 class MmdetDetector:
-    """A model of mmdet with the test pipeline of its configuration, on frames as they come.
+    """A model of mmdet with the test pipeline of its configuration.
 
-    Resizing, padding and normalisation, the score threshold and the suppression of double boxes are those of
-    the configuration; of ours `conf`, `batch`, `device` and `precision` count, the others do not.
+    Resizing, padding, normalisation, score threshold and non-maximum suppression are those of mmdet's
+    configuration; of ours only `conf`, `batch`, `device` and `precision` are used.
     """
 
     window = 1
 
-    def __init__(self, model: torch.nn.Module, config: Config, ours: DetectorConfig, device: torch.device):
+    def __init__(self, model: BaseDetector, config: Config, ours: DetectorConfig, device: torch.device):
         from mmcv.transforms import Compose
         from mmdet.utils import get_test_pipeline_cfg
 
@@ -75,68 +80,68 @@ class MmdetDetector:
         self._pipeline = Compose(steps)
 
     def reset(self) -> None:
-        """Start a new sequence: frames are looked at one by one, so there is nothing to forget."""
+        """Starts a new sequence; does nothing, because frames are processed independently."""
 
     @torch.inference_mode()
     def __call__(self, frames: tuple[Frame, ...]) -> list[Detections]:
-        """What is in each of the frames."""
-        packed = [self._pipeline({"img": picture(frame), "img_id": frame.index}) for frame in frames]
+        """Returns the detections of each frame."""
+        packed = [self._pipeline({"img": to_bgr(frame), "img_id": frame.index}) for frame in frames]
         batch = {key: [one[key] for one in packed] for key in ("inputs", "data_samples")}
         dtype = PRECISIONS[self._ours.precision]
         with torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             samples = self.model.test_step(batch)
         return [
-            detections(sample.pred_instances, frame, conf=self._ours.conf)
+            to_detections(sample.pred_instances, frame, conf=self._ours.conf)
             for sample, frame in zip(samples, frames, strict=True)
         ]
 
-    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Iterator[Found]:
-        """The frames of a sequence with what is in each."""
+    def detect(self, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
+        """Yields the frames of a sequence with their detections."""
         for frames in groups:
             started = time.perf_counter()
-            found = self(frames)
-            spent = {"detect": (time.perf_counter() - started) / len(frames)}
-            for frame, row in zip(frames, found, strict=True):
-                yield Found(frame, row, False, spent)
+            results = self(frames)
+            seconds = {"detect": (time.perf_counter() - started) / len(frames)}
+            for frame, detections in zip(frames, results, strict=True):
+                yield FrameDetections(frame, detections, False, seconds)
 
 
-def load(config: DetectorConfig) -> tuple[MmdetDetector, dict]:
-    """The detector of a configuration named `mmdet:CONFIG.py`, and what run.json says of it.
+def load(config: DetectorConfig) -> tuple[MmdetDetector, DetectorInfo]:
+    """Loads the detector of a configuration named `mmdet:CONFIG.py`; returns it and its description.
 
-    Raises UsageError for a configuration that cannot be read or describes no detector, WeightsError for
-    weights that are not given or not the model's.
+    Raises UsageError if the configuration cannot be read or is not of a detector, WeightsError if the weights
+    are not given or do not fit the model.
     """
     if not config.weights:
-        raise WeightsError(f"'{config.name}' needs weights of its own; give its checkpoint with --weights")
+        raise WeightsError(f"'{config.name}' needs weights; give its checkpoint with --weights")
     if config.enlarge or config.network_size():
         raise UsageError(
-            f"size and enlarge are for our networks; '{config.name}' says how frames are resized"
+            f"size and enlarge are for our networks; '{config.name}' has its own resizing of frames"
         )
     installation.prepare()
-    path, weights = Path(config.name.removeprefix(MMDET)), Path(config.weights)
+    path, weights = registry.mmdet_config(config.name), Path(config.weights)
     device = pick_device(config.device)
     require_precision(config.precision, device)
     if config.threads:
         torch.set_num_threads(config.threads)
-    described = configuration.read(path)
-    model = _build(described, path)
+    mmdet_config = configuration.read(path)
+    model = _build(mmdet_config, path)
     checkpoint = checkpoints.read(weights)
     checkpoints.fill(model, checkpoint, weights)
-    facts = {
-        "name": config.name,
-        "weights": config.weights,
-        "sha256": sha256(weights),
-        "classes": _classes(described, checkpoint, model),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "device": str(device),
-        "precision": config.precision,
-        "threads": torch.get_num_threads(),
-        "enlarge": config.enlarge,
-    }
-    return MmdetDetector(model, described, config, device), facts
+    info = DetectorInfo(
+        name=config.name,
+        weights=config.weights,
+        sha256=file_sha256(weights),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        classes=tuple(_classes(mmdet_config, checkpoint, model)),
+        device=str(device),
+        precision=config.precision,
+        threads=torch.get_num_threads(),
+        enlarge=config.enlarge,
+    )
+    return MmdetDetector(model, mmdet_config, config, device), info
 
 
-def _build(config: Config, path: Path) -> torch.nn.Module:
+def _build(config: Config, path: Path) -> BaseDetector:
     from mmdet.models import BaseDetector
     from mmdet.registry import MODELS
     from mmengine.model.utils import revert_sync_batchnorm
@@ -145,17 +150,19 @@ def _build(config: Config, path: Path) -> torch.nn.Module:
         model = MODELS.build(copy.deepcopy(config.model))
     except UsageError:
         raise
-    except Exception as error:  # whatever the constructors of mmdet's modules raise
+    except Exception as error:  # constructors of mmdet's modules may raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"configuration {path} describes no model: {reason[:300]}") from error
     if not isinstance(model, BaseDetector) or not config.get("test_dataloader"):
         kind = type(model).__name__
-        raise UsageError(f"configuration {path} is of a {kind}; a detector with a test_dataloader is needed")
+        raise UsageError(
+            f"configuration {path} is of a {kind}; give one of a detector with a test_dataloader"
+        )
     return revert_sync_batchnorm(model)
 
 
 def _classes(config: Config, checkpoint: checkpoints.Checkpoint, model: torch.nn.Module) -> list[str]:
-    """Names of the labels: those of the checkpoint, else of the configuration, else of its dataset."""
+    """Returns the class names in the checkpoint, else in the configuration, else those of its dataset."""
     from mmdet.registry import DATASETS
 
     dataset = config.test_dataloader.dataset

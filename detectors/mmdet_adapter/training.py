@@ -1,4 +1,4 @@
-"""Our networks in mmengine's Runner: train, validate, keep checkpoints, go on from the last one."""
+"""Training in mmengine's Runner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 from detectors.mmdet_adapter import checkpoints, configuration, installation
-from pipeline.errors import WeightsError
+from pipeline.system.errors import WeightsError
 
 
 def train(
@@ -18,18 +18,19 @@ def train(
     resume: bool = False,
     settings: Iterable[str] = (),
 ) -> Path:
-    """Run the training that a configuration describes; returns the folder with its checkpoints.
+    """Runs the training of a configuration; returns the folder with its checkpoints.
 
     Args:
-        path: the configuration. It is run as a Python program.
-        root: folder of the data, in place of that of each `MoteClips` in the configuration.
-        work_dir: where checkpoints and logs go; else what the configuration says, else runs/mmdet/NAME.
-        resume: go on from the last checkpoint in that folder, where there is one. It is read as one of the
-            user's own, see `checkpoints.resuming`.
-        settings: `a.b=value` in place of what the configuration says.
+        path: the configuration, which is executed as a Python program.
+        root: folder of the data; replaces that of each `MoteClips` in the configuration.
+        work_dir: folder for checkpoints and logs; by default that of the configuration, else
+            runs/mmdet/NAME.
+        resume: resume from the last checkpoint in that folder, if there is one. It is trusted as one of the
+            user's own, see `checkpoints.allow_training_state`.
+        settings: overrides of keys of the configuration, `a.b=value`.
 
-    Raises UsageError for a configuration that cannot be read, or parts of mmdet that are not installed,
-    WeightsError for a checkpoint of other contents.
+    Raises UsageError if the configuration cannot be read or a part of mmdet is not installed, WeightsError if
+    a checkpoint holds unknown types.
     """
     installation.prepare()
     from mmengine.runner import Runner
@@ -41,12 +42,12 @@ def train(
                 config[loader].dataset.root = str(root)
     config.work_dir = str(work_dir or config.get("work_dir") or Path("runs", "mmdet", path.stem))
     config.resume = resume
-    with checkpoints.resuming():
+    with checkpoints.allow_training_state():
         try:
             Runner.from_cfg(config).train()
         except UnpicklingError as error:
             raise WeightsError(
-                f"the checkpoint that {config.work_dir} or load_from names holds types that no run of "
-                "mmengine stores; use another"
+                f"the checkpoint in {config.work_dir} or load_from holds types that mmengine does not store; "
+                "use another"
             ) from error
     return Path(config.work_dir)

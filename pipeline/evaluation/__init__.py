@@ -1,1 +1,1 @@
-"""How well detections fit the ground truth: matching, average precision, false alarms, tables and plots."""
+"""Evaluation of detections, probability maps and tracks against ground truth, and error analysis."""

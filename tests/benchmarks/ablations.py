@@ -1,9 +1,9 @@
-"""What each part of tridos-nano adds: variants trained alike, on one small budget, and measured alike.
+"""Ablations of tridos-nano: trains and evaluates variants on the same small budget.
 
     python -m tests.benchmarks.ablations [--only full no-swin …] [--steps N] [--seeds N] [--output DIR]
 
-The budget is that of configs/tridos_nano_ablation.toml. A variant that is done is not repeated, one that was
-stopped goes on; then the table of all that is done so far is printed, as Markdown. `--show` prints it alone.
+The budget is configs/tridos_nano_ablation.toml. Finished variants are not repeated, interrupted ones are
+resumed; then a Markdown table of all finished variants is printed. `--show` only prints the table.
 """
 
 from __future__ import annotations
@@ -22,25 +22,27 @@ from typing import Any
 from torch import nn
 
 import detectors
-from detectors import weights
-from detectors.checkpoint import first_difference, with_defaults
-from detectors.measure import evaluated
-from detectors.recipe import Recipe
-from detectors.trainer import Trainer
-from pipeline import command
-from pipeline.config import DetectorConfig
-from pipeline.device import pick_device
-from pipeline.errors import UsageError, WeightsError, unknown_name
-from pipeline.evaluation.matching import CENTRE_5
-from pipeline.interrupt import Stop, stop_on_signals
-from pipeline.settings import build, full_setting, load_toml, override, parse_setting
-from tests.benchmarks import ablated
+from detectors.backends.devices import pick_device
+from detectors.evaluation.detection import fill_evaluator
+from detectors.networks.plain import PlainNetwork
+from detectors.networks.registry import NetworkEntry
+from detectors.training.checkpoint import first_difference, with_defaults
+from detectors.training.recipe import Recipe
+from detectors.training.trainer import Trainer
+from detectors.weights import state_dict
+from pipeline.config.parsing import build, full_setting, load_toml, override, parse_setting
+from pipeline.config.schema import DetectorConfig
+from pipeline.evaluation.detection.matching import CENTRE_5
+from pipeline.system import cli
+from pipeline.system.errors import UsageError, WeightsError, unknown_name
+from pipeline.system.signals import StopRequest, stop_on_signals
+from tests.benchmarks import ablated, plain_network
 
 CONFIG = Path(__file__).parents[2] / "configs" / "tridos_nano_ablation.toml"
 NUMBERS = ("ap50", "best_f1", "centre_ap", "parameters", "seconds")
-"""What is kept of each run."""
+"""Numbers that are stored for each run."""
 SELDOM = 1_000_000
-"""Frames between two that the trainer measures: one of each sequence, since all are measured afterwards."""
+"""Stride of the trainer's own evaluation: one frame per sequence, since `trained` evaluates afterwards."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Variant:
 
     title: str
     change: Callable[[nn.Module], nn.Module] = lambda network: network
-    """Of the network, before it learns."""
+    """Changes the network before training."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of the recipe, by dotted key."""
+    """Overrides of the recipe by dotted key."""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -69,12 +71,17 @@ VARIANTS: dict[str, Variant] = {
         "grey levels by percentiles of the window", ablated.scaled(ablated.by_percentiles)
     ),
     "moments": Variant("grey levels by mean and deviation of the window", ablated.scaled(ablated.by_moments)),
+    "wasserstein": Variant(
+        "class scores trained on the Wasserstein similarity", settings={"objective.quality": "wasserstein"}
+    ),
+    "peaks": Variant("trained on a peak at each centre, as the plain network", plain_network.WithPeaks),
+    "plain": Variant("the plain network instead", lambda _: PlainNetwork()),
 }
-"""Name → variant, in the order in which they are trained and shown."""
+"""Variants by name, in the order of training and of the table."""
 
 
 def recipe_of(variant: Variant, name: str, seed: int, options: argparse.Namespace) -> Recipe:
-    """The recipe of one run. Raises UsageError for a configuration that is none."""
+    """Returns the recipe of one run. Raises UsageError for an invalid configuration."""
     given = [full_setting(Recipe, parse_setting(text)) for text in options.set]
     own = [(key.split("."), value) for key, value in variant.settings.items()]
     recipe = build(Recipe, override(load_toml(options.config), [*given, *own]))
@@ -92,12 +99,12 @@ def recipe_of(variant: Variant, name: str, seed: int, options: argparse.Namespac
 
 @contextmanager
 def known(recipe: Recipe, base: str, variant: Variant) -> Iterator[None]:
-    """Within the block the trainer builds the variant of network `base` under the recipe's name."""
+    """Registers the variant of network `base` under the recipe's name for the duration of the block."""
 
     def changed(**given) -> nn.Module:
         return variant.change(detectors.build(base, **given))
 
-    detectors.DETECTORS[recipe.model.name] = changed
+    detectors.DETECTORS[recipe.model.name] = NetworkEntry("detector", changed)
     try:
         yield
     finally:
@@ -105,9 +112,9 @@ def known(recipe: Recipe, base: str, variant: Variant) -> Iterator[None]:
 
 
 def finished(recipe: Recipe, stride: int) -> dict[str, float] | None:
-    """The numbers of a run that is done; None where it is not.
+    """Returns the numbers of a finished run; None if it is not finished.
 
-    Raises UsageError for one of another budget, WeightsError for a file that is not ours.
+    Raises UsageError for a result of another budget, WeightsError for a file of another kind.
     """
     path = Path(recipe.record.output) / "result.json"
     if not path.exists():
@@ -127,7 +134,7 @@ def finished(recipe: Recipe, stride: int) -> dict[str, float] | None:
 
 
 def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The sections of a recipe as JSON gives them back, without what does not change the numbers."""
+    """Returns the sections of a recipe in JSON types, without keys that do not affect the numbers."""
     sections = json.loads(json.dumps(recipe))
     del sections["record"]
     for place in ("root", "store"):
@@ -135,24 +142,25 @@ def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
     return sections
 
 
-def trained(recipe: Recipe, variant: Variant, *, base: str, stride: int, stop: Stop) -> dict[str, float]:
-    """Train and measure one run and keep its numbers; a signal ends it with Interrupted.
+def trained(
+    recipe: Recipe, variant: Variant, *, base: str, stride: int, stop: StopRequest
+) -> dict[str, float]:
+    """Trains and evaluates one run and stores its numbers. Raises Interrupted after a signal.
 
-    `seconds` are those of all processors for one step of the training, its clips included; 0 where no step
-    was left to be done.
+    `seconds` is the CPU time of a training step on all cores, including its clips; 0 if no step was left.
     """
     folder, device = Path(recipe.record.output), pick_device("auto")
     with known(recipe, base, variant):
         trainer = Trainer(recipe, device, stop=stop)
-        before, started = trainer.step, time.process_time()
+        before, started = trainer.steps_done, time.process_time()
         trainer.run()
-        count = trainer.step - before
+        count = trainer.steps_done - before
         seconds = (time.process_time() - started) / count if count else 0.0
         model = detectors.build(recipe.model.name, **recipe.model.options)
     parameters = ablated.learned_parameters(model)
-    weights.load(model.to(device), folder / "best.safetensors")
+    state_dict.load_weights(model.to(device), folder / "best.safetensors")
     val = trainer.validation
-    found = evaluated(model, val.records, val.coming(), val.truth, stride=stride, classes=False)
+    found = fill_evaluator(model, val.records, val.iterate(), val.truth, stride=stride, classes=False)
     report = found.report(DetectorConfig.conf)
     numbers = {
         "ap50": report.scores.ap50,
@@ -162,12 +170,12 @@ def trained(recipe: Recipe, variant: Variant, *, base: str, stride: int, stop: S
         "seconds": round(seconds, 3),
     }
     result = {"budget": {**_plain(asdict(recipe)), "stride": stride}, "numbers": numbers}
-    command.write_json(folder / "result.json", result)
+    cli.write_json(folder / "result.json", result)
     return numbers
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
-    """The numbers of each variant's runs as Markdown: the mean, and with several runs least and greatest."""
+    """Formats the numbers of the variants as Markdown: the mean and, for several runs, the range."""
     lines = [
         "| variant | AP50 | best F1 | AP, centres within 5 px | parameters | CPU s a step | runs |",
         "|---|---|---|---|---|---|---|",
@@ -188,24 +196,34 @@ def _mean_and_range(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.ablations", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=", ".join(VARIANTS))
-    parser.add_argument("--config", type=Path, default=CONFIG, help="the budget (TOML)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
-    parser.add_argument("--steps", type=command.whole(1), help="of each training (default: the budget's)")
-    parser.add_argument("--seeds", type=command.whole(1), default=1, help="runs of each (default: 1)")
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = cli.Parser(prog="python -m tests.benchmarks.ablations", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--stride", type=command.whole(1), default=50, help="measure each n-th frame (default: 50)"
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"variants (default: all): {', '.join(VARIANTS)}",
+    )
+    parser.add_argument("--config", type=Path, default=CONFIG, help="recipe of the budget (TOML)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one key")
+    parser.add_argument(
+        "--steps", type=cli.int_at_least(1), help="training steps (default: those of --config)"
+    )
+    parser.add_argument(
+        "--seeds", type=cli.int_at_least(1), default=1, help="runs of each variant (default: 1)"
+    )
+    parser.add_argument(
+        "--stride", type=cli.int_at_least(1), default=50, help="evaluate every n-th frame (default: 50)"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"), help="folder of all runs")
-    parser.add_argument("--show", action="store_true", help="train nothing, print what is done")
+    parser.add_argument("--show", action="store_true", help="only print the table of finished variants")
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Train what is not done yet, seed by seed, and print the table. Raises MoteError."""
+    """Trains unfinished runs, seed by seed, and prints the table. Raises MoteError."""
     for name in options.only:
         if name not in VARIANTS:
             raise unknown_name("variant", name, VARIANTS)
@@ -223,7 +241,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def _done(recipe: Callable[..., Recipe], options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """The numbers of all runs that are done, also of variants that were not asked for this time."""
+    """Returns the numbers of all finished runs, including variants that are not in `--only`."""
     rows = {}
     for name, variant in VARIANTS.items():
         seeds = sorted(int(path.name.rpartition("-")[2]) for path in options.output.glob(f"{name}-[0-9]*"))
@@ -234,8 +252,8 @@ def _done(recipe: Callable[..., Recipe], options: argparse.Namespace) -> dict[st
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What other runtimes gain over torch for the streaming step of a network: a table in Markdown.
+"""Compares runtimes with torch for the streaming step of a network, as a Markdown table.
 
     python -m tests.benchmarks.backends [--detector tridos --size 512x512] [--threads 2] [--clock cpu]
 
-A step takes one frame: its own features, the pair with the frame before, and the join of the window. The
-runtimes take turns, a step each, so that whatever else the machine does meets all of them; medians are
-compared. `--clock cpu` counts the time of the process on all cores instead of that on the wall, for one
-thread on a machine that has other work. Networks without weights get random ones.
+A step processes one frame: its features, the pair with the previous frame, and the join of the window. The
+runtimes alternate step by step, so that other load on the machine affects all of them; medians are compared.
+`--clock cpu` measures CPU time of the process instead of wall time, for one thread on a busy machine.
+Networks without weights get random ones.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ import torch
 from torch import Tensor
 
 import detectors
-from detectors import weights
-from detectors.exported import folder
-from detectors.tridos import fused
-from pipeline import backends, command
-from pipeline.config import parse_size
+from detectors.backends import export_folder, runtimes
+from detectors.networks.tridos.optimised.fused import FusedTridos
+from detectors.weights import restore, state_dict, zoo
+from pipeline.config.schema import parse_size
+from pipeline.system import cli
+from tests.benchmarks.options import benchmark_parser, run_benchmark
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 WARM = 6
-"""Steps that do not count: they fill the window and set things up."""
+"""Warm-up steps, which fill the window and are not measured."""
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.backends", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--detector", choices=folder.NETWORKS, default="tridos-nano")
-    parser.add_argument("--size", default="320x256")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.backends", __doc__)
+    parser.add_argument("--detector", choices=export_folder.NETWORKS, default="tridos-nano")
+    parser.add_argument("--size", default="320x256", metavar="WxH", help="input size (default: 320x256)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--rounds", type=int, default=15, help="measured steps (default: 15)")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="(default: wall)")
     parser.add_argument("--backends", nargs="+", choices=("onnxruntime", "openvino"))
     return parser
 
 
-def network(name: str, place: Path) -> tuple[torch.nn.Module, folder.Origin]:
-    """A network in evaluation mode, with the weights that ship or, where there are none, random ones."""
-    chosen = weights.default_weights(name)
+def network(name: str, place: Path) -> tuple[torch.nn.Module, export_folder.Origin]:
+    """Returns a network in evaluation mode with its shipped weights, or random ones if there are none."""
+    chosen = zoo.default_weights(name)
     if chosen is None:
         torch.manual_seed(0)
         chosen = str(place / "random.safetensors")
-        weights.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
-    model, path, _ = weights.network(name, chosen)
-    return model.eval(), folder.origin_of(name, chosen, path, model, ("target",))
+        state_dict.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
+    model, path, _ = restore.restore_network(name, chosen)
+    return model.eval(), export_folder.describe_origin(name, chosen, path, model, ("target",))
 
 
 def alternate(
     steps: dict[str, Callable[[Tensor], Tensor]], frames: Tensor, clock: Callable[[], float]
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each counted step, and the largest difference from the first, as a share of its output."""
+    """Returns the seconds of each measured step and the largest relative difference from the first."""
     spent: dict[str, list[float]] = {name: [] for name in steps}
     apart = dict.fromkeys(steps, 0.0)
     for number, frame in enumerate(frames):
@@ -79,14 +79,14 @@ def alternate(
 
 
 def measure(options: argparse.Namespace) -> str:
-    """The table."""
+    """Returns the table."""
     size = parse_size(options.size, multiple=32)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as place:
         model, origin = network(options.detector, Path(place))
-        steps = {"torch": fused(model).stream().push}  # the form that a run computes
+        steps = {"torch": FusedTridos(model).stream().push}  # as in a run
         for name in options.backends or ("onnxruntime", "openvino"):
-            other = backends.from_model(model, origin, name, threads=options.threads, cache=place)
+            other = runtimes.network_from_model(model, origin, name, threads=options.threads, cache=place)
             steps[name] = other.stream().push
         chance = torch.Generator().manual_seed(0)
         frames = torch.randn(WARM + options.rounds, 3, size[1], size[0], generator=chance)
@@ -105,14 +105,9 @@ def measure(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Whether the fast form of a network finds in real frames what the plain way finds.
+"""Checks on real frames that the optimised form of a network finds the same as the plain one.
 
     python -m tests.benchmarks.equality --root DATA [--frames 500] [--precision bf16]
 
-The plain way computes each window from its five frames, float32, as in `tests.benchmarks.speed`; ours is what
-a run computes. Frames are the first ones of clips spread over a split, as many of each. Detections of a frame
-are paired, best score first, with the nearest of the other way; what has no partner of its class with edges
-within half a pixel is counted. The command fails where anything is, or where boxes or scores of pairs are
-farther apart than `--edge` and `--score` allow.
+The plain form computes each window from its five frames in float32, as in `tests.benchmarks.speed`; the
+optimised one is that of a run. Frames are the first ones of clips spread evenly over a split, equally many of
+each clip. Detections of a frame are matched greedily by score with the nearest one of the other form that has
+the same class and edges within half a pixel. The command fails if a detection is unmatched, or if boxes or
+scores of a match differ by more than `--edge` and `--score`.
 """
 
 from __future__ import annotations
@@ -20,38 +20,40 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from datasets import layouts
-from datasets.clips import read_sequence
-from detectors import weights
-from pipeline import command, suppress
-from pipeline.config import DetectorConfig
-from pipeline.device import pick_device, require_precision, thread_count
-from pipeline.errors import MoteError
-from pipeline.geometry import Geometry
-from pipeline.normalise import to_network_input
-from pipeline.progress import Progress
-from pipeline.stages import fastest
+from datasets.layouts import registry
+from datasets.sequences.clips import read_sequence
+from detectors.backends.devices import pick_device, require_precision, thread_count
+from detectors.inference import postprocess
+from detectors.inference.normalisation import to_network_input
+from detectors.inference.streaming import optimise_for_inference
+from detectors.weights import restore, zoo
+from pipeline.config.schema import DetectorConfig
+from pipeline.imaging.geometry import Geometry
+from pipeline.system import cli
+from pipeline.system.errors import MoteError
+from pipeline.system.progress import Progress
+from tests.benchmarks.options import benchmark_parser
 from tests.benchmarks.speed import plain_way
 
 NEAR = 0.5
-"""Source pixels: a detection whose edges are farther off is another one."""
+"""Largest distance of edges within a match, source pixels."""
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (N, 4) in source pixels, scores (N,), labels (N,) of one frame, best score first."""
 
 
 class Comparison(NamedTuple):
-    """What two ways found in one frame, or in several."""
+    """Differences between the detections of two forms, in one frame or several."""
 
     frames: int = 0
     detections: int = 0
-    """Of the plain way."""
+    """Of the plain form."""
     alone: int = 0
-    """Of either way, without a partner."""
+    """Unmatched detections of either form."""
     edge: float = 0.0
-    """Largest difference of an edge among pairs, source pixels."""
+    """Largest difference of an edge within a match, source pixels."""
     score: float = 0.0
-    """Largest difference of a score among pairs."""
+    """Largest difference of a score within a match."""
 
     def __add__(self, other: Comparison) -> Comparison:
         counts = (a + b for a, b in zip(self[:3], other[:3], strict=True))
@@ -59,7 +61,7 @@ class Comparison(NamedTuple):
 
 
 def compared(plain: Rows, ours: Rows) -> Comparison:
-    """Pairs of detections of one frame."""
+    """Matches the detections of one frame."""
     free, alone, edge, score = np.ones(len(ours[0]), bool), 0, 0.0, 0.0
     for box, value, label in zip(*plain, strict=True):
         apart = np.abs(ours[0] - box).max(axis=1, initial=0.0)
@@ -74,9 +76,9 @@ def compared(plain: Rows, ours: Rows) -> Comparison:
 
 
 def clips(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and frames (T, H, W) of each clip."""
-    dataset = layouts.load("drone-ir", options.root, options.split)
-    step = max(len(dataset.records) // options.clips, 1)  # files of one kind of target lie side by side
+    """Yields name and frames (T, H, W) of each clip."""
+    dataset = registry.load_dataset("drone-ir", options.root, options.split)
+    step = max(len(dataset.records) // options.clips, 1)  # clips of one class are adjacent
     records = dataset.records[::step][: options.clips]
     each = -(-options.frames // len(records))
     for record in records:
@@ -84,17 +86,17 @@ def clips(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def measure(options: argparse.Namespace) -> Comparison:
-    """All frames."""
+    """Compares all frames and prints a line per clip."""
     device = pick_device(options.device)
     require_precision(options.precision, device)
-    entry = weights.ZOO_TABLE.get(options.weights)
-    model, path, _ = weights.network(entry.detector if entry else "tridos-nano", options.weights)
+    entry = zoo.ZOO_TABLE.get(options.weights)
+    model, path, _ = restore.restore_network(entry.detector if entry else "tridos-nano", options.weights)
     model = model.to(device).eval()
     torch.set_num_threads(options.threads or thread_count(model))
-    fast, total = fastest(model, options.precision), Comparison()
+    fast, total = optimise_for_inference(model, options.precision), Comparison()
     with Progress(options.frames) as progress:
         for name, frames in clips(options):
-            geometry = Geometry.native(frames.shape[:0:-1], scale=weights.enlargement(path))
+            geometry = Geometry.native(frames.shape[:0:-1], scale=restore.trained_enlargement(path))
             steps, part = (plain_way(model), fast.stream().push), Comparison()
             for frame in frames:
                 scale = int(np.iinfo(frame.dtype).max)
@@ -103,7 +105,7 @@ def measure(options: argparse.Namespace) -> Comparison:
                 part += compared(*(found(step(pixels), geometry, options.conf) for step in steps))
                 progress.advance()
             print(
-                f"{name}: {part.frames} frames, {part.detections} detections, {part.alone} alone, "
+                f"{name}: {part.frames} frames, {part.detections} detections, {part.alone} unmatched, "
                 f"edges {part.edge:.1e}, scores {part.score:.1e}",
                 flush=True,
             )
@@ -112,44 +114,55 @@ def measure(options: argparse.Namespace) -> Comparison:
 
 
 def found(raw: torch.Tensor, geometry: Geometry, conf: float) -> Rows:
-    """The detections of one frame after suppression."""
-    (rows,) = suppress.decode(raw, conf=conf, iou=DetectorConfig.iou)
+    """Returns the detections of one frame after non-maximum suppression."""
+    (rows,) = postprocess.decode(raw, conf=conf, iou=DetectorConfig.iou)
     boxes, scores, labels = (values.cpu().numpy() for values in rows)
     return geometry.to_source(boxes), scores, labels
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.equality", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.equality", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of drone-ir")
     parser.add_argument("--split", default="val")
     parser.add_argument("--weights", default="tridos-nano-drone-ir", help="a name of --list, or a file")
-    parser.add_argument("--frames", type=command.whole(1), default=500, help="of all clips (default: 500)")
-    parser.add_argument("--clips", type=command.whole(1), default=10, help="clips at most (default: 10)")
-    parser.add_argument("--conf", type=float, default=DetectorConfig.conf, help="default: that of a run")
+    parser.add_argument(
+        "--frames", type=cli.int_at_least(1), default=500, help="number of frames of all clips (default: 500)"
+    )
+    parser.add_argument(
+        "--clips", type=cli.int_at_least(1), default=10, help="maximum number of clips (default: 10)"
+    )
+    parser.add_argument(
+        "--conf", type=float, default=DetectorConfig.conf, help="minimum score (default: that of a run)"
+    )
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=command.whole(0), default=0, help="default: as in a run")
-    parser.add_argument("--edge", type=float, default=0.05, help="source pixels (default: 0.05)")
-    parser.add_argument("--score", type=float, default=1e-3, help="default: 0.001")
+    parser.add_argument(
+        "--threads", type=cli.int_at_least(0), default=0, help="CPU threads (default: as in a run)"
+    )
+    parser.add_argument(
+        "--edge", type=float, default=0.05, help="largest difference of edges, source pixels (default: 0.05)"
+    )
+    parser.add_argument(
+        "--score", type=float, default=1e-3, help="largest difference of scores (default: 0.001)"
+    )
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Compare and print. Raises MoteError where the ways differ."""
+    """Compares and prints the result. Raises MoteError if the forms differ."""
     total = measure(options)
     print(
-        f"all: {total.frames} frames, {total.detections} detections, {total.alone} without a partner, "
-        f"edges at most {total.edge:.1e} pixels apart, scores {total.score:.1e}"
+        f"all: {total.frames} frames, {total.detections} detections, {total.alone} unmatched, "
+        f"edges differ by up to {total.edge:.1e} pixels, scores by {total.score:.1e}"
     )
     if total.alone or total.edge > options.edge or total.score > options.score:
-        raise MoteError("the two ways differ")
+        raise MoteError("the two forms differ")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the comparison; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the comparison; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

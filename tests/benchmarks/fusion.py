@@ -1,9 +1,9 @@
-"""Does a segmenter beside the detector improve its detections?
+"""Evaluates whether a segmenter beside the detector improves its detections.
 
     python -m tests.benchmarks.fusion --root DATA [--segmenter datransnet] [--stride 50]
 
-Each frame's detections are measured as they are, confirmed by what the segmenter marks, and united with it,
-for several thresholds of its probability. Prints a Markdown table.
+The detections of each frame are evaluated unchanged, confirmed by the segmenter, and united with its
+components, for several probability thresholds. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -15,65 +15,68 @@ from pathlib import Path
 
 import torch
 
-from datasets import layouts
-from datasets.clips import read_sequence
-from detectors import measure, weights
-from pipeline import command
-from pipeline.components import components
-from pipeline.config import ComponentsConfig, SegmentationConfig
-from pipeline.evaluate import Evaluator
-from pipeline.evaluation.matching import CENTRE_5
-from pipeline.fusion import confirmed, united
-from pipeline.progress import Progress
-from pipeline.segmentation import ProbabilityMaps
+from datasets.layouts import registry
+from datasets.sequences.clips import read_sequence
+from detectors.evaluation import detection
+from detectors.inference.components import extract_components
+from detectors.inference.probability_maps import ProbabilityMaps
+from detectors.weights import restore, zoo
+from pipeline.config.schema import ComponentsConfig, SegmentationConfig
+from pipeline.evaluation.detection.evaluator import Evaluator
+from pipeline.evaluation.detection.matching import CENTRE_5
+from pipeline.stages.fusion import add_segments, confirm_detections
+from pipeline.system import cli
+from pipeline.system.progress import Progress
+from tests.benchmarks.options import benchmark_parser
 
 CONF = 0.4
-"""Score that precision and recall are told at: that from which detections are drawn."""
+"""Score threshold of precision and recall; that of drawing."""
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.fusion", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.fusion", __doc__)
     parser.add_argument("--dataset", default="drone-ir")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--weights", default="tridos-nano-drone-ir")
     parser.add_argument("--segmenter", default="datransnet")
-    parser.add_argument("--segmenter-weights", help="weights of it (default: those that ship)")
+    parser.add_argument("--segmenter-weights", help="(default: the shipped ones)")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.5, 0.1], metavar="P")
-    parser.add_argument("--stride", type=int, default=50, help="measure each n-th frame (default: 50)")
+    parser.add_argument("--stride", type=int, default=50, help="evaluate every n-th frame (default: 50)")
     return parser
 
 
 def fused(detections, found, way: str, threshold: float):
-    """The detections after `way` with what a probability map marks."""
+    """Fuses detections with the components of a probability map by the method `way`."""
     if way == "none":
         return detections
-    segments = [components(found, replace(ComponentsConfig(), threshold=threshold))]
+    segments = [extract_components(found, replace(ComponentsConfig(), threshold=threshold))]
     margin = SegmentationConfig().margin
     if way == "confirm":
-        return confirmed(detections, segments, margin=margin)
-    return united(detections, segments, margin=margin, conf=measure.CONF)
+        return confirm_detections(detections, segments, margin=margin)
+    return add_segments(detections, segments, margin=margin, conf=detection.MIN_SCORE)
 
 
 def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator]:
-    """(what is done, threshold) → all measured frames."""
+    """Returns an evaluator of all frames for each (method, threshold)."""
     torch.set_num_threads(1)
-    detector, path, _ = weights.network("tridos-nano", options.weights)
-    chosen = weights.chosen(options.segmenter, options.segmenter_weights)
-    maps = ProbabilityMaps(weights.network(options.segmenter, chosen)[0], device="cpu")
-    dataset = layouts.load(options.dataset, options.root, options.split)
+    detector, path, _ = restore.restore_network("tridos-nano", options.weights)
+    chosen = zoo.weights_or_default(options.segmenter, options.segmenter_weights)
+    maps = ProbabilityMaps(restore.restore_network(options.segmenter, chosen)[0], device="cpu")
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
     ways = [("none", 0.0), *((way, t) for way in ("confirm", "union") for t in options.thresholds)]
-    measured = {way: Evaluator(dataset.coco(), classes=False) for way in ways}
-    enlarge = weights.enlargement(path)
+    measured = {way: Evaluator(dataset.to_coco(), classes=False) for way in ways}
+    enlarge = restore.trained_enlargement(path)
     with Progress(len(dataset.records)) as progress:
         for record in dataset.records:
             sequence, positions = (
                 read_sequence(record, dataset.root),
-                measure.annotated(record, options.stride),
+                detection.annotated_positions(record, options.stride),
             )
-            for position, detections in measure.detect(detector, sequence, positions, enlarge=enlarge):
+            for position, detections in detection.detect_frames(
+                detector, sequence, positions, enlarge=enlarge
+            ):
                 found = maps(sequence.frames[position])
                 for (way, threshold), evaluator in measured.items():
                     evaluator.add(record.image_ids[position], fused(detections, found, way, threshold))
@@ -82,7 +85,7 @@ def evaluators(options: argparse.Namespace) -> dict[tuple[str, float], Evaluator
 
 
 def table(measured: dict[tuple[str, float], Evaluator]) -> str:
-    """A row for each way: IoU 0.5, and with centres within 5 pixels."""
+    """Formats a row per method: matches by IoU 0.5, and by centres within 5 pixels."""
     lines = [
         "| `--fuse` | marked above | AP50 | best F1 | centre AP | best centre F1 | precision | recall |",
         "|" + "---|" * 8,
@@ -99,13 +102,13 @@ def table(measured: dict[tuple[str, float], Evaluator]) -> str:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
+    """Evaluates and prints the table. Raises MoteError."""
     print(table(evaluators(options)))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How late results are behind a live source, in frame intervals.
+"""Measures the latency of results behind a live source, in frame intervals.
 
     python -m tests.benchmarks.latency
 
 A server on the loopback interface sends raw frames of a synthetic scene. First it sends as fast as they are
-taken, with room to wait, which gives the most that the run gets through with all that is asked for; then at
-rising shares of that rate, with the policy for live sources, each at its time. Sustained is the highest of
-these rates up to which no frame was dropped. Latency runs from the arrival of a frame's bytes until the
-result is in all files.
+read, with a blocking queue, which gives the highest rate of the whole pipeline; then at increasing shares of
+that rate with the queue policy for live sources, each frame at its time. The sustained rate is the highest up
+to which no frame was dropped. Latency is the time from the arrival of a frame's bytes until its result is in
+all files.
 """
 
 from __future__ import annotations
@@ -22,43 +22,45 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import NamedTuple
 
-from datasets.scene import Scene, Target
-from datasets.synthetic import render
-from pipeline import command
-from pipeline.command import whole
-from pipeline.config import RunConfig
-from pipeline.report import Outcome
-from pipeline.runner import run
-from pipeline.settings import build
+from datasets.synthesis.rendering import render
+from datasets.synthesis.scene import Scene, Target
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.run_record import RunRecord
+from pipeline.runner.single import run
+from pipeline.system import cli
+from pipeline.system.cli import int_at_least
+from run_pipeline import parts
+from tests.benchmarks.options import benchmark_parser, run_benchmark
 
 SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 BEGINNING, SLOWER = 10, 4
-"""First frames, and how many times as long they are apart: the first ones take a network longer."""
+"""Number of first frames and the factor of their interval: a network is slower at first."""
 TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.2, scr=30))
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.latency", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.latency", __doc__)
     parser.add_argument("--detector", default="tridos-nano")
-    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
+    parser.add_argument("--weights", default="", help="name or file (default: that of the detector)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--width", type=whole(32), default=320)
-    parser.add_argument("--height", type=whole(32), default=256)
-    parser.add_argument("--frames", type=whole(20), default=300, help="in each run (default: 300)")
-    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the highest rate")
-    parser.add_argument("--queue", type=whole(0), default=0, help="frames that may wait (0: as ever)")
+    parser.add_argument("--width", type=int_at_least(32), default=320)
+    parser.add_argument("--height", type=int_at_least(32), default=256)
+    parser.add_argument("--frames", type=int_at_least(20), default=300, help="frames per run (default: 300)")
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="shares of the highest rate")
+    parser.add_argument(
+        "--queue", type=int_at_least(0), default=0, help="queue size (default: that of a run)"
+    )
     parser.add_argument("--no-video", action="store_true", help="do not draw and encode")
     return parser
 
 
 @contextmanager
 def camera(pictures: list[bytes], count: int, rate: float | None) -> Iterator[int]:
-    """Sends so many frames, over and over the pictures, to the one who connects to the port that it gives.
+    """Sends `count` frames, cycling through the pictures, to the first client; yields the port.
 
-    `rate` frames per second, each whole and at its time, after a slow beginning; None for as fast as they are
-    taken.
+    `rate` is in frames per second, lower for the first frames; None sends as fast as the client reads.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -78,8 +80,8 @@ def camera(pictures: list[bytes], count: int, rate: float | None) -> Iterator[in
         yield server.getsockname()[1]
 
 
-def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None) -> Outcome:
-    """One run over the camera; with a rate it drops what it cannot keep up with."""
+def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None) -> RunRecord:
+    """Runs the pipeline on the camera; if `rate` is given, frames that it cannot keep up with are dropped."""
     source = {"format": "raw", "size": f"{options.width}x{options.height}", "dtype": "uint8"}
     table = {
         "source": {**source, "rate": rate or 30.0, "max_frames": options.frames},
@@ -90,14 +92,14 @@ def live(options: argparse.Namespace, pictures: list[bytes], rate: float | None)
         table["live"].update(on_full="wait", queue=0)
     with tempfile.TemporaryDirectory() as folder, camera(pictures, options.frames, rate) as port:
         table["output"] = {"folder": folder, "video": not options.no_video}
-        outcome = run(f"tcp://127.0.0.1:{port}", build(RunConfig, table), progress="off")
-    if outcome.failure:
-        raise outcome.failure
-    return outcome
+        record = run(f"tcp://127.0.0.1:{port}", build(RunConfig, table), parts(), progress="off")
+    if record.failure:
+        raise record.failure
+    return record
 
 
 class Row(NamedTuple):
-    """What came of one rate."""
+    """Result of one rate."""
 
     rate: float
     """Frames per second."""
@@ -109,18 +111,18 @@ class Row(NamedTuple):
 
 
 def row(options: argparse.Namespace, pictures: list[bytes], rate: float) -> Row:
-    """One run at a rate."""
-    outcome = live(options, pictures, rate)
-    p50, p95 = (outcome.latency.quantile(share) * rate for share in (0.5, 0.95))
-    return Row(rate, p50, p95, outcome.dropped.count, outcome.decoded)
+    """Measures one run at a rate."""
+    record = live(options, pictures, rate)
+    p50, p95 = (record.latency.quantile(share) * rate for share in (0.5, 0.95))
+    return Row(rate, p50, p95, record.dropped.count, record.decoded)
 
 
 def measure(options: argparse.Namespace) -> str:
-    """The table of all shares, and the rate that is sustained."""
+    """Returns the table of all shares and the sustained rate."""
     scene = Scene(width=options.width, height=options.height, frames=60, targets=TARGETS)
     pictures = [picture.tobytes() for picture, _ in render(scene)]
-    outcome = live(options, pictures, None)
-    highest = outcome.written / outcome.seconds
+    record = live(options, pictures, None)
+    highest = record.written / record.seconds
     lines = [f"{options.detector}, {options.width}x{options.height}: {highest:.1f} frames/s at most", ""]
     lines += ["share of it  frames/s  p50 (intervals)  p95 (intervals)  dropped"]
     rows = [row(options, pictures, share * highest) for share in sorted(options.shares)]
@@ -135,14 +137,9 @@ def measure(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Whether a long run takes more memory as it goes on.
+"""Checks that the memory of a long run does not grow.
 
     python -m tests.benchmarks.memory --frames 10000
 
-Synthetic frames go through the whole chain, all outputs included, in a temporary folder. The resident memory
-is read every hundred frames; growth is what the largest reading after the first frames exceeds theirs by.
-The exit code is 1 where it is above the limit.
+A synthetic video is processed with all outputs in a temporary folder. Resident memory is read every hundred
+frames; growth is the difference of the largest readings after and within the first `--settle` frames. The
+exit code is 1 if it exceeds `--limit`.
 """
 
 from __future__ import annotations
@@ -15,43 +15,47 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
-from pipeline import runner
-from pipeline.config import RunConfig
-from pipeline.errors import MoteError
-from pipeline.frame import Result
-from pipeline.settings import build
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner import setup, single
+from pipeline.structures.results import Result
+from pipeline.system.errors import MoteError
+from run_pipeline import parts
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 EVERY = 100
-"""Frames between two readings."""
+"""Frames between readings."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.memory", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--height", type=int, default=256)
-    parser.add_argument("--settle", type=int, default=500, help="first frames, to compare with (500)")
-    parser.add_argument("--limit", type=float, default=30.0, help="growth allowed, in 10^6 bytes (30)")
+    parser.add_argument("--settle", type=int, default=500, help="first frames (default: 500)")
+    parser.add_argument(
+        "--limit", type=float, default=30.0, help="allowed growth in 10^6 bytes (default: 30)"
+    )
     parser.add_argument("--detector", default="tridos-nano")
-    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
+    parser.add_argument("--weights", default="", help="name or file (default: that of the detector)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--progress", choices=("auto", "bar", "plain", "off"), default="auto")
     return parser
 
 
 def resident() -> float:
-    """Memory of this process in 10^6 bytes."""
+    """Returns the resident memory of this process in 10^6 bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def write_video(options: argparse.Namespace, path: Path) -> str:
-    """A synthetic video; made in another process, whose leavings would hide what the run takes."""
+    """Writes a synthetic video in another process, so that its memory does not hide that of the run."""
     size = {"--frames": options.frames, "--width": options.width, "--height": options.height}
     settings = [str(part) for setting in size.items() for part in setting]
     command = [sys.executable, "-m", "datasets.synthetic", str(path), *settings]
@@ -60,14 +64,14 @@ def write_video(options: argparse.Namespace, path: Path) -> str:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[tuple[int, float]]:
-    """(frames done, memory) every hundred frames."""
+    """Returns (frames processed, memory) every hundred frames. Raises MoteError."""
     readings = []
 
-    class Measured(runner.Outcome):
-        """Reads the memory as results come in."""
+    class Measured(setup.RunRecord):
+        """Reads the memory as results are recorded."""
 
         def add(self, result: Result) -> None:
-            """Take in a frame that was written."""
+            """Records a written frame."""
             super().add(result)
             if self.written % EVERY == 0:
                 readings.append((self.written, resident()))
@@ -75,17 +79,17 @@ def measure(options: argparse.Namespace, folder: Path) -> list[tuple[int, float]
     detector = {"name": options.detector, "weights": options.weights, "device": options.device}
     table = {"detector": detector, "output": {"folder": str(folder / "out")}}
     config = build(RunConfig, table)
-    runner.load_detector(config.detector)  # tells of missing weights before the video is made
+    parts().load_detector(config.detector)  # missing weights are reported before the video is rendered
     video = write_video(options, folder / "long.mp4")
-    runner.Outcome = Measured
-    outcome = runner.run(video, config, progress=options.progress)
-    if outcome.failure:
-        raise outcome.failure
+    with patch.object(setup, "RunRecord", Measured):
+        record = single.run(video, config, parts(), progress=options.progress)
+    if record.failure:
+        raise record.failure
     return readings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
+    """Runs the benchmark; returns the exit code."""
     options = parser().parse_args(arguments)
     if options.frames < options.settle + EVERY or options.settle < EVERY:
         parser().error(f"give at least {EVERY} frames to --settle and {EVERY} more to --frames")

@@ -1,9 +1,9 @@
-"""Which cuts are found in clips, how many of the joints between them, and how long it takes.
+"""Measures the scene-cut detector: cuts within clips, joints of clips that are found, and time per frame.
 
     python -m tests.benchmarks.scene_cuts --root DATA [--split val]
 
-Whether those in the clips are cuts, only a look at them can tell. Each clip is then joined to each other one;
-where both show the same view, as clips of one recording do, there is no cut to be found.
+Cuts reported within clips have to be checked by eye. Each clip is then joined to every other one; clips of
+one recording may show the same view, and then their joint is no cut.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets import layouts
-from pipeline import command
-from pipeline.cuts import CutFinder
-from pipeline.sources import open_source
+from datasets.layouts import registry
+from pipeline.sources.opening import open_source
+from pipeline.stages.scene_cuts import SceneCutDetector
+from pipeline.system import cli
+from tests.benchmarks.options import benchmark_parser
 
 JOINED = 10
-"""Frames of each of two clips that are joined."""
+"""Frames of each clip in a joint."""
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.scene_cuts", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--dataset", default="drone-ir", help="how it lies on disk (default: drone-ir)")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
-    parser.add_argument("--split", default="val", help="a split of the dataset (default: val)")
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.scene_cuts", __doc__)
+    parser.add_argument("--dataset", default="drone-ir", help="layout of the data set (default: drone-ir)")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", default="val", help="split of the data set (default: val)")
     return parser
 
 
 def cuts(pictures: Iterable[np.ndarray]) -> tuple[list[int], list[float]]:
-    """Before which of the pictures a cut is found, and the seconds that each took."""
-    finder, found, seconds = CutFinder(), [], []
+    """Returns the indices of pictures (H, W) before which a cut is found, and the seconds of each picture."""
+    finder, found, seconds = SceneCutDetector(), [], []
     for index, picture in enumerate(pictures):
         started = time.perf_counter()
         if finder(picture):
@@ -48,8 +48,8 @@ def cuts(pictures: Iterable[np.ndarray]) -> tuple[list[int], list[float]]:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Look through the clips one by one, then through all pairs, and print what is found."""
-    dataset = layouts.load(options.dataset, options.root, options.split)
+    """Searches each clip and each joint of two clips and prints the cuts."""
+    dataset = registry.load_dataset(options.dataset, options.root, options.split)
     beginnings, seconds, total = {}, [], 0
     for record in dataset.records:
         beginnings[record.name] = beginning = []
@@ -68,7 +68,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def _kept(source, beginning: list[np.ndarray]) -> Iterable[np.ndarray]:
-    """The pictures of a source; the first ones are kept."""
+    """Yields the pictures of a source and stores the first ones in `beginning`."""
     for frame in source:
         if len(beginning) < JOINED:
             beginning.append(frame.image)
@@ -76,8 +76,8 @@ def _kept(source, beginning: list[np.ndarray]) -> Iterable[np.ndarray]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

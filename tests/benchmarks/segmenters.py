@@ -1,16 +1,17 @@
-"""What the single-frame segmenters cost, beside the published networks: a table in Markdown.
+"""Compares the cost of the single-frame segmenters with the published networks, as a Markdown table.
 
     python -m tests.benchmarks.segmenters [--networks rdian madnet]
 
-One frame of 256x256, float32, evaluation mode. Operations are counted by torch's FLOP counter, 2 for a
-multiply-add: convolutions and matrix products, not what is done element by element. Time is that of the
-process on the CPU with one thread, so that other programs disturb it little; the median of all rounds.
+One frame of 256x256, float32, evaluation mode. Operations are those of torch's FLOP counter: convolutions and
+matrix products, 2 for a multiply-add; element-wise operations are not counted. Time is CPU time of the
+process with one thread, the median of all rounds; other programs change it little.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from typing import NamedTuple
 
@@ -18,17 +19,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import detectors
+from pipeline.system import cli
+from tests.benchmarks.options import benchmark_parser
 
 SIZE = 256
 
 
 class Original(NamedTuple):
-    """The published network, measured the same way on two cores of an EPYC processor, torch 2.13."""
+    """The published network, measured in the same way on two cores of an EPYC processor with torch 2.13."""
 
     parameters: int
     gflop: float
     milliseconds: float
-    """CPU time of one thread; the lower end where a range was measured."""
+    """CPU time of one thread; the lower end if a range was measured."""
 
 
 ORIGINALS = {
@@ -39,18 +42,18 @@ ORIGINALS = {
     "drtenet": Original(63_633_293, 78.10, 1200),
     "dstransnet": Original(21_878_532, 44.05, 1126),
 }
-"""Taken when the networks were specified, from the published code."""
+"""Measured from the published code."""
 
 
 def operations(model: torch.nn.Module, pictures: torch.Tensor) -> int:
-    """Floating-point operations of one evaluation."""
+    """Returns the floating-point operations of one evaluation."""
     with FlopCounterMode(display=False) as counter:
         model.probability(pictures)
     return counter.get_total_flops()
 
 
 def milliseconds(model: torch.nn.Module, pictures: torch.Tensor, rounds: int) -> float:
-    """Median CPU time of the process for one evaluation, after one that does not count."""
+    """Returns the median CPU time of the process for one evaluation, after a warm-up."""
     spent = []
     for _ in range(rounds + 1):
         started = time.process_time()
@@ -60,7 +63,7 @@ def milliseconds(model: torch.nn.Module, pictures: torch.Tensor, rounds: int) ->
 
 
 def row(name: str, rounds: int) -> str:
-    """The line of one network."""
+    """Returns the table row of one network."""
     torch.manual_seed(0)
     model, pictures = detectors.build(name).eval(), torch.rand(1, 1, SIZE, SIZE)
     with torch.inference_mode():
@@ -78,13 +81,17 @@ def row(name: str, rounds: int) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.segmenters", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--networks", nargs="+", choices=list(ORIGINALS), default=list(ORIGINALS))
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.segmenters", __doc__)
+    add = parser.add_argument
+    add("--networks", nargs="+", choices=list(ORIGINALS), default=list(ORIGINALS), help="(default: all)")
+    add("--rounds", type=cli.int_at_least(1), default=9, help="measured evaluations (default: 9)")
+    return parser
+
+
+def work(options: argparse.Namespace) -> None:
+    """Measures the networks and prints a row for each."""
     torch.set_num_threads(1)
     print("| network | parameters | GFLOP | the original's | CPU ms at 256² | the original's | ratio |")
     print("|---|---|---|---|---|---|---|")
@@ -92,5 +99,10 @@ def main() -> None:
         print(row(name, options.rounds), flush=True)
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmark; returns the exit code."""
+    return cli.run(parser(), work, arguments)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,14 +1,14 @@
-"""How much faster the network is than the plain way, and what the whole job reaches.
+"""Measures the speed of the networks against a plain implementation, and that of whole runs.
 
     python -m tests.benchmarks.speed [--quick] [--plot speed.png]
 
-The plain way computes every window from its five frames: float32, eager, one window at a time, norms by
-themselves, and attention with stored scores, as published programs do; only the non-local block that changes
-nothing is left out, as in ours. All ways take turns in one process, each on the same frames; medians count.
-Operations are convolutions and matrix products, 2 for a multiply-add, as plain convolutions need them; the
-rate of the machine is that of one large convolution. Stages take the frames of the video one by one, each by
-itself; a run overlaps them. The whole job goes from a video file to all outputs. On a GPU there is, too, the
-whole job with batches of 16 frames, and that of several streams.
+The plain implementation computes every window from its five frames in float32 and eager mode, one window at a
+time, with separate normalisation layers and attention that stores its scores, as published programs do; as in
+ours, the non-local block without effect is left out. All implementations alternate in one process on the same
+frames; medians are reported. Operations are those of direct convolutions and matrix products, 2 for a
+multiply-add; the rate of the machine is that of one large convolution. Stages are measured one after the
+other on the frames of the video; a run overlaps them. The whole job reads a video file and writes all
+outputs. On a GPU, it is also measured with batches of 16 frames and with several streams.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import detectors
-from detectors.tridos import Tridos, fused
-from pipeline.config import RunConfig
-from pipeline.device import core_count, pick_device, thread_count
-from pipeline.many import run_many
-from pipeline.runner import run
-from pipeline.settings import build
-from pipeline.stages import PRECISIONS
+from detectors.backends.devices import core_count, pick_device, thread_count
+from detectors.inference.streaming import PRECISIONS
+from detectors.networks.tridos import Tridos
+from detectors.networks.tridos.optimised.fused import FusedTridos
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.multi import run_many
+from pipeline.runner.single import run
+from run_pipeline import parts
 from tests.benchmarks.stage_times import STAGES, of_stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,14 +53,14 @@ Step = Callable[[Tensor], Tensor]
 def stored_scores(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
-    """What `scaled_dot_product_attention` computes, with the whole matrix of scores in memory."""
+    """Computes `scaled_dot_product_attention` with the whole score matrix in memory."""
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     return (scores if attn_mask is None else scores + attn_mask).softmax(dim=-1) @ value
 
 
 @contextmanager
 def unfused_attention() -> Iterator[None]:
-    """A block in which attention stores its scores."""
+    """Replaces attention by `stored_scores` within the block."""
     kept, F.scaled_dot_product_attention = F.scaled_dot_product_attention, stored_scores
     try:
         yield
@@ -67,7 +69,7 @@ def unfused_attention() -> Iterator[None]:
 
 
 def plain_way(model: Tridos) -> Step:
-    """Each new frame (1, 3, H, W) with the four before it as a clip of its own."""
+    """Returns a step that computes each new frame (1, 3, H, W) from the whole clip of its window."""
     window: list[Tensor] = []
 
     def step(frame: Tensor) -> Tensor:
@@ -79,15 +81,15 @@ def plain_way(model: Tridos) -> Step:
 
 
 def ways(model: Tridos) -> dict[str, Step]:
-    """The ways to compute a sequence by name; "stream" is ours before it is arranged for speed."""
+    """Returns the implementations by name; "stream" is ours without `FusedTridos`."""
     half = {"fp16": torch.float16} if next(model.parameters()).is_cuda else {}
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, **half}
     steps = {PLAIN: plain_way(model), "stream": model.stream().push}
-    return steps | {name: fused(model, dtype=dtype).stream().push for name, dtype in dtypes.items()}
+    return steps | {name: FusedTridos(model, dtype=dtype).stream().push for name, dtype in dtypes.items()}
 
 
 def seconds(step: Step, frames: Tensor) -> float:
-    """For one call, all of it done."""
+    """Returns the seconds of one call, including its work on the GPU."""
     started = time.perf_counter()
     step(frames)
     if frames.is_cuda:
@@ -96,7 +98,7 @@ def seconds(step: Step, frames: Tensor) -> float:
 
 
 def alternated(steps: dict[str, Step], frames: Tensor, rounds: int) -> dict[str, float]:
-    """Median seconds of each for one frame, taking turns, after two rounds that set things up."""
+    """Returns the median seconds per frame of each step; they alternate, after two warm-up rounds."""
     spent: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
         for name, step in steps.items():
@@ -107,14 +109,14 @@ def alternated(steps: dict[str, Step], frames: Tensor, rounds: int) -> dict[str,
 
 
 def operations(step: Step, frame: Tensor) -> int:
-    """Floating-point operations of one call as torch counts them: direct convolutions, matrix products."""
+    """Returns the floating-point operations of one call by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         step(frame)
     return counter.get_total_flops()
 
 
 def machine_rate(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> float:
-    """Floating-point operations a second of a 3×3 convolution of 256 channels on 64×64 positions."""
+    """Returns the floating-point operations per second of a 3×3 convolution, 256 channels, 64×64."""
     x, weight = torch.randn(1, 256, 64, 64), torch.randn(256, 256, 3, 3)
     x, weight = (t.to(device, dtype, memory_format=torch.channels_last) for t in (x, weight))
     count = 2 * x.numel() * weight[0].numel()
@@ -123,7 +125,7 @@ def machine_rate(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> f
 
 
 def network_rows(name: str, size: str, options: argparse.Namespace) -> tuple[list[str], dict[str, float]]:
-    """Table rows and seconds a frame of each way, for one network at one size."""
+    """Returns table rows and seconds per frame of each implementation of a network at one size."""
     device = pick_device(options.device)
     torch.manual_seed(0)
     model = detectors.build(name).eval().to(device)
@@ -146,10 +148,10 @@ def network_rows(name: str, size: str, options: argparse.Namespace) -> tuple[lis
 
 
 def batch_rows(name: str, size: str, options: argparse.Namespace) -> list[str]:
-    """Frames a second of the fused network, fed from memory, against the frames in a batch."""
+    """Returns table rows of frames per second of the fused network on frames in memory, by batch size."""
     device = pick_device(options.device)
     dtype = PRECISIONS[options.precision] or torch.float32
-    model = fused(detectors.build(name).eval().to(device), dtype=dtype)
+    model = FusedTridos(detectors.build(name).eval().to(device), dtype=dtype)
     torch.set_num_threads(options.threads or thread_count(model))
     width, height = map(int, size.split("x"))
     rows = []
@@ -161,7 +163,7 @@ def batch_rows(name: str, size: str, options: argparse.Namespace) -> list[str]:
 
 
 def stage_rows(options: argparse.Namespace) -> list[str]:
-    """Milliseconds of a frame in each stage, networks and sizes side by side."""
+    """Returns table rows of milliseconds per frame and stage, with a column per network and size."""
     jobs = [(name, size) for name in options.networks for size in options.sizes]
     columns = [of_stages(name, size, options) for name, size in jobs]
     rows = ["| stage, ms a frame | " + " | ".join(f"`{name}` {size}" for name, size in jobs) + " |"]
@@ -173,37 +175,37 @@ def stage_rows(options: argparse.Namespace) -> list[str]:
 
 
 def settings(options: argparse.Namespace, folder: str, batch: int = 0) -> dict:
-    """Of a run of tridos-nano that writes to a folder."""
+    """Returns the configuration of a run of tridos-nano that writes to a folder."""
     detector = {"device": options.device, "backend": "torch", "precision": options.precision, "batch": batch}
     return {"detector": detector, "output": {"folder": folder, "overwrite": True}}
 
 
 def whole_job(options: argparse.Namespace, batch: int = 0) -> str:
-    """Frames a second from the video file to all outputs; loading the network is not counted."""
+    """Reports frames per second from the video file to all outputs, without loading the network."""
     rates = []
     for _ in range(options.jobs):
         with tempfile.TemporaryDirectory() as folder:
             config = build(RunConfig, settings(options, folder, batch))
-            outcome = run(options.video, config, progress="off")
-            rates.append(outcome.decoded / outcome.seconds)
+            record = run(options.video, config, parts(), progress="off")
+            rates.append(record.decoded / record.seconds)
     what = f"whole job, `tridos-nano`, {Path(options.video).name}" + (f", batch {batch}" if batch else "")
     return f"{what}: {statistics.median(rates):.1f} frames/s"
 
 
 def many_streams(options: argparse.Namespace) -> str:
-    """Frames a second of all streams together, each from the video file to its outputs."""
+    """Reports frames per second of all streams together, each from the video file to its outputs."""
     rates = []
     for _ in range(options.jobs):
         with tempfile.TemporaryDirectory() as folder:
             config = build(RunConfig, settings(options, folder))
-            summary = run_many([options.video] * options.streams, config, progress="off")
-            written = sum(outcome.written for outcome in summary.outcomes.values())
+            summary = run_many([options.video] * options.streams, config, parts(), progress="off")
+            written = sum(record.written for record in summary.records.values())
             rates.append(written / summary.seconds)
     return f"{options.streams} streams, `tridos-nano`: {statistics.median(rates):.1f} frames/s together"
 
 
 def start_up(video: str) -> str:
-    """Seconds of the command until its help, and until one frame has passed and all files are closed."""
+    """Reports the seconds of the command for its help, and for one frame with all outputs."""
     taken = []
     with tempfile.TemporaryDirectory() as folder:
         for arguments in (["--help"], [video, "--max-frames", "1", "--output", folder, "--overwrite"]):
@@ -215,7 +217,7 @@ def start_up(video: str) -> str:
 
 
 def hardware(device: torch.device) -> str:
-    """What it was measured on."""
+    """Describes the machine and the versions."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -227,7 +229,7 @@ def hardware(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> str:
-    """Of this process so far and, where one was used, of the GPU."""
+    """Reports the peak memory of this process and of the GPU, if one is used."""
     own = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
     if device.type != "cuda":
         return own
@@ -235,7 +237,7 @@ def peak_memory(device: torch.device) -> str:
 
 
 def plot(path: Path, results: dict[str, dict[str, float]]) -> None:
-    """How many times faster than the plain way each way is, as bars."""
+    """Plots the speed of each implementation relative to the plain one as bars."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -247,14 +249,14 @@ def plot(path: Path, results: dict[str, dict[str, float]]) -> None:
         places = [place + (number - len(names) / 2 + 0.5) / (len(names) + 1) for place in range(len(results))]
         axes.bar(places, [s[PLAIN] / s[name] for s in results.values()], 1 / (len(names) + 1), label=name)
     axes.set_xticks(range(len(results)), list(results))
-    axes.set_ylabel("times the plain way")
+    axes.set_ylabel("speed relative to plain")
     axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.speed", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -269,21 +271,21 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=list(PRECISIONS),
         default="fp32",
-        help="of batches, stages, jobs and streams (default: fp32); ways are compared in all there are",
+        help="of batches, stages, jobs and streams (default: fp32); implementations are compared in all",
     )
     parser.add_argument(
         "--streams",
         type=int,
         default=16,
-        help="of one job on a GPU (default: 16; 0: none); on a CPU see tests.benchmarks.streams",
+        help="streams of one job on a GPU (default: 16; 0: none); on a CPU see tests.benchmarks.streams",
     )
-    parser.add_argument("--threads", type=int, default=0, help="of the network (default: as in a run)")
-    parser.add_argument("--plot", type=Path, help="write bars of the ratios to this picture")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: as in a run)")
+    parser.add_argument("--plot", type=Path, help="write a bar plot of the ratios")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the tables; returns the exit code."""
+    """Prints the tables; returns the exit code."""
     options = parser().parse_args(arguments)
     if options.quick:
         options.rounds, options.batches, options.jobs = 3, [], min(options.jobs, 1)

@@ -1,4 +1,4 @@
-"""What each stage of a run costs by itself, one after the other, for `tests.benchmarks.speed`."""
+"""Measures each stage of a run in sequence, for `tests.benchmarks.speed`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import torch
 
 import detectors
 import trackers
-from detectors import weights
-from pipeline.annotate import Annotator, AnnotatorOptions
-from pipeline.config import DetectorConfig, OutputConfig, TrackerConfig
-from pipeline.frame import Frame
-from pipeline.loading import load_detector
-from pipeline.report import VIDEO
-from pipeline.sources import open_source
-from pipeline.stages import StreamingDetector, track
-from pipeline.video_sink import VideoSink
+from detectors.inference.streaming import StreamingDetector
+from detectors.loading import load_detector
+from detectors.weights import state_dict, zoo
+from pipeline.config.schema import DetectorConfig, OutputConfig, TrackerConfig
+from pipeline.drawing.annotator import Annotator, AnnotatorOptions
+from pipeline.sinks.file_names import VIDEO
+from pipeline.sinks.video import VideoSink
+from pipeline.sources.opening import open_source
+from pipeline.stages.tracking import track
+from pipeline.structures.frame import Frame
 
 STAGES = (
     "decode",
@@ -34,11 +35,14 @@ STAGES = (
     "draw and encode",
 )
 WARM = 5
-"""Frames that do not count: they fill the window and set things up."""
+"""Warm-up frames, which fill the window and are not measured."""
 
 
 def of_stages(name: str, size: str, options: Any) -> dict[str, float]:
-    """Median seconds of a frame in each stage: `options` has video, device, threads, precision and rounds."""
+    """Returns the median seconds per frame of each stage.
+
+    `options` has video, device, threads, precision and rounds.
+    """
     spent: dict[str, list[float]] = {stage: [] for stage in STAGES}
     with tempfile.TemporaryDirectory() as place:
         detector = _detector(name, size, Path(place), options)
@@ -58,19 +62,19 @@ def of_stages(name: str, size: str, options: Any) -> dict[str, float]:
             with VideoSink(Path(place, VIDEO), source.info, annotator, quality=OutputConfig.quality) as video:
                 while (frame := timed("decode", lambda: next(source, None))) is not None:
                     features = _through_network(detector, frame, timed)
-                    found = timed("boxes and NMS", lambda f=features: next(iter(detector.found([f]))))
+                    found = timed("boxes and NMS", lambda f=features: next(iter(detector.postprocess([f]))))
                     result = timed("track", lambda f=found: next(iter(track([f], tracker))))
                     timed("draw and encode", lambda r=result: video.write(r))
     return {stage: statistics.median(values[WARM:] or values) for stage, values in spent.items()}
 
 
 def _detector(name: str, size: str, place: Path, options: Any) -> StreamingDetector:
-    """With the weights that ship or, where there are none, random ones."""
-    chosen = weights.default_weights(name)
+    """Loads a detector with its shipped weights, or random ones if there are none."""
+    chosen = zoo.default_weights(name)
     if chosen is None:
         torch.manual_seed(0)
         chosen = str(place / "random.safetensors")
-        weights.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
+        state_dict.save(detectors.build(name).state_dict(), Path(chosen), metadata={"trained_on": "nothing"})
     config = DetectorConfig(
         name=name,
         weights=chosen,
@@ -85,12 +89,12 @@ def _detector(name: str, size: str, place: Path, options: Any) -> StreamingDetec
 
 @torch.inference_mode()
 def _through_network(detector: StreamingDetector, frame: Frame, timed: Callable) -> Any:
-    """The raw output of the next frame, the parts of the network timed by themselves."""
+    """Computes the raw output of the next frame and times each part of the network."""
     model, stream = detector.model, detector.stream
-    pixels = timed("prepare", lambda: detector.pixels((frame,)))
+    pixels = timed("prepare", lambda: detector.preprocess((frame,)))
     features = timed("network, one frame", lambda: model.frame_features(pixels))
-    older = stream.older(features.spatial)
+    older = stream.previous(features.spatial)
     pairs = timed("network, pair", lambda: model.pair_features(older, features.spatial))
-    begun = detector.begun((frame,), stream.windows(features, pairs))
-    raw = timed("network, join", lambda: model.join(*begun.parts))
-    return detector.features(begun, raw)
+    pending = detector.pending((frame,), stream.append(features, pairs))
+    raw = timed("network, join", lambda: model.join(*pending.parts))
+    return detector.raw_output(pending, raw)

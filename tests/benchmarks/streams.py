@@ -1,10 +1,10 @@
-"""Frames per second against the number of streams in one run.
+"""Measures frames per second against the number of streams in one run.
 
     python -m tests.benchmarks.streams [VIDEO]
 
-The same video is taken once, twice, …; each stream is decoded, tracked, drawn and written by itself, as a
-whole job with all outputs to a temporary folder. The numbers of streams take turns, so that whatever else the
-machine does meets all of them; the medians of the repeats are compared. Loading the network is not counted.
+The same video is given once, twice, …; each stream is decoded, tracked, drawn and written separately, with
+all outputs in a temporary folder. The numbers of streams alternate, so that other load on the machine affects
+all of them; medians of the repeats are compared. Loading the network is not measured.
 """
 
 from __future__ import annotations
@@ -13,60 +13,61 @@ import argparse
 import statistics
 import sys
 import tempfile
-from pathlib import Path
 
 import torch
 
-from pipeline import command
-from pipeline.command import whole
-from pipeline.config import RunConfig
-from pipeline.device import pick_device
-from pipeline.many import run_many
-from pipeline.runner import run
-from pipeline.settings import build
+from detectors.backends.devices import pick_device
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.multi import run_many
+from pipeline.runner.single import run
+from pipeline.system import cli
+from pipeline.system.cli import int_at_least
+from run_pipeline import parts
+from tests.benchmarks.options import (
+    DEMO,
+    add_detector_options,
+    benchmark_parser,
+    detector_settings,
+    run_benchmark,
+)
 
-DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
-
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.streams", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
-    parser.add_argument("--streams", type=whole(1), nargs="+", default=[1, 2, 4], help="default: 1 2 4")
-    parser.add_argument("--detector", default="tridos-nano")
-    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--backend", default="auto", help="what computes the network (default: the run's)")
-    parser.add_argument("--batch", type=whole(0), default=0, help="of all streams (default: the run's)")
-    parser.add_argument("--threads", type=whole(0), default=0, help="of the network (default: the run's)")
-    parser.add_argument("--max-frames", type=whole(0), default=0, help="of each stream (default: all)")
-    parser.add_argument("--repeats", type=whole(1), default=3)
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.streams", __doc__)
+    parser.add_argument("video", nargs="?", default=str(DEMO), help="(default: the sample of the project)")
+    add_detector_options(parser)
+    parser.add_argument(
+        "--streams", type=int_at_least(1), nargs="+", default=[1, 2, 4], help="(default: 1 2 4)"
+    )
+    parser.add_argument(
+        "--max-frames", type=int_at_least(0), default=0, help="frames of each stream (default: all)"
+    )
+    parser.add_argument("--repeats", type=int_at_least(1), default=3)
     return parser
 
 
 def rate(video: str, count: int, settings: dict) -> float:
-    """Frames per second of all streams together, from the first frame to the last file closed."""
+    """Returns the frames per second of all streams, from the first frame to the last file closed."""
     with tempfile.TemporaryDirectory() as folder:
         config = build(RunConfig, {**settings, "output": {"folder": folder}})
         if count == 1:
-            outcome = run(video, config, progress="off")
-            failures, written, seconds = [outcome.failure], outcome.written, outcome.seconds
+            record = run(video, config, parts(), progress="off")
+            failures, written, seconds = [record.failure], record.written, record.seconds
         else:
-            summary = run_many([video] * count, config, progress="off")
+            summary = run_many([video] * count, config, parts(), progress="off")
             failures, seconds = summary.failures, summary.seconds
-            written = sum(outcome.written for outcome in summary.outcomes.values())
+            written = sum(record.written for record in summary.records.values())
     for failure in filter(None, failures):
         raise failure
     return written / seconds
 
 
 def measure(options: argparse.Namespace) -> str:
-    """The table of all numbers of streams."""
-    detector = {key: getattr(options, key) for key in ("weights", "device", "backend", "batch", "threads")}
-    detector["name"] = options.detector
-    settings = {"detector": detector, "source": {"max_frames": options.max_frames}}
-    rate(options.video, 1, {**settings, "source": {"max_frames": 8}})  # the first calls set things up
+    """Returns the table of all numbers of streams."""
+    settings = {"detector": detector_settings(options), "source": {"max_frames": options.max_frames}}
+    rate(options.video, 1, {**settings, "source": {"max_frames": 8}})  # warm-up
     rates = {count: [] for count in options.streams}
     for _ in range(options.repeats):
         for count in options.streams:
@@ -88,14 +89,9 @@ def measure(options: argparse.Namespace) -> str:
     )
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

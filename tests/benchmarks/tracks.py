@@ -1,8 +1,8 @@
-"""How well whole sequences are followed: detections of a dataset through the default tracker.
+"""Evaluates the default tracker on the sequences of a data set.
 
     python -m tests.benchmarks.tracks --root DATA [--detections found.json]
 
-Without a file of COCO results the sequences are run through the shipped weights first.
+Without a file of COCO results, detections are computed with the shipped weights first.
 """
 
 from __future__ import annotations
@@ -17,31 +17,36 @@ from pathlib import Path
 import numpy as np
 
 import trackers
-from datasets import layouts
-from detectors import measure, weights
-from pipeline.boxes import from_xywh
-from pipeline.config import DetectorConfig
-from pipeline.errors import MoteError
-from pipeline.frame import Detections, Frame, Result
-from pipeline.sinks import MotSink
-from trackers.metrics import GATES, pooled, read_tracks
+from datasets.layouts import registry
+from detectors.evaluation import detection
+from detectors.weights import restore, zoo
+from pipeline.config.schema import DetectorConfig
+from pipeline.evaluation.tracking.gates import GATES
+from pipeline.evaluation.tracking.scoring import score_videos
+from pipeline.evaluation.tracking.track_rows import read_tracks
+from pipeline.sinks.mot import MotSink
+from pipeline.structures.boxes import from_xywh
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import Result
+from pipeline.system.errors import MoteError
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.tracks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--dataset", default="drone-ir")
     parser.add_argument("--root", required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--weights", default="tridos-nano-drone-ir")
-    parser.add_argument("--detections", type=Path, help="COCO results, instead of running the network")
+    parser.add_argument("--detections", type=Path, help="COCO results (default: run the network)")
     parser.add_argument("--workers", type=int, default=2)
     return parser
 
 
 def by_image(rows: list[dict], conf: float) -> dict[int, Detections]:
-    """COCO results of score `conf` or more, by frame."""
+    """Groups COCO results with a score of at least `conf` by image id."""
     grouped: dict[int, list[dict]] = {}
     for row in rows:
         if row["score"] >= conf:
@@ -57,35 +62,35 @@ def by_image(rows: list[dict], conf: float) -> dict[int, Detections]:
 
 
 def tracked(record, found: dict[int, Detections], folder: Path):
-    """The rows that the tracker writes for one sequence."""
+    """Tracks the detections of one sequence; returns its track rows."""
     tracker, path = trackers.build("centre"), folder / f"{record.name}.txt"
-    picture = np.zeros((record.height, record.width), np.uint8)  # the tracker looks at its size alone
+    picture = np.zeros((record.height, record.width), np.uint8)  # the tracker only uses its size
     with MotSink(path) as sink:
         for index in range(len(record)):
             frame = Frame(image=picture, index=index, pts=Fraction(index, 30), source=record.name)
             detections = found.get(record.image_ids.get(index), Detections.empty())
-            sink.write(Result(frame, detections, tracker.update(detections, frame), False, {}))
+            sink.write(Result(frame, detections, False, tracks=tracker.update(detections, frame)))
     return read_tracks(path)
 
 
 def main() -> int:
-    """Print the scores of all sequences together, one line for each gate."""
+    """Prints the scores over all sequences for each gate; returns the exit code."""
     options = parser().parse_args()
     try:
-        dataset = layouts.load(options.dataset, options.root, options.split)
+        dataset = registry.load_dataset(options.dataset, options.root, options.split)
         if options.detections:
             rows = json.loads(options.detections.read_text(encoding="utf-8"))
         else:
-            entry = weights.ZOO_TABLE[options.weights]
-            model, path, _ = weights.network(entry.detector, options.weights)
-            scale, workers = weights.enlargement(path), options.workers
-            rows = measure.score_dataset(model, dataset, stride=1, enlarge=scale, workers=workers)[1]
+            entry = zoo.ZOO_TABLE[options.weights]
+            model, path, _ = restore.restore_network(entry.detector, options.weights)
+            scale, workers = restore.trained_enlargement(path), options.workers
+            rows = detection.score_dataset(model, dataset, stride=1, enlarge=scale, workers=workers)[1]
         found = by_image(rows, DetectorConfig().conf)
         with tempfile.TemporaryDirectory() as folder:
             runs = [(record, tracked(record, found, Path(folder))) for record in dataset.records]
         for gate in GATES:
             print(gate)
-            print(pooled(runs, gate=gate)["OVERALL"].table())
+            print(score_videos(runs, gate=gate)["OVERALL"].table())
     except MoteError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

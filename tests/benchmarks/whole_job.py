@@ -1,10 +1,10 @@
-"""What the whole job costs beside the network alone.
+"""Compares the time of a whole run with that of the detector alone.
 
     python -m tests.benchmarks.whole_job [VIDEO]
 
-The detector alone gets frames that lie in memory already; the whole job decodes them from the file, detects,
-suppresses, tracks, draws and writes all outputs to a temporary folder. The two take turns, so that whatever
-else the machine does meets both; the medians of the repeats are compared.
+The detector alone processes frames in memory; the whole run decodes them from the file, detects, applies
+non-maximum suppression, tracks, draws and writes all outputs to a temporary folder. The two alternate, so
+that other load on the machine affects both; medians of the repeats are compared.
 """
 
 from __future__ import annotations
@@ -14,40 +14,41 @@ import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 
-from pipeline import command
-from pipeline.config import RunConfig
-from pipeline.frame import Frame
-from pipeline.runner import batch_size, load_detector, run
-from pipeline.settings import build
-from pipeline.sources import open_source
-from pipeline.stages import StreamingDetector, batches
+from detectors.inference.streaming import StreamingDetector
+from detectors.loading import load_detector
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.setup import batch_size
+from pipeline.runner.single import run
+from pipeline.sources.opening import open_source
+from pipeline.stages.batching import batches
+from pipeline.structures.frame import Frame
+from pipeline.system import cli
+from run_pipeline import parts
+from tests.benchmarks.options import (
+    DEMO,
+    add_detector_options,
+    benchmark_parser,
+    detector_settings,
+    run_benchmark,
+)
 
-DEMO = Path(__file__).resolve().parents[2] / "datasets" / "samples" / "demo.mp4"
 
-
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.benchmarks.whole_job", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("video", nargs="?", default=str(DEMO), help="default: the sample of the project")
-    parser.add_argument("--detector", default="tridos-nano")
-    parser.add_argument("--weights", default="", help="a name or a file (default: the detector's own)")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--backend", default="auto", help="what computes the network (default: the run's)")
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--batch", type=int, default=0, help="frames computed together (default: the run's)")
-    parser.add_argument("--max-frames", type=int, default=0, help="default: all")
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = benchmark_parser("tests.benchmarks.whole_job", __doc__)
+    parser.add_argument("video", nargs="?", default=str(DEMO), help="(default: the sample of the project)")
+    add_detector_options(parser)
+    parser.add_argument("--max-frames", type=int, default=0, help="(default: all)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="of the network (default: the run's)")
     return parser
 
 
 def detector_alone(detector: StreamingDetector, frames: list[Frame], size: int) -> float:
-    """Seconds that the network takes for all frames."""
+    """Returns the seconds of the network for all frames."""
     detector.reset()
     started = time.perf_counter()
     for group in batches(frames, size):
@@ -58,27 +59,24 @@ def detector_alone(detector: StreamingDetector, frames: list[Frame], size: int) 
 
 
 def whole_job(video: str, settings: dict) -> float:
-    """Seconds from the first frame to the last file closed; loading the network is not counted."""
+    """Returns the seconds from the first frame to the last file closed, without loading the network."""
     with tempfile.TemporaryDirectory() as folder:
         config = build(RunConfig, {**settings, "output": {"folder": folder, "overwrite": True}})
-        outcome = run(video, config, progress="off")
-    if outcome.failure:
-        raise outcome.failure
-    return outcome.seconds
+        record = run(video, config, parts(), progress="off")
+    if record.failure:
+        raise record.failure
+    return record.seconds
 
 
 def measure(options: argparse.Namespace) -> str:
-    """The table of both."""
-    detector_settings = {"name": options.detector, "weights": options.weights}
-    detector_settings |= {"device": options.device, "batch": options.batch, "threads": options.threads}
-    detector_settings |= {"backend": options.backend, "precision": options.precision}
-    settings = {"detector": detector_settings, "source": {"max_frames": options.max_frames}}
+    """Returns the table of both."""
+    settings = {"detector": detector_settings(options), "source": {"max_frames": options.max_frames}}
     config = build(RunConfig, settings)
     with open_source(options.video, max_frames=options.max_frames or None) as source:
         frames, info = list(source), source.info
-    detector, facts = load_detector(config.detector)
-    size = batch_size(config.detector, facts["device"])
-    detector_alone(detector, frames[: 2 * size], size)  # the first calls set things up
+    detector, loaded = load_detector(config.detector)
+    size = batch_size(config.detector, loaded.device)
+    detector_alone(detector, frames[: 2 * size], size)  # warm-up
     alone, whole = [], []
     for _ in range(options.repeats):
         alone.append(detector_alone(detector, frames, size))
@@ -86,8 +84,8 @@ def measure(options: argparse.Namespace) -> str:
     first, second = statistics.median(alone), statistics.median(whole)
     return "\n".join(
         [
-            f"{info.name}: {len(frames)} frames of {info.width}x{info.height}; {facts['weights']} by "
-            f"{facts['backend']} on {facts['device']}, batch {size}, {torch.get_num_threads()} threads, "
+            f"{info.name}: {len(frames)} frames of {info.width}x{info.height}; {loaded.weights} by "
+            f"{loaded.backend} on {loaded.device}, batch {size}, {torch.get_num_threads()} threads, "
             f"{options.repeats} repeats",
             f"{'':<15}{'seconds':>9}{'frames/s':>10}",
             f"{'detector alone':<15}{first:>9.2f}{len(frames) / first:>10.1f}",
@@ -97,14 +95,9 @@ def measure(options: argparse.Namespace) -> str:
     )
 
 
-def work(options: argparse.Namespace) -> None:
-    """Measure and print. Raises MoteError."""
-    print(measure(options))
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the benchmark; returns the exit code."""
+    return run_benchmark(parser(), measure, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is fuzzed of what programs write: zarr, weights, pictures, video; the files, and what reads them."""
+"""Fuzz targets of binary formats: zarr, weights, pictures and video, with their readers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.sources import SourceLost, open_source
+from pipeline.sources.opening import open_source
+from pipeline.system.errors import SourceLost
 from tests.faults.mutants import COUNT, SIZE, Seed, made, whole
-from tests.media import LOSSLESS, grey_frames, write_video
+from tests.support.media import LOSSLESS, grey_frames, write_video
 
 
 def frames_of(path: Path) -> str:
@@ -35,13 +36,13 @@ def frames_of(path: Path) -> str:
 
 
 def in_store(files: dict[str, bytes], folder: Path) -> Path:
-    """Lays a store down under a name that is taken for one."""
+    """Writes a store under a name that is recognised as one."""
     whole(files, folder / "a.zarr")
     return folder / "a.zarr"
 
 
 def zarr() -> list[Seed]:
-    """Stores of both versions of the format, by all ways to compress."""
+    """Returns seeds of stores of both format versions with all compressors."""
     import zarr
     from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
@@ -67,7 +68,7 @@ def zarr() -> list[Seed]:
 
 
 def zipped(files: dict[str, bytes], folder: Path) -> Path:
-    """Lays files down as a checkpoint of torch, whose checksums are right whatever is in it."""
+    """Writes files as a torch checkpoint with correct checksums."""
     path = folder / "a.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
@@ -76,42 +77,42 @@ def zipped(files: dict[str, bytes], folder: Path) -> Path:
 
 
 def members(path: Path) -> dict[str, bytes]:
-    """What a checkpoint of torch is made of."""
+    """Returns the files within a torch checkpoint."""
     with zipfile.ZipFile(path) as archive:
         return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 
 
 def read_weights(detector: str) -> Callable[[Path], str]:
-    """What `--weights` does with a file."""
+    """Returns a reader of weights as for `--weights`."""
 
     def read(path: Path) -> str:
-        from detectors import weights
+        from detectors.weights import restore
 
-        weights.network(detector, str(path))
-        weights.enlargement(path)
+        restore.restore_network(detector, str(path))
+        restore.trained_enlargement(path)
         return "loaded"
 
     return read
 
 
 def read_checkpoint(path: Path) -> str:
-    """What a training run does with the state it goes on from."""
+    """Reads the checkpoint of a training run as for resuming it."""
     import torch
 
-    from detectors import checkpoint
-    from detectors.recipe import Recipe
+    from detectors.training import checkpoint
+    from detectors.training.recipe import Recipe
 
     checkpoint.load(path, asdict(Recipe()), device=torch.device("cpu"))
     return "loaded"
 
 
 def weights() -> list[Seed]:
-    """Weights with metadata, in either format, and the state of a training run."""
+    """Returns seeds of weights with metadata in both formats and of a training checkpoint."""
     import torch
 
     import detectors
-    from detectors import weights
-    from detectors.recipe import Recipe
+    from detectors.training.recipe import Recipe
+    from detectors.weights import state_dict
 
     recipe = {"model": {"name": "rdian", "options": {}}, "data": {"enlarge": 1.5}}
     nano = {**recipe, "model": {"name": "tridos-nano", "options": {"num_classes": 1}}}
@@ -125,8 +126,10 @@ def weights() -> list[Seed]:
             torch.save(value, Path(folder, "a.pt"))
             return members(Path(folder, "a.pt"))
 
-    def tensors(value: dict, told: dict) -> dict[str, bytes]:
-        return made(lambda folder: weights.save(value, folder / "a.safetensors", metadata={"recipe": told}))
+    def tensors(value: dict, metadata: dict) -> dict[str, bytes]:
+        return made(
+            lambda folder: state_dict.save(value, folder / "a.safetensors", metadata={"recipe": metadata})
+        )
 
     training = {"step": 3, "model": few, "recipe": asdict(Recipe()), "best": {"ap50": 0.5}}
     return [
@@ -145,7 +148,7 @@ def weights() -> list[Seed]:
 
 
 def as_png(files: dict[str, bytes], folder: Path) -> Path:
-    """Lays chunks down as a PNG picture, whose checksums are right whatever is in them."""
+    """Writes chunks as a PNG picture with correct checksums."""
     data = b"\x89PNG\r\n\x1a\n"
     for name, part in files.items():
         kind = name.partition(" ")[2].encode()
@@ -155,7 +158,7 @@ def as_png(files: dict[str, bytes], folder: Path) -> Path:
 
 
 def png_chunks(data: bytes) -> dict[str, bytes]:
-    """Number and kind → content of the chunks of a PNG picture."""
+    """Returns the contents of the chunks of a PNG picture by number and type."""
     found, place = {}, 8
     while place < len(data):
         (length,) = struct.unpack_from(">I", data, place)
@@ -166,13 +169,13 @@ def png_chunks(data: bytes) -> dict[str, bytes]:
 
 
 def folder_of(files: dict[str, bytes], folder: Path) -> Path:
-    """Lays pictures down; the folder is read."""
+    """Writes pictures; returns their folder."""
     whole(files, folder)
     return folder
 
 
 def image() -> list[Seed]:
-    """Pictures of all kinds that are read, grey and in colour, 8 and 16 bit, and a stack of pages."""
+    """Returns seeds of all picture formats, grey and colour, 8 and 16 bit, and of a TIFF with pages."""
     from PIL import Image
 
     grey = grey_frames(1, *SIZE[::-1])[0]
@@ -194,7 +197,7 @@ def image() -> list[Seed]:
 
 
 def video() -> list[Seed]:
-    """Recordings in the usual containers."""
+    """Returns seeds of recordings in the usual containers."""
     pictures = grey_frames(COUNT, *SIZE[::-1])
     fragmented = {"container_options": {"movflags": "frag_keyframe+empty_moov"}}
     ways = [

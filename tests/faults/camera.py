@@ -1,7 +1,7 @@
-"""A camera on the loopback interface that does what cameras do to those who watch them for long.
+"""A simulated camera on the loopback interface with the faults of real ones.
 
-It sends H.264 in an MPEG transport stream over TCP to one reader at a time, and at seeded moments it is away,
-says nothing, or loses and damages packets on the way.
+It sends H.264 in an MPEG transport stream over TCP to one client at a time; at seeded times it disconnects,
+stays silent, or loses and damages packets.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from typing import Literal, NamedTuple
 import av
 import numpy as np
 
-from datasets.scene import Scene, Target
-from datasets.synthetic import render
+from datasets.synthesis.rendering import render
+from datasets.synthesis.scene import Scene, Target
 
 TARGETS = (Target(x=60, y=80, vx=1, scr=30), Target(x=200, y=150, vx=-0.7, vy=0.2, scr=30))
 SCENE_FRAMES = 120
 PACKET = 188
-"""Bytes of a packet of a transport stream."""
+"""Bytes of a transport stream packet."""
 HEADER = 4
-"""Bytes of it that say what it belongs to."""
+"""Bytes of its header."""
 PORTS = range(20_000, 32_000)
-"""Below those that the system gives to whoever connects: while the camera is away none may take its port."""
+"""Below the ephemeral ports, so that no connection takes the port while the camera is disconnected."""
 SENDING_SECONDS = 2.0
-"""How long a reader may leave a frame lying; then it counts as gone."""
+"""Time a client may take to read a frame before it counts as gone."""
 
 Kind = Literal["stop", "silence", "loss", "damage"]
 
 
 class Trouble(NamedTuple):
-    """What goes wrong, and when, in seconds from the start of the camera."""
+    """A fault and its time in seconds from the start of the camera."""
 
     kind: Kind
     begin: float
     end: float
     share: float
-    """Of the packets that are lost or damaged meanwhile."""
+    """Share of the packets that are lost or damaged meanwhile."""
 
 
 def troubles(seed: int, seconds: float) -> list[Trouble]:
-    """What goes wrong in so many seconds: no two things at once, and good times between them."""
+    """Draws the faults of so many seconds: one at a time, with pauses between them."""
     chance, found, now = random.Random(seed), [], 0.0
     while True:
         now += chance.uniform(8, 32)
@@ -60,7 +60,7 @@ def troubles(seed: int, seconds: float) -> list[Trouble]:
 
 
 class _Stream:
-    """One connection: frames go in, packets of a transport stream come out."""
+    """Encodes the frames of one connection to packets of a transport stream."""
 
     def __init__(self, width: int, height: int, rate: int):
         self._written = bytearray()
@@ -71,12 +71,12 @@ class _Stream:
         self._video.codec_context.time_base = Fraction(1, rate)
 
     def write(self, data: bytes) -> int:
-        """Called by the container."""
+        """Collects the bytes of the container."""
         self._written += data
         return len(data)
 
     def packets(self, picture: np.ndarray, number: int) -> list[bytearray]:
-        """What is to be sent for a picture (H, W) uint8."""
+        """Returns the packets of a picture (H, W) uint8."""
         frame = av.VideoFrame.from_ndarray(picture, format="gray")
         frame.pts, frame.time_base = number, self._video.codec_context.time_base
         self._container.mux(self._video.encode(frame))
@@ -84,12 +84,12 @@ class _Stream:
         return [data[place : place + PACKET] for place in range(0, len(data), PACKET)]
 
     def close(self) -> None:
-        """Give the encoder back."""
+        """Closes the encoder."""
         self._container.close()
 
 
 class Camera:
-    """Sends pictures (H, W) uint8, `rate` a second, back and forth through them, until it is told to stop."""
+    """Sends pictures (H, W) uint8 forwards and backwards, `rate` per second, until it is stopped."""
 
     def __init__(self, pictures: Sequence[np.ndarray], rate: int, wrong: Sequence[Trouble], seed: int):
         self._pictures, self._rate, self._wrong = pictures, rate, wrong
@@ -110,7 +110,7 @@ class Camera:
         raise OSError("no port is free")
 
     def run(self, seconds: float, stopped: Callable[[], bool]) -> None:
-        """Send frames for so long, each at its time, or until it is stopped."""
+        """Sends frames at their times for so many seconds or until `stopped`."""
         begin = time.monotonic()
         for number in count():
             due = number / self._rate
@@ -131,7 +131,7 @@ class Camera:
             self._server.setblocking(False)
         with suppress(BlockingIOError):
             reader, _ = self._server.accept()
-            self._leave()  # who connects anew has given up the connection before
+            self._leave()  # a client that connects again has given up its connection
             reader.settimeout(SENDING_SECONDS)
             height, width = self._pictures[0].shape
             self._reader, self._stream = reader, _Stream(width, height, self._rate)
@@ -142,14 +142,14 @@ class Camera:
         place = number % turns
         picture = self._pictures[min(place, turns - place)]
         packets = self._stream.packets(picture, number)
-        data = b"".join(packets if wrong is None else self._spoilt(packets, wrong))
+        data = b"".join(packets if wrong is None else self._damaged(packets, wrong))
         try:
             self._reader.sendall(data)
             self.sent += 1
         except OSError:
             self._leave()
 
-    def _spoilt(self, packets: list[bytearray], wrong: Trouble) -> Iterator[bytearray]:
+    def _damaged(self, packets: list[bytearray], wrong: Trouble) -> Iterator[bytearray]:
         for packet in packets:
             hit = self._chance.random() < wrong.share
             if hit and wrong.kind == "loss":
@@ -165,7 +165,7 @@ class Camera:
             self._reader = self._stream = None
 
     def close(self) -> None:
-        """Hang up and take no calls."""
+        """Closes the connection and the port."""
         self._leave()
         if self._server is not None:
             self._server.close()
@@ -180,10 +180,10 @@ def serve(
     seed: int,
     seconds: float,
 ) -> None:
-    """The work of a process: a camera of a synthetic scene of `size` (width, height).
+    """Runs a camera of a synthetic scene of `size` (width, height); the target function of a process.
 
-    Tells its port; ends after so many seconds, or as soon as anything comes through the pipe or its other end
-    is closed; tells the number of frames it sent and of its connections.
+    Sends its port through the pipe; ends after so many seconds, or when the pipe receives anything or is
+    closed; then sends the numbers of frames and connections.
     """
     width, height = size
     scene = Scene(width=width, height=height, frames=SCENE_FRAMES, targets=TARGETS)

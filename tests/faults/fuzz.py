@@ -1,11 +1,11 @@
-"""Spoilt files of every kind that is read: only the documented errors may come of them.
+"""Fuzzes every kind of input file: only documented errors may be raised.
 
     python -m tests.faults.fuzz coco --minutes 10
 
-Small files that are right are built in code and spoilt in their bytes and in what they say, by hypothesis,
-the same way for the same seed. What fails is an exception that is no MoteError, an execution that takes
-longer than `--limit`, one that wants gigabytes, and the end of the process. Then the files are made as little
-different from the right ones as still fails, kept in a folder, and the exit code is 1.
+Small valid files are built in code and mutated by hypothesis, in their bytes and in their structure,
+reproducibly for a seed. Failures are exceptions that are no MoteError, executions that take longer than
+`--limit` or allocate gigabytes, and crashes of the process. The mutation of the first failure is minimised,
+its files are kept in a folder, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from pathlib import Path
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 
-from datasets import records
-from pipeline import command
-from pipeline.command import whole
-from pipeline.errors import MoteError
-from pipeline.reading import request, zarr_array
+from pipeline.imaging import image_files
+from pipeline.sources import zarr_array
+from pipeline.sources.source import ReaderFault
+from pipeline.structures import annotations
+from pipeline.system import cli
+from pipeline.system.cli import int_at_least
+from pipeline.system.errors import MoteError
 from tests.faults.binaries import image, video, weights, zarr
 from tests.faults.mutants import Edit, Seed, mutants, mutated
 from tests.faults.texts import coco, config, mot
@@ -42,35 +44,37 @@ from tests.faults.texts import coco, config, mot
 TARGETS: dict[str, Callable[[], list[Seed]]] = {
     make.__name__: cache(make) for make in (config, coco, mot, zarr, weights, image, video)
 }
-"""Name → what makes its seeds, which are made once."""
+"""Functions that build the seeds of each target, cached."""
 ROUND = 200
-"""Examples that hypothesis is asked for at a time."""
+"""Examples per call of hypothesis."""
 MEMORY = 2 << 30
-"""Bytes of address space beyond what the process has at the start."""
+"""Limit of address space in bytes, in addition to that at the start."""
 SMALL = (
-    (request, "MAX_PIXELS", 1_000_000),
-    (zarr_array, "MAX_SLAB", 1 << 24),
-    (records, "MAX_FRAMES", 10_000),
+    (image_files, "MAX_PIXELS", 1_000_000),
+    (zarr_array, "MAX_SLAB_BYTES", 1 << 24),
+    (annotations, "MAX_FRAMES", 10_000),
 )
-"""What is allowed here, instead of what the program allows: large ones only take time."""
+"""Limits of the program that are lowered here, since large files only take time."""
 LIMIT = 10.0
-"""Seconds for one execution."""
+"""Time limit of one execution in seconds."""
 STUCK = 6
-"""Times the limit, until a process that cannot be interrupted is ended."""
+"""Multiple of the limit after which a process that cannot be interrupted is killed."""
 
 
 class Failure(Exception):
-    """Something other than a documented error came out."""
+    """An execution failed other than by a documented error."""
 
 
 class Hang(BaseException):
-    """It takes too long. Not an Exception: a reader that makes errors of its own of those shall not hide it,
-    and hypothesis shall not look for a simpler example."""
+    """An execution takes too long.
+
+    Not an Exception, so that readers do not convert it and hypothesis does not search for a simpler example.
+    """
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Within the block, memory is limited, and so are frames."""
+    """Limits memory and the sizes in `SMALL` within the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     kept = [getattr(module, name) for module, name, _ in SMALL]
@@ -87,7 +91,7 @@ def bounded() -> Iterator[None]:
 
 @contextmanager
 def interrupted(seconds: float) -> Iterator[None]:
-    """Raise Hang in the block if it takes longer."""
+    """Raises Hang in the block if it takes longer."""
 
     def hang(*_) -> None:
         raise Hang(f"it takes longer than {seconds:g} s")
@@ -102,7 +106,7 @@ def interrupted(seconds: float) -> Iterator[None]:
 
 
 def execute(seed: Seed, in_bytes: bool, edits: list[Edit], folder: Path, limit: float) -> str:
-    """What reading the spoilt files came to, in words without their particulars. Raises Failure and Hang.
+    """Reads the mutated files; returns the outcome without details. Raises Failure and Hang.
 
     The files stay in the folder until the next execution.
     """
@@ -112,18 +116,20 @@ def execute(seed: Seed, in_bytes: bool, edits: list[Edit], folder: Path, limit: 
     try:
         with interrupted(limit):
             return seed.read(path)
+    except ReaderFault as error:
+        raise Failure(f"{error}\n{''.join(traceback.format_exception(error.__cause__))}") from None
     except MoteError as error:
         message = str(error)
         if "\n" in message:
             raise Failure(f"an error of several lines: {message!r}") from None
         return f"{type(error).__name__}: {_general(message, folder)}"
     except Exception:
-        # without its context, by which hypothesis would take one failure for several
+        # without its context, by which hypothesis would count one failure as several
         raise Failure(traceback.format_exc()) from None
 
 
 def _general(message: str, folder: Path) -> str:
-    """A message without what differs from file to file."""
+    """Returns a message without the parts that differ between files."""
     message = message.replace(str(folder), "")
     message = re.sub(r"'[^']*'|\"[^\"]*\"|\[.*\]|\{.*\}|\(.*\)", "…", message)
     return re.sub(r"[-+]?\d[\d.e+]*|nan|inf", "0", message)[:60]
@@ -138,12 +144,11 @@ def campaign(
     folder: Path,
     limit: float = LIMIT,
     simplify: bool = True,
-    goes_on: Callable[[], bool] = lambda: True,
+    keep_going: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Execute so many examples, or fewer where `goes_on` says so, and count what they come to.
+    """Executes examples while `keep_going()` and counts their outcomes.
 
-    Raises Failure for the first example that fails, or the simplest such that is found from there; its files
-    lie in the folder.
+    Raises Failure for the first example that fails, minimised if `simplify`; its files are in the folder.
     """
     seeds, failed = TARGETS[target](), False
 
@@ -160,7 +165,7 @@ def campaign(
     @given(mutants(len(seeds)))
     def run(mutant: tuple[int, bool, list[Edit]]) -> None:
         nonlocal failed
-        if not (goes_on() or failed):  # a simpler example is looked for to the end
+        if not (keep_going() or failed):  # minimising is never cut short
             return
         place, in_bytes, edits = mutant
         try:
@@ -176,17 +181,17 @@ def campaign(
 
 
 def work_off(target: str, options: argparse.Namespace, folder: Path, pipe, beat) -> None:
-    """The work of a process: rounds of examples until the time is over; sends counts, or what failed."""
+    """Runs rounds of examples for the given time; sends counts or the failure; runs in a process."""
     faulthandler.enable()
     end, outcomes, number = time.monotonic() + 60 * options.minutes, Counter(), options.seed
 
-    def goes_on() -> bool:
+    def keep_going() -> bool:
         beat.value += 1
         return time.monotonic() < end
 
     TARGETS[target]()
     with bounded():
-        while goes_on():
+        while keep_going():
             try:
                 campaign(
                     target,
@@ -195,7 +200,7 @@ def work_off(target: str, options: argparse.Namespace, folder: Path, pipe, beat)
                     examples=ROUND,
                     folder=folder,
                     limit=options.limit,
-                    goes_on=goes_on,
+                    keep_going=keep_going,
                 )
             except Exception as failure:
                 pipe.send((outcomes, f"seed {number}: {failure}"))
@@ -205,7 +210,7 @@ def work_off(target: str, options: argparse.Namespace, folder: Path, pipe, beat)
 
 
 def watched(target: str, options: argparse.Namespace, folder: Path) -> tuple[Counter[str], str | None]:
-    """Outcomes, and what failed, of a process that may crash or hang in code that nothing interrupts."""
+    """Returns outcomes and failure of a process, which may crash or hang in native code."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     beat = context.Value("Q", 0)
@@ -220,7 +225,7 @@ def watched(target: str, options: argparse.Namespace, folder: Path) -> tuple[Cou
             if beat.value != last:
                 last, since = beat.value, time.monotonic()
             elif time.monotonic() - since > 60 + STUCK * options.limit:
-                failed = f"nothing went on for {time.monotonic() - since:.0f} s"
+                failed = f"no progress for {time.monotonic() - since:.0f} s"
     except EOFError:
         process.join()
         if process.exitcode:
@@ -230,26 +235,28 @@ def watched(target: str, options: argparse.Namespace, folder: Path) -> tuple[Cou
     return outcomes, failed
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.faults.fuzz", description=__doc__)
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = cli.Parser(prog="python -m tests.faults.fuzz", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "targets", nargs="+", choices=sorted(TARGETS), metavar="TARGET", help=", ".join(TARGETS)
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="for each target (default: 10)")
-    parser.add_argument("--seed", type=whole(0), default=0, help="of the first round (default: 0)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes per target (default: 10)")
     parser.add_argument(
-        "--limit", type=float, default=LIMIT, help=f"seconds an execution (default: {LIMIT:g})"
+        "--seed", type=int_at_least(0), default=0, help="seed of the first round (default: 0)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/fuzz"), metavar="DIR", help="for what fails"
+        "--limit", type=float, default=LIMIT, help=f"seconds per execution (default: {LIMIT:g})"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/fuzz"), metavar="DIR", help="folder for failing files"
     )
     return parser
 
 
 def work(options: argparse.Namespace) -> int:
-    """Fuzz one target after the other and print what came of it."""
+    """Fuzzes the targets in turn and prints their outcomes."""
     faults = 0
     for target in options.targets:
         began = time.monotonic()
@@ -272,8 +279,8 @@ def work(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

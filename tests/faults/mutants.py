@@ -1,4 +1,4 @@
-"""Small files that are right, and edits that spoil them: in their bytes, and in what they say."""
+"""Seeds of valid files and mutations of their bytes or of their structure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies
 
-from pipeline.settings import dump_toml
+from pipeline.config.parsing import dump_toml
 
 SIZE = 32, 24
-"""Width and height of pictures."""
+"""Width and height of the pictures."""
 COUNT = 4
-"""Frames."""
+"""Number of frames."""
 NUMBERS = (0, 1, -1, 2, 127, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 10**30)
 VALUES = (
     None,
@@ -33,7 +33,7 @@ VALUES = (
     {},
     {"a": {"b": None}},
 )
-"""What a program may not have been written for."""
+"""Values that a program may not expect."""
 TEXTS = (
     b"9" * 5000,
     b"\0",
@@ -47,13 +47,13 @@ TEXTS = (
     b"1e999",
 )
 DEPTH = 3000
-"""Lists within each other, where something is nested."""
+"""Number of nested lists."""
 SPAN = 64
-"""Longest piece that is taken away or doubled, in bytes."""
+"""Maximum length of removed or doubled bytes."""
 
 
 class Edit(NamedTuple):
-    """One change; which, where and with what follows from the numbers, whatever it is applied to."""
+    """One mutation; the numbers determine kind, file, position and value for any files."""
 
     kind: int
     file: int
@@ -62,17 +62,17 @@ class Edit(NamedTuple):
 
 
 class Seed(NamedTuple):
-    """Files that are right, how they are laid down, and what reads them."""
+    """Valid files, how they are written and how they are read."""
 
     files: dict[str, bytes]
     write: Callable[[dict[str, bytes], Path], Path]
-    """Lays the files down in an empty folder, and gives what is to be read."""
+    """Writes the files to an empty folder; returns the path to read."""
     read: Callable[[Path], str]
-    """Reads it; gives in a few words what it found. May raise MoteError alone."""
+    """Reads the path; returns the outcome in a few words. Raises MoteError."""
 
 
 def whole(files: dict[str, bytes], folder: Path) -> Path:
-    """Lays files down as they are; gives the first one."""
+    """Writes files unchanged; returns the path of the first one."""
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,20 +81,20 @@ def whole(files: dict[str, bytes], folder: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files below a folder."""
+    """Reads all files below a folder."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def made(make: Callable[[Path], object]) -> dict[str, bytes]:
-    """The files that a function writes into the folder it is given."""
+    """Returns the files that a function writes to the folder it is given."""
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder))
         return contents(Path(folder))
 
 
 def mutants(count: int, most: int = 5) -> strategies.SearchStrategy[tuple[int, bool, list[Edit]]]:
-    """(number of one of `count` seeds, whether its bytes are spoilt, edits), at least one edit."""
+    """Strategy of (index of one of `count` seeds, whether its bytes are mutated, one or more edits)."""
     number = strategies.integers(0, 65535)
     edits = strategies.lists(
         strategies.builds(Edit, number, number, number, number), min_size=1, max_size=most
@@ -103,8 +103,10 @@ def mutants(count: int, most: int = 5) -> strategies.SearchStrategy[tuple[int, b
 
 
 def mutated(files: dict[str, bytes], in_bytes: bool, edits: Sequence[Edit]) -> dict[str, bytes]:
-    """The files with the edits applied one after the other, in their bytes or, where it is known how, in what
-    they say: few of those with wrong bytes get as far as that."""
+    """Applies edits in turn, to the bytes or, for known formats, to the structure of the files.
+
+    Few files with mutated bytes pass the parser, so that both are needed.
+    """
     files = dict(files)
     known = [] if in_bytes else [name for name in files if form_of(name)]
     for edit in edits:
@@ -118,22 +120,22 @@ def mutated(files: dict[str, bytes], in_bytes: bool, edits: Sequence[Edit]) -> d
 
 
 def form_of(name: str) -> Form | None:
-    """How what a file of this name says can be changed; None where only its bytes can."""
+    """Returns the format of a file by its name; None if only its bytes can be mutated."""
     path = PurePosixPath(name)
     return FORMS.get(path.suffix or path.name)
 
 
-# In the bytes
+# Bytes
 
 
 def _flip(data: bytes, edit: Edit) -> bytes:
-    spoilt = bytearray(data or b"\0")
-    spoilt[_at(edit.place, len(spoilt))] ^= 1 << edit.value % 8
-    return bytes(spoilt)
+    mutated_bytes = bytearray(data or b"\0")
+    mutated_bytes[_at(edit.place, len(mutated_bytes))] ^= 1 << edit.value % 8
+    return bytes(mutated_bytes)
 
 
 def _number(data: bytes, edit: Edit) -> bytes:
-    """One, two, four or eight bytes become a number."""
+    """Replaces one, two, four or eight bytes by a number."""
     layout = "BHIQ"[edit.value % 4]
     order = "<>"[edit.value // 4 % 2]
     size = struct.calcsize(layout)
@@ -165,19 +167,19 @@ BYTES = (_flip, _number, _cut, _remove, _double, _insert)
 
 
 def _at(place: int, length: int) -> int:
-    """A place in so many: small numbers name one from the start on, so that heads are hit often."""
+    """Maps a number to a position; small ones count from the start, so that headers are often hit."""
     return place % length if place < 256 else place * length >> 16
 
 
-# In what they say
+# Structure
 
 
 def _structure(data: bytes, edit: Edit, form: Form) -> bytes:
-    """One value in the tree is replaced, removed, doubled, renamed, nested or put in another's place."""
+    """Replaces, removes, duplicates, renames, nests or copies one value of the tree."""
     try:
         tree, rest = form.parse(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
-        return _number(data, edit)  # spoilt before: there is no structure left
+        return _number(data, edit)  # an earlier edit has destroyed the structure
     nodes = list(_nodes(tree))
     if not nodes:
         return data
@@ -204,7 +206,7 @@ def _structure(data: bytes, edit: Edit, form: Form) -> bytes:
 
 
 def _nodes(tree: Any) -> Any:
-    """(holder, key) of every value within."""
+    """Yields (container, key) of every value."""
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in list(pairs):
         yield tree, key
@@ -212,10 +214,10 @@ def _nodes(tree: Any) -> Any:
 
 
 class Form(NamedTuple):
-    """How files of a kind become a tree of lists and dictionaries, and are made of one."""
+    """Conversion between files of a format and trees of lists and dictionaries."""
 
     parse: Callable[[bytes], tuple[Any, bytes]]
-    """Tree, and what of the file is not in it."""
+    """Returns the tree and the remaining bytes of the file."""
     dump: Callable[[Any, bytes], bytes]
 
 
@@ -232,15 +234,15 @@ def _rows(separator: str) -> Form:
 def _parse_safetensors(data: bytes) -> tuple[dict, bytes]:
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
-    told = header.get("__metadata__", {})
-    header["__metadata__"] = {name: json.loads(text) for name, text in told.items()}
+    metadata = header.get("__metadata__", {})
+    header["__metadata__"] = {name: json.loads(text) for name, text in metadata.items()}
     return header, data[8 + length :]
 
 
 def _dump_safetensors(header: Any, tensors: bytes) -> bytes:
-    told = header.get("__metadata__")
-    if isinstance(told, dict):  # the metadata are texts, ours are JSON
-        header = {**header, "__metadata__": {name: json.dumps(value) for name, value in told.items()}}
+    metadata = header.get("__metadata__")
+    if isinstance(metadata, dict):  # metadata values are strings, here of JSON
+        header = {**header, "__metadata__": {name: json.dumps(value) for name, value in metadata.items()}}
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + tensors
 
@@ -255,4 +257,4 @@ FORMS = {
     ".ini": _rows("="),
     ".safetensors": Form(_parse_safetensors, _dump_safetensors),
 }
-"""By the suffix of the file's name, or the name of one that has none."""
+"""Formats by the suffix of the file name, or by the name if it has no suffix."""

@@ -1,15 +1,15 @@
-"""One long run over a troublesome live stream, watched from outside.
+"""Monitors one long run on an unreliable live stream from outside.
 
     python -m tests.faults.soak --minutes 60 --plot soak.png
 
-A camera in a process of its own sends a synthetic scene over TCP on the loopback interface. At seeded moments
-it is away, says nothing, or loses and damages packets; with `--calm` nothing goes wrong. The command line
-follows it with the embedded weights and all outputs, until it is sent SIGTERM. Memory, threads and file
-descriptors are read every few seconds.
+A camera in a separate process sends a synthetic scene over TCP on the loopback interface. At seeded times it
+disconnects, stays silent, or loses and damages packets; with `--calm` it has no faults. The command line
+processes the stream with the embedded weights and all outputs until it receives SIGTERM. Memory, threads and
+file descriptors are read every few seconds.
 
-Printed are a Markdown table over time, and what was asked: memory that does not grow after a warm-up (slope
-by Theil and Sen), as many threads and descriptors at the end as before, every frame accounted for, no
-standstill, no exception trace, exit code 143. The exit code is 1 where one of them is not so.
+Prints a Markdown table over time and the result of each check: memory does not grow after a warm-up
+(Theil–Sen slope), numbers of threads and descriptors stay constant, every frame is accounted for, no
+standstill, no traceback, exit code 143. The exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -31,76 +31,78 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import command
-from pipeline.command import whole
-from pipeline.errors import MoteError
-from pipeline.evaluation.plots import plain, save
+from pipeline.evaluation.detection.plots import save_figure, style_axes
+from pipeline.system import cli
+from pipeline.system.cli import int_at_least
+from pipeline.system.errors import MoteError
 from tests.faults.camera import Trouble, serve, troubles
-from tests.outputs import lines, report
+from tests.support.outputs import lines, report
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 SLOPE = 1.0
-"""10^6 bytes in ten minutes that memory may grow by."""
+"""Allowed growth of memory in 10^6 bytes per ten minutes."""
 IN_HAND = 8
-"""Frames that may be on their way through the queues when the signal comes."""
+"""Frames that may be in the queues at the signal."""
 STANDSTILL_SECONDS = 45.0
-"""Longest time without a new result: what the camera is away for, the waits between attempts, and a start."""
+"""Longest time without a new result: an absence of the camera, waits between attempts, and a reconnection."""
 WARM_UP = 1 / 3, 20.0
-"""Share of the run, and minutes at most, after which memory is to be flat: until then caches fill, and what
-the first dozens of connections leave free between pieces of memory in use is not used again at once."""
+"""Share of the run, and maximum in minutes, after which memory must be constant: before, caches fill and the
+heap fragments over the first dozens of connections."""
 ENDING_SECONDS = 300.0
 ROWS = 12
 
 
 class Reading(NamedTuple):
-    """What the process takes at one moment."""
+    """Resources of the process at one time."""
 
     seconds: float
-    """Since the camera began."""
+    """Since the start of the camera."""
     memory: float
-    """Resident and of its own, in 10^6 bytes: pages of programs and libraries are left out, which the system
-    takes away and reads again as it likes."""
+    """Private resident memory in 10^6 bytes, without pages of programs and libraries, which the system evicts
+    and reloads."""
     resident: float
-    """All that is resident, those included."""
+    """All resident memory."""
     threads: int
     descriptors: int
     written: int
-    """Frames so far."""
+    """Frames written so far."""
 
 
 class Verdict(NamedTuple):
-    """Something that was asked, and what came of it."""
+    """A check and its result."""
 
     asked: str
     found: str
     passed: bool
 
 
-def parser() -> command.Parser:
-    """The command line."""
-    parser = command.Parser(prog="python -m tests.faults.soak", description=__doc__)
+def parser() -> cli.Parser:
+    """Returns the parser of the command."""
+    parser = cli.Parser(prog="python -m tests.faults.soak", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--rate", type=whole(1), default=12, help="frames per second (default: 12)")
-    parser.add_argument("--width", type=whole(32), default=320)
-    parser.add_argument("--height", type=whole(32), default=256)
-    parser.add_argument("--seed", type=whole(0), default=0, help="of the troubles (default: 0)")
-    parser.add_argument("--calm", action="store_true", help="nothing goes wrong: one connection all the time")
+    parser.add_argument("--rate", type=int_at_least(1), default=12, help="frames per second (default: 12)")
+    parser.add_argument("--width", type=int_at_least(32), default=320)
+    parser.add_argument("--height", type=int_at_least(32), default=256)
+    parser.add_argument("--seed", type=int_at_least(0), default=0, help="seed of the faults (default: 0)")
+    parser.add_argument("--calm", action="store_true", help="no faults: one connection throughout")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between readings (default: 5)")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the readings")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="keep the outputs of the run there")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="plot the readings")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="keep the outputs of the run in this folder"
+    )
     return parser
 
 
 def expected(options: argparse.Namespace) -> list[Trouble]:
-    """What will go wrong."""
+    """Returns the faults of the camera."""
     return [] if options.calm else troubles(options.seed, 60 * options.minutes + ENDING_SECONDS)
 
 
 @contextmanager
 def camera(options: argparse.Namespace) -> Iterator[tuple[int, multiprocessing.connection.Connection]]:
-    """The camera's port, and the pipe to its process, which ends with the block."""
+    """Runs the camera in a process during the block; yields its port and the pipe to it."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     size, seconds = (options.width, options.height), 60 * options.minutes + ENDING_SECONDS
@@ -117,7 +119,7 @@ def camera(options: argparse.Namespace) -> Iterator[tuple[int, multiprocessing.c
 
 @contextmanager
 def followed(port: int, folder: Path, errors: Path) -> Iterator[subprocess.Popen]:
-    """The command line on the camera; killed with the block, if it has not ended by then."""
+    """Runs the command line on the camera; kills it at the end of the block if it is still running."""
     arguments = ["--video", f"tcp://127.0.0.1:{port}", "--source-format", "mpegts", "--timeout", "5"]
     arguments += ["--reconnect", "forever", "--set", "live.backoff_cap=4", "--output", str(folder)]
     with errors.open("w") as said:
@@ -131,13 +133,13 @@ def followed(port: int, folder: Path, errors: Path) -> Iterator[subprocess.Popen
 
 
 class Lines:
-    """Counts the lines of a file that grows."""
+    """Counts the lines of a growing file."""
 
     def __init__(self, path: Path):
         self._path, self._place, self._count = path, 0, 0
 
     def count(self) -> int:
-        """So far; 0 where there is no file yet."""
+        """Returns the number of lines; 0 if there is no file yet."""
         if self._path.exists():
             with self._path.open("rb") as file:
                 file.seek(self._place)
@@ -148,7 +150,7 @@ class Lines:
 
 
 def read(process: int, seconds: float, written: int) -> Reading:
-    """What a process takes now."""
+    """Reads the resources of a process."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
     own, resident = (
         sum(int(status[name].split()[0]) for name in names) * 1024 / 1e6
@@ -159,9 +161,9 @@ def read(process: int, seconds: float, written: int) -> Reading:
 
 
 def watch(process: subprocess.Popen, results: Path, options: argparse.Namespace) -> list[Reading]:
-    """Readings over the whole time, which begins with the first result; fewer where the run ends early."""
+    """Returns readings from the first result on, over the whole time or until the run ends."""
     counter, readings = Lines(results), []
-    begin, told = None, 0.0
+    begin, printed = None, 0.0
     started = time.monotonic()
     limit = started + ENDING_SECONDS
     while process.poll() is None:
@@ -174,8 +176,8 @@ def watch(process: subprocess.Popen, results: Path, options: argparse.Namespace)
         begin = now if begin is None else begin
         if process.poll() is None:
             readings.append(read(process.pid, now - started, written))
-        if now - told >= 60:
-            told = now
+        if now - printed >= 60:
+            printed = now
             print(f"{(now - begin) / 60:.0f} min: {readings[-1]}", file=sys.stderr, flush=True)
         if now - begin >= 60 * options.minutes:
             break
@@ -183,7 +185,7 @@ def watch(process: subprocess.Popen, results: Path, options: argparse.Namespace)
 
 
 def slope(readings: Sequence[Reading]) -> float:
-    """Growth of memory in 10^6 bytes in ten minutes: the median over all pairs of readings."""
+    """Returns the growth of memory in 10^6 bytes per ten minutes: the median over all pairs of readings."""
     seconds = np.array([reading.seconds for reading in readings])
     memory = np.array([reading.memory for reading in readings])
     first, second = np.triu_indices(len(readings), 1)
@@ -191,14 +193,14 @@ def slope(readings: Sequence[Reading]) -> float:
 
 
 def settled(readings: Sequence[Reading]) -> list[Reading]:
-    """Those after the warm-up."""
+    """Returns the readings after the warm-up."""
     share, minutes = WARM_UP
     begin = min(share * readings[-1].seconds, 60 * minutes)
     return [reading for reading in readings if reading.seconds >= begin]
 
 
 def constant(readings: Sequence[Reading], name: str) -> Verdict:
-    """Whether the first and the last third of the readings have the same median."""
+    """Checks that the first and the last third of the readings have the same median."""
     values = [getattr(reading, name) for reading in readings]
     third = max(1, len(values) // 3)
     first, last = median(values[:third]), median(values[-third:])
@@ -207,7 +209,7 @@ def constant(readings: Sequence[Reading], name: str) -> Verdict:
 
 
 def judge(readings: Sequence[Reading], code: int, folder: Path, said: str) -> list[Verdict]:
-    """All that was asked."""
+    """Returns the results of all checks."""
     after, frames, written = settled(readings), report(folder)["frames"], lines(folder)
     indices = [line["frame"] for line in written]
     dropped, left = sum(frames["dropped"].values()), frames["unprocessed"]
@@ -217,7 +219,7 @@ def judge(readings: Sequence[Reading], code: int, folder: Path, said: str) -> li
     account = (
         f"{frames['decoded']} = {frames['written']} + {dropped} {frames['dropped'] or 'dropped'} + {left}"
     )
-    told = sum(
+    gaps = sum(
         line["gap"]["missing"] > 0 for line in written if line.get("gap", {}).get("event") == "dropped"
     )
     return [
@@ -231,20 +233,20 @@ def judge(readings: Sequence[Reading], code: int, folder: Path, said: str) -> li
         ),
         Verdict(
             "a line for each frame written, indices rising",
-            f"{len(written)} lines, {told} gaps by drops",
+            f"{len(written)} lines, {gaps} gaps by drops",
             len(written) == frames["written"] > 0 and indices == sorted(set(indices)),
         ),
         Verdict(
             f"no {STANDSTILL_SECONDS:g} s without a result", f"{still:.0f} s", still < STANDSTILL_SECONDS
         ),
-        Verdict("no exception trace", f"{said.count('Traceback')}", "Traceback" not in said),
+        Verdict("no traceback", f"{said.count('Traceback')}", "Traceback" not in said),
         Verdict("exit code 143 after SIGTERM", f"{code}", code == 128 + signal.SIGTERM),
     ]
 
 
 def table(readings: Sequence[Reading], wrong: Sequence[Trouble]) -> list[str]:
-    """Medians over equal parts of the time, as Markdown; troubles as the camera's clock tells them."""
-    rows = ["| minutes | frames written | own memory, MB | resident, MB | threads | descriptors | troubles |"]
+    """Formats medians over equal parts of the time as Markdown; faults are counted by the camera's clock."""
+    rows = ["| minutes | frames written | own memory, MB | resident, MB | threads | descriptors | faults |"]
     rows += ["|---|---|---|---|---|---|---|"]
     length = readings[-1].seconds / ROWS
     for number in range(ROWS):
@@ -262,7 +264,7 @@ def table(readings: Sequence[Reading], wrong: Sequence[Trouble]) -> list[str]:
 
 
 def draw(readings: Sequence[Reading], wrong: Sequence[Trouble], path: Path) -> None:
-    """Memory, threads and descriptors over time, as PNG. Raises OutputError."""
+    """Plots memory, threads and descriptors over time as PNG. Raises OutputError."""
     from matplotlib.figure import Figure
 
     minutes = [reading.seconds / 60 for reading in readings]
@@ -274,32 +276,32 @@ def draw(readings: Sequence[Reading], wrong: Sequence[Trouble], path: Path) -> N
         for trouble in wrong:
             if trouble.kind in ("stop", "silence"):
                 place.axvspan(trouble.begin / 60, trouble.end / 60, color="#f3d9c8", linewidth=0)
-        plain(place)
-    axes[-1].set_xlabel("minutes; shaded: the camera is away or silent")
-    save(figure, path)
+        style_axes(place)
+    axes[-1].set_xlabel("minutes; shaded: the camera is disconnected or silent")
+    save_figure(figure, path)
 
 
 def soak(options: argparse.Namespace, place: Path) -> int:
-    """The whole; returns the exit code."""
+    """Runs camera and command line, prints the results; returns the exit code."""
     folder, errors = options.output or place / "run", place / "errors.txt"
     with camera(options) as (port, pipe), followed(port, folder, errors) as process:
         readings = watch(process, folder / "results.jsonl", options)
         process.send_signal(signal.SIGTERM)
         code = process.wait(ENDING_SECONDS)
-        sent = "it has ended before"
+        sent = "it ended earlier"
         with suppress(OSError, EOFError):
             pipe.send("end")
             sent = pipe.recv()
     said = errors.read_text()
     if len(settled(readings)) < 3:
-        raise MoteError(f"the run ended with code {code} before there was anything to judge: {said.strip()}")
+        raise MoteError(f"the run ended with code {code} before the warm-up was over: {said.strip()}")
     wrong = [trouble for trouble in expected(options) if trouble.begin < readings[-1].seconds]
     kinds = {kind: sum(trouble.kind == kind for trouble in wrong) for kind in sorted({t.kind for t in wrong})}
     facts, verdicts = report(folder), judge(readings, code, folder, said)
     print("\n".join(table(readings, wrong)))
-    print(f"\nCamera: {sent}, troubles: {kinds}")
+    print(f"\nCamera: {sent}, faults: {kinds}")
     print(f"Run: {facts['frames']}, gaps {facts['gaps']}, latency {facts['latency_ms']} ms\n")
-    print("| asked | found | |\n|---|---|---|")
+    print("| check | result | |\n|---|---|---|")
     for verdict in verdicts:
         print(f"| {verdict.asked} | {verdict.found} | {'yes' if verdict.passed else 'NO'} |")
     if options.plot:
@@ -308,15 +310,15 @@ def soak(options: argparse.Namespace, place: Path) -> int:
 
 
 def work(options: argparse.Namespace) -> int:
-    """Watch, judge and print. Raises MoteError."""
-    command.require_writable(options.plot)
+    """Runs the soak test. Raises MoteError."""
+    cli.require_writable(options.plot)
     with tempfile.TemporaryDirectory() as place:
         return soak(options, Path(place))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; returns the exit code."""
-    return command.run(parser(), work, arguments)
+    """Runs the command; returns the exit code."""
+    return cli.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is fuzzed of what people write: configuration, COCO JSON, MOT text; the files, and what reads them."""
+"""Fuzz targets of text formats: configuration, COCO JSON and MOT text, with their readers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.frame import Detections, Frame, Result, SourceInfo, Tracks
-from pipeline.settings import build, dump_toml, full_setting, load_toml, override, parse_setting
+from pipeline.config.parsing import build, dump_toml, full_setting, load_toml, override, parse_setting
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame, SourceInfo
+from pipeline.structures.results import Result
+from pipeline.structures.tracks import Tracks
 from tests.faults.mutants import COUNT, SIZE, Seed, whole
-from tests.media import grey_frames
+from tests.support.media import grey_frames
 
 # Configuration
 
 
 def read_config(path: Path) -> str:
-    """All that a run makes of its configuration but for the networks."""
+    """Builds everything that a run takes from its configuration, except for the networks."""
     import trackers
-    from pipeline.config import RunConfig
-    from pipeline.runner import make_annotator
+    from pipeline.config.schema import RunConfig
+    from pipeline.runner.setup import make_annotator
 
     config = build(RunConfig, load_toml(path))
     if not config.tracker.name.startswith("mmdet:"):
@@ -35,8 +38,8 @@ def read_config(path: Path) -> str:
 
 
 def read_settings(path: Path) -> str:
-    """What `--set` is given, a line each."""
-    from pipeline.config import RunConfig
+    """Reads arguments of `--set`, one per line."""
+    from pipeline.config.schema import RunConfig
 
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     settings = [full_setting(RunConfig, parse_setting(line)) for line in lines]
@@ -45,18 +48,18 @@ def read_settings(path: Path) -> str:
 
 
 def read_recipe(path: Path) -> str:
-    """A recipe of the trainer."""
-    from detectors.recipe import Recipe
+    """Reads a recipe of the trainer."""
+    from detectors.training.recipe import Recipe
 
     build(Recipe, load_toml(path))
     return "accepted"
 
 
 def config() -> list[Seed]:
-    """A configuration, settings of the command line, a recipe."""
-    from detectors.recipe import Recipe
-    from pipeline.annotate import AnnotatorOptions
-    from pipeline.config import RunConfig
+    """Returns seeds of a configuration, of settings of the command line and of a recipe."""
+    from detectors.training.recipe import Recipe
+    from pipeline.config.schema import RunConfig
+    from pipeline.drawing.annotator import AnnotatorOptions
     from trackers.centre import CentreOptions
 
     table = json.loads(json.dumps(asdict(RunConfig())))
@@ -77,7 +80,7 @@ def config() -> list[Seed]:
 
 
 def truth_table() -> dict:
-    """A COCO-video dictionary of a sequence with one target."""
+    """Returns a COCO-video dictionary of a sequence with one target."""
     size = {"width": SIZE[0], "height": SIZE[1]}
     images = [
         {"id": n + 1, "video_id": 1, "frame_id": n, "file_name": f"a/{n:06d}.png", **size}
@@ -108,17 +111,16 @@ TRACK_ROWS = "".join(f"{n + 1},1,{4 + n},5.5,5,6,0.9,-1,-1,-1\n" for n in range(
 
 
 def read_truth_of_run(path: Path) -> str:
-    """What `--annotations` does with a file in a run."""
-    from pipeline.ground_truth import GroundTruth
+    """Scores results by a file as `--annotations` does."""
+    from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
 
     info = SourceInfo("clip.mp4", *SIZE, Fraction(30), COUNT, 8, 1)
-    truth = GroundTruth(path, info)
-    truth.begin(1)
+    truth = GroundTruth(SourceAnnotations(path, info), 1)
     picture = np.zeros(SIZE[::-1], np.uint8)
     for index in range(COUNT):
         found = Detections([[3 + index, 4, 8 + index, 10]], [0.9], [0])
         frame = Frame(picture, index, Fraction(index, 30), "clip.mp4")
-        truth.add(Result(frame, found, Tracks.empty(), warmup=False))
+        truth.add(Result(frame, found, tracks=Tracks.empty(), warmup=False))
     truth.live()
     json.dumps(truth.score(0.5).as_dict(), allow_nan=False)
     truth.score_tracks(path.parent / "tracks.txt")
@@ -126,7 +128,7 @@ def read_truth_of_run(path: Path) -> str:
 
 
 def read_scores(path: Path) -> str:
-    """What `pipeline.vid_map_coco` does with annotations, results and tracks."""
+    """Runs `pipeline.vid_map_coco` on annotations, results and tracks."""
     from pipeline import vid_map_coco
 
     place = path.parent
@@ -146,23 +148,23 @@ def read_scores(path: Path) -> str:
 
 
 def read_layout(name: str, split: str) -> Callable[[Path], str]:
-    """What training and conversion do with a data set."""
+    """Returns a reader of a data set as for training and conversion."""
 
     def read(path: Path) -> str:
-        from datasets import layouts
-        from trackers.metrics import identities
+        from datasets.layouts import registry
+        from pipeline.evaluation.tracking.identities import target_identities
 
-        found = layouts.load(name, path.parent, split, strict=False)
-        json.dumps(found.coco())
+        found = registry.load_dataset(name, path.parent, split, strict=False)
+        json.dumps(found.to_coco())
         for record in found.records:
-            identities(record)
+            target_identities(record)
         return "read"
 
     return read
 
 
 def coco() -> list[Seed]:
-    """Annotations in a run, scored by themselves, and as data for training, with and without videos."""
+    """Returns seeds of annotations for a run, for scoring, and for training with and without videos."""
     truth = json.dumps(truth_table()).encode()
     results = [
         {"image_id": n + 1, "category_id": 1, "bbox": [3, 4, 5, 6], "score": 0.9} for n in range(COUNT)
@@ -183,28 +185,29 @@ def coco() -> list[Seed]:
 
 
 def read_sequence(path: Path) -> str:
-    """A folder of MOT sequences, as training and conversion read it."""
+    """Reads a folder of MOT sequences as for training and conversion."""
     return read_layout("mot", ".")(path.parents[1] / "any")
 
 
 def read_tracks(path: Path) -> str:
-    """Tracks that are scored."""
-    from datasets.records import video_records
-    from trackers.metrics import GATES, track_scores
+    """Scores a file of tracks."""
+    from pipeline.evaluation.tracking.gates import GATES
+    from pipeline.evaluation.tracking.scoring import score_tracks
+    from pipeline.structures.annotations import video_records
 
     (record,) = video_records(truth_table())
     for gate in GATES:
-        track_scores(record, path, gate=gate)
+        score_tracks(record, path, gate=gate)
     return "scored"
 
 
 def read_text_list(path: Path) -> str:
-    """A list of frames with boxes, as some data sets have them."""
+    """Reads a list of frames with boxes."""
     return read_layout("frame-list", path.name)(path)
 
 
 def mot() -> list[Seed]:
-    """A sequence in a video, one of pictures, tracks, and a text list."""
+    """Returns seeds of a sequence with a video, one with pictures, tracks, and a text list."""
     rows = "".join(f"{n + 1},7,{4 + n},5.5,5,6,1,1,0.8\n" for n in range(COUNT)).encode()
     facts = f"[Sequence]\nname=clip\nframeRate=30\nseqLength={COUNT}\nimWidth={SIZE[0]}\nimHeight={SIZE[1]}\n"
     video = {

@@ -1,0 +1,1 @@
+"""Augmentation of training clips, and corruptions for measuring robustness."""

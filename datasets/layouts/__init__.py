@@ -1,0 +1,1 @@
+"""Dataset layouts on disk: readers, writers, conversion and inspection."""

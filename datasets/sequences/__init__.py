@@ -1,0 +1,1 @@
+"""Video sequences with pixels: clips, views and the store of decoded frames."""

@@ -1,0 +1,1 @@
+"""Synthetic infrared scenes: description, rendering and video files with ground truth."""

@@ -1,0 +1,1 @@
+"""Devices, and runtimes that run exported graphs of a network."""

@@ -1,0 +1,1 @@
+"""Evaluation of networks on annotated datasets and synthetic scenes."""

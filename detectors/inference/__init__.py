@@ -1,0 +1,1 @@
+"""Inference with loaded networks: streams of frames, postprocessing, probability maps."""

@@ -1,0 +1,1 @@
+"""Layers and box functions shared by the networks."""

@@ -1,0 +1,1 @@
+"""Training of detectors and segmenters: recipe, data, losses, optimiser, trainer and checkpoints."""

@@ -1,0 +1,1 @@
+"""Weights of networks: supplied ones, safe reading of files, and networks restored from them."""

@@ -1,0 +1,1 @@
+"""Analysis of finished detections: error attribution, box sizes, operating thresholds, score calibration."""

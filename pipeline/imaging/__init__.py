@@ -1,0 +1,1 @@
+"""Images between decoder and network: files, pixel formats, sensor correction, grey levels and geometry."""

@@ -1,0 +1,90 @@
+"""The networks and trackers that a run is built from.
+
+The pipeline knows protocols, but no network and no tracker: the program that starts a run passes the
+functions that make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from pipeline.config.schema import DetectorConfig, RunConfig, SegmentationConfig
+from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
+from pipeline.structures.frame import Frame
+from pipeline.structures.protocols import Detector, SegmentStage, Tracker
+from pipeline.structures.results import FrameDetections
+
+Tag = TypeVar("Tag")
+
+
+class MultiStreamDetector(Protocol):
+    """A detector that several streams share; each stream has a state of its own."""
+
+    window: int
+    """Number of frames in the temporal window."""
+
+    def detect(
+        self, rounds: Iterable[tuple[Iterable[tuple[int, Frame]], Tag]]
+    ) -> Generator[tuple[list[tuple[int, FrameDetections]], Tag]]:
+        """Yields the detections of each round of frames, with the number of their stream, and its tag."""
+
+    def end(self, number: int) -> None:
+        """Resets the state of a stream that has ended."""
+
+
+class LoadDetector(Protocol):
+    """Loads the detector of a configuration."""
+
+    def __call__(self, config: DetectorConfig, *, maps: bool = False) -> tuple[Detector, DetectorInfo]:
+        """Returns the detector and its description; `maps` asks it for score maps. Raises MoteError."""
+
+
+class LoadSegmenters(Protocol):
+    """Loads the segmenters that run beside a detector."""
+
+    def __call__(
+        self, config: SegmentationConfig, detector: DetectorConfig, *, maps: bool = False
+    ) -> tuple[list[SegmentStage], list[SegmenterInfo]]:
+        """Returns the segmenters and their descriptions in configured order. Raises MoteError."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Functions that make the networks and trackers of a run."""
+
+    load_detector: LoadDetector
+    load_segmenters: LoadSegmenters
+    build_tracker: Callable[[str, Mapping[str, Any]], Tracker]
+    """Builds a tracker from its name and options."""
+    share: Callable[[Detector, int], MultiStreamDetector]
+    """Shares a detector among a number of streams."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The loaded networks of a run and their descriptions."""
+
+    detector: Detector
+    info: DetectorInfo
+    segmenters: list[SegmentStage]
+    segmenter_infos: list[SegmenterInfo]
+
+    @property
+    def segmenter_names(self) -> list[str]:
+        """Names of the segmenters beside the detector, in their order."""
+        return [segmenter.name for segmenter in self.segmenters]
+
+    @property
+    def mask_names(self) -> list[str]:
+        """Names of all networks that mark pixels: the detector, if it is a segmenter, and those beside it."""
+        return [*([self.info.name] if self.info.segmenter else []), *self.segmenter_names]
+
+
+def load_networks(config: RunConfig, parts: Parts) -> Networks:
+    """Loads the detector and the segmenters of a configuration. Raises MoteError."""
+    maps = config.output.zarr
+    detector, info = parts.load_detector(config.detector, maps=maps)
+    segmenters, infos = parts.load_segmenters(config.segmentation, config.detector, maps=maps)
+    return Networks(detector, info, segmenters, infos)

@@ -1,0 +1,157 @@
+"""Rebuilding the outputs of a killed run from its results.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.run_json import read_record, write_end
+from pipeline.runner.run_record import RecoveredRun, RunRecord
+from pipeline.runner.setup import coco_sink
+from pipeline.sinks.base import Sink, Sinks
+from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
+from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
+from pipeline.sinks.mot import MotSink
+from pipeline.sinks.rotating import find_rotated_files, merge_detections
+from pipeline.sinks.video import defragment, write_empty
+from pipeline.structures.frame import Frame, SourceInfo
+from pipeline.structures.results import Result
+from pipeline.system.errors import OutputError, UsageError
+from pipeline.system.files import atomic_write, open_kept, output_error, require_idle
+
+
+@dataclass(frozen=True)
+class _RecordedSource:
+    """What run.json says of a source that is not opened."""
+
+    info: SourceInfo
+    corrupt: int | None = None
+    derived_times: int | None = None
+    reconnects: int = 0
+    outage: str | None = None
+
+
+def recover(folder: Path, *, annotations: Path | None = None) -> str:
+    """Rebuilds the outputs in the folder of a killed run; returns one line that says what was done.
+
+    `annotations` is the ground truth of the source; None for the file that the run was given, if any.
+
+    Raises:
+        UsageError: the folder holds no run, a run that is still going, or damaged lines.
+        OutputError: a file cannot be written.
+    """
+    with require_idle(folder):
+        old = read_record(folder)
+        config = build(RunConfig, old["config"])
+        if not config.output.jsonl:
+            raise UsageError(f"{folder} cannot be recovered: its run did not write {JSONL}")
+        rotated = config.output.rotation is not None
+        sets = [files for files in find_rotated_files(folder) if rotated and files.path(JSONL).exists()]
+        places: list[Callable[[str], Path]] = [files.path for files in sets] if rotated else [folder.joinpath]
+        lines = [scan(place(JSONL)) for place in places]
+        if _is_settled(old, lines) and not any(_is_unfinished(place, config) for place in places):
+            return f"{folder}: nothing to recover, the run is {old['state']}"
+        truth = _truth(old, config, annotations)
+        header = {key: value for key, value in old.items() if key != "state"}
+        counts = {"kept": len(sets), "deleted": sets[0].number - 1, "deleted_frames": None} if sets else None
+        record = RunRecord(folder, _RecordedSource(_info(old)), config, header, rotated=counts)
+        record.decoded = sum(valid.line_count for valid in lines)
+        record.fail(RecoveredRun(f"the process ended without closing its files; rebuilt from {JSONL}"))
+        for place, valid in zip(places, lines, strict=True):
+            _truncate(place(JSONL), valid)
+            _rebuild(record, place, valid, truth)
+        if sets:
+            merge_detections(folder)
+        videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
+        frames_shown = defragment(videos[0]) if videos else None
+        if frames_shown == 0:  # killed before the first fragment: nothing in it can be decoded
+            write_empty(videos[0], record.source.info)
+        write_end(record, truth)
+    if faults := getattr(record.failure, "__notes__", None):
+        raise OutputError("; ".join(faults))
+    return f"{folder}: recovered {'; '.join(_report(record, lines, frames_shown))}"
+
+
+def _report(record: RunRecord, lines: Sequence[ValidPrefix], frames_shown: int | None) -> Iterator[str]:
+    """Yields the parts of the line that says what was done."""
+    yield f"{record.written} frames, {record.detections} detections, {record.tracks} tracks"
+    if record.rotated:
+        yield f"in {record.rotated['kept']} rotated sets of files"
+    if truncated := sum(valid.truncated for valid in lines):
+        yield f"{truncated} bytes of a truncated line were removed"
+    if frames_shown is not None:
+        yield f"the {'last ' * bool(record.rotated)}video shows {frames_shown} frames"
+
+
+def _is_settled(old: dict[str, Any], lines: Sequence[ValidPrefix]) -> bool:
+    """Returns whether the counts of run.json agree with the lines."""
+    counted = old.get("frames", {}).get("written", 0)
+    deleted = old.get("pieces", {}).get("deleted_frames") or 0
+    whole = counted - deleted == sum(valid.line_count for valid in lines)
+    return old["state"] != "running" and whole and not any(valid.truncated for valid in lines)
+
+
+def _is_unfinished(place: Callable[[str], Path], config: RunConfig) -> bool:
+    """Returns whether detections.json was not given its name, since the run could not close it."""
+    path = place(COCO)
+    return config.output.coco and path.with_name(f"{path.name}.part").exists()
+
+
+def _info(old: dict[str, Any]) -> SourceInfo:
+    known = {field.name: old["source"].get(field.name) for field in fields(SourceInfo)}
+    return SourceInfo(**{**known, "rate": Fraction(known["rate"])})
+
+
+def _truth(old: dict[str, Any], config: RunConfig, annotations: Path | None) -> GroundTruth | None:
+    path = annotations or old.get("annotations")
+    if not path:
+        return None
+    known = SourceAnnotations(Path(path), _info(old), start=config.source.start)
+    return GroundTruth(known, len(old["detector"]["classes"]))
+
+
+def _truncate(path: Path, valid: ValidPrefix) -> None:
+    if not valid.truncated:
+        return
+    try:
+        with open_kept(path) as file:
+            file.truncate(valid.end)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def _rebuild(
+    record: RunRecord, place: Callable[[str], Path], valid: ValidPrefix, truth: GroundTruth | None
+) -> None:
+    """Writes detections.json and tracks.txt again from the lines; each replaces the old file as a whole."""
+    wanted = record.config.output
+    sinks: list[Sink] = []
+    with ExitStack() as replaced:
+        if wanted.coco:
+            sinks.append(coco_sink(place(COCO), truth))
+        if wanted.mot:
+            sinks.append(MotSink(replaced.enter_context(atomic_write(place(MOT)))))
+        with Sinks(sinks) as both:
+            for result in _results(place(JSONL), valid, record.source.info):
+                both.write(result)
+                record.add(result)
+                if truth:
+                    truth.add(result)
+
+
+def _results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
+    """Yields what the lines say of each frame; images and masks are not recorded."""
+    blank = np.broadcast_to(np.uint8(0), (info.height, info.width))
+    for line in read_records(path, valid.line_count):
+        frame = Frame(blank, line["frame"], Fraction(line["pts"] or 0), info.name)
+        spent = {stage: (value or 0) / 1e3 for stage, value in line["timings_ms"].items()}
+        yield Result(frame, detections_of(line), line["warmup"], spent, tracks=tracks_of(line))

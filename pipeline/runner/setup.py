@@ -1,0 +1,291 @@
+"""What precedes the main loop: names, output folders, sinks, resolved configuration."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+
+from pipeline.config.parsing import build
+from pipeline.config.schema import DetectorConfig, RunConfig
+from pipeline.drawing.annotator import Annotator, AnnotatorOptions
+from pipeline.imaging.intensity_scaling import resolve_scaling
+from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.parts import Networks, Parts
+from pipeline.runner.resume import ResumeState
+from pipeline.runner.run_json import make_header
+from pipeline.runner.run_record import RunRecord
+from pipeline.sinks.base import Sink, Sinks
+from pipeline.sinks.coco import CocoSink
+from pipeline.sinks.file_names import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, ZARR
+from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.mot import MotSink
+from pipeline.sinks.rotating import RotatingSink, SizedSink, delete_output, find_rotated_files
+from pipeline.sinks.video import VideoSink
+from pipeline.sinks.zarr_store import ZarrSink, is_store
+from pipeline.sources.live import queue_policy
+from pipeline.sources.source import FrameSource
+from pipeline.stages.gaps import DropCounter, GapMarker
+from pipeline.structures.frame import SourceInfo
+from pipeline.structures.protocols import Tracker
+from pipeline.structures.results import Result
+from pipeline.system.errors import OutputError
+from pipeline.system.files import lock_folder, output_error
+from pipeline.system.prefetch import QueuePolicy
+from pipeline.system.redaction import stream_name
+from pipeline.system.terminal import CONTROL
+
+_ZARR_SUFFIX = Path(ZARR).suffix
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One source and all that belongs to it alone, ready to run."""
+
+    name: str
+    source: FrameSource
+    record: RunRecord
+    queue: QueuePolicy
+    """Queue between decoder and detector."""
+    mark_gaps: GapMarker
+    tracker: Tracker
+    sinks: Sinks
+    """Not yet entered: no file is open."""
+    truth: GroundTruth | None
+
+    def write(self, result: Result) -> None:
+        """Writes a result to the sinks, counts it, and scores it if there is ground truth."""
+        with self.record.timed("write"):
+            self.sinks.write(result)
+        self.record.add(result)
+        if self.truth:
+            self.truth.add(result)
+
+
+def make_stream(
+    name: str,
+    folder: Path,
+    source: FrameSource,
+    config: RunConfig,
+    networks: Networks,
+    parts: Parts,
+    annotations: SourceAnnotations | None,
+    *,
+    resume: ResumeState | None = None,
+) -> Stream:
+    """Builds everything that a source needs; nothing is written yet.
+
+    Raises UsageError for options of tracker or annotator, or if `resume` is the state of another run.
+    """
+    resume = resume or ResumeState()
+    info, classes = networks.info, networks.info.classes
+    tracker = parts.build_tracker(config.tracker.name, config.tracker.options)
+    annotator = make_annotator(config, classes)
+    config = resolve(config, tracker, annotator, networks, source.info)
+    truth = GroundTruth(annotations, len(classes)) if annotations else None
+    path = annotations.path if annotations else None
+    header = make_header(source.info, config, info, networks.segmenter_infos, path)
+    resume.require_same(header)
+    sinks = open_sinks(folder, config, source.info, annotator, truth, resume)
+    dropped, live = DropCounter(), config.live
+    gaps = GapMarker(
+        source.info,
+        window=networks.detector.window,
+        policy=live.on_gap,
+        dropped=dropped,
+        cuts=live.scene_cuts,
+    )
+    rotated = next((sink.counts for sink in sinks if isinstance(sink, RotatingSink)), None)
+    record = RunRecord(
+        folder,
+        source,
+        config,
+        header,
+        dropped=dropped,
+        gaps=gaps,
+        rotated=rotated,
+        resumed_after=resume.written.line_count,
+    )
+    queue = queue_policy(source.info, live, dropped)
+    return Stream(name, source, record, queue, gaps, tracker, Sinks(sinks), truth)
+
+
+def load_annotations(path: str | None, source: FrameSource, config: RunConfig) -> SourceAnnotations | None:
+    """Reads the ground truth of a source, if a file is given. Raises UsageError."""
+    if path is None:
+        return None
+    return SourceAnnotations(Path(path), source.info, start=config.source.start)
+
+
+def resolve(
+    config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks, source: SourceInfo
+) -> RunConfig:
+    """Returns the configuration with all defaults and automatic choices replaced by their values."""
+    info = networks.info
+    detector = replace(
+        config.detector,
+        name=info.name,
+        weights=info.weights,
+        device=info.device,
+        batch=batch_size(config.detector, info.device),
+        threads=info.threads,
+        enlarge=info.enlarge,
+        backend=info.backend or "torch",
+    )
+    segmenters = tuple(
+        replace(row, name=known.name, weights=known.weights, enlarge=known.enlarge)
+        for row, known in zip(config.segmentation.segmenters, networks.segmenter_infos, strict=True)
+    )
+    options = config.tracker.options
+    defaults = getattr(tracker, "options", None)  # trackers with a dataclass of options have defaults
+    if is_dataclass(defaults) and not isinstance(defaults, type):
+        options = asdict(defaults)
+    scaling = resolve_scaling(config.source.scaling, source.bit_depth)
+    return replace(
+        config,
+        source=replace(config.source, scaling=scaling),
+        detector=detector,
+        segmentation=replace(config.segmentation, segmenters=segmenters),
+        tracker=replace(config.tracker, options=options),
+        annotate=asdict(annotator.options),
+    )
+
+
+def batch_size(config: DetectorConfig, device: str) -> int:
+    """Returns the number of frames computed together: as configured, else 8 on a GPU and 1 on a CPU."""
+    return config.batch or (8 if device.startswith("cuda") else 1)
+
+
+def without_batching(config: RunConfig) -> RunConfig:
+    """Returns the configuration for a live source: a batch that is left open is one frame."""
+    return replace(config, detector=replace(config.detector, batch=config.detector.batch or 1))
+
+
+def run_name(location: str) -> str:
+    """Returns a folder name for the outputs of a source.
+
+    It is the name of the file without its suffix, of the folder, or of the folder above the first wildcard of
+    a pattern, with "_" for control characters.
+    """
+    if not os.path.exists(location) and (name := stream_name(location)):
+        return name
+    path = place = Path(os.path.abspath(location))
+    while glob.has_magic(str(place)) and not place.exists():  # brackets may also be part of a name
+        place = place.parent
+    is_folder = place != path or place.is_dir()
+    name = place.stem if place.suffix == _ZARR_SUFFIX or not is_folder else place.name
+    name = CONTROL.sub("_", name)
+    return name if name.strip(".") else "run"  # "." and ".." would be other folders
+
+
+def distinct_names(locations: Sequence[str]) -> list[str]:
+    """Returns a folder name for each source: its run name, with _2, _3, … if it is taken (in any case)."""
+    names: list[str] = []
+    taken: set[str] = set()
+    wanted = [run_name(location) for location in locations]
+    for name in wanted:
+        distinct, number = name, 1
+        while distinct.casefold() in taken or (number > 1 and distinct in wanted):
+            number += 1
+            distinct = f"{name}_{number}"
+        names.append(distinct)
+        taken.add(distinct.casefold())
+    return names
+
+
+def prepare_folders(
+    folders: Sequence[Path], locks: ExitStack, *, overwrite: bool, sources: Sequence[str]
+) -> None:
+    """Creates the output folders, locks them until `locks` is closed, and removes the files of earlier runs.
+
+    Nothing is removed before all folders are locked and checked. Raises OutputError if another run writes to
+    a folder, if it holds a run and `overwrite` is False, if it cannot be written, or if one of the `sources`
+    would be removed.
+    """
+    for folder in folders:
+        _create(folder)
+        locks.enter_context(lock_folder(folder))
+    for folder in folders:
+        _require_free(folder, overwrite, sources)
+    for folder in folders:
+        for path in [folder / output for output in (*OUTPUTS, *UNFINISHED)]:
+            delete_output(path)
+        for files in find_rotated_files(folder):
+            files.delete()
+
+
+def _create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
+    """Raises OutputError if a folder holds what must not be removed."""
+    try:
+        present = [folder / output for output in OUTPUTS if (folder / output).exists()]
+        present += [path for files in find_rotated_files(folder) for path in files.files()]
+        if present and not overwrite:
+            found = f"{folder} holds an earlier run ({present[0].name})"
+            raise OutputError(f"{found}; use --overwrite or another --output")
+        strange = next((path for path in present if path.is_dir() and not is_store(path)), None)
+        if strange:
+            raise OutputError(f"{strange} is a folder where a file is to be written; use another --output")
+        for location in filter(os.path.exists, sources):
+            if any(path.samefile(location) for path in present):
+                raise OutputError(f"{location} is to be read and would be overwritten; use another --output")
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def make_annotator(config: RunConfig, classes: Sequence[str]) -> Annotator:
+    """Builds the annotator of a configuration; it names classes if there are several. Raises UsageError."""
+    options = dict(config.annotate)
+    if not options.get("class_names") and len(classes) > 1:
+        options["class_names"] = list(classes)
+    return Annotator(build(AnnotatorOptions, options, "annotate."))
+
+
+def open_sinks(
+    folder: Path,
+    config: RunConfig,
+    info: SourceInfo,
+    annotator: Annotator,
+    truth: GroundTruth | None,
+    resume: ResumeState,
+) -> list[Sink]:
+    """Builds the sinks of a configuration; each opens its file when it is entered.
+
+    `resume` says how much of the files is kept if a run is resumed.
+    """
+    wanted = config.output
+
+    def files(place: Callable[[str], Path]) -> list[SizedSink]:
+        sinks: list[SizedSink] = []
+        if wanted.jsonl:
+            sinks.append(JsonlSink(place(JSONL), kept=resume.written))
+        if wanted.coco:
+            sinks.append(coco_sink(place(COCO), truth))
+        if wanted.mot:
+            sinks.append(MotSink(place(MOT)))
+        if wanted.video:
+            endless = info.live and not wanted.rotation
+            sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality, endless=endless))
+        if wanted.zarr:
+            sinks.append(ZarrSink(place(ZARR), info, kept=resume.stored))
+        return sinks
+
+    if wanted.rotation:
+        return [RotatingSink(folder, files, wanted.rotation)]
+    return list(files(folder.joinpath))
+
+
+def coco_sink(path: Path, truth: GroundTruth | None) -> CocoSink:
+    """Builds the sink of detections.json, with the ids of the ground truth if there is one."""
+    if truth is None:
+        return CocoSink(path)
+    return CocoSink(path, image_id=truth.image_id, category_id=truth.category_ids)

@@ -1,0 +1,147 @@
+"""A run over one source."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+
+from pipeline.config.schema import RunConfig
+from pipeline.runner.parts import Networks, Parts, load_networks
+from pipeline.runner.resume import ResumeState, find_resumable
+from pipeline.runner.run_json import write_end, write_start
+from pipeline.runner.run_record import RunRecord
+from pipeline.runner.setup import (
+    Stream,
+    load_annotations,
+    make_stream,
+    prepare_folders,
+    run_name,
+    without_batching,
+)
+from pipeline.runner.steps import (
+    RESULTS_AHEAD,
+    closing_results,
+    count_frames,
+    fuse_if_configured,
+    health_server,
+)
+from pipeline.runner.summary import Summary
+from pipeline.sources.live import open_with_reconnect
+from pipeline.sources.source import FrameSource
+from pipeline.stages.batching import batches, split_at_gaps
+from pipeline.stages.segmentation import segment
+from pipeline.stages.tracking import track
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import FrameDetections, Result
+from pipeline.system.errors import MoteError
+from pipeline.system.prefetch import prefetch
+from pipeline.system.progress import Mode, Progress
+from pipeline.system.signals import StopRequest, stop_on_signals
+
+
+def run(
+    location: str,
+    config: RunConfig,
+    parts: Parts,
+    *,
+    annotations: str | None = None,
+    progress: Mode = "auto",
+) -> RunRecord:
+    """Processes one source and writes its outputs.
+
+    Whatever ends the run, each file is valid and run.json says how far it came. Raises MoteError for what is
+    wrong before the first frame; a later error is the `failure` of the record that is returned.
+    """
+    summary = Summary()
+    with (
+        stop_on_signals(at_once=True) as stop,
+        health_server(summary, config.service),
+        open_with_reconnect(location, config, stop) as source,
+        ExitStack() as locks,
+    ):
+        stream, networks, resume = _set_up(location, source, config, parts, annotations, locks, stop)
+        record = stream.record
+        write_start(record)
+        summary.records[stream.name] = record
+        note = stream.truth.live if stream.truth else record.progress_note
+        bar = Progress(source.info.frame_count, mode=progress, note=note)
+        try:
+            with stream.sinks, closing_results(process(stream, networks, resume, stop)) as results, bar:
+                for result in results:
+                    stream.write(result)
+                    bar.advance()
+                stop.check()
+                resume.require_complete(record.written)
+        except BaseException as error:
+            record.failure = error
+            if not isinstance(error, MoteError):  # a bug: the files are kept, and the error is raised
+                raise
+        finally:
+            write_end(record, stream.truth)
+        return record
+
+
+def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopRequest) -> Generator[Result]:
+    """Yields the result of each frame: decode, count, mark gaps, detect or replay, track."""
+    config = stream.record.config
+    replay = partial(
+        resume.replay,
+        batch=config.detector.batch,
+        window=networks.detector.window,
+        mask_names=networks.mask_names,
+    )
+
+    def detect(frames: Iterable[Frame]) -> Generator[FrameDetections]:
+        groups = split_at_gaps(batches(frames, config.detector.batch))
+        with closing(networks.detector.detect(groups)) as detected:
+            found: Iterable[FrameDetections] = detected
+            for segmenter in networks.segmenters:
+                found = segment(found, segmenter, batch=config.detector.batch)
+            yield from fuse_if_configured(found, config, networks.segmenter_names)
+
+    def results() -> Iterator[Result]:
+        # closed here and not by the garbage collector: an error that is raised keeps the generators alive
+        with ExitStack() as stack:  # closed in reverse: the detector may have a thread that takes frames
+            decoded = count_frames(stream.source, stream.record, stop)
+            frames = stack.enter_context(closing(prefetch(decoded, **stream.queue._asdict(), name="decode")))
+            marked = map(stream.mark_gaps, frames)
+            found = stack.enter_context(closing(replay(marked, detect)))
+            for result in resume.verify_tracks(track(found, stream.tracker)):
+                yield result
+                if stop.signal is not None:  # frames decoded ahead are left; computed results are written
+                    return
+
+    # No limit to the wait for this worker: it ends on its own, and must end before the interpreter does.
+    ahead = RESULTS_AHEAD if stream.queue.on_full == "wait" else 1
+    with closing(prefetch(results(), size=ahead, name="detect", join_timeout=None)) as computed:
+        yield from computed
+
+
+def _set_up(
+    location: str,
+    source: FrameSource,
+    config: RunConfig,
+    parts: Parts,
+    annotations: str | None,
+    locks: ExitStack,
+    stop: StopRequest,
+) -> tuple[Stream, Networks, ResumeState]:
+    """Loads all that the run needs and prepares its folder, or finds the run that is to be resumed there.
+
+    The folder is locked until `locks` is closed.
+    """
+    known = load_annotations(annotations, source, config)
+    stop.begin()
+    networks = load_networks(config, parts)
+    if source.info.live:
+        config = without_batching(config)
+    folder = Path(config.output.folder or Path("runs", run_name(location)))
+    resume = find_resumable(folder, config.output, locks)
+    stream = make_stream(run_name(location), folder, source, config, networks, parts, known, resume=resume)
+    if resume.begun:
+        resume.discard_scores()
+    else:
+        prepare_folders([folder], locks, overwrite=config.output.overwrite, sources=[location])
+    return stream, networks, resume

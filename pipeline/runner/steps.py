@@ -1,0 +1,61 @@
+"""Steps that the loops over one source and over several have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from pipeline.config.schema import RunConfig, ServiceConfig
+from pipeline.runner.run_record import RunRecord
+from pipeline.runner.summary import Summary
+from pipeline.sources.source import FrameSource
+from pipeline.stages.fusion import fuse
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import FrameDetections, Result
+from pipeline.system.signals import StopRequest
+
+RESULTS_AHEAD = 8
+"""Size of the queue before the sinks, in results: it evens out their work and bounds the memory."""
+
+
+def count_frames(source: FrameSource, record: RunRecord, stop: StopRequest) -> Iterator[Frame]:
+    """Yields the frames of a source until a signal asks to stop; counts them and times their decoding."""
+    while stop.signal is None:
+        with record.timed("decode"):
+            frame = next(source, None)
+        if frame is None:
+            return
+        record.decoded += 1
+        yield frame
+
+
+def fuse_if_configured(
+    found: Iterable[FrameDetections], config: RunConfig, segmenters: list[str]
+) -> Iterable[FrameDetections]:
+    """Combines detections with the masks of the named segmenters, if the configuration asks for it."""
+    if config.segmentation.fuse == "none":
+        return found
+    return fuse(found, config.segmentation, names=segmenters, conf=config.detector.conf)
+
+
+def health_server(summary: Summary, config: ServiceConfig) -> AbstractContextManager[None]:
+    """Returns a context that serves health and metrics, if the configuration names a port."""
+    if not config.health_port:
+        return nullcontext()
+    from pipeline.runner.health import serve_health  # loads prometheus_client
+
+    return serve_health(summary, config)
+
+
+@contextmanager
+def closing_results(results: Generator[Result]) -> Iterator[Generator[Result]]:
+    """Closes the stages at the end of the block; an error of theirs is noted on one that is being raised."""
+    try:
+        yield results
+    except BaseException as error:
+        try:
+            results.close()
+        except Exception as later:
+            error.add_note(f"then: {later}")
+        raise
+    results.close()

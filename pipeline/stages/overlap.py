@@ -1,0 +1,47 @@
+"""Software pipelining of the two phases of inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from typing import Literal, TypeVar
+
+from pipeline.system.prefetch import prefetch
+
+T = TypeVar("T")
+U = TypeVar("U")
+V = TypeVar("V")
+
+Schedule = Literal["sequential", "threaded", "delayed"]
+"""How the two phases of inference are scheduled. sequential: one after the other. threaded: phase 1 of item
+n + 1 overlaps phase 2 of item n, in another thread. delayed: one after the other, with results returned one
+item late, so that a GPU runs ahead."""
+
+
+def run_two_phase(
+    items: Iterable[T], begin: Callable[[T], U], finish: Callable[[U], V], schedule: Schedule
+) -> Generator[V]:
+    """Yields `finish(begin(item))` of each item, in order."""
+    if schedule == "threaded":
+        with closing(prefetch(map(begin, items), size=1, name="features", join_timeout=None)) as begun:
+            yield from map(finish, begun)
+        return
+    results = (finish(begin(item)) for item in items)
+    yield from delay_by_one(results) if schedule == "delayed" else results
+
+
+def delay_by_one(items: Iterable[T]) -> Iterator[T]:
+    """Yields each item only after the next one has been computed.
+
+    If `items` raises an exception, the items before it are yielded first.
+    """
+    pending: list[T] = []
+    try:
+        for item in items:
+            pending.append(item)
+            if len(pending) == 2:
+                yield pending.pop(0)
+    except Exception:
+        yield from pending
+        raise
+    yield from pending

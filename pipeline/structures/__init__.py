@@ -1,0 +1,1 @@
+"""Data types: frames, detections, tracks, results, and ground truth in memory."""

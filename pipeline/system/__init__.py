@@ -1,0 +1,1 @@
+"""Errors, commands, files, signals and threads; nothing in here knows frames or networks."""

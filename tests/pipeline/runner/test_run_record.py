@@ -1,0 +1,141 @@
+"""The record of a run: latencies in constant memory, state and exit code, and its table."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.runner.run_record import Latency, RunRecord
+from pipeline.runner.single import run
+from pipeline.runner.summary import run_table
+from pipeline.system.errors import OutputError, SourceError
+from run_pipeline import parts
+from tests.support.outputs import check_consistent
+
+# Latencies
+
+DISTRIBUTIONS = {
+    "even": np.random.default_rng(0).uniform(0.001, 0.1, 5000),
+    "skewed": np.random.default_rng(1).lognormal(-5, 1, 5000),
+    "constant": np.full(100, 0.02),
+    "few": np.array([0.001, 0.002, 0.004]),
+    "long": np.array([120.0, 150.0, 200.0]),
+}
+
+
+def latency_of(durations):
+    latency = Latency()
+    for seconds in durations:
+        latency.add(float(seconds))
+    return latency
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("name", [name for name in DISTRIBUTIONS if name != "long"])
+def test_quantiles_approximate_those_of_all_durations(name, share):
+    durations = DISTRIBUTIONS[name]
+    exact = np.quantile(durations, share, method="inverted_cdf")
+    assert latency_of(durations).quantile(share) == pytest.approx(exact, rel=0.06)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_mean_and_maximum_are_exact(name):
+    summary = latency_of(DISTRIBUTIONS[name]).summary()
+    assert summary["mean"] == pytest.approx(1e3 * DISTRIBUTIONS[name].mean(), abs=1e-3)
+    assert summary["max"] == pytest.approx(1e3 * DISTRIBUTIONS[name].max(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_no_quantile_exceeds_the_maximum(name):
+    summary = latency_of(DISTRIBUTIONS[name]).summary()
+    assert summary["p50"] <= summary["p95"] <= summary["max"]
+
+
+def test_without_durations_the_summary_is_zero():
+    assert Latency().summary() == {"mean": 0.0, "p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
+
+
+def test_latencies_take_constant_memory():
+    def size(latency):
+        return sum(sys.getsizeof(value) for value in vars(latency).values())
+
+    assert size(latency_of(np.full(10_000, 0.02))) == size(latency_of([0.02]))
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, closed()], ids=["none", "closed"])
+@pytest.mark.parametrize("mode", ["auto", "bar", "plain"])
+def test_a_closed_stderr_does_not_stop_the_run(monkeypatch, tmp_path, clip, nano_weights, stream, mode):
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert run(str(clip), configuration(tmp_path, nano_weights), parts(), progress=mode).state == "complete"
+    assert check_consistent(tmp_path) == 3
+
+
+# The record of a run
+
+
+def configuration(folder, nano_weights, **sections):
+    detector = {"weights": nano_weights, **sections.pop("detector", {})}
+    source = {"max_frames": 3, **sections.pop("source", {})}
+    return build(RunConfig, {"output": {"folder": str(folder)}, "detector": detector, "source": source})
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory, clip, nano_weights) -> RunRecord:
+    folder = tmp_path_factory.mktemp("table")
+    truth = str(clip.with_suffix(".json"))
+    return run(str(clip), configuration(folder, nano_weights), parts(), annotations=truth, progress="off")
+
+
+def test_the_table_is_two_aligned_columns(record):
+    rows = run_table(record).splitlines()
+    starts = {len(row) - len(row[12:].lstrip()) for row in rows}
+    assert starts == {12}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("source", "clip.mp4, 64x64, 30 frames/s"),
+        ("detector", "nano.safetensors on cpu"),
+        ("frames", "3 decoded, 3 written, 0 corrupt"),
+        ("detections", "with score 0.05 or more"),
+        ("tracks", "confirmed"),
+        ("speed", "frames/s in"),
+        ("  detect", "ms per frame, 95 % below"),
+        ("AP50", "over 3 frames"),
+        ("best F1", "at score"),
+        ("outputs", "annotated.mp4, detections.json, tracks.txt, results.jsonl, run.json, metrics.json"),
+        ("state", "complete"),
+    ],
+)
+def test_the_table_has_the_facts_of_the_run(record, name, value):
+    (row,) = (row for row in run_table(record).splitlines() if row.startswith(f"{name} "))
+    assert value in row
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "code", "reason"),
+    [
+        (None, "complete", 0, None),
+        (SourceError("lost"), "partial", 3, "lost"),
+        (OutputError("full"), "partial", 5, "full"),
+        (RuntimeError("a fault"), "partial", 1, "RuntimeError: a fault"),
+        (KeyboardInterrupt(), "partial", 1, "KeyboardInterrupt"),
+    ],
+    ids=["none", "source", "output", "bug", "no text"],
+)
+def test_the_failure_decides_state_and_exit_code(failure, state, code, reason):
+    record = RunRecord(None, None, RunConfig(), {})
+    record.failure = failure
+    assert (record.state, record.exit_code, record.reason) == (state, code, reason)

@@ -1,0 +1,84 @@
+"""Trackers of mmdet with the interface of the pipeline."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.tracks import TrackState
+from pipeline.system.errors import UsageError
+from trackers import build
+from trackers.mmdet import MmdetTracker
+
+BOTH = pytest.mark.parametrize("name", ["mmdet:ByteTracker", "mmdet:OCSORTTracker"])
+
+
+def frame(index: int) -> Frame:
+    return Frame(np.zeros((200, 300), np.uint8), index, Fraction(index, 25), "made")
+
+
+def at(*centres, score: float = 0.9) -> Detections:
+    boxes = [[x - 5, y - 4, x + 5, y + 4] for x, y in centres]
+    return Detections(np.reshape(boxes, (-1, 4)), np.full(len(boxes), score), np.zeros(len(boxes)))
+
+
+@pytest.mark.slow
+@BOTH
+def test_two_targets_keep_their_ids_and_have_velocities(name):
+    tracker = build(name)
+    for step in range(10):
+        tracks = tracker.update(at((50 + 2 * step, 40), (200, 150 - step)), frame(7 + step))
+        assert tracks.ids.tolist() == [1, 2]
+        assert tracks.age.tolist() == [step, step]
+        assert set(tracks.state.tolist()) == {TrackState.CONFIRMED}
+    assert tracks.boxes[0].tolist() == pytest.approx([63, 36, 73, 44])
+    np.testing.assert_allclose(tracks.velocity, [[2, 0], [0, -1]], atol=0.2)
+    assert tracks.scores.tolist() == pytest.approx([0.9, 0.9])
+
+
+@BOTH
+def test_a_target_that_appears_later_is_tentative_first(name):
+    tracker = build(name)
+    tracker.update(at((50, 40)), frame(0))
+    states = [tracker.update(at((50, 40), (200, 150)), frame(n)).state.tolist()[1] for n in range(1, 5)]
+    assert states == [TrackState.TENTATIVE] * 2 + [TrackState.CONFIRMED] * 2
+
+
+@BOTH
+def test_a_target_that_is_missed_for_some_frames_keeps_its_id(name):
+    tracker = build(name)
+    for index in range(5):
+        tracker.update(at((50, 40)), frame(index))
+    assert len(tracker.update(Detections.empty(), frame(5))) == 0
+    assert tracker.update(at((51, 40)), frame(6)).ids.tolist() == [1]
+
+
+@BOTH
+def test_a_reset_starts_with_id_one_again(name):
+    tracker = build(name)
+    for index in range(3):
+        tracker.update(at((50, 40), (100, 100)), frame(index))
+    tracker.reset()
+    assert len(tracker.update(Detections.empty(), frame(0))) == 0
+    assert tracker.update(at((50, 40)), frame(1)).ids.tolist() == [1]
+
+
+def test_options_reach_the_tracker_of_mmdet():
+    faint = at((50, 40), score=0.5)
+    assert len(build("mmdet:ByteTracker").update(faint, frame(0))) == 0
+    assert len(build("mmdet:ByteTracker", init_track_thr=0.4).update(faint, frame(0))) == 1
+
+
+def test_other_names_and_options_are_refused():
+    with pytest.raises(
+        UsageError, match=r"unknown tracker 'mmdet:ByteTrack'; did you mean 'mmdet:ByteTracker'"
+    ):
+        build("mmdet:ByteTrack")
+    with pytest.raises(UsageError, match="unknown mmdet tracker 'SORTTracker'"):
+        MmdetTracker("SORTTracker")
+    with pytest.raises(UsageError, match=r"cannot build tracker 'mmdet:ByteTracker'.*patience"):
+        build("mmdet:ByteTracker", patience=3)

@@ -1,0 +1,74 @@
+"""Trackers by name.
+
+A tracker is any object with the methods of `pipeline.structures.protocols.Tracker`; the registry is needed
+only for names in a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+
+from pipeline.config import parsing
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.protocols import Tracker
+from pipeline.structures.tracks import Tracks
+from pipeline.system.errors import UsageError, unknown_name
+
+
+class NoTracker:
+    """A tracker without tracks, for detection only."""
+
+    def update(self, detections: Detections, frame: Frame) -> Tracks:
+        """Returns no tracks."""
+        return Tracks.empty()
+
+    def reset(self) -> None:
+        """Does nothing."""
+
+
+def _centre(**options) -> Tracker:
+    # imported here: scipy.optimize is slow to load and is not needed to list the names
+    from trackers.centre import CentreOptions, CentreTracker
+
+    known = [field.name for field in fields(CentreOptions)]
+    for name in options:
+        if name not in known:
+            raise unknown_name("tracker option", name, known)
+    return CentreTracker(parsing.build(CentreOptions, options, "tracker.options."))
+
+
+def _none(**options) -> Tracker:
+    if options:
+        raise UsageError(f"tracker 'none' takes no options, got {', '.join(options)}; remove them")
+    return NoTracker()
+
+
+def _mmdet(name: str) -> Callable[..., Tracker]:
+    def build(**options) -> Tracker:
+        # imported here: mmdet takes seconds to load
+        from trackers.mmdet import MmdetTracker
+
+        return MmdetTracker(name, **options)
+
+    return build
+
+
+TRACKERS: dict[str, Callable[..., Tracker]] = {
+    "centre": _centre,
+    "none": _none,
+    "mmdet:ByteTracker": _mmdet("ByteTracker"),
+    "mmdet:OCSORTTracker": _mmdet("OCSORTTracker"),
+}
+"""Name → builder, which takes the options of the tracker as keyword arguments."""
+
+
+def build(name: str, **options) -> Tracker:
+    """Builds the tracker `name` of `TRACKERS`; `options` override its defaults.
+
+    Raises UsageError if the name or an option is unknown, or a value is out of range.
+    """
+    if name not in TRACKERS:
+        raise unknown_name("tracker", name, TRACKERS)
+    return TRACKERS[name](**options)
