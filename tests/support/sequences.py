@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from datasets.augmentation.options import AugmentationOptions
 from datasets.sequences.clips import Clip, VideoSequence, clip_at
+
+PLAIN = AugmentationOptions(
+    flip=False,
+    scale=(1, 1),
+    gain=1,
+    offset=0,
+    drop_share=0,
+    pan_share=0,
+    noise_share=0,
+    blur_share=0,
+    paste_share=0,
+)
+"""Options without any change."""
 
 WIDTH, HEIGHT, LENGTH = 48, 40, 5
 

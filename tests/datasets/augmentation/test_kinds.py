@@ -9,23 +9,10 @@ import numpy as np
 import pytest
 
 from datasets.augmentation.kinds import DataKind, KindSampler
-from datasets.augmentation.options import AugmentationOptions
 from datasets.sequences.moving_stills import animate_still
 from pipeline.system.errors import UsageError
 from tests.support import training_runs
-from tests.support.sequences import LENGTH, sequence_of
-
-PLAIN = AugmentationOptions(
-    flip=False,
-    scale=(1, 1),
-    gain=1,
-    offset=0,
-    drop_share=0,
-    pan_share=0,
-    noise_share=0,
-    blur_share=0,
-    paste_share=0,
-)
+from tests.support.sequences import LENGTH, PLAIN, sequence_of
 
 
 def pool(label, *, box=(4, 5, 12, 13), count=2):

@@ -11,23 +11,9 @@ from datasets.augmentation.options import AugmentationOptions
 from datasets.augmentation.sampler import ClipSampler
 from datasets.sequences.clips import Clip
 from pipeline.system.errors import UsageError
-from tests.support.sequences import HEIGHT, LENGTH, WIDTH, sequence_of
+from tests.support.sequences import HEIGHT, LENGTH, PLAIN, WIDTH, sequence_of
 
 # Training batches
-
-
-PLAIN = AugmentationOptions(
-    flip=False,
-    scale=(1, 1),
-    gain=1,
-    offset=0,
-    drop_share=0,
-    pan_share=0,
-    noise_share=0,
-    blur_share=0,
-    paste_share=0,
-)
-"""Options without any change."""
 
 
 def sampler(seed: int = 3, share: float = 0.5, augment: AugmentationOptions | None = None) -> ClipSampler:
