@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -40,7 +41,9 @@ class TiffFile:
         """Raises SourceError if the file cannot be opened or holds no page."""
         import tifffile
 
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damage is reported by one error
+        # damage is reported by one error
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module="PIL")
         self._path = path
         try:
             self._file: BinaryIO = path.open("rb")
