@@ -81,6 +81,8 @@ def _decode(encoded: bytes) -> np.ndarray | None:
     """Decodes by OpenCV with its log silenced, so that damage is reported by one error of one line."""
     # OpenCV needs a character after the last number of a PGM or PPM file of text
     data = encoded + b"\n" if encoded.startswith((b"P2", b"P3")) else without_metadata(encoded)
+    if data is None:
+        return None
     with _log_silencer:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
 

@@ -73,10 +73,11 @@ def tiff_pages(file: BinaryIO) -> list[Page]:
         return []
 
 
-def without_metadata(encoded: bytes) -> bytes:
-    """Returns a PNG file without the chunks that change no pixel; other files and damaged ones as they are.
+def without_metadata(encoded: bytes) -> bytes | None:
+    """Returns a PNG file without the chunks that change no pixel, or None if it is cut off.
 
-    Decoders print warnings about colour profiles and texts, with bytes of the file in them.
+    Other files are returned as they are. Decoders print warnings about colour profiles and texts, with bytes
+    of the file in them, and allocate what the length of a chunk claims, up to 2 GB.
     """
     if not encoded.startswith(_PNG):
         return encoded
@@ -84,8 +85,10 @@ def without_metadata(encoded: bytes) -> bytes:
     while place + 12 <= len(encoded):
         end = place + 12 + int.from_bytes(encoded[place : place + 4], "big")
         kind = encoded[place + 4 : place + 8]
-        if end > len(encoded) or not kind.isalpha():
-            return encoded
+        if end > len(encoded):
+            return None
+        if kind == b"IEND":  # other data may follow
+            break
         if kind[:1].islower() and kind not in _PNG_NEEDED:  # a capital letter marks a critical chunk
             kept.append(encoded[begin:place])
             begin = end
