@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.ground_truth import GroundTruth, annotated_source, read_annotations
 from pipeline.runner.run_json import read_record, write_end
 from pipeline.runner.run_record import RecoveredRun, RunRecord
 from pipeline.runner.setup import coco_sink
@@ -23,14 +24,15 @@ from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records,
 from pipeline.sinks.mot import MotSink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
 from pipeline.sinks.video import defragment, write_empty
+from pipeline.sources.opening import open_source
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
-from pipeline.system.errors import OutputError, UsageError
+from pipeline.system.errors import MoteError, OutputError, UsageError
 from pipeline.system.files import atomic_write, open_kept, output_error, require_idle
 
 
 @dataclass(frozen=True)
-class _RecordedSource:
+class RecordedSource:
     """What run.json says of a source that is not opened."""
 
     info: SourceInfo
@@ -60,10 +62,10 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
         lines = [scan(place(JSONL)) for place in places]
         if _is_settled(old, lines) and not any(_is_unfinished(place, config) for place in places):
             return f"{folder}: nothing to recover, the run is {old['state']}"
-        truth = _truth(old, config, annotations)
+        truth = recorded_truth(old, config, annotations)
         header = {key: value for key, value in old.items() if key != "state"}
         counts = {"kept": len(sets), "deleted": sets[0].number - 1, "deleted_frames": None} if sets else None
-        record = RunRecord(folder, _RecordedSource(_info(old)), config, header, rotated=counts)
+        record = RunRecord(folder, RecordedSource(recorded_info(old)), config, header, rotated=counts)
         record.decoded = sum(valid.line_count for valid in lines)
         record.fail(RecoveredRun(f"the process ended without closing its files; rebuilt from {JSONL}"))
         for place, valid in zip(places, lines, strict=True):
@@ -106,16 +108,28 @@ def _is_unfinished(place: Callable[[str], Path], config: RunConfig) -> bool:
     return config.output.coco and path.with_name(f"{path.name}.part").exists()
 
 
-def _info(old: dict[str, Any]) -> SourceInfo:
+def recorded_info(old: dict[str, Any]) -> SourceInfo:
+    """Returns what run.json says of the source."""
     known = {field.name: old["source"].get(field.name) for field in fields(SourceInfo)}
     return SourceInfo(**{**known, "rate": Fraction(known["rate"])})
 
 
-def _truth(old: dict[str, Any], config: RunConfig, annotations: Path | None) -> GroundTruth | None:
+def recorded_truth(old: dict[str, Any], config: RunConfig, annotations: Path | None) -> GroundTruth | None:
+    """Reads ground truth for a recorded run: `annotations`, else the file that the run was given, if any.
+
+    Raises UsageError if it does not fit.
+    """
     path = annotations or old.get("annotations")
     if not path:
         return None
-    known = SourceAnnotations(Path(path), _info(old), start=config.source.start)
+    info = recorded_info(old)
+    pictures: Sequence[str] = ()
+    if Path(info.name).is_dir() or glob.has_magic(info.name):
+        with suppress(MoteError), open_source(info.name, config.source) as source:
+            pictures = source.pictures
+    row = annotated_source(info, start=config.source.start, pictures=pictures)
+    (known,) = read_annotations(Path(path), [row], named=config.source.annotated_as)
+    assert known is not None
     return GroundTruth(known, len(old["detector"]["classes"]))
 
 
@@ -141,14 +155,14 @@ def _rebuild(
         if wanted.mot:
             sinks.append(MotSink(replaced.enter_context(atomic_write(place(MOT)))))
         with Sinks(sinks) as both:
-            for result in _results(place(JSONL), valid, record.source.info):
+            for result in recorded_results(place(JSONL), valid, record.source.info):
                 both.write(result)
                 record.add(result)
                 if truth:
                     truth.add(result)
 
 
-def _results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
+def recorded_results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
     """Yields what the lines say of each frame; images and masks are not recorded."""
     blank = np.broadcast_to(np.uint8(0), (info.height, info.width))
     for line in read_records(path, valid.line_count):
