@@ -20,6 +20,7 @@ from pipeline.evaluation.segmentation.tables import mask_tables
 from pipeline.system import cli
 from pipeline.system.cli import PROBABILITY
 from pipeline.system.errors import UsageError
+from pipeline.system.packages import require_package
 
 
 def parser() -> cli.Parser:
@@ -45,6 +46,8 @@ def parser() -> cli.Parser:
 
 def work(options: argparse.Namespace) -> None:
     """Computes, prints and writes the numbers. Raises MoteError."""
+    if options.plots:
+        require_package("matplotlib", "--plots")
     images = pair_files(options.predictions, options.masks, split=options.split)
     missing = [image.name for image in images if image.prediction is None]
     if len(missing) == len(images):
@@ -60,6 +63,9 @@ def work(options: argparse.Namespace) -> None:
         notes.append(f"missing maps, counted as empty: {len(missing)}, the first of them {missing[0]}")
     if unpaired:
         notes.append(f"maps without a mask, left out: {unpaired}")
+    if doubtful := [row for row in rows if "remark" in row]:
+        first = f"{doubtful[0]['name']}: {doubtful[0]['remark']}"
+        notes.append(f"masks whose background is in doubt: {len(doubtful)}, the first of them {first}")
     print("\n\n".join([mask_tables(scorer, options.threshold), *(f"note: {note}" for note in notes)]))
     if options.output:
         sections = {"threshold": options.threshold, "notes": notes, "per_image": rows}

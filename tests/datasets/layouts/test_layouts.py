@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.layouts.mask_folders import mask_to_boxes, read_mask
+from datasets.layouts.mask_folders import mask_to_boxes
 from datasets.layouts.registry import LAYOUTS, available_splits, load_dataset
+from pipeline.imaging.mask_files import read_mask
 from pipeline.system.errors import SourceError, UsageError
 from tests.datasets.layouts import dataset_trees
 from tests.datasets.layouts.dataset_trees import FOREIGN_ROOT, SIZE
