@@ -144,12 +144,18 @@ def tracks_of(record: Mapping[str, Any]) -> Tracks:
 def segments_of(
     record: Mapping[str, Any], names: Iterable[str], shape: tuple[int, int]
 ) -> dict[str, Segments]:
-    """Returns the components in a frame of `shape` (H, W) by the names of the segmenters that found them."""
+    """Returns the components in a frame of `shape` (H, W) by the names of the segmenters that found them.
+
+    Raises ValueError if the masks have another shape.
+    """
     found = {}
     for name in names:
         rows = [row for row in record["masks"] if row["segmenter"] == name]
         regions = np.zeros(shape, np.int32)
-        for number, mask in enumerate(_decode_masks(rows), start=1):
+        masks = _decode_masks(rows)
+        if len(masks) and masks.shape[1:] != shape:
+            raise ValueError(f"its masks are for frames of {masks.shape[2]}x{masks.shape[1]}")
+        for number, mask in enumerate(masks, start=1):
             regions[mask] = number
         boxes, scores, _ = _arrays([{**row, "label": 0} for row in rows])
         found[name] = Segments(regions, Detections(boxes, scores, np.zeros(len(rows))))
@@ -203,7 +209,7 @@ def _validated(text: bytes, last: int) -> dict[str, Any]:
     tracks_of(record)
     for row in record.get("masks", ()):
         _decode_masks([row])
-        _arrays([{**row, "label": 0}])
+        Detections(*_arrays([{**row, "label": 0}]))
         row["segmenter"]
     if not isinstance(record["warmup"], bool):
         raise ValueError("'warmup' is neither true nor false")
