@@ -12,13 +12,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
-from pipeline.config.schema import LiveConfig, RunConfig, SourceConfig
+from pipeline.config.schema import LiveConfig, SourceConfig
 from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import FrameSource, Source
@@ -305,52 +304,6 @@ def backoff(attempt: int, policy: LiveConfig) -> float:
     """
     longest = min(policy.backoff * 2.0 ** min(attempt - 1, 64), policy.backoff_cap)
     return longest * random.uniform(0.5, 1)
-
-
-def open_with_reconnect(location: str, config: RunConfig, stop: StopRequest) -> FrameSource:
-    """Opens a source; if it is live, it is opened again after a loss as `config.live` declares.
-
-    The frame size may change from one connection to the next. Raises SourceError or UsageError as
-    `open_source` does: the first connection is not retried. Raises Interrupted if a signal arrives before the
-    source is open.
-    """
-    source = _open_interruptibly(lambda: open_source(location, config.source, allow_resize=True), stop)
-    if not source.info.live:
-        return source
-    return LiveSource(source, location, config.source, config.live, stop=stop)
-
-
-def _open_interruptibly(open_: Callable[[], Source], stop: StopRequest) -> Source:
-    """Opens a source in a thread, because the main thread receives no signal while FFmpeg waits for data.
-
-    After a signal the thread is left behind; it closes the source if it is ever opened.
-    """
-    opened: queue.SimpleQueue[Source | BaseException] = queue.SimpleQueue()
-    abandoned = threading.Event()
-
-    def work() -> None:
-        try:
-            source = open_()
-        except BaseException as error:  # raised below
-            opened.put(error)
-            return
-        opened.put(source)
-        if abandoned.is_set():
-            source.close()
-
-    threading.Thread(target=work, name="open", daemon=True).start()
-    try:
-        while True:
-            with suppress(queue.Empty):
-                result = opened.get(timeout=POLL_SECONDS)
-                break
-            stop.check()
-    except BaseException:
-        abandoned.set()
-        raise
-    if isinstance(result, BaseException):
-        raise result
-    return result
 
 
 def queue_policy(info: SourceInfo, policy: LiveConfig, dropped: Callable[[Frame], None]) -> QueuePolicy:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from pipeline.config.schema import SourceConfig
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import SourceError
+
+
+class SourceUnavailable(SourceError):
+    """A peer that does not answer or sends nothing, or a camera that is not there; it may come later."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class ReadRequest:
         declared = self.config.bits
         if declared > stored_bits:
             raise SourceError(
-                f"{self.name} holds {stored_bits}-bit samples, source.bits = {declared} do not fit"
+                f"{self.name} holds {stored_bits}-bit samples, to which --source-bits {declared} does not fit"
             )
         return declared or stored_bits
 
@@ -88,6 +92,8 @@ class Reader(ABC):
 
     info: SourceInfo
     """Known before the first frame; `frame_count` is the number of frames that will be read."""
+    pictures: Sequence[str] = ()
+    """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
     corrupt = 0
     """Number of damaged frames skipped so far; their indices are left out."""
     derived_times = 0
