@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.system.errors import OutputError, UsageError, WeightsError
 from pipeline.system.files import replace_on_success
+from pipeline.system.packages import require_package
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +80,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     import torch
 
+    if path.suffix == ".safetensors":
+        require_package("safetensors", "reading weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.imaging.image_headers import tiff_pages
 from pipeline.system.errors import SourceError
+from pipeline.system.packages import require_package
 
 if TYPE_CHECKING:
     import tifffile
@@ -39,6 +40,8 @@ class TiffFile:
 
     def __init__(self, path: Path):
         """Raises SourceError if the file cannot be opened or holds no page."""
+        for package in ("tifffile", "PIL"):
+            require_package(package, "reading TIFF")
         import tifffile
 
         # damage is reported by one error

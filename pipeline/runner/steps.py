@@ -12,6 +12,7 @@ from pipeline.sources.source import FrameSource
 from pipeline.stages.fusion import fuse
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections, Result
+from pipeline.system.packages import require_package
 from pipeline.system.signals import StopRequest
 
 RESULTS_AHEAD = 8
@@ -42,6 +43,7 @@ def health_server(summary: Summary, config: ServiceConfig) -> AbstractContextMan
     """Returns a context that serves health and metrics, if the configuration names a port."""
     if not config.health_port:
         return nullcontext()
+    require_package("prometheus_client", "--health-port")
     from pipeline.runner.health import serve_health  # loads prometheus_client
 
     return serve_health(summary, config)
