@@ -12,6 +12,7 @@ from typing import Literal
 
 from pipeline.config.ranges import require_range
 from pipeline.config.rotation import Rotation, rotation
+from pipeline.config.units import byte_count, parse_named
 from pipeline.imaging.intensity_scaling import parse_scaling
 
 MIN_RATE, MAX_RATE = 0.001, 100_000
@@ -39,6 +40,9 @@ class SourceConfig:
     """Size of raw frames as WxH in pixels; the size requested from a camera."""
     dtype: Literal["", "uint8", "uint16le", "uint16be"] = ""
     """Grey samples of raw frames; the samples requested from a camera."""
+    stream: int = 0
+    """Number of the video stream to read, from 1, of a video that has several, such as visible and thermal
+    light; 0: the first, with a remark if there are others."""
     hwaccel: Literal["none", "cuda"] = "none"
     """cuda: a GPU decodes video files; it is an error if the GPU or the build of PyAV cannot. The images are
     in colour and may differ in the last bit from those that the CPU decodes."""
@@ -63,9 +67,13 @@ class SourceConfig:
     """Seconds without data, while a stream is opened and later, after which it counts as lost."""
     transport: Literal["tcp", "udp"] = "tcp"
     """Transport of an RTSP source; tcp loses no packets."""
+    annotated_as: str = ""
+    """Name of the video of the ground truth that shows the source, whatever the source is called. Empty: the
+    one that has its name."""
 
     def __post_init__(self) -> None:
         require_range(self, "start", low=0, expected="a frame index from 0")
+        require_range(self, "stream", low=0, expected="the number of a video stream, from 1, or 0")
         require_range(self, "max_frames", low=0, expected="0 (all) or more")
         rates = f"{MIN_RATE} to {MAX_RATE} frames per second"
         require_range(self, "rate", low=MIN_RATE, high=MAX_RATE, expected=rates)
@@ -78,7 +86,8 @@ class SourceConfig:
             raise ValueError(f"size = '{self.size}' of the source, expected WxH such as 320x256")
         if self.format == "raw" and not (self.size and self.dtype):
             raise ValueError(
-                "format = raw needs the size and dtype of its frames, such as 320x256 and uint16le"
+                "format = raw needs the size and the samples of its frames: give --source-size and "
+                "--source-dtype, such as 320x256 and uint16le"
             )
         parse_scaling(self.scaling)
 
@@ -187,7 +196,7 @@ class DetectorConfig:
     flip_averaging: bool = False
     """Only for segmenters: average the map over four mirrored views of the image, at four times the cost."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto uses a GPU if there is one."""
+    """auto, cpu, mps, cuda or cuda:N; auto uses a CUDA device if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Floating-point format of the network; bf16 and fp16 are faster if the hardware supports them."""
     compile: bool = False
@@ -198,6 +207,9 @@ class DetectorConfig:
     exported once the size of the first frame is known. auto uses the fastest that is installed."""
     cache: str = ""
     """Folder for exported graphs; empty for ~/.cache/mote/exported."""
+    cache_limit: str = "4GB"
+    """Maximum size of this folder; the graphs that were not used for the longest time are removed. Empty: no
+    limit."""
     batch: int = 0
     """Frames per batch; 0: 1 on a CPU and for a live source (lowest latency), else 8, or one of each source
     if there are more than 8."""
@@ -211,6 +223,7 @@ class DetectorConfig:
         require_range(self, "conf", "iou", low=0, high=1)
         require_range(self, "batch", "threads", low=0)
         _require_enlargement(self)
+        parse_named("cache_limit", self.cache_limit, byte_count)
 
     def network_size(self) -> tuple[int, int] | None:
         """Returns (width, height) of the network input; None for native."""
@@ -308,6 +321,9 @@ class OutputConfig:
     """results.jsonl"""
     zarr: bool = False
     """results.zarr: frames, score maps and detections as arrays."""
+    sinks: tuple[str, ...] = ()
+    """Further outputs of the form package.module:Class. Each class is called with the output folder and the
+    `SourceInfo`; it makes a sink as `pipeline.sinks.base` describes them. They are not rotated."""
     quality: float = 20.0
     """Constant rate factor of the annotated H.264 video: 0 lossless, 51 worst."""
     rotate_every: str = ""
@@ -332,7 +348,7 @@ class OutputConfig:
             raise ValueError(f"--resume cannot continue files that rotate; {remedy}")
         require_range(self, "quality", low=0, high=51)
         if self.overwrite and self.resume:
-            raise ValueError("overwrite and resume exclude each other; leave one out")
+            raise ValueError("--overwrite and --resume exclude each other; leave one out")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -29,3 +32,11 @@ def _amount(text: str, units: Mapping[str, int], expected: str) -> float:
     if not amount:
         raise ValueError(f"'{text}', expected {expected}, more than 0")
     return amount
+
+
+def parse_named(name: str, text: str, parse: Callable[[str], N]) -> N:
+    """Parses the value of the key `name`; the ValueError of `parse` is raised with the name in front."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{name} = {error}") from error
