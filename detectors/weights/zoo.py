@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.system.bounded_reads import MAX_WEIGHTS_BYTES, require_bounded
 from pipeline.system.errors import WeightsError, unknown_name
 from pipeline.system.files import file_sha256
 
@@ -117,6 +118,10 @@ def locate_weights(name_or_path: str) -> tuple[Path, ZooEntry | None]:
         raise WeightsError(f"{unknown}, and no such file")
     if path.is_dir():
         raise WeightsError(f"weights {path} is a folder; give a file")
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"weights file {path} does not exist")
+    try:
+        require_bounded(path, limit=MAX_WEIGHTS_BYTES)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
     return path, None

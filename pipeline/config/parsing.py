@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -13,9 +14,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import tomli_w
-
-from pipeline.system.errors import UsageError
+from pipeline.system.bounded_reads import MAX_SETTINGS_BYTES, read_bounded
+from pipeline.system.errors import UsageError, as_json
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 def load_toml(path: Path) -> dict[str, Any]:
     """Returns the tables of a TOML file. Raises UsageError if it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bounded(path, limit=MAX_SETTINGS_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"cannot read configuration {path}: {reason}") from error
@@ -103,6 +103,8 @@ def full_setting(kind: type, setting: tuple[list[str], Any]) -> tuple[list[str],
 
 def dump_toml(table: Mapping[str, Any]) -> str:
     """Returns nested tables as TOML that `load_toml` reads back; keys whose value is None are left out."""
+    import tomli_w  # not needed to read a configuration
+
     return tomli_w.dumps(_without_none(table))
 
 
@@ -115,42 +117,66 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
+def build(
+    kind: type[T], table: Mapping[str, Any], where: str = "", *, typed: Mapping[str, str] | None = None
+) -> T:
     """Returns an instance of dataclass `kind` from nested tables; missing keys keep their defaults.
 
-    `where` is the prefix of the keys in messages. Raises UsageError for unknown keys, values of a wrong type,
-    and values that `kind` itself refuses with a ValueError.
+    Raises UsageError for unknown keys, values of a wrong type, and values that `kind` itself refuses with a
+    ValueError.
+
+    Args:
+        kind: the dataclass.
+        table: its values.
+        where: prefix of the keys in messages.
+        typed: what the user typed before the value of a key, such as "--conf ", by dotted path; messages name
+            it instead of the key.
     """
-    return _build(kind, table, where, _keys(kind, where))
+    return _build(kind, table, where, _keys(kind, where), typed or {})
 
 
-def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]) -> T:
+def _build(
+    kind: type[T], table: Mapping[str, Any], where: str, known: list[str], typed: Mapping[str, str]
+) -> T:
     """Builds one section; `known` are the dotted paths of all keys of the configuration."""
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{where}{key}"
+        given = typed.get(name, f"configuration key '{name}' = ") + as_json(value)
         if key not in hints:
             raise _unknown_key(key, where, list(hints), known)
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
-                raise UsageError(f"configuration key '{name}' is a section, got {value!r}")
-            values[key] = _build(hints[key], value, f"{name}.", known)
+                raise UsageError(f"configuration key '{name}' is a section, got {as_json(value)}")
+            values[key] = _build(hints[key], value, f"{name}.", known, typed)
             continue
         if row := _row_type(hints[key]):
             if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
-                raise UsageError(f"configuration key '{name}' = {value!r}, expected a list of tables")
+                raise UsageError(f"{given}, expected a list of tables")
             values[key] = tuple(build(row, item, f"{name}.") for item in value)
             continue
         try:
             values[key] = _convert(hints[key], value)
         except TypeError as error:
             expected = _in_words(hints[key], default=getattr(kind, key, None))
-            raise UsageError(f"configuration key '{name}' = {value!r}, expected {expected}") from error
+            raise UsageError(f"{given}, expected {expected}") from error
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"configuration{f' section {where[:-1]!r}' if where else ''}: {error}") from error
+        raise UsageError(_in_typed_words(str(error), where, typed)) from error
+
+
+def _in_typed_words(message: str, where: str, typed: Mapping[str, str]) -> str:
+    """Returns the message of a section about its keys with what the user typed instead of "key = "."""
+    words = message
+    for name, prefix in typed.items():
+        section, _, key = name.rpartition(".")
+        if section == where.rstrip("."):
+            words = re.sub(rf"(?<![\w.]){re.escape(key)} = ", prefix, words)
+    if words != message or message.startswith("--"):
+        return words
+    return f"configuration section '{where[:-1]}': {message}" if where else f"configuration: {message}"
 
 
 def _row_type(hint: Any) -> type | None:

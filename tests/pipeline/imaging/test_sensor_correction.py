@@ -13,7 +13,7 @@ from pipeline.imaging.sensor_correction import (
     SpikeReplacement,
 )
 from pipeline.sources.opening import open_source
-from pipeline.system.errors import SourceError, UsageError
+from pipeline.system.errors import UsageError
 from tests.pipeline.sources.test_images import write_images
 
 
@@ -112,7 +112,11 @@ def test_automatic_replacement_is_selected_by_name(tmp_path):
         ({"bad_pixels": "small.png"}, UsageError, "bad_pixels = .* is 8x8"),
         ({"offset": "eight.png"}, UsageError, "offset = .* has 8 bits, the frames of .* 16"),
         ({"bad_pixels": "white.png"}, UsageError, "marks 100.0 % of the pixels as bad; 5 % are allowed"),
-        ({"bad_pixels": "nowhere.png"}, SourceError, "nowhere.png cannot be read: No such file"),
+        (
+            {"bad_pixels": "nowhere.png"},
+            UsageError,
+            "--bad-pixels: .*nowhere.png cannot be read: No such file",
+        ),
     ],
     ids=lambda value: str(value),
 )

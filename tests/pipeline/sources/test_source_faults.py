@@ -141,7 +141,7 @@ def test_an_image_that_claims_a_huge_size_is_refused_before_it_is_decoded(tmp_pa
 def test_an_image_file_too_large_is_not_read(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "a.png"), grey_frames(1)[0])
     monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 100)
-    with pytest.raises(SourceError, match=r"a.png has \d+ bytes; images of up to 100 are read"):
+    with pytest.raises(SourceError, match=r"a.png cannot be read: it has \d+ bytes, and at most 100 bytes"):
         open_source(tmp_path)
 
 
