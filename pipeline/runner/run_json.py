@@ -35,7 +35,7 @@ from pipeline.system.reserved import ReservedFile, remove_reserved
 if TYPE_CHECKING:
     from pipeline.runner.run_record import RunRecord
 
-_RATE = re.compile(r"[1-9]\d{0,11}(/[1-9]\d{0,11})?")
+_RATE = re.compile(r"[1-9]\d{0,24}(/[1-9]\d{0,24})?")
 """Frame rate of a source as `Fraction` writes it."""
 
 PACKAGES = ("torch", "numpy", "av", "opencv-python", "scipy", "pycocotools")
