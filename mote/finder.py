@@ -37,7 +37,9 @@ class Finder:
     Args:
         rate: frames per second of the sequence.
         bits: significant bits per sample; None for all of the dtype, 8 or 16.
-        detector, tracker, settings: as for `mote.watch`.
+        detector: as for `mote.watch`.
+        tracker: as for `mote.watch`.
+        settings: as for `mote.watch`.
 
     Raises UsageError for unknown settings, and other MoteErrors with the first frame.
     """

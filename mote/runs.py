@@ -64,8 +64,11 @@ def run(
     """Processes a source and writes the outputs of `mote run`; returns the account of the run.
 
     Args:
-        source, detector, tracker, settings: as for `watch`; outputs are settings, too, such as
-            `output="results"`, `overwrite=True`, `save_video=False`.
+        source: as for `watch`.
+        detector: as for `watch`.
+        tracker: as for `watch`.
+        settings: as for `watch`; outputs are settings, too, such as `output="results"`, `overwrite=True`,
+            `save_video=False`.
         sinks: further outputs, which get each result after the files.
         on_result: called with each result after all outputs have it.
         annotations: COCO-video ground truth of the source.
