@@ -41,6 +41,7 @@ FLAGS = {
     "start": "source.start",
     "max_frames": "source.max_frames",
     "hwaccel": "source.hwaccel",
+    "source_stream": "source.stream",
     "source_format": "source.format",
     "source_size": "source.size",
     "source_dtype": "source.dtype",
@@ -50,6 +51,7 @@ FLAGS = {
     "bad_pixels": "source.bad_pixels",
     "offset": "source.offset",
     "timeout": "source.timeout",
+    "annotated_as": "source.annotated_as",
     "on_full": "live.on_full",
     "reconnect": "live.reconnect",
     "on_gap": "live.on_gap",
@@ -87,6 +89,11 @@ def parser() -> cli.Parser:
         help="the same; repeatable: several sources run together",
     )
     add("--annotations", metavar="JSON", help="COCO-video ground truth of the source: adds metrics")
+    add(
+        "--annotated-as",
+        metavar="NAME",
+        help="video of the ground truth that shows the source (default: the one that has its name)",
+    )
     add(
         "--output",
         metavar="DIR",
@@ -137,7 +144,7 @@ def _detector_flags(group: argparse._ArgumentGroup) -> None:
         help="factor by which a native input is enlarged (default: that of the training)",
     )
     add("--fit", choices=("letterbox", "stretch"), help="how frames fill a WxH input (default: letterbox)")
-    add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--device", metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
     add(
         "--compile",
@@ -158,6 +165,12 @@ def _source_flags(group: argparse._ArgumentGroup) -> None:
     add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
     add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
     add("--hwaccel", choices=("none", "cuda"), help="decoder of video files (default: none, the CPU)")
+    add(
+        "--source-stream",
+        type=int,
+        metavar="N",
+        help="video stream to read, of a video that has several, from 1 (default: the first)",
+    )
     add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs size and dtype")
     add("--source-size", metavar="WxH", help="frame size of raw video")
     add("--source-dtype", metavar="TYPE", help="sample type of raw video: uint8, uint16le or uint16be")
@@ -216,6 +229,28 @@ def _output_flags(group: argparse._ArgumentGroup) -> None:
     add("--health-host", metavar="ADDRESS", help="address to serve them on (default: 127.0.0.1)")
 
 
+def typed_keys(options: argparse.Namespace) -> dict[str, str]:
+    """Maps the keys that were given on the command line to what precedes their values there."""
+    given = vars(options)
+    keys = {".".join(parse_setting(text)[0]) for text in given.get("set", [])}
+    typed = {key: f"--set {key}=" for key in sorted(keys)}
+    flags = {key: f"--{flag.replace('_', '-')} " for flag, key in FLAGS.items() if flag in given}
+    return typed | flags
+
+
+def require_applicable(options: argparse.Namespace, config: RunConfig, sources: list[str]) -> None:
+    """Raises UsageError for an option of the command line that would have no effect on any of the sources."""
+    from detectors.networks.registry import kind_of
+    from pipeline.config import applicability
+    from pipeline.sources.opening import source_kind
+
+    kinds = {location: source_kind(location, config.source) for location in sources}
+    known = {location: kind for location, kind in kinds.items() if kind is not None}
+    if len(known) == len(kinds):  # otherwise opening the others says what is wrong
+        detector = kind_of(config.detector.name)
+        applicability.require_applicable(typed_keys(options), config, known, detector=detector)
+
+
 def configuration(options: argparse.Namespace) -> RunConfig:
     """Returns the defaults, overridden by the file, then by `--set`, then by flags. Raises UsageError."""
     given = vars(options)
@@ -226,7 +261,7 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     if "segmenter" in given or "segmenter_weights" in given:
         rows = segmenter_rows(table, given.get("segmenter"), given.get("segmenter_weights", []))
         table = override(table, [(["segmentation", "segmenters"], rows)])
-    return build(RunConfig, table)
+    return build(RunConfig, table, typed=typed_keys(options))
 
 
 def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> list[dict]:
@@ -298,7 +333,9 @@ def listing() -> str:
     lines += ["segmenters, as the detector or beside one", *(f"  {name}" for name in SEGMENTERS)]
     lines += ["weights"]
     lines += [f"  {name}: for {entry.detector}, {entry.note}" for name, entry in ZOO_TABLE.items()]
-    return "\n".join([*lines, "trackers", *(f"  {name}" for name in TRACKERS)])
+    lines += ["trackers", *(f"  {name}" for name in TRACKERS)]
+    kept = "python -m detectors.export --list-cache shows those that are kept, --clear-cache removes them"
+    return "\n".join([*lines, "graphs of networks for other runtimes", f"  {kept}"])
 
 
 def work(options: argparse.Namespace) -> int:
@@ -307,6 +344,7 @@ def work(options: argparse.Namespace) -> int:
         print(listing())
         return 0
     sources, config = locations(options), configuration(options)
+    require_applicable(options, config, sources)
     truth, progress = vars(options).get("annotations"), vars(options).get("progress", "auto")
     if len(sources) > 1:
         from pipeline.runner.multi import run_many

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -14,12 +13,13 @@ import numpy as np
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
+from pipeline.imaging.image_files import IMAGE_SUFFIXES
 from pipeline.runner.ground_truth import GroundTruth, annotated_source, read_annotations
 from pipeline.runner.run_json import read_record, write_end
 from pipeline.runner.run_record import RecoveredRun, RunRecord
 from pipeline.runner.setup import coco_sink
 from pipeline.sinks.base import Sink, Sinks
-from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
+from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
 from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
 from pipeline.sinks.mot import MotSink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
@@ -27,8 +27,9 @@ from pipeline.sinks.video import defragment, write_empty
 from pipeline.sources.opening import open_source
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
-from pipeline.system.errors import MoteError, OutputError, UsageError
+from pipeline.system.errors import OutputError, SourceError, UsageError
 from pipeline.system.files import atomic_write, open_kept, output_error, require_idle
+from pipeline.system.redaction import stream_name
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,28 @@ def recorded_truth(old: dict[str, Any], config: RunConfig, annotations: Path | N
     if not path:
         return None
     info = recorded_info(old)
-    pictures: Sequence[str] = ()
-    if Path(info.name).is_dir() or glob.has_magic(info.name):
-        with suppress(MoteError), open_source(info.name, config.source) as source:
-            pictures = source.pictures
-    row = annotated_source(info, start=config.source.start, pictures=pictures)
+    row = annotated_source(info, start=config.source.start, pictures=_recorded_pictures(old, config))
     (known,) = read_annotations(Path(path), [row], named=config.source.annotated_as)
     assert known is not None
     return GroundTruth(known, len(old["detector"]["classes"]))
+
+
+def _recorded_pictures(old: dict[str, Any], config: RunConfig) -> Sequence[str]:
+    """Lists the pictures of a recorded run anew; empty if its source was none of pictures.
+
+    Raises UsageError if they are gone, since their names say which frames are annotated.
+    """
+    name = recorded_info(old).name
+    path = Path(name)
+    is_picture = path.suffix.lower() in IMAGE_SUFFIXES
+    is_other = old["source"].get("fingerprint") or (path.exists() and not path.is_dir())
+    if (is_other and not is_picture) or stream_name(name) or path.suffix == Path(ZARR).suffix:
+        return ()
+    try:
+        with open_source(name, config.source) as source:
+            return source.pictures
+    except SourceError as error:
+        raise UsageError(f"the source must be there, to tell which frames are annotated: {error}") from error
 
 
 def _truncate(path: Path, valid: ValidPrefix) -> None:

@@ -36,6 +36,8 @@ class ImageReader(Reader):
         """Raises SourceError if the first image cannot be read or the request does not fit the sequence."""
         locations = list(_locations(paths))
         count = request.frame_count(len(locations))
+        if len(locations) == len(paths):  # pages of a file have no names of their own
+            self.pictures = tuple(str(location.path) for location in locations)
         self._numbered = list(enumerate(locations))[request.start : request.start + count]
         self._tiff: TiffFile | None = None  # stays open from page to page
         self._tiff_path: Path | None = None

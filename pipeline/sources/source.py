@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from pipeline.config.schema import SourceConfig
@@ -33,6 +33,8 @@ class FrameSource(ABC):
     at any time and from any thread, also while another thread waits for the next frame.
     """
 
+    pictures: Sequence[str] = ()
+    """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
     reconnects: int = 0
     """Number of connections after the first that yielded frames."""
     outage: str | None = None
@@ -85,6 +87,7 @@ class Source(FrameSource):
         except BaseException:
             reader.close()
             raise
+        self.pictures = reader.pictures
         self._frames = reader.frames()
         self._closed = False
         # `close` may be called in another thread than the one that decodes, and must not close the container

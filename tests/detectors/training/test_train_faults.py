@@ -80,7 +80,7 @@ def test_weights_that_are_not_of_a_training_run_are_not_published(tmp_path, caps
     [
         ({"schedule.batch": 4}, "schedule.batch = 2, not 4"),
         ({"schedule.steps": 3}, "schedule.steps = 2, not 3"),
-        ({"model.options.num_classes": 2}, "model.options.num_classes = None, not 2"),
+        ({"model.options.num_classes": 2}, "model.options.num_classes = null, not 2"),
         ({"data.synthetic_share": 0.5}, "data.synthetic_share = 0.2, not 0.5"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -263,7 +263,7 @@ def test_a_batch_whose_loss_is_not_finite_ends_the_run_and_is_saved(root, tmp_pa
 
 def test_an_invalid_recipe_is_refused(root, tmp_path, capsys):
     assert run(root, tmp_path, 2, **{"schedule.precision": "int3"}) == 2
-    assert "'int3', expected one of fp32, bf16" in complaint(capsys)
+    assert '"int3", expected one of fp32, bf16' in complaint(capsys)
     assert run(root, tmp_path, 2, **{"data.train": "nothing.json"}) == 2
     assert run(root, tmp_path, 2, **{"schedule.stepz": 3}) == 2
     assert "did you mean 'schedule.steps'" in capsys.readouterr().err

@@ -10,10 +10,11 @@ from pipeline import vid_map_coco
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
 from pipeline.evaluation.detection.report import DetectionScores
-from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.ground_truth import GroundTruth
 from pipeline.runner.single import run
 from pipeline.sources.opening import open_source
-from pipeline.structures.annotations import load_coco, video_records
+from pipeline.structures.annotations import video_records
+from pipeline.structures.coco_tables import load_coco
 from pipeline.structures.detections import Detections
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
@@ -21,6 +22,7 @@ from pipeline.system.errors import UsageError
 from run_pipeline import parts
 from tests.support.nano import save_nano
 from tests.support.outputs import detections, lines, report
+from tests.support.truth import annotations_of
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_frames_without_annotation_are_processed_but_not_scored(process, tmp_pat
 @pytest.mark.parametrize("start", [16, 20])
 def test_ground_truth_of_other_frames_is_refused_before_the_run(clip, truth, start):
     with open_source(clip, start=0) as source, pytest.raises(UsageError, match="none of the frames"):
-        SourceAnnotations(truth, source.info, start=start)
+        annotations_of(truth, source.info, start=start)
 
 
 def test_ground_truth_that_counts_frames_from_one_is_refused(tmp_path, clip, truth):
@@ -93,7 +95,7 @@ def test_ground_truth_that_counts_frames_from_one_is_refused(tmp_path, clip, tru
 
     path = rewritten(truth, tmp_path / "gt.json", count_from_one)
     with open_source(clip) as source, pytest.raises(UsageError, match="count frames from 1"):
-        SourceAnnotations(path, source.info)
+        annotations_of(path, source.info)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_classes_only_count_if_detector_and_annotations_have_the_same(clip, clas
     path = clip.with_suffix(".json")
     (record,) = video_records(load_coco(path))
     with open_source(clip) as source:
-        truth = GroundTruth(SourceAnnotations(path, source.info), classes)
+        truth = GroundTruth(annotations_of(path, source.info), classes)
         for frame in source:
             boxes = record.boxes[frame.index]
             right = Detections(boxes, [0.9] * len(boxes), [label] * len(boxes))

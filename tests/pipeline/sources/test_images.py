@@ -216,3 +216,14 @@ def test_images_that_are_read_in_several_threads_leave_the_log_of_opencv_on(tmp_
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: read_image(path), range(400)))
     assert cv2.utils.logging.getLogLevel() > cv2.utils.logging.LOG_LEVEL_SILENT
+
+
+def test_a_picture_in_several_formats_is_one_frame(tmp_path, caplog):
+    shown = grey_frames(3)
+    images = {f"{n}.{suffix}": shown[n] for n in range(3) for suffix in ("jpg", "png")}
+    with open_source(write_images(tmp_path / "clip", images)) as source:
+        assert [path.rpartition("/")[2] for path in source.pictures] == ["0.png", "1.png", "2.png"]
+        assert source.info.frame_count == 3
+    assert "3 images have the name of another one in a better format" in caplog.messages[0]
+    with open_source(tmp_path / "clip" / "*.jpg") as source:
+        assert source.info.frame_count == 3
