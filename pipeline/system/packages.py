@@ -31,6 +31,8 @@ def is_installed(package: str) -> bool:
     """Returns whether a top-level package can be found. It is not imported."""
     try:
         return util.find_spec(package) is not None
+    except ImportError:  # of a program's own finder
+        return False
     except ValueError:  # a module without a specification: it was made in a program
         return True
 
