@@ -171,11 +171,17 @@ def _without_root_category(table: dict) -> dict:
     It is named as the supercategory of all others and has no annotations.
     """
     categories, used = table["categories"], {row["category_id"] for row in table["annotations"]}
-    above = {row.get("supercategory") for row in categories} - {None, "none", ""}
-    root = [row for row in categories if row.get("name") in above and row["id"] not in used]
+    above = {_text(row, "supercategory") for row in categories} - {"none", ""}
+    root = [row for row in categories if _text(row, "name") in above and row["id"] not in used]
     if len(root) != 1 or len(above) != 1:
         return table
     return {**table, "categories": [row for row in categories if row is not root[0]]}
+
+
+def _text(row: dict, key: str) -> str:
+    """Returns the value of a key that nothing depends on if it is a text, else ""."""
+    value = row.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def uniform_references(rows: Sequence[dict], key: str, ids: Iterable[Hashable]) -> list[dict]:
