@@ -97,8 +97,6 @@ def read_annotations(
         raise UsageError(f"--annotated-as '{named}' is the video of one source, and {among} are given")
     table = load_coco(path)
     remarks: list[str] = []
-    if not table["images"]:
-        raise UsageError(f"annotations {path} have no images, so no frame of the source is annotated")
     if not table.get("videos"):
         table, remarks = with_videos(table, numbered=not all(source.pictures for source in sources))
     videos: Sequence[dict | None]

@@ -124,8 +124,8 @@ def _identity(annotation: dict) -> int | str:
         if isinstance(value, str) and value.strip():
             value = value.strip()
             return int(value) if value.isdecimal() and len(value) <= 18 else value
-        if type(value) is int and abs(value) < 2**62:
-            return value
+        if type(value) is int:
+            return value if abs(value) < 2**62 else str(value)
     return -1
 
 

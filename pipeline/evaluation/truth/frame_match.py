@@ -117,6 +117,8 @@ def with_videos(table: dict, *, numbered: bool) -> AlignedTruth:
     With `numbered`, frames are the numbers in the names of the images, which must count from 0 and lie in one
     folder; otherwise their order, since they will be found by name. Raises UsageError if they do not.
     """
+    if not table["images"]:
+        raise UsageError("annotations have no 'videos' and no images, so no frame is annotated")
     folders: dict[str, dict] = {}
     images = []
     for place, image in enumerate(table["images"]):
