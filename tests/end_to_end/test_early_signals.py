@@ -161,5 +161,5 @@ def test_a_standard_input_without_any_data_cannot_be_opened(mote, tmp_path):
         reply = mote("-", "--timeout", 0.5, "--output", tmp_path / "out")
     assert (reply.code, reply.err) == (
         3,
-        "error: standard input cannot be opened: no data for 0.5 s; see source.timeout\n",
+        "error: standard input cannot be opened: no data for 0.5 s; see --timeout\n",
     )
