@@ -12,6 +12,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.evaluation.detection.report import DetectionScores
 from pipeline.runner.ground_truth import GroundTruth
 from pipeline.runner.single import run
+from pipeline.runner.summary import run_table
 from pipeline.sources.opening import open_source
 from pipeline.structures.annotations import video_records
 from pipeline.structures.coco_tables import load_coco
@@ -140,7 +141,8 @@ def scored(tmp_path_factory, clip, truth, nano_weights):
     """The outputs of a run over the clip with this ground truth."""
     folder = tmp_path_factory.mktemp("scored") / "out"
     table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}
-    run(str(clip), build(RunConfig, table), parts(), annotations=str(truth), progress="off")
+    record = run(str(clip), build(RunConfig, table), parts(), annotations=str(truth), progress="off")
+    (folder.parent / "summary.txt").write_text(run_table(record))
     return folder
 
 
@@ -179,6 +181,20 @@ def test_ambiguous_identities_are_noted_and_detections_are_scored(scored):
     (note,) = metrics["notes"]
     assert note.startswith("tracks are not scored: frame")
     assert 0.1 < metrics["ap50"] < 0.9
+    assert note.replace("tracks are not scored", "not scored") in (scored.parent / "summary.txt").read_text()
+
+
+def test_a_run_without_targets_shows_no_average_precision(tmp_path, clip, truth, nano_weights):
+    path = rewritten(truth, tmp_path / "gt.json", lambda table: table["annotations"].clear())
+    table = {
+        "detector": {"weights": nano_weights},
+        "output": {"folder": str(tmp_path / "out"), "video": False},
+    }
+    config = build(RunConfig, {**table, "source": {"max_frames": 2}})
+    text = run_table(run(str(clip), config, parts(), annotations=str(path), progress="off"))
+    assert "AP50        not defined: no targets in 2 frames" in text
+    assert "best F1" not in text
+    assert "MOTA" not in text
 
 
 # pipeline.vid_map_coco
