@@ -63,7 +63,7 @@ def test_a_signal_ends_the_wait_for_a_silent_standard_input(tmp_path, number):
     os.close(reading)
     os.close(writing)
     assert (code, err) == (SIGNALS[number], f"error: interrupted by {number.name}\n")
-    assert seconds < 3
+    assert seconds < 15  # far below the timeout; the interpreter itself takes seconds to end under load
     assert not (tmp_path / "out").exists()
 
 
@@ -76,7 +76,7 @@ def test_a_signal_ends_the_wait_for_silent_addresses(tmp_path, sources):
         with started(*videos, "--timeout", 60, "--output", tmp_path / "out") as process:
             code, err, seconds = end(process, signal.SIGTERM)
     assert (code, err) == (143, "error: interrupted by SIGTERM\n")
-    assert seconds < 3
+    assert seconds < 15  # far below the timeout; the interpreter itself takes seconds to end under load
 
 
 def test_annotations_that_nobody_writes_are_not_waited_for(mote, tmp_path):
