@@ -1,7 +1,7 @@
 """A table for a paper: the shipped segmenters on a dataset of single frames with masks, as Markdown.
 
-    python examples/irstd_table.py NUAA-SIRST
-    python examples/irstd_table.py ROOT --dataset masks --split images --weights rdian-nuaa-sirst
+    python -m examples.irstd_table NUAA-SIRST
+    python -m examples.irstd_table ROOT --dataset masks --split images --weights rdian-nuaa-sirst
 
 One row for each weights and definition, since published definitions differ. The threshold of a network and
 the number of its views are those chosen on the validation split of NUAA-SIRST; choose yours on a validation
@@ -54,8 +54,8 @@ def row(weights: str, definition: str, numbers: dict) -> str:
     return f"| {' | '.join([weights, definition, *cells])} |"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Evaluates and prints the table."""
+def parser() -> argparse.ArgumentParser:
+    """Builds the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("root", type=Path, help="folder of the dataset")
     parser.add_argument("--dataset", default="nuaa-sirst", help="its layout (default: nuaa-sirst)")
@@ -64,7 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--definitions", nargs="+", default=["default", "basicirstd"], help="names of definitions"
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluates and prints the table."""
+    options = parser().parse_args(arguments)
     print(f"| weights | definition | {' | '.join(COLUMNS)} |")
     print("|---|---|" + "---|" * len(COLUMNS))
     for weights in options.weights:

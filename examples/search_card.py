@@ -1,6 +1,6 @@
 """A card of a search drone: single thermal pictures → the pictures with something on them, best first.
 
-    python examples/search_card.py DCIM/ finds/
+    python -m examples.search_card DCIM/ finds/
 
 The camera moves between the pictures, so each is looked at alone, by a network that marks pixels in single
 frames. finds.csv lists every mark; finds.png shows the best ones, enlarged, for a person to look through. The
@@ -30,13 +30,18 @@ def as_bytes(image: np.ndarray) -> np.ndarray:
     return np.clip((grey - low) / max(high - low, 1) * 255, 0, 255).astype(np.uint8)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Looks through the pictures and writes list and page."""
+def parser() -> argparse.ArgumentParser:
+    """Builds the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("card", type=Path, help="folder of pictures; folders in it are searched, too")
     parser.add_argument("finds", type=Path, help="folder of the outputs")
     parser.add_argument("--conf", type=float, default=0.5, help="lowest score of a mark (default: 0.5)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Looks through the pictures and writes list and page."""
+    options = parser().parse_args(arguments)
 
     look = mote.Finder(detector="datransnet", tracker="none", conf=options.conf)
     found = []
@@ -49,9 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
             image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)
         look.reset()  # the next picture may have another size
         detections = look(image).detections
+        padded = np.pad(as_bytes(image), SIDE // 2, mode="edge")
         for score, box in zip(detections.scores, detections.boxes, strict=True):
             x, y = ((box[:2] + box[2:]) / 2).astype(int)
-            padded = np.pad(as_bytes(image), SIDE // 2, mode="edge")
             part = cv2.resize(padded[y : y + SIDE, x : x + SIDE], None, fx=ENLARGED, fy=ENLARGED)
             found.append((float(score), path.relative_to(options.card), box, part))
     found.sort(key=lambda find: -find[0])

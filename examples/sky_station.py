@@ -1,7 +1,7 @@
 """A sky station: what crossed the sky from dusk to dawn, as one stacked picture and a picture of each track.
 
-    python examples/sky_station.py night.mp4 morning/
-    python examples/sky_station.py rtsp://camera/stream morning/ --frames 900000
+    python -m examples.sky_station night.mp4 morning/
+    python -m examples.sky_station rtsp://camera/stream morning/ --frames 900000
 
 The stack holds the brightest value that each pixel had, with the paths of the tracks drawn over it. The
 picture of a track shows its best frame.
@@ -37,13 +37,18 @@ def picture_of(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     return cv2.resize(padded[y : y + SIDE, x : x + SIDE], None, fx=ENLARGED, fy=ENLARGED)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Watches the source and writes the pictures."""
+def parser() -> argparse.ArgumentParser:
+    """Builds the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", help="video, folder of images, or address of a camera")
     parser.add_argument("morning", type=Path, help="folder of the pictures")
     parser.add_argument("--frames", type=int, default=0, help="number of frames (default: all)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Watches the source and writes the pictures."""
+    options = parser().parse_args(arguments)
 
     stack: np.ndarray | None = None
     paths: dict[int, list[tuple[float, float]]] = {}

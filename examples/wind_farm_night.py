@@ -1,6 +1,6 @@
 """A night at a wind farm: thermal videos of a folder → one table of tracks, and counts per hour.
 
-    python examples/wind_farm_night.py recordings/ night/
+    python -m examples.wind_farm_night recordings/ night/
 
 Runs over night on a CPU. A run that was interrupted goes on where it stopped when the same command is given
 again; videos that are done are not computed twice. The table has one row for each track that lasted:
@@ -65,12 +65,17 @@ def tracks_of(folder: Path) -> list[dict]:
     return rows
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Processes the folder and writes the table."""
+def parser() -> argparse.ArgumentParser:
+    """Builds the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("recordings", type=Path, help="folder of videos")
     parser.add_argument("night", type=Path, help="folder of the outputs")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Processes the folder and writes the table."""
+    options = parser().parse_args(arguments)
     rows = []
     for video in sorted(path for path in options.recordings.iterdir() if path.suffix.lower() in VIDEOS):
         folder = options.night / video.stem

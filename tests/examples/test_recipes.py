@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import sys
+from importlib import import_module
 
 import cv2
 import numpy as np
@@ -32,10 +32,7 @@ def recipe(own_cache):
     """Runs the program of a recipe."""
 
     def run(name, *arguments):
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.main([str(argument) for argument in arguments])
+        import_module(f"examples.{name}").main([str(argument) for argument in arguments])
 
     return run
 
