@@ -16,6 +16,7 @@ TESTS = PROJECT_ROOT / "tests"
 
 SLOW_PLACES = (
     "end_to_end",
+    "examples",
     "benchmarks",
     "detectors/backends",
     "detectors/evaluation",
