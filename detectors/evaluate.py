@@ -96,8 +96,8 @@ def work(options: argparse.Namespace) -> None:
     require_precision(options.precision, device)
     if options.workers > 1 and device.type != "cpu":
         raise UsageError(f"--workers {options.workers} is for a CPU, not for '{device}'; leave it out")
-    name = zoo.network_of(options.weights, options.detector)
-    model, path, _ = restore.restore_network(name, options.weights)
+    network = zoo.network_of(options.weights, options.detector)
+    model, path, _ = restore.restore_network(network, options.weights)
     dataset = registry.load_dataset(options.dataset, options.root, options.split)
     if options.videos:
         dataset = dataset.subset(options.videos)

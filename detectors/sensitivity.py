@@ -35,7 +35,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m detectors.sensitivity", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add("--detector", help="network of a weights file (default: tridos-nano)")
     add(
         "--ratios",
         type=RATE,

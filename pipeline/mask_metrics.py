@@ -55,6 +55,9 @@ def work(options: argparse.Namespace) -> None:
     if missing and not options.allow_missing:
         remedy = "add them, or use --allow-missing to count them as empty"
         raise UsageError(f"{options.predictions} has no map of {abbreviate(missing)}; {remedy}")
+    suffixes = {image.prediction.suffix.lower() for image in images if image.prediction}
+    if options.logits and not suffixes & {".mat", ".npy"}:
+        raise UsageError("--logits is for .mat and .npy, and all maps are images; leave it out")
     scorer = MaskScorer(definitions(options.threshold).values())
     rows = [score_files(scorer, image, logits=options.logits) for image in images]
     unpaired = 0 if options.split else count_unpaired(options.predictions, images)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.imaging.file_signatures import describe_foreign, npy_header_bytes
 from pipeline.imaging.image_files import check_size
 from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.sources.streams import StandardInput
@@ -108,6 +109,9 @@ class RawReader(Reader):
 def open_file(path: Path, request: ReadRequest) -> RawReader:
     """Opens a file of raw frames. Raises SourceError if it cannot be read or holds no frame."""
     try:
+        header = npy_header_bytes(path)
+        if header and request.config.header != header:
+            raise SourceError(f"{request.name} {describe_foreign(path)}")
         file = path.open("rb", buffering=0)
         return RawReader(file, request, total=path.stat().st_size)
     except OSError as error:

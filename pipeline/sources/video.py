@@ -305,7 +305,7 @@ def _codec_tag(container: av.container.InputContainer, stream: av.VideoStream) -
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)  # PyAV names the tag of an unknown codec in this text alone
     try:
-        text = container.dumps_format()
+        text = container.dumps_format()  # type: ignore[attr-defined]  # missing in the stubs of PyAV
     finally:
         av.logging.set_level(level)
     found = re.search(rf"Stream #0:{stream.index}\b.*?Video: none \((.{{1,16}}?) */ (0x\w+)\)", text)

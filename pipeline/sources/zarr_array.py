@@ -177,7 +177,8 @@ def _array_folder(root: Path, request: ReadRequest) -> Path:
     if len(arrays) != 1:
         found = ", ".join(folder.name for folder in arrays) or "none"
         raise SourceError(
-            f"{name} is no array, and of those in it one is needed; name it with --set source.array=NAME: {found}"
+            f"{name} is no array, and of those in it one is needed; "
+            f"name it with --set source.array=NAME: {found}"
         )
     return arrays[0]
 

@@ -10,6 +10,9 @@ import json
 import signal
 from collections.abc import Iterable
 
+MAX_VALUE = 78
+"""Maximum number of characters of a value in a message."""
+
 
 class MoteError(Exception):
     """Base of all errors that are reported as one line; exit code 1."""
@@ -71,8 +74,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def as_json(value: object) -> str:
-    """Returns a value as JSON writes it, and TOML almost so: texts in double quotes, true and false."""
-    return json.dumps(value, ensure_ascii=False, default=str)
+    """Returns a value as JSON writes it, with texts in double quotes; long values are truncated."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

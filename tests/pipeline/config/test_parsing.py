@@ -93,19 +93,19 @@ def test_whole_numbers_for_a_float_become_floats():
     ("table", "key", "wrong"),
     [
         ({"steps": 1.5}, "steps", "1.5"),
-        ({"steps": True}, "steps", "True"),
-        ({"steps": "3"}, "steps", "'3'"),
+        ({"steps": True}, "steps", "true"),
+        ({"steps": "3"}, "steps", '"3"'),
         ({"name": 3}, "name", "3"),
         ({"fast": 1}, "fast", "1"),
-        ({"seed": "x"}, "seed", "'x'"),
+        ({"seed": "x"}, "seed", '"x"'),
         ({"fit": "crop"}, "fit", "stretch, letterbox"),
         ({"inner": 3}, "inner", "section"),
-        ({"inner": {"rate": "x"}}, "inner.rate", "'x'"),
-        ({"inner": {"rate": True}}, "inner.rate", "True"),
+        ({"inner": {"rate": "x"}}, "inner.rate", '"x"'),
+        ({"inner": {"rate": True}}, "inner.rate", "true"),
         ({"inner": {"window": [1, 2, 3]}}, "inner.window", "[1, 2, 3]"),
-        ({"inner": {"window": [1, "2"]}}, "inner.window", "'2'"),
+        ({"inner": {"window": [1, "2"]}}, "inner.window", '"2"'),
         ({"inner": {"window": 4}}, "inner.window", "4"),
-        ({"inner": {"names": "x"}}, "inner.names", "'x'"),
+        ({"inner": {"names": "x"}}, "inner.names", '"x"'),
         ({"inner": {"extra": 3}}, "inner.extra", "3"),
         ({"steps": [1]}, "steps", "[1]"),
     ],
@@ -167,12 +167,13 @@ class Kinds:
 )
 def test_what_is_expected_is_told_in_plain_words(key, expected):
     """The value is a set, which has none of the types."""
-    assert message(build, Kinds, {key: {1}}) == f"configuration key '{key}' = {{1}}, expected {expected}"
+    said = message(build, Kinds, {key: {1}})
+    assert said == f"configuration key '{key}' = \"{{1}}\", expected {expected}"
 
 
 def test_a_list_is_refused_whole_with_what_it_should_be():
     said = message(build, Kinds, {"limits": [0.8, "1.2"]})
-    assert said == "configuration key 'limits' = [0.8, '1.2'], expected two numbers, such as [0.8, 1.25]"
+    assert said == "configuration key 'limits' = [0.8, \"1.2\"], expected two numbers, such as [0.8, 1.25]"
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,12 @@ def test_what_is_neither_is_refused(text):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--rotate-every", "often"), "rotate_every = 'often', expected a duration such as 90s, 30min"),
-        (("--rotate-size", "0MB"), "rotate_size = '0MB', expected a size such as 800kB"),
-        (("--disk-budget", "20"), "disk_budget = '20', expected a size"),
+        (("--rotate-every", "often"), "--rotate-every 'often', expected a duration such as 90s, 30min"),
+        (("--rotate-size", "0MB"), "--rotate-size '0MB', expected a size such as 800kB"),
+        (("--disk-budget", "20"), "--disk-budget '20', expected a size"),
         (
             ("--rotate-size", "3GB", "--disk-budget", "5GB"),
-            "rotate_size = '3GB' is more than half of disk_budget = '5GB'; choose a smaller rotate_size",
+            "--rotate-size '3GB' is more than half of --disk-budget '5GB'; choose a smaller --rotate-size",
         ),
     ],
 )
