@@ -17,7 +17,6 @@ from pipeline.structures.protocols import Tracker
 from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import UsageError, unknown_name
 
-
 MMDET = "mmdet:"
 """Prefix of the names of mmdet's trackers."""
 
