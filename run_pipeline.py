@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
+from pipeline.config.other_programs import OTHER_NAMES
 from pipeline.config.parsing import build, load_toml, override, parse_setting
 from pipeline.config.schema import RunConfig
 from pipeline.system import cli
@@ -79,11 +80,14 @@ def parser() -> cli.Parser:
         "was lost, 4 weights missing or wrong, 5 output not writable, 129/130/143 interrupted",
         argument_default=argparse.SUPPRESS,
     )
+    parser.other_names = OTHER_NAMES
     add = parser.add_argument
     kinds = "video file, folder or pattern of images, *.zarr, address (rtsp, http, …), camera number, -"
     add("source", metavar="SOURCE", nargs="?", help=kinds)
     add(
         "--video",
+        "--source",
+        dest="video",
         action="append",
         metavar="SOURCE",
         help="the same; repeatable: several sources run together",
@@ -146,6 +150,8 @@ def _detector_flags(group: argparse._ArgumentGroup) -> None:
     add("--fit", choices=("letterbox", "stretch"), help="how frames fill a WxH input (default: letterbox)")
     add("--device", metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
+    half = "the same as --precision fp16 on a GPU and bf16 on a CPU"
+    add("--half", dest="precision", action="store_const", const="half", help=half)
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,
@@ -258,10 +264,19 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     settings = [parse_setting(text) for text in given.get("set", [])]
     settings += [(key.split("."), given[flag]) for flag, key in FLAGS.items() if flag in given]
     table = override(table, settings)
+    if given.get("precision") == "half":
+        table = override(table, [(["detector", "precision"], half_precision(table["detector"]))])
     if "segmenter" in given or "segmenter_weights" in given:
         rows = segmenter_rows(table, given.get("segmenter"), given.get("segmenter_weights", []))
         table = override(table, [(["segmentation", "segmenters"], rows)])
     return build(RunConfig, table, typed=typed_keys(options))
+
+
+def half_precision(detector: Mapping[str, Any]) -> str:
+    """Returns what `--half` means on the device of a table of the detector. Raises UsageError."""
+    from detectors.backends.devices import pick_device
+
+    return "bf16" if pick_device(str(detector.get("device", "auto"))).type == "cpu" else "fp16"
 
 
 def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> list[dict]:

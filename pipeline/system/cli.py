@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TextIO, TypeVar
 
 from pipeline.system.errors import Interrupted, MoteError, OutputError, UsageError, describe
@@ -41,6 +42,9 @@ def invoked_as(program: str) -> Iterator[None]:
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError and suggests a close match for an unknown option."""
+
+    other_names: Mapping[str, str] = MappingProxyType({})
+    """Options of other programs, with their dashes → what they are called here; named in the error."""
 
     def __init__(self, *args: Any, **options: Any):
         if program := _program.get():
@@ -69,6 +73,8 @@ class Parser(argparse.ArgumentParser):
         """Raises UsageError for a flag that is neither an option nor an abbreviation of one."""
         known = sorted(self._option_string_actions)
         if not any(option.startswith(flag) for option in known):
+            if flag in self.other_names:
+                self.error(f"unknown option '{flag}', which is {self.other_names[flag]} here")
             close = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
             self.error(f"unknown option '{flag}'" + (f", did you mean '{close[0]}'?" if close else ""))
 
