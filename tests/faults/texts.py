@@ -222,14 +222,14 @@ def mot() -> list[Seed]:
         "gt/labels.txt": b"drone\n",
     }
     # ten columns: as of VisDrone, with truncation and occlusion, and as of TrackEval, with a place in space
-    drone = "".join(f"{n + 1},7,{4 + n},5,5,6,1,{n % 2 + 4},0,1\n" for n in range(COUNT)).encode()
+    drone = "".join(f"{n + 1},7,{4 + n},5,5,6,1,{n % 2 + 1},0,1\n" for n in range(COUNT)).encode()
     spatial = "".join(f"{n + 1},7,{4 + n},5.5,5,6,1,-1,-1,-1\n" for n in range(COUNT)).encode()
     _, picture = cv2.imencode(".png", grey_frames(1, *SIZE[::-1])[0])
     pictures = {f"img1/{n + 1:06d}.png": picture.tobytes() for n in range(COUNT)}
     listed = "".join(f"images/a/{n}.png {n},2,{n + 5},8,0\n" for n in range(COUNT)).encode()
     return [
         Seed(video, whole, read_sequence),
-        Seed({**video, "gt/gt.txt": drone}, whole, read_sequence),
+        Seed({**video, "gt/gt.txt": drone, "gt/labels.txt": b"drone\nbird\n"}, whole, read_sequence),
         Seed({**video, "gt/gt.txt": spatial}, whole, read_sequence),
         Seed({"tracks.txt": spatial}, whole, read_tracks),
         Seed(
