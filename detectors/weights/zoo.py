@@ -61,7 +61,7 @@ ZOO_TABLE: dict[str, ZooEntry] = {
         sha256="b3e05cdb96d9d0ba097510b7c8c21b5471d91db71d60adb220a015f5c30fc017",
         detector="plain",
         options={"aligned": True},
-        note="targets of 2 to 8 pixels in infrared video of several cameras; many weak false alarms",
+        note="targets of 2 to 8 pixels in infrared video of several cameras, also moving ones",
     ),
     "datransnet-nuaa-sirst": ZooEntry(
         file="datransnet-nuaa-sirst.safetensors",
