@@ -40,7 +40,12 @@ _NUMBERED = re.compile(r"%0?\d*d|#+(?=\.)")
 
 
 def open_source(
-    location: str | Path, config: SourceConfig | None = None, *, allow_resize: bool = False, **changes: Any
+    location: str | Path,
+    config: SourceConfig | None = None,
+    *,
+    allow_resize: bool = False,
+    remark: bool = True,
+    **changes: Any,
 ) -> Source:
     """Opens any kind of source that this module lists.
 
@@ -54,6 +59,7 @@ def open_source(
         config: the frames to read and the properties to assume; None for the defaults.
         allow_resize: continue with frames of another size if the size changes within a video; otherwise, and
             if pixels are corrected, such a change raises SourceLost.
+        remark: warn if the frames use a small part of their scale.
         changes: fields of `config` to replace, such as `start=100`; None leaves a field unchanged.
 
     Raises SourceError if the location does not exist, is of no supported kind, or has no frame that can be
@@ -72,7 +78,7 @@ def open_source(
     if kind is None:
         raise SourceError(f"{request.name}: no such file or folder{_remedy(location)}")
     try:
-        return Source(kind.open(location, request), config)
+        return Source(kind.open(location, request), config, remark=remark)
     except MoteError:
         raise
     except Exception as error:

@@ -36,13 +36,15 @@ class SensorPreprocessing:
     a warning names their levels and the option, once for each source.
     """
 
-    def __init__(self, config: SourceConfig, info: SourceInfo):
-        """Raises UsageError if the file of a correction cannot be read or does not fit the frames."""
+    def __init__(self, config: SourceConfig, info: SourceInfo, *, remark: bool = True):
+        """Without `remark` there is no such warning.
+
+        Raises UsageError if the file of a correction cannot be read or does not fit the frames."""
         self._name = info.name
         self._scaling = parse_scaling(config.scaling, info.bit_depth)
         self._scaling_name = resolve_scaling(config.scaling, info.bit_depth)
         # percentiles that were chosen by name need no remark
-        chosen = config.scaling.startswith(("percentile", "running")) or info.name in _remarked
+        chosen = config.scaling.startswith(("percentile", "running")) or info.name in _remarked or not remark
         self._in_use = None if chosen else LevelsInUse()
         self._corrections: list[Callable[[np.ndarray], np.ndarray]] = []
         if (config.offset or config.bad_pixels) and info.channels != 1:

@@ -76,14 +76,16 @@ class FrameSource(ABC):
 class Source(FrameSource):
     """Preprocessed frames of one file, folder or connection; returned by `open_source`."""
 
-    def __init__(self, reader: Reader, config: SourceConfig | None = None):
+    def __init__(self, reader: Reader, config: SourceConfig | None = None, *, remark: bool = True):
         """Takes ownership of the reader, which is closed if construction fails.
+
+        Without `remark` there is no warning about frames that use a small part of their scale.
 
         Raises SourceError or UsageError if the corrections of `config` do not fit the frames.
         """
         self._reader = reader
         try:
-            self._preprocess = SensorPreprocessing(config or SourceConfig(), reader.info)
+            self._preprocess = SensorPreprocessing(config or SourceConfig(), reader.info, remark=remark)
         except BaseException:
             reader.close()
             raise
