@@ -22,7 +22,7 @@ from detectors.networks.segmenters.base import Segmenter
 from detectors.networks.tridos import Tridos
 from detectors.weights import restore, zoo
 from detectors.weights.restore import RestoredNetwork
-from pipeline.config.plugins import build_plugin
+from pipeline.config.plugins import build_plugin, require_part
 from pipeline.config.schema import DetectorConfig, SegmentationConfig, SegmenterConfig
 from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
 from pipeline.structures.protocols import Detector, SegmentStage
@@ -79,9 +79,7 @@ def describe_plugin(detector: Detector, name: str = "") -> DetectorInfo:
 def _load_plugin(config: DetectorConfig) -> tuple[Detector, DetectorInfo]:
     """Builds a detector of another package from the class in its name, which gets the configuration."""
     detector = build_plugin(config.name, config)
-    for method in ("detect", "window"):
-        if not hasattr(detector, method):
-            raise UsageError(f"'{config.name}' is no detector: it has no '{method}'")
+    require_part(detector, "detector", config.name)
     return detector, describe_plugin(detector, config.name)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import run_pipeline
+from pipeline.config.other_programs import OTHER_NAMES
+from pipeline.config.plugins import require_part
 from pipeline.config.schema import RunConfig
 from pipeline.runner import single
 from pipeline.runner.parts import Parts
@@ -17,7 +20,7 @@ from pipeline.sinks.base import Sink
 from pipeline.structures.detector_info import DetectorInfo
 from pipeline.structures.protocols import Detector, Tracker
 from pipeline.structures.results import Result
-from pipeline.system.errors import unknown_name
+from pipeline.system.errors import UsageError, unknown_name
 from pipeline.system.progress import Mode
 
 OTHER_SETTINGS = ("config", "set", "segmenter", "segmenter_weights")
@@ -25,7 +28,7 @@ OTHER_SETTINGS = ("config", "set", "segmenter", "segmenter_weights")
 
 
 def watch(
-    source: str | Path,
+    source: str | Path | int,
     *,
     detector: str | Detector | None = None,
     tracker: str | Tracker | None = None,
@@ -41,17 +44,19 @@ def watch(
         detector: name of a network, or an object as `pipeline.structures.protocols.Detector` describes it.
         tracker: name of a tracker, or an object as `pipeline.structures.protocols.Tracker` describes it.
         settings: options of `mote run` with underscores, such as `conf=0.2`, `max_frames=100`,
-            `segmenter=["rdian"]`, `config="run.toml"` and `set=["source.rate=25"]`.
+            `segmenter=["rdian"]`, `config="run.toml"` and `set=["source.rate=25"]`; those of outputs are
+            refused.
 
-    Raises MoteError for settings, weights and sources as the command does, and SourceLost after the last good
-    frame if the source ends early.
+    Raises UsageError for settings at once; with the first result, MoteError for weights and sources as the
+    command does; and SourceLost after the last good frame if the source ends early.
     """
+    require_effect(settings, ("output", "service"), (), "mote.watch writes no files and serves no port")
     config, parts = prepare(detector, tracker, settings)
-    yield from single.watch(str(source), config, parts)
+    return single.watch(_location(source), config, parts)
 
 
 def run(
-    source: str | Path,
+    source: str | Path | int,
     *,
     detector: str | Detector | None = None,
     tracker: str | Tracker | None = None,
@@ -78,9 +83,12 @@ def run(
     what was written until then is kept.
     """
     config, parts = prepare(detector, tracker, settings)
+    for sink in sinks:
+        require_part(sink, "sink")
     truth = None if annotations is None else str(annotations)
+    place = _location(source)
     return single.run(
-        str(source), config, parts, annotations=truth, progress=progress, sinks=sinks, on_result=on_result
+        place, config, parts, annotations=truth, progress=progress, sinks=sinks, on_result=on_result
     )
 
 
@@ -91,17 +99,42 @@ def prepare(
     parts, given = run_pipeline.parts(), dict(settings)
     for name in given:
         if name not in (*run_pipeline.FLAGS, *OTHER_SETTINGS):
+            ours = OTHER_NAMES.get("--" + name.replace("_", "-"))
+            if ours:
+                raise UsageError(f"unknown setting '{name}'; the command has {ours} for it")
             raise unknown_name("setting", name, (*run_pipeline.FLAGS, *OTHER_SETTINGS))
     if isinstance(detector, str):
         given["detector"] = detector
     elif detector is not None:
+        require_part(detector, "detector")
         parts = replace(parts, load_detector=_giving(detector))
     if isinstance(tracker, str):
         given["tracker"] = tracker
     elif tracker is not None:
+        require_part(tracker, "tracker")
         parts = replace(parts, build_tracker=_giving_tracker(tracker))
     given = {key: _as_typed(value) for key, value in given.items()}
     return run_pipeline.configuration(argparse.Namespace(**given)), parts
+
+
+def require_effect(
+    settings: Mapping[str, Any], sections: Sequence[str], kept: Sequence[str], why: str
+) -> None:
+    """Raises UsageError for a setting of these sections of the configuration that is no `kept` key."""
+    for name in settings:
+        key = run_pipeline.FLAGS.get(name, "")
+        if key.partition(".")[0] in sections and key not in kept:
+            raise UsageError(f"setting '{name}' has no effect here: {why}; leave it out")
+
+
+def _location(source: str | Path | int) -> str:
+    """Returns a source as the command line would give it. Raises TypeError for what names no source."""
+    if isinstance(source, bool) or not isinstance(source, (str, PathLike, int)):
+        raise TypeError(
+            f"the source is of type {type(source).__name__}, expected a text, a path or the number of a "
+            "camera; mote.Finder takes images one by one"
+        )
+    return str(source)
 
 
 def _as_typed(value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from pipeline.config import parsing
-from pipeline.config.plugins import build_plugin, is_plugin
+from pipeline.config.plugins import build_plugin, is_plugin, require_part
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import Tracker
@@ -76,7 +76,9 @@ def build(name: str, **options) -> Tracker:
     Raises UsageError if the name or an option is unknown, or a value is out of range.
     """
     if name not in TRACKERS and is_plugin(name) and not name.startswith(MMDET):
-        return build_plugin(name, **options)
+        tracker = build_plugin(name, **options)
+        require_part(tracker, "tracker", name)
+        return tracker
     if name not in TRACKERS:
         raise unknown_name("tracker", name, TRACKERS)
     return TRACKERS[name](**options)

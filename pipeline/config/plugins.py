@@ -10,6 +10,13 @@ from typing import Any
 
 from pipeline.system.errors import UsageError
 
+MEMBERS = {
+    "detector": ("window", "detect"),
+    "tracker": ("update", "reset"),
+    "sink": ("__enter__", "write", "__exit__"),
+}
+"""Kind of a part → what each object of this kind has."""
+
 
 def is_plugin(name: str) -> bool:
     """Returns whether a name has the form `package.module:Class`."""
@@ -50,3 +57,17 @@ def build_plugin(name: str, *given: Any, **options: Any) -> Any:
         return make(*given, **options)
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot build '{name}': {error}") from error
+
+
+def require_part(part: Any, kind: str, name: str = "") -> None:
+    """Raises UsageError if an object lacks what a detector, tracker or sink has, as `MEMBERS` lists it.
+
+    `name` is what the user typed; an object is named by its class.
+    """
+    if isinstance(part, type):
+        raise UsageError(
+            f"'{name or part.__name__}' is a class, expected a {kind} that is made by calling it"
+        )
+    for member in MEMBERS[kind]:
+        if not hasattr(part, member):
+            raise UsageError(f"'{name or type(part).__name__}' is no {kind}: it has no '{member}'")

@@ -170,6 +170,38 @@ def test_a_detector_without_its_methods_is_refused(clip):
         next(mote.watch(clip, detector=f"{__name__}:Lines"))
 
 
+@pytest.mark.parametrize("kind", ["detector", "tracker"])
+@pytest.mark.parametrize(("part", "message"), [(object(), "'object' is no"), (Lines, "'Lines' is a class")])
+def test_objects_of_another_kind_are_refused_before_anything_is_written(clip, tmp_path, kind, part, message):
+    with pytest.raises(UsageError, match=message):
+        mote.run(clip, **{kind: part}, output=tmp_path / "run")
+    with pytest.raises(UsageError, match="'object' is no sink: it has no '__enter__'"):
+        mote.run(clip, detector=OneBox(), sinks=[object()], output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_without_its_methods_is_refused(clip):
+    with pytest.raises(UsageError, match=r"test_runs:Lines' is no tracker: it has no 'update'"):
+        next(mote.watch(clip, detector=OneBox(), tracker=f"{__name__}:Lines"))
+
+
+@pytest.mark.parametrize("source", [None, True, ["in.mp4"], np.zeros((4, 4), np.uint8)])
+def test_what_names_no_source_is_refused_with_its_type(source):
+    with pytest.raises(TypeError, match=f"of type {type(source).__name__}, expected a text"):
+        mote.watch(source)
+
+
+def test_settings_of_outputs_are_refused_where_nothing_is_written(clip):
+    for name in ("output", "overwrite", "save_zarr", "rotate_every", "health_port"):
+        with pytest.raises(UsageError, match=f"'{name}' has no effect here: mote.watch writes no files"):
+            mote.watch(clip, **{name: 1})
+
+
+def test_settings_of_other_programs_are_answered_with_ours(clip):
+    with pytest.raises(UsageError, match="unknown setting 'imgsz'; the command has --size for it"):
+        mote.watch(clip, imgsz=640)
+
+
 def test_unknown_settings_are_refused_with_a_suggestion(clip):
     with pytest.raises(UsageError, match="unknown setting 'max_frame'; did you mean 'max_frames'"):
         next(mote.watch(clip, max_frame=3))
