@@ -143,15 +143,15 @@ class MmdetTracker:
 
         if self._first is None:
             self._first = frame.index
-        elapsed = frame.index - self._first
+        elapsed = (frame.index - self._first) // frame.stride  # its motion models predict one step a frame
         sample = DetDataSample(metainfo={"frame_id": elapsed})
         rows = (detections.boxes, detections.scores, detections.labels)
         boxes, scores, labels = (torch.from_numpy(row.copy()) for row in rows)
         sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
-        return self._tracks(self._tracker.track(data_sample=sample), elapsed)
+        return self._tracks(self._tracker.track(data_sample=sample), elapsed, stride=frame.stride)
 
-    def _tracks(self, instances: InstanceData, elapsed: int) -> Tracks:
-        """Returns mmdet's track instances of the frame `elapsed` frames after the first one."""
+    def _tracks(self, instances: InstanceData, elapsed: int, *, stride: int) -> Tracks:
+        """Returns mmdet's track instances of the frame `elapsed` steps of `stride` after the first one."""
         ids = instances.instances_id.long().numpy()
         order = np.argsort(ids, kind="stable")
         records = [self._tracker.tracks[number] for number in ids[order].tolist()]
@@ -168,6 +168,6 @@ class MmdetTracker:
             labels=labels,
             ids=ids[order] + 1,
             state=np.where(tentative, TrackState.TENTATIVE, TrackState.CONFIRMED),
-            velocity=np.stack([record.mean[4:6] for record in records]),  # of centre x and y
-            age=elapsed - started,
+            velocity=np.stack([record.mean[4:6] for record in records]) / stride,  # of centre x and y
+            age=(elapsed - started) * stride,
         )

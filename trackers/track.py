@@ -76,7 +76,9 @@ def work(options: argparse.Namespace) -> None:
         sinks = Sinks([JsonlSink(options.output / JSONL), MotSink(options.output / MOT)])
         try:
             with sinks:
-                for result in track(recorded_detections(folder / JSONL, info), tracker):
+                for result in track(
+                    recorded_detections(folder / JSONL, info, stride=config.source.stride), tracker
+                ):
                     record.decoded += 1
                     sinks.write(result)
                     record.add(result)
@@ -102,15 +104,17 @@ def configuration(config: RunConfig, tracker: str | None, settings: list[str]) -
     return replace(config, tracker=replace(config.tracker, name=name, options=options), output=output)
 
 
-def recorded_detections(path: Path, info: SourceInfo) -> Iterator[FrameDetections]:
+def recorded_detections(path: Path, info: SourceInfo, *, stride: int = 1) -> Iterator[FrameDetections]:
     """Yields the detections of each frame of a results.jsonl, with its gap and its time in frame intervals.
+
+    `stride` is the difference of the indices of successive frames.
 
     The images are black. Raises UsageError if the file is missing or damaged.
     """
     lines = scan(path)
     if not lines.line_count:
         raise UsageError(f"{path} holds no results; name the folder of a run")
-    mark, connection = GapMarker(info, window=1, policy="flush", cuts=False), 0
+    mark, connection = GapMarker(info, window=1, policy="flush", stride=stride, cuts=False), 0
     records = read_records(path, lines.line_count)
     for record, result in zip(records, recorded_results(path, lines, info), strict=True):
         gap = recorded_gap(record)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from pipeline.config.schema import RunConfig
+from pipeline.config.units import frame_or_time
 from pipeline.system.errors import UsageError, as_json
 from pipeline.system.redaction import redact_location
 
@@ -94,7 +95,19 @@ def _fits_frames(situation: Situation) -> bool:
     return situation.config.detector.size != "native" or situation.detector in ("segmenter", "plugin")
 
 
+def _is_counted(key: str) -> Callable[[Situation], bool]:
+    """Returns the rule of `start` and `end`: cameras have no times, but any source has numbers of frames."""
+
+    def applies(situation: Situation) -> bool:
+        value = getattr(situation.config.source, key)
+        return situation.source != "camera" or isinstance(frame_or_time(value), int)
+
+    return applies
+
+
 RULES = (
+    Rule(("source.start",), _is_counted("start"), "recordings, a camera has only numbers of frames"),
+    Rule(("source.end",), _is_counted("end"), "recordings, a camera has only numbers of frames"),
     Rule(
         ("source.format",),
         _of_sources("video file", "raw file", "input", "address"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import json
 import re
@@ -67,7 +68,9 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     if not separator or not all(path):
         raise UsageError(f"setting '{text}' is not of the form section.key=value")
     try:
-        return path, tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {value}")["value"]
+        is_time = isinstance(parsed, datetime.time)  # no key takes those of TOML, but some 1:30:00 as text
+        return path, value.strip() if is_time else parsed
     except (ValueError, RecursionError):
         return path, value.strip()
 
@@ -258,7 +261,13 @@ def _in_words(hint: Any, default: Any = None) -> str:
         return "one of " + ", ".join(map(str, arguments))
     if origin is not tuple:
         return WORDS[origin or hint].one
-    kind, count = WORDS[arguments[0]], None if arguments[1:] == (...,) else len(arguments)
+    element = arguments[0]
+    if typing.get_origin(element) in UNIONS:
+        kinds = [WORDS[one] for one in _but_none(typing.get_args(element))]
+        kind = Words(kinds[0].one, " or ".join(one.several for one in kinds), kinds[0].example)
+    else:
+        kind = WORDS[element]
+    count = None if arguments[1:] == (...,) else len(arguments)
     example = default or [kind.example] * (count or 2)
     number = COUNTS.get(count, count) if count else "a list of"
     return f"{number} {kind.several}, such as {json.dumps(example)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Sequence
@@ -52,15 +53,17 @@ class SourceAnnotations:
         (self.record,) = video_records(self._table)
         _require_size(self.record, source)
         self.evaluator(1)  # raises UsageError for what cannot be scored, before any weights are loaded
-        self._check_frames(source.start, source.frame_count)
+        self._check_frames(source)
         self.remarks += suspect_boxes([self.record])
 
-    def _check_frames(self, start: int, count: int | None) -> None:
+    def _check_frames(self, source: AnnotatedSource) -> None:
         annotated, name = self.record.image_ids, self.record.name
-        last = max(annotated, default=-1) if count is None else start + count - 1
-        if not any(start <= frame <= last for frame in annotated):
-            raise UsageError(f"the annotations of '{name}' have none of the frames {start} to {last}")
-        if start == 0 and min(annotated) == 1 and max(annotated) == count:
+        start, stride, count = source.start, source.stride, source.frame_count
+        last = max(annotated, default=-1) if count is None else start + (count - 1) * stride
+        if not any(frame in range(start, last + 1, stride) for frame in annotated):
+            some = f" that are processed, one in {stride}" if stride > 1 else ""
+            raise UsageError(f"the annotations of '{name}' have none of the frames {start} to {last}{some}")
+        if stride == 1 and start == 0 and min(annotated) == 1 and max(annotated) == count:
             raise UsageError(f"the annotations of '{name}' count frames from 1; frame_id must count from 0")
 
     def image_id(self, frame: Frame) -> int | None:
@@ -75,6 +78,18 @@ class SourceAnnotations:
     def evaluator(self, num_classes: int) -> Evaluator:
         """Returns an empty evaluator, class-agnostic if the detector has another number of classes."""
         return Evaluator(self._table, classes=self.category_ids(num_classes) is not None)
+
+    def of_labels(self, labels: Sequence[int] | None, num_classes: int) -> SourceAnnotations:
+        """Returns the annotations of these labels; all for None, or if the numbers of classes differ."""
+        ids = self.category_ids(num_classes)
+        if labels is None or ids is None:
+            return self
+        kept = {ids[label] for label in labels}
+        known = copy.copy(self)
+        rows = [row for row in self._table["annotations"] if row.get("category_id") in kept]
+        known._table = {**self._table, "annotations": rows}
+        (known.record,) = video_records(known._table)
+        return known
 
 
 def read_annotations(
@@ -116,9 +131,11 @@ def read_annotations(
     return found
 
 
-def annotated_source(info: SourceInfo, *, start: int = 0, pictures: Sequence[str] = ()) -> AnnotatedSource:
+def annotated_source(
+    info: SourceInfo, *, start: int = 0, stride: int = 1, pictures: Sequence[str] = ()
+) -> AnnotatedSource:
     """Returns what a source tells about itself; `pictures` are the image files of its frames, if any."""
-    return AnnotatedSource(info.name, info.width, info.height, start, info.frame_count, pictures)
+    return AnnotatedSource(info.name, info.width, info.height, start, info.frame_count, pictures, stride)
 
 
 def _require_size(record: VideoRecord, source: AnnotatedSource) -> None:
@@ -135,10 +152,14 @@ class GroundTruth:
     Args:
         annotations: the annotations of the source.
         num_classes: number of classes of the detector.
+        labels: labels of the detections that are kept; the targets of others are not scored. None for all.
     """
 
-    def __init__(self, annotations: SourceAnnotations, num_classes: int):
+    def __init__(
+        self, annotations: SourceAnnotations, num_classes: int, *, labels: Sequence[int] | None = None
+    ):
         require_package("motmetrics", "--annotations")  # used at the end of the run
+        annotations = annotations.of_labels(labels, num_classes)
         self.path = annotations.path
         self.image_id = annotations.image_id
         self.category_ids = annotations.category_ids(num_classes)

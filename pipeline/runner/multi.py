@@ -27,7 +27,7 @@ from pipeline.runner.setup import (
     distinct_names,
     load_annotations,
 )
-from pipeline.runner.steps import RESULTS_AHEAD, count_frames, fuse_if_configured, health_server
+from pipeline.runner.steps import RESULTS_AHEAD, count_frames, health_server, select_and_fuse
 from pipeline.runner.summary import Summary
 from pipeline.sources.opening import waits_for_peer
 from pipeline.sources.pending import PendingSource
@@ -126,7 +126,7 @@ class StreamWriter:
 
     Args:
         stream: the stream; its outputs are opened and closed by the thread.
-        segmenters: names of the segmenters beside the detector.
+        networks: the networks of the run.
         stop: the request to stop, checked at the end.
         written: called after each frame that is written.
         ended: called when no more frames are wanted.
@@ -135,13 +135,13 @@ class StreamWriter:
     def __init__(
         self,
         stream: Stream,
-        segmenters: list[str],
+        networks: Networks,
         stop: StopRequest,
         *,
         written: Callable[[], None],
         ended: Callable[[], None],
     ):
-        self._stream, self._segmenters, self._stop = stream, segmenters, stop
+        self._stream, self._networks, self._stop = stream, networks, stop
         self._written, self._ended = written, ended
         # not bounded here: the multiplexer bounds the number of frames in flight of each stream
         self._waiting: queue.SimpleQueue[FrameDetections | _End] = queue.SimpleQueue()
@@ -169,7 +169,7 @@ class StreamWriter:
         try:
             write_start(record)
             with stream.sinks:
-                found = fuse_if_configured(self._found(), record.config, self._segmenters)
+                found = select_and_fuse(self._found(), record.config, self._networks)
                 for result in track(found, stream.tracker):
                     stream.write(result)
                     self._written()
@@ -213,7 +213,7 @@ class Lanes:
         advance: Callable[[], None],
     ):
         self._summary, self._join, self._stop, self._advance = summary, join, stop, advance
-        self._segmenters = networks.segmenter_names
+        self._networks = networks
         self._names = [name for name in summary.pending if name not in summary.unopened]
         self._streams: dict[int, Stream] = {}
         self._writers: dict[int, StreamWriter] = {}
@@ -278,7 +278,7 @@ class Lanes:
         self.multiplexer.set_queue(number, stream.queue)
         self._streams[number] = stream
         self._writers[number] = StreamWriter(
-            stream, self._segmenters, self._stop, written=written, ended=lambda: self.multiplexer.drop(number)
+            stream, self._networks, self._stop, written=written, ended=lambda: self.multiplexer.drop(number)
         )
         self._writers[number].start()
 

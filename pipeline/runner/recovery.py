@@ -25,6 +25,7 @@ from pipeline.sinks.mot import MotSink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
 from pipeline.sinks.video import defragment, write_empty
 from pipeline.sources.opening import open_source
+from pipeline.stages.classes import class_labels
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError, SourceError, UsageError
@@ -124,10 +125,21 @@ def recorded_truth(old: dict[str, Any], config: RunConfig, annotations: Path | N
     if not path:
         return None
     info = recorded_info(old)
-    row = annotated_source(info, start=config.source.start, pictures=_recorded_pictures(old, config))
+    start, stride = _first_frame(config), config.source.stride
+    pictures = _recorded_pictures(old, config)
+    row = annotated_source(info, start=start, stride=stride, pictures=pictures)
     (known,) = read_annotations(Path(path), [row], named=config.source.annotated_as)
     assert known is not None
-    return GroundTruth(known, len(old["detector"]["classes"]))
+    classes, kept = old["detector"]["classes"], config.detector.classes
+    return GroundTruth(known, len(classes), labels=class_labels(kept, classes) if kept else None)
+
+
+def _first_frame(config: RunConfig) -> int:
+    """Returns the index of the first frame of a recorded run. Raises UsageError if it is none."""
+    start = config.source.start
+    if not isinstance(start, int):
+        raise UsageError(f"the record of the run has source.start = '{start}', expected a frame number")
+    return start
 
 
 def _recorded_pictures(old: dict[str, Any], config: RunConfig) -> Sequence[str]:

@@ -11,11 +11,12 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pipeline import BUILD, __version__
@@ -51,8 +52,12 @@ def make_header(
     detector: DetectorInfo,
     segmenters: Sequence[SegmenterInfo],
     annotations: Path | None,
+    requested: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Returns what is known before the first frame: source, networks, configuration, versions and machine."""
+    """Returns what is known before the first frame: source, networks, configuration, versions and machine.
+
+    `requested` are the times that were given for frame numbers of the configuration.
+    """
     return {
         "mote": __version__,
         "commit": commit(),
@@ -62,6 +67,7 @@ def make_header(
         "detector": detector.record(),
         "segmenters": [segmenter.record() for segmenter in segmenters],
         "config": asdict(config),
+        **({"requested": dict(requested)} if requested else {}),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "cpu": platform.machine()},
         "annotations": annotations and str(annotations),

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 
 from pipeline.config.parsing import build
-from pipeline.config.plugins import build_plugin
-from pipeline.config.schema import DetectorConfig, RunConfig
+from pipeline.config.plugins import build_plugin, require_part
+from pipeline.config.schema import DetectorConfig, RunConfig, SourceConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
 from pipeline.imaging.intensity_scaling import resolve_scaling
 from pipeline.runner.ground_truth import (
@@ -93,10 +93,11 @@ def make_stream(
     info, classes = networks.info, networks.info.classes
     tracker = parts.build_tracker(config.tracker.name, config.tracker.options)
     annotator = make_annotator(config, classes)
-    config = resolve(config, tracker, annotator, networks, source.info)
-    truth = GroundTruth(annotations, len(classes)) if annotations else None
+    requested = requested_times(config.source)
+    config = resolve(config, tracker, annotator, networks, source)
+    truth = GroundTruth(annotations, len(classes), labels=networks.kept_labels) if annotations else None
     path = annotations.path if annotations else None
-    header = make_header(source.info, config, info, networks.segmenter_infos, path)
+    header = make_header(source.info, config, info, networks.segmenter_infos, path, requested)
     resume.require_same(header)
     sinks = open_sinks(folder, config, source.info, annotator, truth, resume)
     dropped, live = DropCounter(), config.live
@@ -105,6 +106,7 @@ def make_stream(
         window=networks.detector.window,
         policy=live.on_gap,
         dropped=dropped,
+        stride=source.selection.stride,
         cuts=live.scene_cuts,
     )
     rotated = next((sink.counts for sink in sinks if isinstance(sink, RotatingSink)), None)
@@ -174,19 +176,30 @@ def load_annotations(
 
     `path` is the file of all sources, None if there is none. `among` is the number of sources of the run.
     """
-    named, start = config.source.annotated_as, config.source.start
+    named = config.source.annotated_as
     if path is None:
         if named:
             raise UsageError(f"--annotated-as '{named}' names a video of --annotations, which are not given")
         return [None] * len(sources)
-    rows = [annotated_source(source.info, start=start, pictures=source.pictures) for source in sources]
+    rows = [
+        annotated_source(
+            source.info,
+            start=source.selection.start,
+            stride=source.selection.stride,
+            pictures=source.pictures,
+        )
+        for source in sources
+    ]
     return read_annotations(Path(path), rows, among=among, named=named)
 
 
 def resolve(
-    config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks, source: SourceInfo
+    config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks, source: FrameSource
 ) -> RunConfig:
-    """Returns the configuration with all defaults and automatic choices replaced by their values."""
+    """Returns the configuration with all defaults and automatic choices replaced by their values.
+
+    Times of the source become indices of its frames, and numbers of classes their names.
+    """
     info = networks.info
     detector = replace(
         config.detector,
@@ -195,6 +208,7 @@ def resolve(
         device=info.device,
         batch=batch_size(config.detector, info.device),
         threads=info.threads,
+        classes=tuple(info.classes[label] for label in networks.kept_labels or ()),
         enlarge=info.enlarge,
         backend=info.backend or "torch",
     )
@@ -206,15 +220,22 @@ def resolve(
     defaults = getattr(tracker, "options", None)  # trackers with a dataclass of options have defaults
     if is_dataclass(defaults) and not isinstance(defaults, type):
         options = asdict(defaults)
-    scaling = resolve_scaling(config.source.scaling, source.bit_depth)
+    scaling = resolve_scaling(config.source.scaling, source.info.bit_depth)
+    start, end = source.selection.start, source.selection.end or 0
     return replace(
         config,
-        source=replace(config.source, scaling=scaling),
+        source=replace(config.source, scaling=scaling, start=start, end=end),
         detector=detector,
         segmentation=replace(config.segmentation, segmenters=segmenters),
         tracker=replace(config.tracker, options=options),
         annotate=asdict(annotator.options),
     )
+
+
+def requested_times(config: SourceConfig) -> dict[str, str]:
+    """Returns the keys of the source whose values are times, not indices of frames, with these values."""
+    given = {"start": config.start, "end": config.end}
+    return {key: value for key, value in given.items() if isinstance(value, str) and not value.isdecimal()}
 
 
 def batch_size(config: DetectorConfig, device: str) -> int:
@@ -348,6 +369,8 @@ def open_sinks(
         return sinks
 
     own: list[Sink] = [build_plugin(name, folder, info) for name in wanted.sinks]
+    for name, sink in zip(wanted.sinks, own, strict=True):
+        require_part(sink, "sink", name)
     if wanted.rotation:
         return [RotatingSink(folder, files, wanted.rotation), *own]
     return [*files(folder.joinpath), *own]

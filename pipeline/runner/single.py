@@ -25,8 +25,8 @@ from pipeline.runner.steps import (
     RESULTS_AHEAD,
     closing_results,
     count_frames,
-    fuse_if_configured,
     health_server,
+    select_and_fuse,
 )
 from pipeline.runner.summary import Summary
 from pipeline.sinks.base import Sink
@@ -127,7 +127,7 @@ def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopR
             found: Iterable[FrameDetections] = detected
             for segmenter in networks.segmenters:
                 found = segment(found, segmenter, batch=config.detector.batch)
-            yield from fuse_if_configured(found, config, networks.segmenter_names)
+            yield from select_and_fuse(found, config, networks)
 
     def results() -> Iterator[Result]:
         # closed here and not by the garbage collector: an error that is raised keeps the generators alive

@@ -10,7 +10,7 @@ from typing import Self
 
 from pipeline.config.schema import SourceConfig
 from pipeline.sources.preparation import SensorPreprocessing
-from pipeline.sources.reader import Reader
+from pipeline.sources.reader import Reader, Selection
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import MoteError, SourceLost
 
@@ -35,6 +35,8 @@ class FrameSource(ABC):
 
     pictures: Sequence[str] = ()
     """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
+    selection: Selection = Selection()
+    """Which frames of the source this iterator yields."""
     reconnects: int = 0
     """Number of connections after the first that yielded frames."""
     outage: str | None = None
@@ -89,7 +91,7 @@ class Source(FrameSource):
         except BaseException:
             reader.close()
             raise
-        self.pictures = reader.pictures
+        self.pictures, self.selection = reader.pictures, reader.selection
         self._frames = reader.frames()
         self._closed = False
         # `close` may be called in another thread than the one that decodes, and must not close the container
@@ -105,6 +107,11 @@ class Source(FrameSource):
     def corrupt(self) -> int:
         """The reader's count."""
         return self._reader.corrupt
+
+    @property
+    def skipped(self) -> int:
+        """Number of frames so far that were received and are not among those of the selection."""
+        return self._reader.skipped
 
     @property
     def derived_times(self) -> int:

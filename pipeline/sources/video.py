@@ -92,23 +92,26 @@ class VideoReader(Reader):
         Raises SourceLost at the end of a truncated file, and if the pixel format changes, or the size without
         `allow_resize`. Raises SourceError if the video has no frame from `start` on.
         """
-        request, count = self._request, 0
+        request, selection, count = self._request, self.selection, 0
         for decoded in self._with_first():
             index = self._index
+            if selection.is_past(index):
+                break
             self._index += 1
             change = self._convert.describe_change(decoded, allow_resize=request.allow_resize)
             if change:
                 where = f"at frame {index}; all frames before it were read"
                 raise SourceLost(f"{request.name}: {change} {where}")
             pts = self._time(decoded, index)
-            if index < request.start:
+            if index not in selection:
+                self.skipped += 1
                 continue
             image, depth = self._convert(decoded), self.info.bit_depth
             # the arrival of its packet, which `_demux` attached
             arrival = decoded.opaque if self.info.live and isinstance(decoded.opaque, float) else None
             yield Frame(image, index, pts, request.name, depth, arrival=arrival)
             count += 1
-            if count == request.max_frames:
+            if count == selection.max_frames or selection.is_past(index + 1):
                 return
         self._check_end(count)
 
@@ -123,12 +126,14 @@ class VideoReader(Reader):
     def _describe(self, live: bool) -> SourceInfo:
         convert, stream = self._convert, self._stream
         total = _announced_frames(stream)
+        rate = _frame_rate(stream) or self._request.rate
+        self.selection = self._request.selection(rate, live=live)
         return SourceInfo(
             name=self._request.name,
             width=convert.width,
             height=convert.height,
-            rate=_frame_rate(stream) or self._request.rate,
-            frame_count=None if total is None else self._request.frame_count(total),
+            rate=rate,
+            frame_count=None if total is None else self._request.frame_count(total, self.selection),
             bit_depth=self._request.bit_depth(convert.bit_depth),
             channels=1 if convert.grey else 3,
             live=live,
@@ -224,7 +229,7 @@ class VideoReader(Reader):
             of = "" if announced is None else f" of {announced}"
             raise SourceLost(f"{self._request.name}: lost after {self._index}{of} frames: {self._failure}")
         if count == 0:
-            raise self._request.start_beyond_end(self._index)
+            raise self._request.start_beyond_end(self._index, self.selection)
 
 
 def open_file(path: Path, request: ReadRequest) -> VideoReader:

@@ -65,13 +65,16 @@ class ZarrReader(Reader):
         if not count:
             raise SourceError(f"{request.name} holds no frames")
         stored_bits = 8 * array.dtype.itemsize
-        self.info = request.info(width=width, height=height, total=count, stored_bits=stored_bits)
+        self.selection = request.selection()
+        self.info = request.info(
+            self.selection, width=width, height=height, total=count, stored_bits=stored_bits
+        )
 
     def frames(self) -> Generator[Frame]:
         """Yields the frames. Raises SourceLost if a chunk is damaged or missing."""
-        info, start, step = self.info, self._request.start, self._array.chunks[0]
+        info, step = self.info, self._array.chunks[0]
         slab, current = np.zeros((0, 0, 0)), -1
-        for index in range(start, start + self._request.frame_count(self._array.shape[0])):
+        for index in self.selection.indices(self._array.shape[0]):
             number, position = divmod(index, step)
             if number != current:
                 slab, current = self._slab(number, index), number

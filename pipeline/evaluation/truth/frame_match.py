@@ -36,6 +36,8 @@ class AnnotatedSource:
     """Number of frames that the source will give; None if it is unknown."""
     pictures: Sequence[str] = ()
     """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
+    stride: int = 1
+    """Difference of the indices of successive frames that the source will give."""
 
     @property
     def folder(self) -> str:
@@ -247,7 +249,8 @@ def _check_agreement(video: dict, images: Sequence[dict], source: AnnotatedSourc
     image, frame, number = next(row for row in rows if row[2] - row[1] != usual)
     both = f"image {image['id']} of '{video['name']}' is frame {frame} by its frame_id"
     length = video.get("length")
-    last = max(source.start + (source.frame_count or 0), length if isinstance(length, int) else 0)
+    given = source.start + (source.frame_count or 0) * source.stride
+    last = max(given, length if isinstance(length, int) else 0)
     if max(number for _, _, number in rows) <= last:
         raise UsageError(
             f"{both} and {number} by its file_name '{image['file_name']}'; "
