@@ -239,10 +239,10 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 def _try_shared_lock(descriptor: int) -> bool:
     """Takes the lock of `filelock.lock_descriptor` in its shared form, which that library does not offer."""
-    if os.name == "nt":  # folders have no lock there, and files are not locked so
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: folders have no lock there, and files are not locked so
         return True
-    import fcntl
-
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
