@@ -164,7 +164,8 @@ def _read_without_background(levels: np.ndarray, full: int) -> Mask:
     targets = levels > cut
     span = f"{levels.min()} to {levels[~targets].max()}"
     meaning = MaskMeaning(
-        highest / full, remark=f"none covers enough of the picture, {span} were taken for background"
+        highest / full,
+        remark=f"no value covers enough of the picture to be sure; {span} were taken for background",
     )
     return Mask(targets, targets.astype(np.uint8), _levels(levels, targets), meaning)
 

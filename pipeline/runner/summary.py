@@ -32,7 +32,7 @@ def run_table(record: RunRecord) -> str:
         ("source", f"{info.name}, {info.width}x{info.height}, {float(info.rate):g} frames/s"),
         ("detector", f"{detector['weights']} on {detector['device']}"),
         *_segmenter_rows(record),
-        ("frames", f"{record.decoded} decoded, {record.written} written, {record.source.corrupt} corrupt"),
+        ("frames", _frames(record)),
         *_live_rows(record),
         ("detections", _detections(record)),
         ("tracks", _tracks(record)),
@@ -54,6 +54,12 @@ def run_table(record: RunRecord) -> str:
     return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in rows)
 
 
+def _frames(record: RunRecord) -> str:
+    """Number of frames; of corrupt ones only if it is known, as it is not of a run that was tracked again."""
+    frames = f"{record.decoded} decoded, {record.written} written"
+    return frames if record.source.corrupt is None else f"{frames}, {record.source.corrupt} corrupt"
+
+
 def _detections(record: RunRecord) -> str:
     """Number of detections of the score from which they are drawn, and of those that are written."""
     per_frame = record.drawn / max(record.written, 1)
@@ -66,8 +72,11 @@ def _tracks(record: RunRecord) -> str:
     text = f"{record.tracks} confirmed"
     if record.tracks or not record.detections or record.config.tracker.name == "none":
         return text
-    best = f"the highest score of a detection is {record.best_score:.2f}"
-    return f"{text}; {best}, and tracker.options says from which score tracks start"
+    text += f"; the highest score of a detection is {record.best_score:.2f}"
+    start = record.config.tracker.options.get("high_score")
+    if not isinstance(start, int | float) or record.best_score >= start:
+        return text
+    return f"{text}, tracks start at {start:g} (--set tracker.options.high_score=SCORE)"
 
 
 def _speed(count: int, seconds: float) -> str:

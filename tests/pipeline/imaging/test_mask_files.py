@@ -131,7 +131,7 @@ FAINT[0, 0] = 1
 @pytest.mark.parametrize(
     ("mask", "targets", "remark"),
     [
-        (NOISE, 0, "none covers enough of the picture, 0 to 2 were taken for background"),
+        (NOISE, 0, "no value covers enough of the picture to be sure; 0 to 2 were taken for background"),
         (255 - SHAPE, 3, "value 255, in 97.9% of the picture, was taken for background"),
         (np.full_like(SHAPE, 7), 0, "value 7, in 100.0% of the picture, was taken for background"),
         (FAINT, 3, "values up to 1, beside 255, were taken for background"),

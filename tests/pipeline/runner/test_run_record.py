@@ -12,6 +12,7 @@ import pytest
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
 from pipeline.evaluation.tracking.scores import TrackScores
+from pipeline.runner.recovery import RecordedSource
 from pipeline.runner.run_record import Latency, RunRecord
 from pipeline.runner.single import run
 from pipeline.runner.summary import run_table
@@ -162,7 +163,12 @@ def test_the_table_names_the_highest_score_if_no_track_starts(record, monkeypatc
         monkeypatch.setattr(record, name, value)
     table = run_table(record)
     assert "1 with score 0.4 or more, 0.1 per frame; written are 20 with 0.05 or more" in table
-    assert "0 confirmed; the highest score of a detection is 0.41" in table
+    assert "0 confirmed; the highest score of a detection is 0.41, tracks start at 0.45 (--set" in table
+
+
+def test_the_table_has_no_number_of_corrupt_frames_if_it_is_not_known(record, monkeypatch):
+    monkeypatch.setattr(record, "source", RecordedSource(record.source.info))
+    assert "3 decoded, 3 written\n" in run_table(record)
 
 
 @pytest.mark.parametrize(
