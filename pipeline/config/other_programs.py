@@ -19,6 +19,7 @@ OTHER_NAMES = {
     "--source-video-path": "--source",
     "--target-video-path": "--output",
     "--tracking-method": "--tracker",
+    "--vid-stride": "--stride",
     "--yolo-model": "--detector or --weights",
 }
 """Options of ultralytics, supervision and boxmot → their names here."""

@@ -32,6 +32,8 @@ def check(setting, *others, source="video file", location="in.mp4", detector="de
         ("source.rate=30", {}),  # the default, but the video may have another one
         ("source.rate=9", {"source": "address"}),
         ("source.header=4", {"source": "zarr"}),
+        ("source.start=2s", {"source": "camera"}),
+        ("source.end=0:02", {"source": "camera"}),
         ("source.array=frames", {}),
         ("source.stream=2", {"source": "images"}),
         ("source.hwaccel=cuda", {"source": "address"}),

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from pipeline.config.parsing import build, dump_toml, full_setting, load_toml, override, parse_setting
+from pipeline.config.schema import RunConfig
 from pipeline.system.errors import UsageError
 
 
@@ -248,6 +249,9 @@ def test_what_the_dataclass_itself_refuses_is_a_usage_error():
         (" a . b = 3 ", ["a", "b"], 3),
         ("a=1e-4", ["a"], 1e-4),
         ("a=../data/x", ["a"], "../data/x"),
+        ("a=12.5s", ["a"], "12.5s"),
+        ("a=1:30", ["a"], "1:30"),
+        ("a=01:02:03.5", ["a"], "01:02:03.5"),  # TOML has times, which no key takes
     ],
     ids=str,
 )
@@ -354,3 +358,8 @@ def test_what_is_no_toml_is_refused_with_the_file_and_the_reason(content, reason
 )
 def test_an_unreadable_file_is_refused_with_the_reason(name, reason, tmp_path):
     assert reason in message(load_toml, tmp_path / name)
+
+
+def test_a_list_of_names_or_numbers_is_described():
+    said = message(build, RunConfig, {"detector": {"classes": 3}})
+    assert said.endswith("classes' = 3, expected a list of whole numbers or texts, such as [64, 64]")

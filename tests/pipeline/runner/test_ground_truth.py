@@ -83,6 +83,42 @@ def test_frames_without_annotation_are_processed_but_not_scored(process, tmp_pat
     assert report(folder)["frames"]["not_annotated"] == 6
 
 
+def test_targets_of_classes_that_are_left_out_are_not_scored(tmp_path, clip, truth):
+    def alternate(table):
+        table["categories"] = [{"id": 1, "name": "bird"}, {"id": 2, "name": "drone"}]
+        for annotation in table["annotations"]:
+            annotation["category_id"] = 1 + annotation["image_id"] % 2
+
+    path = rewritten(truth, tmp_path / "gt.json", alternate)
+    with open_source(clip) as source:
+        known = annotations_of(path, source.info)
+        frames = list(source)
+    (record,) = video_records(load_coco(path))
+    scored = GroundTruth(known, 2, labels=(1,))
+    for frame in frames:
+        boxes = record.boxes[frame.index][record.labels[frame.index] == 1]
+        right = Detections(boxes, [0.9] * len(boxes), [1] * len(boxes))
+        scored.add(Result(frame, right, warmup=False, tracks=Tracks.empty()))
+    scores = scored.score(0.5).scores
+    assert scores.frames == 16
+    assert 0 < scores.targets < sum(map(len, record.boxes))
+    assert scores.ap50 == pytest.approx(1)
+
+
+def test_ground_truth_without_a_processed_frame_is_refused(tmp_path, clip, truth):
+    def keep_one(table):
+        (kept,) = (image for image in table["images"] if image["frame_id"] == 4)
+        table["images"] = [kept]
+        table["annotations"] = [row for row in table["annotations"] if row["image_id"] == kept["id"]]
+
+    path = rewritten(truth, tmp_path / "gt.json", keep_one)
+    with open_source(clip, stride=3) as source:
+        with pytest.raises(UsageError, match="none of the frames 0 to 15 that are processed, one in 3"):
+            annotations_of(path, source.info, stride=3)
+    with open_source(clip, start=1, stride=3) as source:
+        annotations_of(path, source.info, start=1, stride=3)
+
+
 @pytest.mark.parametrize("start", [16, 20])
 def test_ground_truth_of_other_frames_is_refused_before_the_run(clip, truth, start):
     with open_source(clip, start=0) as source, pytest.raises(UsageError, match="none of the frames"):
