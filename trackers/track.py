@@ -60,7 +60,9 @@ def work(options: argparse.Namespace) -> None:
     """Tracks, writes and prints the summary. Raises MoteError."""
     folder = options.run.parent if options.run.name == JSONL else options.run
     old = read_record(folder)
-    config = configuration(build(RunConfig, old["config"]), options.tracker, options.set)
+    config = build(RunConfig, old["config"])
+    require_lines(folder, config)
+    config = configuration(config, options.tracker, options.set)
     tracker = trackers.build(config.tracker.name, **config.tracker.options)
     defaults = getattr(tracker, "options", None)
     if is_dataclass(defaults) and not isinstance(defaults, type):
@@ -90,6 +92,22 @@ def work(options: argparse.Namespace) -> None:
         finally:
             write_end(record, truth)
     print(run_table(record))
+
+
+def require_lines(folder: Path, config: RunConfig) -> None:
+    """Raises UsageError if the folder of a run has no results.jsonl, and says why; `config` is the run's."""
+    path = folder / JSONL
+    if path.exists():
+        if not path.stat().st_size:
+            raise UsageError(f"{path} holds no frames")
+        return
+    if not config.output.jsonl:
+        why = "the run was given --no-save-jsonl"
+    elif config.output.rotation:
+        why = "the run began new files at times (--rotate-every, --rotate-size)"
+    else:
+        why = "it was moved or removed"
+    raise UsageError(f"{folder} has no {JSONL}: {why}")
 
 
 def configuration(config: RunConfig, tracker: str | None, settings: list[str]) -> RunConfig:

@@ -185,6 +185,17 @@ def test_a_tracker_without_its_methods_is_refused(clip):
         next(mote.watch(clip, detector=OneBox(), tracker=f"{__name__}:Lines"))
 
 
+def test_an_output_without_its_methods_is_refused(clip, tmp_path):
+    sinks = f'output.sinks=["{__name__}:first_tracks"]'
+    with pytest.raises(UsageError, match=r"first_tracks' is no sink: it has no '__enter__'"):
+        mote.run(clip, detector=OneBox(), set=[sinks], output=tmp_path / "run")
+
+
+def first_tracks(folder, info):
+    """Returns a tracker, where a sink is expected."""
+    return EveryDetection()
+
+
 @pytest.mark.parametrize("source", [None, True, ["in.mp4"], np.zeros((4, 4), np.uint8)])
 def test_what_names_no_source_is_refused_with_its_type(source):
     with pytest.raises(TypeError, match=f"of type {type(source).__name__}, expected a text"):

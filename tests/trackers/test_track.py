@@ -8,6 +8,9 @@ import shutil
 import pytest
 
 import mote
+from pipeline.config.parsing import build
+from pipeline.config.schema import RunConfig
+from pipeline.system.errors import UsageError
 from trackers import track
 
 
@@ -66,3 +69,28 @@ def test_wrong_options_and_folders_are_refused(recorded, tmp_path, capsys):
     assert "holds an earlier run" in capsys.readouterr().err
     assert track.main([str(tmp_path / "copy"), "--output", str(tmp_path / "copy"), "--overwrite"]) == 5
     assert "is to be read and would be overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ({}, "moved or removed"),
+        ({"jsonl": False}, "was given --no-save-jsonl"),
+        ({"rotate_every": "1h"}, "began new files at times"),
+    ],
+)
+def test_a_run_without_lines_is_refused_before_anything_is_written(tmp_path, output, why):
+    with pytest.raises(UsageError, match=f"has no results.jsonl: .*{why}"):
+        track.require_lines(tmp_path, build(RunConfig, {"output": output}))
+
+
+@pytest.mark.slow
+def test_nothing_is_written_for_a_run_without_lines(recorded, tmp_path, capsys):
+    shutil.copytree(recorded, tmp_path / "copy")
+    (tmp_path / "copy" / "results.jsonl").unlink()
+    assert track.main([str(tmp_path / "copy"), "--output", str(tmp_path / "out")]) == 2
+    assert "has no results.jsonl" in capsys.readouterr().err
+    (tmp_path / "copy" / "results.jsonl").touch()
+    assert track.main([str(tmp_path / "copy"), "--output", str(tmp_path / "out")]) == 2
+    assert "results.jsonl holds no frames" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
