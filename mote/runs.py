@@ -97,12 +97,14 @@ def prepare(
 ) -> tuple[RunConfig, Parts]:
     """Returns the configuration of these settings, and what makes its parts. Raises UsageError."""
     parts, given = run_pipeline.parts(), dict(settings)
+    if given.pop("half", False):
+        given["precision"] = "half"
     for name in given:
         if name not in (*run_pipeline.FLAGS, *OTHER_SETTINGS):
             ours = OTHER_NAMES.get("--" + name.replace("_", "-"))
             if ours:
                 raise UsageError(f"unknown setting '{name}'; the command has {ours} for it")
-            raise unknown_name("setting", name, (*run_pipeline.FLAGS, *OTHER_SETTINGS))
+            raise unknown_name("setting", name, (*run_pipeline.FLAGS, *OTHER_SETTINGS, "half"))
     if isinstance(detector, str):
         given["detector"] = detector
     elif detector is not None:

@@ -270,8 +270,8 @@ def _video_stream(container: av.container.InputContainer, request: ReadRequest) 
     if container.format.name == "tty":  # FFmpeg reads any text as a terminal recording
         raise SourceError(f"{name} is a text, not a video")
     if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceError(f"{name} holds no video, only {kinds}")
+        kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+        raise SourceError(f"{name} holds no video" + (f", only {kinds}" if kinds else " and no other stream"))
     if number > len(streams):
         raise UsageError(f"--source-stream {number}: {name} has {_list_streams(streams)}")
     if not number and len(streams) > 1 and name not in _remarked:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mote
+from mote.runs import prepare
 from pipeline.sinks.jsonl_codec import to_record
 from pipeline.structures.detections import Detections
 from pipeline.structures.results import FrameDetections
@@ -216,6 +217,12 @@ def test_settings_of_other_programs_are_answered_with_ours(clip):
 def test_unknown_settings_are_refused_with_a_suggestion(clip):
     with pytest.raises(UsageError, match="unknown setting 'max_frame'; did you mean 'max_frames'"):
         next(mote.watch(clip, max_frame=3))
+
+
+def test_half_is_the_short_format_of_the_device():
+    config, _ = prepare(None, None, {"half": True, "device": "cpu"})
+    assert config.detector.precision == "bf16"
+    assert prepare(None, None, {"half": False})[0].detector.precision == "fp32"
 
 
 def test_a_missing_source_is_refused(tmp_path):
