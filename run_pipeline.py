@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
+from pipeline.config.options import FLAGS, add_detector_options, add_output_options, add_source_options
+from pipeline.config.other_programs import OTHER_NAMES
 from pipeline.config.parsing import build, load_toml, override, parse_setting
 from pipeline.config.schema import RunConfig
 from pipeline.system import cli
@@ -19,52 +21,6 @@ from pipeline.system.progress import MODES
 if TYPE_CHECKING:
     from pipeline.runner.parts import Parts
     from pipeline.structures.protocols import Tracker
-
-FLAGS = {
-    "output": "output.folder",
-    "overwrite": "output.overwrite",
-    "resume": "output.resume",
-    "detector": "detector.name",
-    "weights": "detector.weights",
-    "conf": "detector.conf",
-    "iou": "detector.iou",
-    "size": "detector.size",
-    "enlarge": "detector.enlarge",
-    "fit": "detector.fit",
-    "device": "detector.device",
-    "precision": "detector.precision",
-    "compile": "detector.compile",
-    "backend": "detector.backend",
-    "batch": "detector.batch",
-    "fuse": "segmentation.fuse",
-    "tracker": "tracker.name",
-    "start": "source.start",
-    "max_frames": "source.max_frames",
-    "hwaccel": "source.hwaccel",
-    "source_format": "source.format",
-    "source_size": "source.size",
-    "source_dtype": "source.dtype",
-    "source_rate": "source.rate",
-    "source_bits": "source.bits",
-    "scaling": "source.scaling",
-    "bad_pixels": "source.bad_pixels",
-    "offset": "source.offset",
-    "timeout": "source.timeout",
-    "on_full": "live.on_full",
-    "reconnect": "live.reconnect",
-    "on_gap": "live.on_gap",
-    "health_port": "service.health_port",
-    "health_host": "service.health_host",
-    "save_video": "output.video",
-    "save_coco": "output.coco",
-    "save_mot": "output.mot",
-    "save_jsonl": "output.jsonl",
-    "save_zarr": "output.zarr",
-    "rotate_every": "output.rotate_every",
-    "rotate_size": "output.rotate_size",
-    "disk_budget": "output.disk_budget",
-}
-"""Maps each flag to the configuration key that it overrides."""
 
 
 def parser() -> cli.Parser:
@@ -77,16 +33,24 @@ def parser() -> cli.Parser:
         "was lost, 4 weights missing or wrong, 5 output not writable, 129/130/143 interrupted",
         argument_default=argparse.SUPPRESS,
     )
+    parser.other_names = OTHER_NAMES
     add = parser.add_argument
     kinds = "video file, folder or pattern of images, *.zarr, address (rtsp, http, …), camera number, -"
     add("source", metavar="SOURCE", nargs="?", help=kinds)
     add(
         "--video",
+        "--source",
+        dest="video",
         action="append",
         metavar="SOURCE",
         help="the same; repeatable: several sources run together",
     )
     add("--annotations", metavar="JSON", help="COCO-video ground truth of the source: adds metrics")
+    add(
+        "--annotated-as",
+        metavar="NAME",
+        help="video of the ground truth that shows the source (default: the one that has its name)",
+    )
     add(
         "--output",
         metavar="DIR",
@@ -103,117 +67,32 @@ def parser() -> cli.Parser:
     add("--progress", choices=MODES, help="display of the progress (default: auto)")
     add("--list", action="store_true", help="list detectors, weights and trackers, and exit")
     add("--version", action="version", version=f"mote {__version__}")
-    _detector_flags(parser.add_argument_group("detector, segmenters and tracker"))
-    _source_flags(parser.add_argument_group("source"))
-    _output_flags(parser.add_argument_group("outputs and service"))
+    add_detector_options(parser.add_argument_group("detector, segmenters and tracker"))
+    add_source_options(parser.add_argument_group("source"))
+    add_output_options(parser.add_argument_group("outputs and service"))
     return parser
 
 
-def _detector_flags(group: argparse._ArgumentGroup) -> None:
-    """Adds the flags of the networks and of the tracker."""
-    add = group.add_argument
-    add("--detector", metavar="NAME", help="detection network, see --list (default: tridos-nano)")
-    add("--weights", metavar="NAME|FILE", help="weights, see --list (default: the detector's own)")
-    add(
-        "--segmenter",
-        action="append",
-        metavar="NAME",
-        help="segmentation network that runs beside the detector; repeatable",
-    )
-    add(
-        "--segmenter-weights", action="append", metavar="NAME=FILE", help="weights of a segmenter; repeatable"
-    )
-    add(
-        "--fuse", choices=("none", "confirm", "union"), help="how masks change the detections (default: none)"
-    )
-    add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
-    add("--conf", type=float, metavar="SCORE", help="minimum score of a detection, 0 to 1 (default: 0.05)")
-    add("--iou", type=float, metavar="IOU", help="IoU threshold of non-maximum suppression (default: 0.5)")
-    add("--size", metavar="WxH", help="size of the network input (default: native, that of the frames)")
-    add(
-        "--enlarge",
-        type=float,
-        metavar="N",
-        help="factor by which a native input is enlarged (default: that of the training)",
-    )
-    add("--fit", choices=("letterbox", "stretch"), help="how frames fill a WxH input (default: letterbox)")
-    add("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
-    add(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="compile the network for a GPU; takes minutes (default: no)",
-    )
-    add(
-        "--backend",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
-        help="runtime of the network (default: auto)",
-    )
-    add("--batch", type=int, metavar="N", help="frames per batch (default: 1; 8 for files on a GPU)")
+def typed_keys(options: argparse.Namespace) -> dict[str, str]:
+    """Maps the keys that were given on the command line to what precedes their values there."""
+    given = vars(options)
+    keys = {".".join(parse_setting(text)[0]) for text in given.get("set", [])}
+    typed = {key: f"--set {key}=" for key in sorted(keys)}
+    flags = {key: f"--{flag.replace('_', '-')} " for flag, key in FLAGS.items() if flag in given}
+    return typed | flags
 
 
-def _source_flags(group: argparse._ArgumentGroup) -> None:
-    """Adds the flags of the source: format, corrections, live behaviour."""
-    add = group.add_argument
-    add("--start", type=int, metavar="N", help="index of the first frame (default: 0)")
-    add("--max-frames", type=int, metavar="N", help="number of frames to process (default: 0, all)")
-    add("--hwaccel", choices=("none", "cuda"), help="decoder of video files (default: none, the CPU)")
-    add("--source-format", metavar="FORMAT", help="raw, mpegts or y4m; raw needs size and dtype")
-    add("--source-size", metavar="WxH", help="frame size of raw video")
-    add("--source-dtype", metavar="TYPE", help="sample type of raw video: uint8, uint16le or uint16be")
-    add(
-        "--source-rate",
-        type=float,
-        metavar="N",
-        help="frame rate of images, raw video and zarr (default: 30)",
-    )
-    add(
-        "--source-bits",
-        type=int,
-        metavar="N",
-        help="significant bits per sample, if fewer than stored (default: all)",
-    )
-    add("--scaling", metavar="HOW", help="intensity scaling of the network input (default: auto)")
-    add("--bad-pixels", metavar="MASK|auto", help="replace bad pixels: white in MASK, or detected (auto)")
-    add("--offset", metavar="IMAGE", help="subtract the fixed-pattern offset shown by a flat-field image")
-    add(
-        "--timeout", type=float, metavar="S", help="seconds without data until a stream is lost (default: 10)"
-    )
-    full = ("auto", "wait", "drop-oldest", "drop-newest")
-    add(
-        "--on-full",
-        choices=full,
-        help="policy if the frame queue is full (default: files wait, live drops the oldest)",
-    )
-    add(
-        "--reconnect",
-        metavar="N",
-        help="attempts to reopen a lost stream: a number, none or forever (default: 10)",
-    )
-    add(
-        "--on-gap",
-        choices=("repeat", "flush"),
-        help="policy if frames are missing in a window (default: repeat)",
-    )
+def require_applicable(options: argparse.Namespace, config: RunConfig, sources: list[str]) -> None:
+    """Raises UsageError for an option of the command line that would have no effect on any of the sources."""
+    from detectors.networks.registry import kind_of
+    from pipeline.config import applicability
+    from pipeline.sources.opening import source_kind
 
-
-def _output_flags(group: argparse._ArgumentGroup) -> None:
-    """Adds the flags of the outputs: which files, their rotation, health and metrics."""
-    add = group.add_argument
-    for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
-        add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
-    add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
-    arrays = "write frames, score maps and detections to results.zarr (default: no)"
-    add("--save-zarr", action=argparse.BooleanOptionalAction, help=arrays)
-    add("--rotate-every", metavar="TIME", help="start new files after 30min, 1h, 1d, … (default: never)")
-    add("--rotate-size", metavar="SIZE", help="start new files at a total of 500MB, … (default: never)")
-    add(
-        "--disk-budget",
-        metavar="SIZE",
-        help="delete the oldest rotated files above 20GB, … (default: no limit)",
-    )
-    add("--health-port", type=int, metavar="N", help="port that serves /healthz and /metrics (default: off)")
-    add("--health-host", metavar="ADDRESS", help="address to serve them on (default: 127.0.0.1)")
+    kinds = {location: source_kind(location, config.source) for location in sources}
+    known = {location: kind for location, kind in kinds.items() if kind is not None}
+    if len(known) == len(kinds):  # otherwise opening the others says what is wrong
+        detector = kind_of(config.detector.name)
+        applicability.require_applicable(typed_keys(options), config, known, detector=detector)
 
 
 def configuration(options: argparse.Namespace) -> RunConfig:
@@ -223,10 +102,19 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     settings = [parse_setting(text) for text in given.get("set", [])]
     settings += [(key.split("."), given[flag]) for flag, key in FLAGS.items() if flag in given]
     table = override(table, settings)
+    if given.get("precision") == "half":
+        table = override(table, [(["detector", "precision"], half_precision(table["detector"]))])
     if "segmenter" in given or "segmenter_weights" in given:
         rows = segmenter_rows(table, given.get("segmenter"), given.get("segmenter_weights", []))
         table = override(table, [(["segmentation", "segmenters"], rows)])
-    return build(RunConfig, table)
+    return build(RunConfig, table, typed=typed_keys(options))
+
+
+def half_precision(detector: Mapping[str, Any]) -> str:
+    """Returns what `--half` means on the device of a table of the detector. Raises UsageError."""
+    from detectors.backends.devices import pick_device
+
+    return "bf16" if pick_device(str(detector.get("device", "auto"))).type == "cpu" else "fp16"
 
 
 def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> list[dict]:
@@ -279,7 +167,8 @@ def locations(options: argparse.Namespace) -> list[str]:
         raise UsageError(f"two sources are given, '{alone}' and --video '{given[0]}'; leave one out")
     given = given if alone is None else [alone]
     if not given:
-        raise UsageError(f"a source is required: {kinds}; see --help")
+        behind = "; write it before --classes, which takes all that follows" if "classes" in options else ""
+        raise UsageError(f"a source is required: {kinds}{behind}; see --help")
     if not all(given):
         raise UsageError(f"the source is an empty text, expected {kinds}")
     return given
@@ -298,7 +187,9 @@ def listing() -> str:
     lines += ["segmenters, as the detector or beside one", *(f"  {name}" for name in SEGMENTERS)]
     lines += ["weights"]
     lines += [f"  {name}: for {entry.detector}, {entry.note}" for name, entry in ZOO_TABLE.items()]
-    return "\n".join([*lines, "trackers", *(f"  {name}" for name in TRACKERS)])
+    lines += ["trackers", *(f"  {name}" for name in TRACKERS)]
+    kept = "python -m detectors.export --list-cache shows those that are kept, --clear-cache removes them"
+    return "\n".join([*lines, "graphs of networks for other runtimes", f"  {kept}"])
 
 
 def work(options: argparse.Namespace) -> int:
@@ -307,6 +198,7 @@ def work(options: argparse.Namespace) -> int:
         print(listing())
         return 0
     sources, config = locations(options), configuration(options)
+    require_applicable(options, config, sources)
     truth, progress = vars(options).get("annotations"), vars(options).get("progress", "auto")
     if len(sources) > 1:
         from pipeline.runner.multi import run_many

@@ -40,9 +40,7 @@ def parser() -> cli.Parser:
     parser.add_argument("--height", type=int, help="pixels (default 256)")
     parser.add_argument("--rate", type=_rate, help="frames per second, such as 30 or 30000/1001 (default 30)")
     parser.add_argument("--bits", type=int, help="8 (H.264) or 9 to 16 (lossless FFV1) (default 8)")
-    parser.add_argument(
-        "--crf", type=int, default=DEFAULT_CRF, help=f"H.264 quality, 0 to 51 (default {DEFAULT_CRF})"
-    )
+    parser.add_argument("--crf", type=int, help=f"H.264 quality, 0 to 51 (default {DEFAULT_CRF})")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     return parser
 
@@ -69,8 +67,15 @@ def _scene(options: argparse.Namespace) -> Scene:
 
 def work(options: argparse.Namespace) -> None:
     """Writes the video and prints a summary. Raises MoteError if that fails."""
-    require_range(options, "crf", low=0, high=51, error=UsageError)
-    truth = write_scene(_scene(options), options.out, crf=options.crf, overwrite=options.overwrite)
+    scene = _scene(options)
+    if options.crf is None:
+        options.crf = DEFAULT_CRF
+    elif scene.bits > 8:
+        raise UsageError(
+            f"--crf {options.crf} is for H.264; {scene.bits} bits are stored lossless, leave it out"
+        )
+    require_range(options, "crf", low=0, high=51, prefix="--", error=UsageError)
+    truth = write_scene(scene, options.out, crf=options.crf, overwrite=options.overwrite)
     ids = {annotation["instance_id"] for annotation in truth["annotations"]}
     boxes = len(truth["annotations"])
     print(f"{options.out}: {len(truth['images'])} frames, {boxes} boxes of {len(ids)} targets")

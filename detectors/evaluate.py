@@ -14,12 +14,14 @@ from detectors.evaluation.detection import ENLARGE, score_dataset
 from pipeline.system import cli
 from pipeline.system.cli import PROBABILITY, SCORE
 from pipeline.system.errors import UsageError
+from pipeline.system.packages import require_package
 
 if TYPE_CHECKING:
     from datasets.layouts.registry import Dataset
     from detectors.networks.segmenters.base import Segmenter
 
 DESCRIPTION = "Evaluate weights on an annotated dataset."
+MARGIN = cli.float_in_range(-32, 32, "pixels from -32 to 32")
 
 
 def parser() -> cli.Parser:
@@ -27,7 +29,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m detectors.evaluate", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add("--detector", help="network of a weights file (default: tridos-nano)")
     add("--dataset", default="drone-ir", help="layout of the dataset (default: drone-ir)")
     add("--root", type=Path, required=True, help="folder of the dataset")
     add("--split", default="val", help="split of the dataset (default: val)")
@@ -45,17 +47,24 @@ def parser() -> cli.Parser:
         metavar="N",
         help="factor to enlarge frames by (default: the factor the weights were trained with)",
     )
+    add(
+        "--margin",
+        type=MARGIN,
+        default=0.0,
+        metavar="PX",
+        help="pixels added to each side of a predicted box, for labels that are looser than those of the "
+        "training; negative for tighter ones (default: 0)",
+    )
     add("--by-class", action="store_true", help="score each class separately, instead of all as one")
-    add("--conf", type=SCORE, default=0.4, help="score threshold of threshold-based metrics (default: 0.4)")
+    add("--conf", type=SCORE, help="score threshold of threshold-based metrics (default: 0.4)")
     add(
         "--threshold",
         type=PROBABILITY,
-        default=0.5,
         help="segmenters: probability above which a pixel is a target (default: 0.5)",
     )
     add("--flip-averaging", action="store_true", help="segmenters: average over four mirrored views")
     add("--workers", type=cli.int_at_least(1), default=1, help="number of processes (default: 1)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     add(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
@@ -71,6 +80,8 @@ def parser() -> cli.Parser:
 def work(options: argparse.Namespace) -> None:
     """Evaluates, prints the tables and writes the files. Raises MoteError."""
     cli.require_writable(options.output, options.detections, folder=options.plots)
+    if options.plots:
+        require_package("matplotlib", "--plots")
     # torch takes seconds to load: not for --help
     import torch
 
@@ -83,8 +94,10 @@ def work(options: argparse.Namespace) -> None:
 
     device = pick_device(options.device)
     require_precision(options.precision, device)
-    entry = zoo.ZOO_TABLE.get(options.weights)
-    model, path, _ = restore.restore_network(entry.detector if entry else options.detector, options.weights)
+    if options.workers > 1 and device.type != "cpu":
+        raise UsageError(f"--workers {options.workers} is for a CPU, not for '{device}'; leave it out")
+    network = zoo.network_of(options.weights, options.detector)
+    model, path, _ = restore.restore_network(network, options.weights)
     dataset = registry.load_dataset(options.dataset, options.root, options.split)
     if options.videos:
         dataset = dataset.subset(options.videos)
@@ -93,7 +106,9 @@ def work(options: argparse.Namespace) -> None:
         _evaluate_segmenter(model.to(device), dataset, options, enlarge=enlarge)
         return
     torch.set_num_threads(thread_count(model))
-    workers = options.workers if device.type == "cpu" else 1
+    for_masks = {"--threshold": options.threshold is not None, "--flip-averaging": options.flip_averaging}
+    if name := next((name for name, given in for_masks.items() if given), None):
+        raise UsageError(f"{name} is for segmenters, '{options.weights}' predicts boxes; leave it out")
     if options.by_class and model.num_classes != len(dataset.classes):
         raise UsageError(f"the network has {model.num_classes} classes, the dataset {len(dataset.classes)}")
     evaluator, rows = score_dataset(
@@ -101,10 +116,11 @@ def work(options: argparse.Namespace) -> None:
         dataset,
         stride=options.stride,
         enlarge=options.enlarge or restore.trained_enlargement(path),
-        workers=workers,
+        workers=options.workers,
         by_class=options.by_class,
+        margin=options.margin,
     )
-    report = evaluator.report(options.conf)
+    report = evaluator.report(0.4 if options.conf is None else options.conf)
     print(report_tables(report))
     if options.detections:
         cli.write_json(options.detections, rows)
@@ -123,8 +139,12 @@ def _evaluate_segmenter(
 
     for_boxes = {"--by-class": options.by_class, "--detections": options.detections}
     for_boxes["--precision"] = options.precision != "fp32"
+    for_boxes |= {"--margin": options.margin != 0, "--conf": options.conf is not None}
+    for_boxes["--workers"] = options.workers > 1
     if name := next((name for name, given in for_boxes.items() if given), None):
         raise UsageError(f"{name} is for networks that predict boxes, {type(model).__name__} predicts masks")
+    if options.threshold is None:
+        options.threshold = 0.5
     report_masks(model, dataset, options, enlarge=enlarge)
 
 

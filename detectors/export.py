@@ -3,17 +3,26 @@
 Writes a folder with three graphs of variable batch size, `frame` (features of one image), `pair` (of two
 consecutive frames) and `join` (output of a window of five), and `export.json`. Each frame passes the first
 two once; a program keeps their last five results. The tensors are documented in detectors/backends/graphs.py.
+
+`--list-cache` shows the graphs that runs have exported and kept, `--clear-cache` removes them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.schema import parse_size
 from pipeline.system import cli
 from pipeline.system.errors import OutputError, UsageError
+from pipeline.system.files import output_error
+
+if TYPE_CHECKING:
+    from detectors.backends.graph_cache import CacheEntry
 
 FORMATS = ("onnx", "torch-export")
 DEFAULT_SIZE = "320x256"
@@ -28,17 +37,31 @@ def parser() -> cli.Parser:
         "onnxruntime or openvino.",
     )
     add = parser.add_argument
-    add("name", metavar="NAME", help="tridos, tridos-nano, or weights of --list")
+    add("name", metavar="NAME", nargs="?", help="tridos, tridos-nano, or weights of --list")
     add("--weights", metavar="FILE", help="weights of a detector (default: the supplied ones)")
     add("--format", choices=FORMATS, default=FORMATS[0], help="file format (default: onnx)")
     add("--size", metavar="WxH", default=DEFAULT_SIZE, help=f"size of the input (default: {DEFAULT_SIZE})")
     add("--output", metavar="DIR", type=Path, help="folder (default: runs/exported/NAME-WxH-FORMAT)")
     add("--overwrite", action="store_true", help="replace an earlier export in the folder")
+    cache = parser.add_argument_group("graphs that runs have exported and kept")
+    cache.add_argument("--list-cache", action="store_true", help="show them, the last used first")
+    cache.add_argument("--clear-cache", action="store_true", help="remove those that no run is reading")
+    folder = "folder of the cache, detector.cache of the runs (default: that of the configuration)"
+    cache.add_argument("--cache", metavar="DIR", default="", help=folder)
     return parser
 
 
 def work(options: argparse.Namespace) -> None:
-    """Exports the network and prints the files. Raises MoteError."""
+    """Exports the network and prints the files, or lists or clears the cache. Raises MoteError."""
+    if options.list_cache or options.clear_cache:
+        if options.name:
+            raise UsageError(f"a cache holds the graphs of all networks; leave '{options.name}' out")
+        show_cache(options.cache, clear=options.clear_cache)
+        return
+    if not options.name:
+        raise UsageError("a network is required: tridos, tridos-nano, or weights of --list; see --help")
+    if options.cache:
+        raise UsageError("--cache is for --list-cache and --clear-cache; --output is the folder of an export")
     try:
         size = parse_size(options.size, multiple=32)
     except ValueError as error:
@@ -66,6 +89,32 @@ def work(options: argparse.Namespace) -> None:
     export = export_folder.export_network(model, origin, folder, size=size, kind=options.format)
     for part in ("frame", "pair", "join"):
         print(f"{export.file(part)}  {export.file(part).stat().st_size / 1e6:.1f} MB")
+
+
+def show_cache(folder: str, *, clear: bool) -> None:
+    """Prints what the cache in `folder` holds, or what was removed from it with `clear`.
+
+    Raises OutputError if it cannot be cleared.
+    """
+    from detectors.backends.graph_cache import GraphCache
+
+    cache = GraphCache.at(folder, "")
+    if clear:
+        try:
+            print(_total(cache.clear(), f"removed from {cache.folder}"))
+        except OSError as error:
+            raise output_error(cache.folder, error) from error
+    left = cache.entries()
+    if not clear or left:
+        for entry in reversed(left):
+            used = datetime.fromtimestamp(entry.last_used).astimezone().isoformat(" ", "minutes")
+            print(f"{entry.size / 1e6:9.1f} MB  {used}  {os.path.basename(entry.folder)}")
+        print(_total(left, f"in {cache.folder}"))
+
+
+def _total(entries: list[CacheEntry], where: str) -> str:
+    count = f"{len(entries)} export{'' if len(entries) == 1 else 's'}"
+    return f"{count}, {sum(entry.size for entry in entries) / 1e6:.1f} MB, {where}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import torch
 from detectors.backends import export_folder
 from detectors.backends.devices import pick_device, require_precision, thread_count
 from detectors.backends.export_folder import Export
+from detectors.backends.graph_cache import GraphCache
 from detectors.backends.runtimes import Backend, network_from_folder, network_from_model, resolve_backend
 from detectors.inference.probability_maps import ProbabilityMaps
 from detectors.inference.segmentation import FrameSegmenter, SegmentingDetector
@@ -21,6 +22,7 @@ from detectors.networks.segmenters.base import Segmenter
 from detectors.networks.tridos import Tridos
 from detectors.weights import restore, zoo
 from detectors.weights.restore import RestoredNetwork
+from pipeline.config.plugins import build_plugin, require_part
 from pipeline.config.schema import DetectorConfig, SegmentationConfig, SegmenterConfig
 from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
 from pipeline.structures.protocols import Detector, SegmentStage
@@ -37,6 +39,8 @@ def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detect
     kind = registry.kind_of(config.name)
     if config.flip_averaging and kind != "segmenter":
         raise UsageError(f"flip_averaging is for segmenters, not for '{config.name}'; leave it out")
+    if kind == "plugin":
+        return _load_plugin(config)
     device = pick_device(config.device)
     if kind == "mmdet":
         resolve_backend(config.name, config, device)  # refuses backends other than torch
@@ -51,6 +55,32 @@ def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detect
     if export:
         return _load_exported(export, config, backend, maps=maps)
     return _load_network(name, weights, config, backend, maps=maps)
+
+
+def describe_plugin(detector: Detector, name: str = "") -> DetectorInfo:
+    """Describes a detector of another package.
+
+    Its optional attribute `classes` holds the names of its labels, `device` and `weights` what they say.
+    """
+    known = f"{type(detector).__module__}:{type(detector).__qualname__}"
+    return DetectorInfo(
+        name=name or known,
+        weights=str(getattr(detector, "weights", "")),
+        sha256="",
+        parameters=0,
+        classes=tuple(getattr(detector, "classes", ("target",))),
+        device=str(getattr(detector, "device", "cpu")),
+        precision="fp32",
+        threads=torch.get_num_threads(),
+        enlarge=0.0,
+    )
+
+
+def _load_plugin(config: DetectorConfig) -> tuple[Detector, DetectorInfo]:
+    """Builds a detector of another package from the class in its name, which gets the configuration."""
+    detector = build_plugin(config.name, config)
+    require_part(detector, "detector", config.name)
+    return detector, describe_plugin(detector, config.name)
 
 
 def _read_export(name: str, folder: Path) -> Export:
@@ -114,7 +144,8 @@ def _load_network(
     if backend.kind != "torch":
         assert isinstance(model, Tridos)  # no others are exportable
         origin = export_folder.describe_origin(name, weights, restored.path, model, classes)
-        network = network_from_model(model, origin, backend.kind, threads=threads, cache=config.cache)
+        cache = GraphCache.at(config.cache, config.cache_limit)
+        network = network_from_model(model, origin, backend.kind, threads=threads, cache=cache)
     return StreamingDetector(network, config, backend.device, maps=maps), info
 
 
@@ -128,8 +159,8 @@ def load_segmenters(
     """
     segmenters: list[SegmentStage] = []
     infos: list[SegmenterInfo] = []
-    is_mmdet = registry.kind_of(detector.name) == "mmdet"
-    names = [detector.name if is_mmdet else registry.canonical(detector.name)]
+    foreign = registry.kind_of(detector.name) in ("mmdet", "plugin")
+    names = [detector.name if foreign else registry.canonical(detector.name)]
     for row in config.segmenters:
         name = registry.canonical_segmenter(row.name)
         if name in names:
@@ -173,7 +204,7 @@ def _enlargement(config: DetectorConfig | SegmenterConfig, restored: RestoredNet
     """Returns network pixels per source pixel as configured, else as in training; 0 for a fixed size."""
     fixed = getattr(restored.model, "fixed_size", None)
     if config.enlarge and fixed:
-        raise UsageError(f"enlarge = {config.enlarge}: {config.name} takes only inputs of {fixed}x{fixed}")
+        raise UsageError(f"--enlarge {config.enlarge:g}: {config.name} takes only inputs of {fixed}x{fixed}")
     if fixed or config.network_size():
         return 0.0
     return config.enlarge or restore.trained_enlargement(restored.path)

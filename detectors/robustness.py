@@ -25,7 +25,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m detectors.robustness", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add("--detector", help="network of a weights file (default: tridos-nano)")
     add("--dataset", default="drone-ir", help="layout of the dataset (default: drone-ir)")
     add("--root", type=Path, required=True, help="folder of the dataset")
     add("--split", default="val", help="split of the dataset (default: val)")
@@ -44,7 +44,7 @@ def parser() -> cli.Parser:
     )
     add("--only", nargs="+", default=[], metavar="NAME", help="corruptions, besides none (default: all)")
     add("--workers", type=cli.int_at_least(1), default=1, help="number of processes (default: 1)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
     return parser
 
@@ -54,7 +54,7 @@ def work(options: argparse.Namespace) -> None:
     from datasets.augmentation.corruptions import CORRUPTIONS
     from datasets.layouts import registry
     from detectors.evaluation.detection import load_network
-    from pipeline.system.errors import unknown_name
+    from pipeline.system.errors import UsageError, unknown_name
 
     cli.require_writable(options.output)
     known = {corruption.name: corruption for corruption in CORRUPTIONS}
@@ -64,13 +64,15 @@ def work(options: argparse.Namespace) -> None:
     wanted = {CORRUPTIONS[0].name, *options.only} if options.only else known
     dataset = registry.load_dataset(options.dataset, options.root, options.split)
     model, enlarge, device = load_network(options)
+    if options.workers > 1 and device.type != "cpu":
+        raise UsageError(f"--workers {options.workers} is for a CPU, not for '{device}'; leave it out")
     rows = evaluate_robustness(
         model,
         dataset,
         [corruption for corruption in CORRUPTIONS if corruption.name in wanted],
         stride=options.stride,
         enlarge=enlarge,
-        workers=options.workers if device.type == "cpu" else 1,
+        workers=options.workers,
     )
     print(robustness_table(rows))
     if options.output:

@@ -47,7 +47,6 @@ def parser() -> cli.Parser:
     add(
         "--fit",
         choices=("letterbox", "stretch"),
-        default="letterbox",
         help="how images are fitted to WxH (default: letterbox)",
     )
     add(
@@ -61,7 +60,7 @@ def parser() -> cli.Parser:
         action="store_true",
         help="average over four mirrored views, which takes four times as long",
     )
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     add(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
@@ -84,10 +83,12 @@ def work(options: argparse.Namespace) -> None:
     from detectors.weights.restore import trained_enlargement
 
     model, path = load_segmenter(options.detector, options.weights)
+    if options.fit and not options.size and not getattr(model, "fixed_size", None):
+        raise UsageError(f"--fit {options.fit} is for a network input of --size WxH; leave it out")
     maps = ProbabilityMaps(
         model,
         size=options.size,
-        fit=options.fit,
+        fit=options.fit or "letterbox",
         enlarge=options.enlarge or trained_enlargement(path),
         flip_averaging=options.flip_averaging,
         device=options.device,

@@ -22,6 +22,7 @@ from detectors.evaluation.sensitivity import (
     sensitivity_table,
 )
 from pipeline.system import cli
+from pipeline.system.packages import require_package
 
 DESCRIPTION = "Measure detection probability against signal-to-clutter ratio, in synthetic scenes."
 
@@ -34,7 +35,7 @@ def parser() -> cli.Parser:
     parser = cli.Parser(prog="python -m detectors.sensitivity", description=DESCRIPTION)
     add = parser.add_argument
     add("weights", help="a name of `run_pipeline.py --list`, or a file")
-    add("--detector", default="tridos-nano", help="network of a weights file (default: tridos-nano)")
+    add("--detector", help="network of a weights file (default: tridos-nano)")
     add(
         "--ratios",
         type=RATE,
@@ -59,7 +60,7 @@ def parser() -> cli.Parser:
         metavar="N",
         help="factor to enlarge frames by (default: the factor the weights were trained with)",
     )
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     add("--output", type=Path, metavar="JSON", help="also write all numbers as JSON")
     add("--plots", type=Path, metavar="DIR", help=f"folder for a plot, {PLOT_NAME}")
     return parser
@@ -70,6 +71,8 @@ def work(options: argparse.Namespace) -> None:
     from detectors.evaluation.detection import load_network
 
     cli.require_writable(options.output, folder=options.plots)
+    if options.plots:
+        require_package("matplotlib", "--plots")
     model, enlarge, _ = load_network(options)
     ratios, rates = options.ratios, options.false_alarms
     measured = measure_sensitivity(

@@ -14,6 +14,7 @@ from pathlib import Path
 from detectors.training.recipe import Recipe
 from pipeline.config.parsing import build, full_setting, load_toml, override, parse_setting
 from pipeline.system import cli
+from pipeline.system.packages import require_package
 
 
 def parser() -> cli.Parser:
@@ -31,7 +32,7 @@ def parser() -> cli.Parser:
         metavar="KEY=VALUE",
         help="override one key: section.key, or only the key if no other section has it; repeatable",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     parser.add_argument(
         "--show-batch",
         type=Path,
@@ -45,6 +46,8 @@ def work(options: argparse.Namespace) -> None:
     """Trains by the configuration. Raises MoteError."""
     settings = [full_setting(Recipe, parse_setting(text)) for text in options.set]
     recipe = build(Recipe, override(load_toml(options.config), settings))
+    for package in ("matplotlib", "safetensors", "tensorboardX", "tomli_w"):
+        require_package(package, "training")
     # torch takes seconds to load: not for --help and not for an invalid configuration
     from detectors.backends.devices import pick_device
     from detectors.training.distributed import init_process_group, local_device

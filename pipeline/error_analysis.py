@@ -17,9 +17,10 @@ from pipeline.evaluation.analysis.box_sizes import measure_box_sizes
 from pipeline.evaluation.analysis.error_attribution import attribute_errors
 from pipeline.evaluation.analysis.error_report import PLOT, error_tables, plot_errors, size_tables
 from pipeline.evaluation.analysis.inputs import add_input_options, build_evaluator
-from pipeline.structures.annotations import load_coco
+from pipeline.structures.coco_tables import load_coco
 from pipeline.system import cli
 from pipeline.system.cli import SCORE
+from pipeline.system.packages import require_package
 
 
 def parser() -> cli.Parser:
@@ -39,6 +40,8 @@ def parser() -> cli.Parser:
 def work(options: argparse.Namespace) -> None:
     """Computes, prints and writes the numbers. Raises MoteError."""
     cli.require_writable(options.output, folder=options.plots)
+    if options.plots:
+        require_package("matplotlib", "--plots")
     coco = load_coco(options.annotations)
     evaluator = build_evaluator(options, coco)
     errors = attribute_errors(evaluator, options.conf)

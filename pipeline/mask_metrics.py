@@ -20,6 +20,7 @@ from pipeline.evaluation.segmentation.tables import mask_tables
 from pipeline.system import cli
 from pipeline.system.cli import PROBABILITY
 from pipeline.system.errors import UsageError
+from pipeline.system.packages import require_package
 
 
 def parser() -> cli.Parser:
@@ -45,6 +46,8 @@ def parser() -> cli.Parser:
 
 def work(options: argparse.Namespace) -> None:
     """Computes, prints and writes the numbers. Raises MoteError."""
+    if options.plots:
+        require_package("matplotlib", "--plots")
     images = pair_files(options.predictions, options.masks, split=options.split)
     missing = [image.name for image in images if image.prediction is None]
     if len(missing) == len(images):
@@ -52,6 +55,9 @@ def work(options: argparse.Namespace) -> None:
     if missing and not options.allow_missing:
         remedy = "add them, or use --allow-missing to count them as empty"
         raise UsageError(f"{options.predictions} has no map of {abbreviate(missing)}; {remedy}")
+    suffixes = {image.prediction.suffix.lower() for image in images if image.prediction}
+    if options.logits and not suffixes & {".mat", ".npy"}:
+        raise UsageError("--logits is for .mat and .npy, and all maps are images; leave it out")
     scorer = MaskScorer(definitions(options.threshold).values())
     rows = [score_files(scorer, image, logits=options.logits) for image in images]
     unpaired = 0 if options.split else count_unpaired(options.predictions, images)
@@ -60,6 +66,9 @@ def work(options: argparse.Namespace) -> None:
         notes.append(f"missing maps, counted as empty: {len(missing)}, the first of them {missing[0]}")
     if unpaired:
         notes.append(f"maps without a mask, left out: {unpaired}")
+    if doubtful := [row for row in rows if "remark" in row]:
+        first = f"{doubtful[0]['name']}: {doubtful[0]['remark']}"
+        notes.append(f"masks whose background is in doubt: {len(doubtful)}, the first of them {first}")
     print("\n\n".join([mask_tables(scorer, options.threshold), *(f"note: {note}" for note in notes)]))
     if options.output:
         sections = {"threshold": options.threshold, "notes": notes, "per_image": rows}

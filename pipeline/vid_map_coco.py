@@ -2,7 +2,8 @@
 
     python -m pipeline.vid_map_coco --annotations gt.json --detections runs/in/detections.json
 
-Every annotated frame counts, also those without targets and those without detections.
+Every annotated frame counts, also those without targets and those without detections. For detections of a
+part of the annotated frames, `--videos` and `--with-results` leave out the others.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from pipeline.evaluation.tracking.gates import GATES
 from pipeline.evaluation.tracking.scores import TrackScores
 from pipeline.evaluation.tracking.scoring import score_tracks
 from pipeline.evaluation.tracking.tables import gate_table
-from pipeline.structures.annotations import VideoRecord, load_coco, video_records
+from pipeline.structures.annotations import VideoRecord, video_records
+from pipeline.structures.coco_tables import load_coco
 from pipeline.system import cli
 from pipeline.system.cli import SCORE
 from pipeline.system.errors import UsageError, unknown_name
+from pipeline.system.packages import require_package
 
 
 def image_ids_of_videos(coco: dict, names: list[str]) -> list[int] | None:
@@ -32,12 +35,25 @@ def image_ids_of_videos(coco: dict, names: list[str]) -> list[int] | None:
     """
     if not names:
         return None
-    ids = {video["name"]: video["id"] for video in coco.get("videos", [])}
-    unknown = sorted(set(names) - set(ids))
+    videos = coco.get("videos", [])
+    known = {video["name"] for video in videos}
+    unknown = sorted(set(names) - known)
     if unknown:
-        raise unknown_name("video", unknown[0], ids)
-    wanted = {ids[name] for name in names}
+        raise unknown_name("video", unknown[0], known)
+    wanted = {video["id"] for video in videos if video["name"] in names}
     return [image["id"] for image in coco["images"] if image.get("video_id") in wanted]
+
+
+def image_ids_with_results(coco: dict, image_ids: list[int] | None, results: list[dict]) -> list[int]:
+    """Returns those of the image ids (None: all) that results are on. Raises UsageError if there are none."""
+    found = {str(row.get("image_id")) for row in results}
+    ids = [image["id"] for image in coco["images"]] if image_ids is None else image_ids
+    kept = [image_id for image_id in ids if str(image_id) in found]
+    if not kept:
+        raise UsageError(
+            f"none of the {len(ids)} frames has results, so --with-results leaves nothing to score"
+        )
+    return kept
 
 
 def video_of_tracks(coco: dict, names: list[str]) -> VideoRecord:
@@ -60,6 +76,11 @@ def parser() -> cli.Parser:
     add("--annotations", type=Path, required=True, metavar="JSON", help="COCO ground truth")
     add("--detections", type=Path, required=True, metavar="JSON", help="COCO results")
     add("--videos", nargs="+", default=[], metavar="NAME", help="score only these videos")
+    add(
+        "--with-results",
+        action="store_true",
+        help="score only frames that have results; one in which nothing was found counts as without",
+    )
     add("--class-agnostic", action="store_true", help="treat all categories as one")
     add(
         "--conf",
@@ -77,21 +98,38 @@ def parser() -> cli.Parser:
 def work(options: argparse.Namespace) -> None:
     """Computes, prints and writes the numbers. Raises MoteError."""
     cli.require_writable(options.output, folder=options.plots)
+    if options.plots:
+        require_package("matplotlib", "--plots")
+    if options.tracks:
+        require_package("motmetrics", "--tracks")
     coco = load_coco(options.annotations)
+    results = load_results(options.detections)
     image_ids = image_ids_of_videos(coco, options.videos)
+    if options.with_results:
+        image_ids = image_ids_with_results(coco, image_ids, results)
     evaluator = Evaluator(coco, image_ids=image_ids, classes=not options.class_agnostic)
-    evaluator.add_results(load_results(options.detections))
+    evaluator.add_results(results)
     tracks: dict[str, TrackScores] = {}
     if options.tracks:
         record = video_of_tracks(coco, options.videos)
-        tracks = {gate: score_tracks(record, options.tracks, gate=gate) for gate in GATES}
+        scored = set(evaluator.image_ids())
+        frames = [frame for frame, image_id in record.image_ids.items() if image_id in scored]
+        tracks = {gate: score_tracks(record, options.tracks, gate=gate, frames=frames) for gate in GATES}
     report = evaluator.report(options.conf)
-    print(report_tables(report))
+    notes = []
+    if evaluator.without_results:
+        count = f"{evaluator.without_results} of {evaluator.frames}"
+        notes.append(
+            f"frames without any result: {count}; they count as frames in which nothing was found, "
+            "--with-results leaves them out"
+        )
+    print("\n\n".join([report_tables(report), *(f"note: {note}" for note in notes)]))
     if tracks:
         print(f"\n{gate_table(tracks)}")
     if options.output:
         numbers = {gate: scores.as_dict() for gate, scores in tracks.items()}
-        cli.write_json(options.output, {**report.as_dict(), "tracks": numbers or None})
+        table = {**report.as_dict(), "notes": [*report.notes, *notes], "tracks": numbers or None}
+        cli.write_json(options.output, table)
     if options.plots:
         print("\nplots: " + ", ".join(map(str, plot_report(report, options.plots))))
 

@@ -16,6 +16,7 @@ TESTS = PROJECT_ROOT / "tests"
 
 SLOW_PLACES = (
     "end_to_end",
+    "examples",
     "benchmarks",
     "detectors/backends",
     "detectors/evaluation",
@@ -80,6 +81,18 @@ def random_state():
         torch.set_rng_state(states[2])
 
 
+@pytest.fixture
+def hide_packages(monkeypatch):
+    """Makes packages look as if they were not installed: for `import` and for `find_spec`."""
+
+    def hide(*names):
+        loaded = [module for module in sys.modules if module.partition(".")[0] in names]
+        for name in {*names, *loaded}:
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
+
+
 @pytest.fixture(scope="session")
 def shared_root(request) -> Path:
     """The folder of data/ and parity/."""
@@ -104,11 +117,11 @@ def parity(shared_root):
 @pytest.fixture(scope="session")
 def own_cache(tmp_path_factory):
     """Exports graphs to a temporary folder instead of the user's cache. Loads torch."""
-    from detectors.backends import export_folder
+    from detectors.backends import graph_cache
 
-    kept, export_folder.CACHE = export_folder.CACHE, tmp_path_factory.mktemp("exported")
+    kept, graph_cache.CACHE = graph_cache.CACHE, tmp_path_factory.mktemp("exported")
     yield
-    export_folder.CACHE = kept
+    graph_cache.CACHE = kept
 
 
 @pytest.fixture(scope="session")

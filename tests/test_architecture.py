@@ -19,6 +19,7 @@ LAYERS = (
     "pipeline.sources",
     "pipeline.drawing",
     "pipeline.sinks",
+    "pipeline.evaluation.truth",
     "pipeline.evaluation.detection",
     "pipeline.evaluation.segmentation",
     "pipeline.evaluation.tracking",
@@ -46,11 +47,12 @@ LAYERS = (
     "detectors",
     "trackers",
     "run_pipeline",
+    "mote",
 )
 """Bottom first. A module belongs to its longest prefix here; it imports its own layer and lower ones."""
 
 MAX_MODULES = 12
-TOPS = ("pipeline", "datasets", "detectors", "trackers")
+TOPS = ("pipeline", "datasets", "detectors", "trackers", "mote")
 SOURCES = [
     PROJECT_ROOT / "run_pipeline.py",
     *(path for top in TOPS for path in sorted((PROJECT_ROOT / top).rglob("*.py"))),

@@ -155,7 +155,7 @@ class CentreTracker:
         if frame.gap is not None and not frame.gap.elapsed_known:
             self._keep(np.zeros(len(self._records), dtype=bool))
         time = frame.index if frame.time_in_frames is None else frame.time_in_frames
-        self._advance(frame.index, time, hidden=frame.shutter_closed)
+        self._advance(frame, time)
         centres, _ = centres_and_sizes(detections.boxes)
         partners, taken = self._associate(centres, detections.scores, math.hypot(frame.width, frame.height))
         tracks = np.flatnonzero(partners >= 0)
@@ -164,11 +164,12 @@ class CentreTracker:
         self._start(detections, self._seeds(detections, taken))
         return self._tracks()
 
-    def _advance(self, index: int, time: float, *, hidden: bool) -> None:
-        """Predicts all tracks to the frame `index` at `time`, in frame intervals; removes overdue ones.
+    def _advance(self, frame: Frame, time: float) -> None:
+        """Predicts all tracks to the frame at `time`, in frame intervals; removes overdue ones.
 
-        In a `hidden` frame no target can be detected, so none is missed.
+        In a frame that shows the closed shutter no target can be detected, so none is missed.
         """
+        index, hidden = frame.index, frame.shutter_closed
         if self._index is not None and index <= self._index:
             raise ValueError(f"frame index {index} after {self._index}: call reset() before a new sequence")
         elapsed = 0.0 if self._index is None else time - self._time
@@ -178,8 +179,9 @@ class CentreTracker:
         records["coasted"] += np.where(records["coasted"] == 0, elapsed, 0) if hidden else elapsed
         records["frames"] += not hidden
         # this frame is not missed yet; birth windows count frames, so tentative tracks need a limit in time
-        limit = np.where(records["confirmed"], self.options.coast, self.options.birth_window)
-        self._keep(records["coasted"] - 1 <= limit)
+        options = self.options
+        limit = np.where(records["confirmed"], options.coast, options.birth_window * frame.stride)
+        self._keep(records["coasted"] - frame.stride <= limit)
         self._filter.predict(elapsed)
 
     def _associate(

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from pipeline.config import parsing
+from pipeline.config.plugins import build_plugin, is_plugin, require_part
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import Tracker
 from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import UsageError, unknown_name
+
+MMDET = "mmdet:"
+"""Prefix of the names of mmdet's trackers."""
 
 
 class NoTracker:
@@ -65,10 +69,16 @@ TRACKERS: dict[str, Callable[..., Tracker]] = {
 
 
 def build(name: str, **options) -> Tracker:
-    """Builds the tracker `name` of `TRACKERS`; `options` override its defaults.
+    """Builds the tracker `name` of `TRACKERS`, or of the form `package.module:Class`.
+
+    `options` override its defaults.
 
     Raises UsageError if the name or an option is unknown, or a value is out of range.
     """
+    if name not in TRACKERS and is_plugin(name) and not name.startswith(MMDET):
+        tracker = build_plugin(name, **options)
+        require_part(tracker, "tracker", name)
+        return tracker
     if name not in TRACKERS:
         raise unknown_name("tracker", name, TRACKERS)
     return TRACKERS[name](**options)

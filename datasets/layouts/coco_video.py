@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from datasets.layouts.file_names import first_frame_number, image_size, root_relative
-from datasets.layouts.findings import LISTED_TWICE, Annotations, FindingLog
-from pipeline.structures.annotations import VideoRecord, load_coco, video_records
+from datasets.layouts.findings import CONVENTION, LISTED_TWICE, Annotations, FindingLog
+from datasets.layouts.image_places import locate_images
+from pipeline.evaluation.truth.box_conventions import suspect_boxes
+from pipeline.structures.annotations import VideoRecord, video_records
 from pipeline.structures.boxes import to_xywh
+from pipeline.structures.coco_tables import load_coco, sorted_categories
 from pipeline.structures.frame_paths import frame_number, neighbour_path
 from pipeline.system.errors import SourceError, UsageError
 
@@ -23,16 +26,31 @@ def read_coco(root: Path, place: str, classes: tuple[str, ...], findings: Findin
 
     Class names are those of its categories, not `classes`. Raises UsageError if it is no COCO ground truth.
     """
-    coco = load_coco(root / place)
-    coco = coco if coco.get("videos") else add_videos(coco, root, findings)
+    coco = load_coco(root / place, remark=lambda text: findings.add(CONVENTION, f"{place}: {text}"))
+    notes: tuple[str, ...] = ()
+    if not coco.get("videos"):
+        coco, notes = _with_located_images(coco, root, place)
+        coco = add_videos(coco, root, findings)
     records = video_records(coco)
     names = {video["id"]: video["name"] for video in coco["videos"]}
     counts = Counter((image["video_id"], image["frame_id"]) for image in coco["images"])
     for (video, frame), count in counts.items():
         if count > 1:
             findings.add(LISTED_TWICE, f"{names.get(video, video)} frame {frame}: {count} images")
-    categories = sorted(coco["categories"], key=lambda category: category["id"])
-    return Annotations(records, tuple(str(c.get("name", c["id"])) for c in categories), coco)
+    for sign in suspect_boxes(records):
+        findings.add(CONVENTION, f"{place}: {sign}")
+    names_of_labels = tuple(str(row.get("name", row["id"])) for row in sorted_categories(coco))
+    return Annotations(records, names_of_labels, coco, notes)
+
+
+def _with_located_images(coco: dict, root: Path, place: str) -> tuple[dict, tuple[str, ...]]:
+    """Returns the dictionary with the paths that its images have below the root, and what was changed."""
+    names = [str(image.get("file_name") or "") for image in coco["images"]]
+    paths = locate_images(names, root, place)
+    if paths == names:
+        return coco, ()
+    images = [{**image, "file_name": path} for image, path in zip(coco["images"], paths, strict=True)]
+    return {**coco, "images": images}, (f"images are read from other places: {names[0]} is {paths[0]}",)
 
 
 def add_videos(coco: dict, root: Path, findings: FindingLog) -> dict:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipeline.imaging.image_files import MAX_FILE_BYTES
 from pipeline.structures.frame_paths import is_absolute, require_inside_root
+from pipeline.system.bounded_reads import open_regular
 from pipeline.system.errors import OutputError, SourceError, UsageError
 
 
@@ -51,7 +53,7 @@ def image_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with open_regular(path, limit=MAX_FILE_BYTES) as file, Image.open(file) as image:
             return image.size
     except FileNotFoundError as error:
         raise SourceError(f"{path} is missing") from error

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pipeline.structures.annotations import VideoRecord
 from pipeline.system.errors import SourceError
 
+CONVENTION = "signs that boxes are not left, top, width, height in pixels"
 LISTED_TWICE = "frames listed twice"
 UNREADABLE = "unreadable files"
 

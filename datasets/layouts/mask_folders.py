@@ -2,8 +2,8 @@
 
 Either `SPLIT/images/NAME.*` and `SPLIT/masks/NAME.*`, or `images/` and `masks/` for all splits and a list of
 names for each. A mask may have another suffix than its image, and `_pixels0` or `_mask` after the name. A
-target is an 8-connected group of mask pixels, and its box ends after its last pixel: the box of the single
-pixel in column 3, row 5 is 3 5 4 6.
+target is an 8-connected group of mask pixels of one label, and its box ends after its last pixel: the box of
+the single pixel in column 3, row 5 is 3 5 4 6. `pipeline.imaging.mask_files` says which pixels are targets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 
 from datasets.layouts.file_names import link_relative, relative_posix, sequence_file_names
 from datasets.layouts.findings import LISTED_TWICE, Annotations, FindingLog
-from pipeline.imaging.image_files import IMAGE_SUFFIXES, MASK_ENDINGS, natural_order, read_image
+from pipeline.imaging.image_files import IMAGE_SUFFIXES, MASK_ENDINGS, natural_order
+from pipeline.imaging.mask_files import NOISE, Mask, MaskMeaning, read_mask, read_mask_file
 from pipeline.structures.annotations import VideoRecord
 from pipeline.structures.boxes import clip
 from pipeline.system.errors import OutputError, SourceError, UsageError
@@ -25,17 +26,9 @@ from pipeline.system.files import read_text
 IMAGE_FOLDERS = ("images", "IRSTD1k_Img")
 MASK_FOLDERS = ("masks", "IRSTD1k_Label")
 WITHOUT_IMAGE = "masks without an image"
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Reads a mask file as (H, W) bool: True where any channel exceeds half of the mask's maximum.
-
-    Masks of 0 and 1, masks of 0 and 255, and masks with softened edges are thus read alike. Raises
-    SourceError if the file cannot be read.
-    """
-    image = read_image(path)
-    image = image if image.ndim == 2 else image.max(axis=2)
-    return image > image.max() / 2
+IN_DOUBT = "masks whose background is in doubt"
+MIXED = "masks of several values, all of which were taken for targets"
+DIM = "masks that are far darker than others: noise, or targets that are marked in another way"
 
 
 def mask_to_boxes(mask: np.ndarray) -> np.ndarray:
@@ -61,8 +54,9 @@ def boxes_to_mask(boxes: np.ndarray, *, width: int, height: int) -> np.ndarray:
 def read_mask_folder(root: Path, place: str, classes: tuple[str, ...], findings: FindingLog) -> Annotations:
     """Reads the images of a split; `place` is its folder, or its list of names, below the root.
 
-    Each image is a record of one frame, of the size of its mask; image ids count from 1. Raises UsageError
-    for missing folders, and SourceError for missing images and masks in strict mode.
+    Each image is a record of one frame, of the size of its mask; image ids count from 1. Masks whose meaning
+    is in doubt are findings; see `pipeline.imaging.mask_files`. Raises UsageError for missing folders, and
+    SourceError for missing images and masks in strict mode.
     """
     split = root / place
     folder = split if split.is_dir() else root
@@ -76,15 +70,40 @@ def read_mask_folder(root: Path, place: str, classes: tuple[str, ...], findings:
         names = _listed_names(split, findings)
     if not names:
         raise UsageError(f"{split} holds no images" if split.is_dir() else f"{split} lists no images")
-    records = []
+    records, meanings = [], {}
     for number, name in enumerate(names, start=1):
         try:
             image = _require(images, name, folder / "images", name)
-            mask = _require(masks, _mask_of(name, masks), folder / "masks", name)
-            records.append(_record(root, image, mask, image_id=number))
+            path = _require(masks, _mask_of(name, masks), folder / "masks", name)
+            mask = read_mask_file(path)
         except SourceError as error:
             findings.unreadable(error)
-    return Annotations(records, classes)
+            continue
+        records.append(_record(mask, root=root, image=image, path=path, image_id=number))
+        meanings[relative_posix(path, root)] = mask.meaning
+    _find_doubtful_masks(meanings, findings)
+    return Annotations(records, classes, notes=_note_soft_edges(meanings))
+
+
+def _find_doubtful_masks(meanings: dict[str, MaskMeaning], findings: FindingLog) -> None:
+    """Adds the masks, by path, that may have been meant otherwise."""
+    highest = max((meaning.contrast for meaning in meanings.values()), default=0.0)
+    for path, meaning in meanings.items():
+        if meaning.remark:
+            findings.add(IN_DOUBT, f"{path}: {meaning.remark}")
+        elif 0 < meaning.contrast < NOISE * highest:
+            findings.add(DIM, f"{path}: {meaning.contrast:.1%} of the full scale, others up to {highest:.0%}")
+        if meaning.mixed:
+            findings.add(MIXED, f"{path}: {', '.join(map(str, meaning.mixed))}")
+
+
+def _note_soft_edges(meanings: dict[str, MaskMeaning]) -> tuple[str, ...]:
+    soft = {path: meaning.soft_below for path, meaning in meanings.items() if meaning.soft_below}
+    if not soft:
+        return ()
+    path = max(soft, key=lambda path: soft[path])
+    rule = "a pixel is a target above half of the maximum around it"
+    return (f"{len(soft)} masks have soft edges: {rule} ({path}: up to {soft[path]} is background)",)
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
@@ -120,19 +139,21 @@ def _listed_names(path: Path, findings: FindingLog) -> list[str]:
     return list(names)
 
 
-def _record(root: Path, image: Path, mask: Path, *, image_id: int) -> VideoRecord:
-    pixels = read_mask(mask)
-    boxes = mask_to_boxes(pixels)
+def _record(mask: Mask, *, root: Path, image: Path, path: Path, image_id: int) -> VideoRecord:
+    """Returns the record of a mask, read from `path`, and of its image."""
+    height, width = mask.targets.shape
+    parts = [mask.labels == label for label in np.unique(mask.labels[mask.targets])]
+    boxes = np.concatenate([mask_to_boxes(part) for part in parts or [mask.targets]])
     return VideoRecord(
         name=image.stem,
         file_name="",
-        width=pixels.shape[1],
-        height=pixels.shape[0],
+        width=width,
+        height=height,
         image_ids={0: image_id},
         boxes=(boxes,),
         labels=(np.zeros(len(boxes), dtype=np.int64),),
         files=(relative_posix(image, root),),
-        masks=(relative_posix(mask, root),),
+        masks=(relative_posix(path, root),),
     )
 
 
@@ -155,10 +176,10 @@ def write_mask_folder(records: Sequence[VideoRecord], root: Path, folder: Path, 
             mask = read_mask(root / record.masks[frame]) if record.masks else boxes_to_mask(boxes, **size)
             if not cv2.imwrite(str(folder / "masks" / f"{stem}.png"), mask.astype(np.uint8) * 255):
                 raise OutputError(f"cannot write {folder / 'masks' / stem}.png")
+            merged += len(boxes) - len(mask_to_boxes(mask))
             if not record.masks:
                 uneven += int((boxes % 1 != 0).any(axis=1).sum())
                 cut += int((clip(boxes, record.width, record.height) != boxes).any(axis=1).sum())
-                merged += len(boxes) - len(mask_to_boxes(mask))
             if record.files and record.files[frame]:
                 image = root / record.files[frame]
                 link_relative(image, folder / "images" / (stem + image.suffix))

@@ -1,11 +1,11 @@
 """MOT-challenge folders: `SEQUENCE/gt/gt.txt`, `SEQUENCE/img1` with images, and `SEQUENCE/seqinfo.ini`.
 
-A row of gt.txt is `frame,id,left,top,width,height,counts,class,visibility`. Frames count from 1, and so do
-pixels: a box at the left edge of the image has left 1. In memory both count from 0, and right and bottom are
-exclusive: x1 = left − 1, x2 = left − 1 + width. Decimals are kept. Rows that do not count (0) are left out.
-Classes count from 1; their names are the lines of gt/labels.txt if that file exists. A sequence whose frames
-are in a video names it in seqinfo.ini as `video`, relative to the sequence's folder and below the root; other
-programs ignore that key.
+`datasets.layouts.mot_rows` describes the rows of gt.txt. Their frames count from 1, and so do pixels: a box
+at the left edge of the image has left 1. In memory both count from 0, and right and bottom are exclusive:
+x1 = left − 1, x2 = left − 1 + width. Decimals are kept. Rows that do not count (0) are left out. Classes
+count from 1, or from 0 if there is a class 0; their names are the lines of gt/labels.txt if that file exists.
+A sequence whose frames are in a video names it in seqinfo.ini as `video`, relative to the sequence's folder
+and below the root; other programs ignore that key.
 """
 
 from __future__ import annotations
@@ -14,37 +14,21 @@ import configparser
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from datasets.layouts.file_names import image_size, link_relative, relative_posix, sequence_file_names
 from datasets.layouts.findings import Annotations, FindingLog
+from datasets.layouts.mot_rows import MAX_CLASSES, NO_CLASS, GroundTruth, GroundTruthRow, read_rows
 from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 from pipeline.structures.annotations import VideoRecord, require_frame_count
 from pipeline.structures.boxes import from_xywh, to_xywh
 from pipeline.structures.frame_paths import frame_number, paths_of_all_frames, require_inside_root
-from pipeline.system.errors import SourceError, UsageError
+from pipeline.system.errors import SourceError, UsageError, reason_of
 from pipeline.system.files import read_text
 
 AFTER_LAST_FRAME = "boxes after the last frame"
-MAX_EXACT_INTEGER = 2**53
-"""Largest number in a row: up to it, float64 represents every integer."""
-MAX_CLASSES = 10_000
-"""Every class gets a name, used or not, and a single wrong number can claim any count."""
 DEFAULT_FPS = 30
-
-
-class _GroundTruthRow(NamedTuple):
-    """A row of gt.txt that counts."""
-
-    frame: int
-    """From 0."""
-    instance: int
-    box: tuple[float, float, float, float]
-    """Left, top, width, height in pixels from 0."""
-    label: int
-    """From 0."""
 
 
 def read_mot(root: Path, place: str, classes: tuple[str, ...], findings: FindingLog) -> Annotations:
@@ -52,24 +36,38 @@ def read_mot(root: Path, place: str, classes: tuple[str, ...], findings: Finding
 
     Raises UsageError if ground truth is missing or is not in MOT format, SourceError if images are missing.
     """
-    records, image_count, skipped = [], 0, 0
+    read = [(folder, read_rows(folder / "gt" / "gt.txt")) for folder in _sequence_folders(root / place)]
     names: tuple[str, ...] = ()
-    read = [(folder, *_read_rows(folder / "gt" / "gt.txt")) for folder in _sequence_folders(root / place)]
-    for folder, rows, left_out in read:
-        record = _record(folder, root, rows, findings, first_id=image_count + 1)
-        records.append(record)
-        image_count += len(record)
-        skipped += left_out
+    for folder, _ in read:
         names = _class_names(folder, names)
-    highest = max((row.label for _, rows, _ in read for row in rows), default=0) + 1
+    categories = {row.category for _, truth in read for row in truth.rows} - {NO_CLASS}
+    first = 0 if 0 in categories else 1
+    highest = max(categories, default=first)
     if highest > MAX_CLASSES:
         raise UsageError(f"{root / place}: class {highest} is used; up to {MAX_CLASSES} classes are read")
+    count = highest - first + 1
     if not names:
-        names = classes if highest <= len(classes) else tuple(f"class {n}" for n in range(1, highest + 1))
-    if highest > len(names):
+        names = classes if count <= len(classes) else tuple(f"class {n}" for n in range(first, highest + 1))
+    if count > len(names):
         raise UsageError(f"{root / place}: class {highest} is used, gt/labels.txt names {len(names)}")
-    note = f"{skipped} boxes that are marked as not to be counted are left out"
-    return Annotations(records, names, notes=(note,) if skipped else ())
+    records, image_count = [], 0
+    for folder, truth in read:
+        record = _record(folder, root, truth.rows, findings, first_class=first, first_id=image_count + 1)
+        records.append(record)
+        image_count += len(record)
+    return Annotations(records, names, notes=_notes([truth for _, truth in read], names))
+
+
+def _notes(read: list[GroundTruth], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns what a user should know of how the files were read, one line each."""
+    unknown = [row.category == NO_CLASS for truth in read for row in truth.rows]
+    counts = {
+        "boxes that are marked as not to be counted are left out": sum(truth.not_counted for truth in read),
+        "boxes of class 0, regions to ignore, are left out": sum(truth.ignored for truth in read),
+        f"boxes have no class: they are read as {names[0]}": 0 if all(unknown) else sum(unknown),
+        "sequences count frames from 0": sum(truth.from_zero for truth in read),
+    }
+    return tuple(f"{count} {text}" for text, count in counts.items() if count)
 
 
 def _sequence_folders(folder: Path) -> list[Path]:
@@ -80,31 +78,6 @@ def _sequence_folders(folder: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{folder} holds no MOT sequences; {folder / 'SEQUENCE/gt/gt.txt'} is expected")
     return sorted(found, key=natural_order)
-
-
-def _read_rows(path: Path) -> tuple[list[_GroundTruthRow], int]:
-    """Returns the rows that count, and the number of those that do not."""
-    rows, left_out = [], 0
-    for number, line in enumerate(read_text(path, kind="MOT ground truth").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = [float(part) for part in line.split(",") if part.strip()]
-            frame, instance, left, top, width, height = values[:6]
-            usable = np.abs(values).max() <= MAX_EXACT_INTEGER and frame >= 1 and frame.is_integer()
-        except ValueError:
-            usable = False
-        if not usable:
-            expected = "frame (from 1),id,left,top,width,height,counts,class,visibility"
-            raise UsageError(f"{path}, line {number}: '{line.strip()}' is not {expected}")
-        if len(values) > 6 and values[6] == 0:
-            left_out += 1
-            continue
-        # rows of ten or more columns have a position in space instead of the class
-        kind = int(values[7]) if 8 <= len(values) <= 9 and values[7] >= 1 else 1
-        box = (left - 1, top - 1, width, height)
-        rows.append(_GroundTruthRow(int(frame) - 1, int(instance), box, kind - 1))
-    return rows, left_out
 
 
 def _class_names(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -122,14 +95,20 @@ def _class_names(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _record(
-    folder: Path, root: Path, rows: list[_GroundTruthRow], findings: FindingLog, *, first_id: int
+    folder: Path,
+    root: Path,
+    rows: list[GroundTruthRow],
+    findings: FindingLog,
+    *,
+    first_class: int,
+    first_id: int,
 ) -> VideoRecord:
     info = _seqinfo(folder / "seqinfo.ini")
     images = {} if "video" in info else _images(_below(folder, info.get("imdir", "img1"), root), root)
     annotated = max((row.frame for row in rows), default=-1) + 1
     length = int(_number(info, "seqlength", folder)) or max([annotated, *(number + 1 for number in images)])
     require_frame_count(length, str(folder))
-    frames: list[list[_GroundTruthRow]] = [[] for _ in range(length)]
+    frames: list[list[GroundTruthRow]] = [[] for _ in range(length)]
     for row in rows:
         if row.frame < length:
             frames[row.frame].append(row)
@@ -146,7 +125,9 @@ def _record(
         height=height,
         image_ids={frame: first_id + frame for frame in range(length)},
         boxes=tuple(from_xywh(part).astype(np.float32) for part in boxes),
-        labels=tuple(np.array([row.label for row in part], dtype=np.int64) for part in frames),
+        labels=tuple(
+            np.array([max(row.category - first_class, 0) for row in part], dtype=np.int64) for part in frames
+        ),
         files=paths_of_all_frames(images, length) if "video" not in info else (),
         instances=tuple(np.array([row.instance for row in part], dtype=np.int64) for part in frames),
         fps=_number(info, "framerate", folder),
@@ -171,7 +152,7 @@ def _seqinfo(path: Path) -> dict[str, str]:
         reader.read_string(read_text(path, kind="sequence properties"))
         return dict(reader["Sequence"])
     except (configparser.Error, KeyError) as error:
-        raise UsageError(f"{path} is no seqinfo.ini: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path} is no seqinfo.ini: {reason_of(error)}") from error
 
 
 def _number(info: dict[str, str], key: str, folder: Path) -> float:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from datasets.layouts.mask_folders import read_mask
 from datasets.synthesis.rendering import render
 from datasets.synthesis.scene import Scene
+from pipeline.imaging.mask_files import read_mask
 from pipeline.sources.sequences import grey_images, record_location
 from pipeline.stages.ring_buffer import window_indices
 from pipeline.structures.annotations import VideoRecord

@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import torch
 
 from pipeline.system.errors import UsageError
+from pipeline.system.packages import require_package
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the device of a name; auto is a GPU if available. Raises UsageError for unavailable devices."""
+    """Returns the device of a name; auto is a CUDA device if there is one, else the CPU.
+
+    Raises UsageError for unknown and unavailable devices.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    unknown = UsageError(f"unknown device '{name}', expected auto, cpu, mps, cuda or cuda:N")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}', expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device '{name}', expected auto, cpu, cuda or cuda:N")
+        raise unknown from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise unknown
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps' is not available: it needs macOS on Apple silicon; use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device '{name}' is not available: {torch.cuda.device_count()} GPUs found; use cpu")
     return device
@@ -30,15 +36,14 @@ def pick_device(name: str) -> torch.device:
 def require_precision(precision: str, device: torch.device) -> None:
     """Raises UsageError if the device does not support a precision."""
     if precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+        raise UsageError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
 
 
 def require_compiler(device: torch.device) -> None:
     """Raises UsageError if torch.compile is of no use on a device, or its compiler is missing."""
     if device.type == "cpu":
         raise UsageError("--compile is for a GPU: on a CPU networks are optimised without it; leave it out")
-    if find_spec("triton") is None:
-        raise UsageError("--compile needs the package triton; install it, or leave --compile out")
+    require_package("triton", "--compile")
 
 
 def thread_count(network: object) -> int:

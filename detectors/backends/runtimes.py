@@ -6,9 +6,10 @@ as tensors on the CPU, and has streams.
 
 from __future__ import annotations
 
+import importlib
+import io
 import logging
 from dataclasses import dataclass
-from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -17,13 +18,15 @@ from torch import Tensor, nn
 
 from detectors.backends import export_folder
 from detectors.backends.devices import require_compiler, thread_count
-from detectors.backends.export_folder import GRAPHS, NETWORKS, Export, Origin
+from detectors.backends.export_folder import NETWORKS, Contents, Export, Origin
+from detectors.backends.graph_cache import GraphCache
 from detectors.networks.tridos import TridosStream
 from detectors.networks.tridos.features import FRAMES, FrameFeatures
 from detectors.networks.tridos.head import STRIDE
 from pipeline.config.schema import DetectorConfig
 from pipeline.structures import detector_info
 from pipeline.system.errors import UsageError, WeightsError
+from pipeline.system.packages import is_installed, require_package
 
 if TYPE_CHECKING:
     from detectors.networks.tridos import Tridos
@@ -38,8 +41,8 @@ BackendKind = detector_info.Backend
 class GraphRunner(Protocol):
     """A graph that is ready to run."""
 
-    def __init__(self, path: Path, *, threads: int):
-        """Reads a graph; raises any exception for files of another kind."""
+    def __init__(self, graph: bytes, *, threads: int):
+        """Reads the content of a graph's file; raises any exception for files of another kind."""
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Returns the outputs for CPU tensors in the order of the graph's inputs."""
@@ -48,8 +51,8 @@ class GraphRunner(Protocol):
 class TorchRunner:
     """A program of torch.export; the number of threads is that of torch."""
 
-    def __init__(self, path: Path, *, threads: int):
-        self._program = torch.export.load(path).module()
+    def __init__(self, graph: bytes, *, threads: int):
+        self._program = torch.export.load(io.BytesIO(graph)).module()
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """See `GraphRunner`."""
@@ -60,7 +63,7 @@ class TorchRunner:
 class OnnxRuntimeRunner:
     """An ONNX graph in ONNX Runtime."""
 
-    def __init__(self, path: Path, *, threads: int):
+    def __init__(self, graph: bytes, *, threads: int):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -68,7 +71,7 @@ class OnnxRuntimeRunner:
         # spinning threads would keep the cores from decoder and encoder
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; warnings are about optimisations that do not apply
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._names = [tensor.name for tensor in self._session.get_inputs()]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -81,7 +84,7 @@ class OnnxRuntimeRunner:
 class OpenVinoRunner:
     """An ONNX graph in OpenVINO."""
 
-    def __init__(self, path: Path, *, threads: int):
+    def __init__(self, graph: bytes, *, threads: int):
         import openvino
 
         settings = {
@@ -90,7 +93,9 @@ class OpenVinoRunner:
             "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 on CPUs that support it
             "ENABLE_CPU_PINNING": False,  # decoder and encoder need the cores too
         }
-        self._request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+        core = openvino.Core()
+        model = core.read_model(io.BytesIO(graph))
+        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """See `GraphRunner`."""
@@ -140,9 +145,9 @@ def resolve_backend(
 ) -> Backend:
     """Chooses the backend of the detector `name` on a device.
 
-    `export` is the folder of graphs that is given in place of weights, if any. `auto` falls back to torch,
-    with a warning, if graphs cannot be cached. Raises UsageError for requests that cannot be met,
-    WeightsError for graphs that need an explicit choice.
+    `export` is the folder of graphs that is given in place of weights, if any. `auto` takes torch if another
+    backend is not installed, and with a warning if it cannot be imported. Raises UsageError for requests that
+    cannot be met, WeightsError for graphs that need an explicit choice.
     """
     if config.compile:
         export_folder.require_exportable(name, "--compile")
@@ -159,7 +164,7 @@ def resolve_backend(
         flag = f"--backend {kind}"
         export_folder.require_exportable(name, flag)
         for package in required_packages(kind):
-            export_folder.require_package(package, flag)
+            require_package(package, flag)
         require_cpu_fp32(config, flag)
     return Backend(kind, torch.device("cpu"), config.threads)
 
@@ -176,15 +181,16 @@ def _backend_of_export(export: Export, config: DetectorConfig) -> BackendKind:
 
 
 def _fastest_backend(name: str, config: DetectorConfig, device: torch.device) -> BackendKind:
-    """Returns the backend of `ON_CPU` if it applies, is installed and can cache its graphs; else torch."""
+    """Returns the backend of `ON_CPU` if it applies and is installed; else torch."""
     if name not in NETWORKS or device.type != "cpu" or config.precision != "fp32" or config.compile:
         return "torch"
     kind = ON_CPU[name]
-    if kind == "torch" or not all(map(util.find_spec, required_packages(kind))):
+    if kind == "torch" or not all(map(is_installed, required_packages(kind))):
         return "torch"
-    fault = export_folder.cache_fault(Path(config.cache) if config.cache else None)
-    if fault:
-        log.warning("graphs for %s cannot be cached in %s; using torch, which is slower", kind, fault)
+    try:
+        importlib.import_module(BACKENDS[kind].package)
+    except Exception as error:  # packages with compiled parts raise errors of many kinds
+        log.warning("%s cannot be imported: %s; using torch, which is slower", kind, error)
         return "torch"
     return kind
 
@@ -209,19 +215,19 @@ Graphs = dict[str, GraphRunner]
 """Runners by the names in `export_folder.GRAPHS`."""
 
 
-def open_graphs(export: Export, kind: BackendKind, *, threads: int) -> Graphs:
-    """Opens the graphs of a folder. Raises WeightsError if they are damaged or in another format."""
-    runtime = BACKENDS[kind]
-    if export.format != runtime.format:
-        remedy = " or ".join(name for name, other in BACKENDS.items() if other.format == export.format)
-        raise WeightsError(f"{export.folder} is in format {export.format}; use --backend {remedy}")
+def open_graphs(contents: Contents, kind: BackendKind, *, threads: int, place: Path) -> Graphs:
+    """Opens graphs; `place` is where they come from, for messages.
+
+    They are removed from `contents` one by one, so that no more than one is in memory twice. Raises
+    WeightsError for graphs that the backend cannot read.
+    """
     graphs: Graphs = {}
-    for name in GRAPHS:
+    for name in list(contents):
         try:
-            graphs[name] = runtime.runner(export.file(name), threads=threads)
+            graphs[name] = BACKENDS[kind].runner(contents.pop(name), threads=threads)
         except Exception as error:  # each runtime has exceptions of its own
             reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            raise WeightsError(f"{export.file(name)} cannot be read by {kind}: {reason}") from error
+            raise WeightsError(f"graph '{name}' of {place} cannot be read by {kind}: {reason}") from error
     return graphs
 
 
@@ -233,11 +239,19 @@ class GraphSource(Protocol):
 
 
 class FolderGraphs:
-    """Graphs of a folder, for one size."""
+    """Graphs of a folder, for one size.
+
+    Raises WeightsError if they are missing or damaged, or in a format that the backend does not read.
+    """
 
     def __init__(self, export: Export, kind: BackendKind, *, threads: int):
+        if export.format != BACKENDS[kind].format:
+            names = (name for name, other in BACKENDS.items() if other.format == export.format)
+            remedy = f"use --backend {' or '.join(names)}"
+            raise WeightsError(f"{export.folder} is in format {export.format}; {remedy}")
         self._export = export
-        self._graphs = open_graphs(export, kind, threads=threads)
+        contents = export_folder.read_graphs(export)
+        self._graphs = open_graphs(contents, kind, threads=threads, place=export.folder)
 
     def get(self, size: tuple[int, int]) -> Graphs:
         """See `GraphSource`. Raises UsageError for other sizes than that of the folder."""
@@ -250,23 +264,21 @@ class FolderGraphs:
         return self._graphs
 
 
-class GraphCache:
-    """Graphs of a network, exported when a size is first needed and kept in a folder for later runs."""
+class ModelGraphs:
+    """Graphs of a network, taken from a cache, or exported, when a size is first needed."""
 
-    def __init__(
-        self, model: Tridos, origin: Origin, kind: BackendKind, *, threads: int, folder: Path | None
-    ):
+    def __init__(self, model: Tridos, origin: Origin, kind: BackendKind, *, threads: int, cache: GraphCache):
         self._model, self._origin, self._kind = model, origin, kind
-        self._threads, self._folder = threads, folder
+        self._threads, self._cache = threads, cache
         self._graphs: dict[tuple[int, int], Graphs] = {}
 
     def get(self, size: tuple[int, int]) -> Graphs:
-        """See `GraphSource`. Raises OutputError if the graphs cannot be written."""
+        """See `GraphSource`. A cache that cannot be used is a warning, not an error."""
         if size not in self._graphs:
-            export = export_folder.cached_export(
-                self._model, self._origin, size=size, kind=BACKENDS[self._kind].format, cache=self._folder
-            )
-            self._graphs[size] = open_graphs(export, self._kind, threads=self._threads)
+            kind = BACKENDS[self._kind].format
+            contents = self._cache.load_or_export(self._model, self._origin, size=size, kind=kind)
+            place = self._cache.folder
+            self._graphs[size] = open_graphs(contents, self._kind, threads=self._threads, place=place)
         return self._graphs[size]
 
 
@@ -322,8 +334,7 @@ def network_from_folder(export: Export, kind: BackendKind, *, threads: int) -> E
 
 
 def network_from_model(
-    model: Tridos, origin: Origin, kind: BackendKind, *, threads: int, cache: str | Path
+    model: Tridos, origin: Origin, kind: BackendKind, *, threads: int, cache: GraphCache
 ) -> ExportedNetwork:
-    """Returns a network that is exported when the size of its input is known; `cache` may be empty."""
-    graphs = GraphCache(model, origin, kind, threads=threads, folder=Path(cache) if cache else None)
-    return ExportedNetwork(origin, graphs)
+    """Returns a network that is exported when the size of its input is known, unless `cache` holds it."""
+    return ExportedNetwork(origin, ModelGraphs(model, origin, kind, threads=threads, cache=cache))

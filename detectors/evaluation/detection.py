@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -53,8 +54,8 @@ def load_network(options: argparse.Namespace) -> tuple[Tridos | PlainNetwork, fl
     from detectors.weights import restore, zoo
 
     device = pick_device(options.device)
-    entry = zoo.ZOO_TABLE.get(options.weights)
-    model, path, _ = restore.restore_network(entry.detector if entry else options.detector, options.weights)
+    name = zoo.network_of(options.weights, options.detector)
+    model, path, _ = restore.restore_network(name, options.weights)
     if isinstance(model, Segmenter):
         name = type(model).__name__
         raise UsageError(f"this command is for networks that predict boxes, {name} predicts masks")
@@ -176,16 +177,19 @@ def score_dataset(
     enlarge: float = 1.0,
     workers: int = 1,
     by_class: bool = False,
+    margin: float = 0.0,
 ) -> tuple[Evaluator, list[dict]]:
     """Detects targets in every `stride`-th annotated frame of a dataset.
 
-    Returns an evaluator with the detections, and the detections as COCO results. All categories count as
+    Returns an evaluator with the detections, and the detections as COCO results, their boxes grown by
+    `margin` pixels on each side. All categories count as
     one, except with `by_class`: then label n is the n-th category by id. With several `workers` the sequences
     are distributed over as many processes of one thread each, because a narrow network gains nothing from a
     second thread. Raises SourceError if a sequence cannot be read.
     """
     from pipeline.evaluation.detection.evaluator import Evaluator
     from pipeline.sinks.coco import coco_results
+    from pipeline.structures.boxes import grow
     from pipeline.system.progress import Progress
 
     table = dataset.to_coco()
@@ -199,6 +203,8 @@ def score_dataset(
         for record, frames in sequences:
             for position, detections in frames:
                 image = record.image_ids[position]
+                if margin:
+                    detections = replace(detections, boxes=grow(detections.boxes, margin))
                 evaluator.add(image, detections)
                 rows += coco_results(detections, image_id=image, category_id=categories)
                 progress.advance()

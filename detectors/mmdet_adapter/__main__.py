@@ -107,7 +107,8 @@ def compare_work(options: argparse.Namespace) -> None:
     """Evaluates by both, prints the tables and writes the file. Raises MoteError."""
     from detectors.mmdet_adapter import comparison
     from pipeline.evaluation.detection.predictions import load_results
-    from pipeline.structures.annotations import load_coco, video_records
+    from pipeline.structures.annotations import video_records
+    from pipeline.structures.coco_tables import load_coco
 
     if not (options.detections or options.tracks):
         raise UsageError("nothing to compare: give --detections, --tracks or both")

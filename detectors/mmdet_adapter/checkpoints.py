@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import is_zipfile
 
 from detectors.weights import state_dict
+from pipeline.system.bounded_reads import MAX_WEIGHTS_BYTES, require_bounded
 from pipeline.system.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -60,20 +61,20 @@ def read(path: Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Any:
-    import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"weights file {path} does not exist")
     unknown: list[str] = []
     try:
+        require_bounded(path, limit=MAX_WEIGHTS_BYTES)
         state_dict.require_plain_archive(path)
         # files from before torch 1.6 are not archives and cannot be searched; most hold plain values only
         names = get_unsafe_globals_in_checkpoint(path) if is_zipfile(path) else []
         unknown = [name for name in names if not (name == GETATTR or _package(name) in IGNORED_PACKAGES)]
         if not unknown:
             with safe_globals([(state_dict.IgnoredObject, name) for name in names]):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return state_dict.load_values(path)
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises many kinds for bad bytes, and suggests weights_only=False

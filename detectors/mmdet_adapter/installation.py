@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from detectors.mmdet_adapter import operators
 from pipeline.system.errors import UsageError
+from pipeline.system.packages import require_package
 
 
 class Requirement(NamedTuple):
@@ -80,6 +81,8 @@ def prepare(*extras: str) -> None:
     Raises UsageError as `check`, and if mmdet cannot be imported.
     """
     check(*extras)
+    for name in extras:
+        require_package(name, "mmdet")
     try:
         _register()
     except (ImportError, AssertionError, AttributeError) as error:

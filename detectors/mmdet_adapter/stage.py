@@ -115,7 +115,7 @@ def load(config: DetectorConfig) -> tuple[MmdetDetector, DetectorInfo]:
         raise WeightsError(f"'{config.name}' needs weights; give its checkpoint with --weights")
     if config.enlarge or config.network_size():
         raise UsageError(
-            f"size and enlarge are for our networks; '{config.name}' has its own resizing of frames"
+            f"--size and --enlarge are for our networks; '{config.name}' has its own resizing of frames"
         )
     installation.prepare()
     path, weights = registry.mmdet_config(config.name), Path(config.weights)

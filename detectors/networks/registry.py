@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pipeline.config.plugins import is_plugin
 from pipeline.system.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     Network: TypeAlias = Tridos | PlainNetwork | Segmenter
     """A network of this project: boxes in the last frame of a window, or a mask of one frame."""
 
-Kind = Literal["detector", "segmenter", "mmdet"]
-"""Multi-frame detectors, which predict boxes; single-frame segmenters (masks); models of mmdet."""
+Kind = Literal["detector", "segmenter", "mmdet", "plugin"]
+"""Multi-frame detectors, which predict boxes; single-frame segmenters (masks); models of mmdet; detectors of
+other packages."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ ALIASES = {"dcnet": "dconet", "msconet": "dconet", "mad-net": "madnet"}
 
 def kind_of(name: str) -> Kind:
     """Returns the kind of a detector. Raises UsageError for unknown names."""
-    return "mmdet" if name.startswith(MMDET) else DETECTORS[canonical(name)].kind
+    if name.startswith(MMDET):
+        return "mmdet"
+    return "plugin" if is_plugin(name) else DETECTORS[canonical(name)].kind
 
 
 def mmdet_config(name: str) -> Path:

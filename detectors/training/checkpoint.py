@@ -1,7 +1,11 @@
-"""Checkpoints of a training run: written atomically, loaded only into a run with the same recipe."""
+"""Checkpoints of a training run: written atomically, loaded only into a run with the same recipe.
+
+A run keeps the latest one, last.pt, and the one before it, previous.pt, in case the latest is damaged later.
+"""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,9 @@ from typing import Any
 import torch
 
 from detectors.training.recipe import Recipe
-from pipeline.system.errors import OutputError, UsageError, WeightsError
+from detectors.weights.state_dict import load_values
+from pipeline.system.bounded_reads import MAX_WEIGHTS_BYTES, require_bounded
+from pipeline.system.errors import OutputError, UsageError, WeightsError, as_json
 from pipeline.system.files import replace_on_success
 
 LOCATION_KEYS = ("root", "store")
@@ -22,13 +28,27 @@ def write_error(folder: Path, error: Exception) -> OutputError:
     return OutputError(f"cannot write {folder}: {reason}; choose another record.output")
 
 
-def save(state: dict[str, Any], path: Path) -> None:
-    """Writes a state of tensors and plain values. Raises OutputError if it cannot be written."""
+def save(state: dict[str, Any], path: Path, *, previous: Path | None = None) -> None:
+    """Writes a state of tensors and plain values, which is on the disk before it replaces an earlier one.
+
+    The earlier one is kept as `previous`, if that is given. Raises OutputError if a file cannot be written.
+    """
     try:
         with replace_on_success(path) as partial:
             torch.save(state, partial)
+            if previous is not None and path.is_file():
+                _add_name(path, previous)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise write_error(path.parent, error) from error
+
+
+def _add_name(path: Path, name: Path) -> None:
+    """Gives a file a second name, replacing another file; unlike renamed ones, it has a name at all times."""
+    with replace_on_success(name, sync=False) as partial:
+        try:
+            partial.hardlink_to(path)
+        except OSError:  # some file systems have no links
+            shutil.copyfile(path, partial)
 
 
 def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[str, Any]:
@@ -39,7 +59,8 @@ def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[st
     WeightsError if the file is not a checkpoint, UsageError naming the first other key that differs.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        require_bounded(path, limit=MAX_WEIGHTS_BYTES)
+        state = load_values(path, device)
         theirs = with_defaults(state["recipe"])
         if recipe["data"]["scaling"] == "auto":
             recipe = {**recipe, "data": {**recipe["data"], "scaling": theirs["data"]["scaling"]}}
@@ -48,10 +69,14 @@ def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[st
         raise not_a_checkpoint(path) from error
     if differing:
         key, wanted, made = differing
-        raise UsageError(
-            f"{path} was made with {key} = {made!r}, not {wanted!r}; choose another record.output"
-        )
+        values = f"{key} = {as_json(made)}, not {as_json(wanted)}"
+        raise UsageError(f"{path} was made with {values}; choose another record.output")
     return state
+
+
+def missing(path: Path, previous: Path) -> WeightsError:
+    """Returns the error for a checkpoint that is missing beside the one before it."""
+    return WeightsError(f"{path} is missing; delete {previous.name}, too, to start anew")
 
 
 def not_a_checkpoint(path: Path) -> WeightsError:

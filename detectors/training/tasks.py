@@ -18,7 +18,7 @@ from detectors.training.detection_task import DetectionTask, PeakTask
 from detectors.training.distributed import ProcessGroup
 from detectors.training.recipe import Recipe
 from detectors.training.segmentation_task import SegmentationTask
-from pipeline.system.errors import UsageError
+from pipeline.system.errors import UsageError, as_json
 
 if TYPE_CHECKING:
     from detectors.networks.registry import Network
@@ -74,7 +74,9 @@ def task_for(model: Network, recipe: Recipe) -> Task:
         ("model.prior", recipe.model.prior, 0),
     ):
         if value != unused:
-            raise UsageError(f"{key} = {value!r} is for segmenters, '{recipe.model.name}' predicts boxes")
+            raise UsageError(
+                f"{key} = {as_json(value)} is for segmenters, '{recipe.model.name}' predicts boxes"
+            )
     peak_cell = getattr(model, "peak_cell", None)
     if isinstance(peak_cell, int):
         if recipe.objective.quality != "iou":

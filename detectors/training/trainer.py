@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -38,12 +39,15 @@ from detectors.training.recipe import Recipe
 from detectors.training.tasks import Batch, task_for
 from detectors.weights import fine_tuning, state_dict, zoo
 from pipeline.config.parsing import dump_toml
-from pipeline.system.errors import Interrupted, MoteError, UsageError
+from pipeline.system.errors import Interrupted, MoteError, UsageError, WeightsError
 from pipeline.system.prefetch import prefetch
 from pipeline.system.signals import StopRequest
 
 if TYPE_CHECKING:
     from detectors.networks.registry import Network
+
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -69,7 +73,8 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise checkpoint.write_error(self.folder, error) from error
-        network = initial_network(recipe, load_init=not self.checkpoint.exists(), notify=self._print)
+        fresh = not (self.checkpoint.exists() or self.previous.exists())
+        network = initial_network(recipe, load_init=fresh, notify=self._print)
         self.model = network.to(device)
         if recipe.schedule.chunked_attention:
             use_chunked_attention(self.model)
@@ -80,6 +85,7 @@ class Trainer:
         )
         self.optimiser = build_optimiser(self.model, recipe.optimiser, rate=recipe.schedule.rate)
         self.steps_done, self.best, self.best_step = 0, 0.0, 0
+        self._saved_step: int | None = None  # that of last.pt; None if there is none, or it is damaged
         self._resume()
         recipe = self.recipe  # resuming may have set its scaling
         require_same_step(self.steps_done, self.group, device)
@@ -103,10 +109,34 @@ class Trainer:
         """The file that holds the state of the run."""
         return self.folder / "last.pt"
 
+    @property
+    def previous(self) -> Path:
+        """The file that holds the state at an earlier step than the latest one."""
+        return self.folder / "previous.pt"
+
     def _resume(self) -> None:
-        if not self.checkpoint.exists():
+        """Loads the state of the run, or the one before it if that is damaged or missing."""
+        if not self.previous.exists():
+            if self.checkpoint.exists():
+                self._load(self.checkpoint)
             return
-        state = checkpoint.load(self.checkpoint, asdict(self.recipe), device=self.device)
+        try:
+            if not self.checkpoint.exists():
+                raise checkpoint.missing(self.checkpoint, self.previous)
+            self._load(self.checkpoint)
+        except WeightsError as error:
+            try:
+                self._load(self.previous)
+            except MoteError:
+                raise error from None
+            self._saved_step = None
+            if self.group.is_main:
+                reason = str(error).partition(";")[0]
+                logger.warning("%s; the run goes on from %s, the one before it", reason, self.previous.name)
+
+    def _load(self, path: Path) -> None:
+        """Takes over the state in a checkpoint. Raises WeightsError if it is damaged."""
+        state = checkpoint.load(path, asdict(self.recipe), device=self.device)
         scaling = checkpoint.with_defaults(state["recipe"])["data"]["scaling"]
         self.recipe = replace(self.recipe, data=replace(self.recipe.data, scaling=scaling))
         try:
@@ -115,8 +145,9 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
             self.steps_done, self.best, self.best_step = state["step"], state["best"], state["best_step"]
         except Exception as error:  # the recipe is the same, but the contents do not fit the network
-            raise checkpoint.not_a_checkpoint(self.checkpoint) from error
-        self._print(f"resuming from step {self.steps_done} of {self.checkpoint}")
+            raise checkpoint.not_a_checkpoint(path) from error
+        self._saved_step = self.steps_done
+        self._print(f"resuming from step {self.steps_done} of {path}")
 
     def _save(self) -> None:
         if not self.group.is_main:
@@ -131,10 +162,13 @@ class Trainer:
             "best": self.best,
             "best_step": self.best_step,
         }
-        checkpoint.save(state, self.checkpoint)
+        # one of the same step lacks what was found since, and a damaged one must not replace a valid one
+        is_earlier = self._saved_step is not None and self._saved_step < self.steps_done
+        checkpoint.save(state, self.checkpoint, previous=self.previous if is_earlier else None)
+        self._saved_step = self.steps_done
 
     def run(self) -> None:
-        """Trains to the last step; writes last.pt, best.safetensors, config.toml and the logs."""
+        """Trains to the last step; writes the checkpoints, best.safetensors, config.toml and the logs."""
         is_main, schedule = self.group.is_main, self.recipe.schedule
         names = {"terms": self.task.terms, "scores": self.task.scores}
         log = open_run_log(self.folder, step=self.steps_done, **names) if is_main else nullcontext()
@@ -256,6 +290,7 @@ class Trainer:
             self.best, self.best_step = headline, self.steps_done
             metadata = {"recipe": asdict(self.recipe), "step": self.steps_done, "val": scores}
             state_dict.save(self.average.state, self.folder / "best.safetensors", metadata=metadata)
+            self._save()  # before the log says that this step is validated
         log.write({"step": self.steps_done, "time": round(time.time(), 2), "val": scores})
         log.plot()
         console.print(f"step {self.steps_done}: validation {self.task.describe(scores)}")

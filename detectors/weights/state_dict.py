@@ -7,6 +7,7 @@ torch's `weights_only` guard, which executes no code. NumPy scalars in them, suc
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.system.errors import OutputError, UsageError, WeightsError
 from pipeline.system.files import replace_on_success
+from pipeline.system.packages import require_package
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 
@@ -56,6 +59,19 @@ _STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
+def load_values(path: Path, device: str | torch.device = "cpu") -> Any:
+    """Loads a checkpoint of tensors and plain values with torch's `weights_only` guard.
+
+    torch's warnings, such as those about the pickle protocol of a damaged file, are not shown. Raises errors
+    of many types if the file is damaged or holds anything else.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location=device, weights_only=True)
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Reads the tensors of a safetensors file or a checkpoint.
 
@@ -64,6 +80,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     import torch
 
+    if path.suffix == ".safetensors":
+        require_package("safetensors", "reading weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -71,7 +89,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         require_plain_archive(path)
         with torch.serialization.safe_globals(_STAND_INS):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = load_values(path)
     except OSError as error:
         raise WeightsError(f"cannot read weights {path}: {error.strerror or error}") from error
     except Exception as error:  # both libraries raise various types for damaged files

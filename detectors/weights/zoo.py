@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.system.errors import WeightsError, unknown_name
+from detectors.networks.registry import canonical
+from pipeline.system.bounded_reads import MAX_WEIGHTS_BYTES, require_bounded
+from pipeline.system.errors import UsageError, WeightsError, unknown_name
 from pipeline.system.files import file_sha256
 
 ZOO = Path(__file__).parents[1] / "zoo"
+DEFAULT_DETECTOR = "tridos-nano"
+"""Network of a weights file if none is named."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,10 @@ ZOO_TABLE: dict[str, ZooEntry] = {
     ),
     "plain-specks": ZooEntry(
         file="plain-specks.safetensors",
-        sha256="365ac84b8812bfda2fb28892a7927dec1f1e2c40e6fadf69ed1301c55b65b720",
+        sha256="b3e05cdb96d9d0ba097510b7c8c21b5471d91db71d60adb220a015f5c30fc017",
         detector="plain",
-        note="targets of 2 to 8 pixels in infrared video of several cameras; many weak false alarms",
+        options={"aligned": True},
+        note="targets of 2 to 8 pixels in infrared video of several cameras, also moving ones",
     ),
     "datransnet-nuaa-sirst": ZooEntry(
         file="datransnet-nuaa-sirst.safetensors",
@@ -83,6 +88,22 @@ ZOO_TABLE: dict[str, ZooEntry] = {
 def default_weights(detector: str) -> str | None:
     """Returns the name of the default weights of a detector; None if it has none."""
     return next((name for name, entry in ZOO_TABLE.items() if entry.detector == detector), None)
+
+
+def network_of(weights: str, detector: str | None) -> str:
+    """Returns the name of the network that weights are for.
+
+    That of weights in the table is known; a file is for the `detector` that is given, by default tridos-nano.
+    Raises UsageError if another detector is given than that of the table.
+    """
+    entry = ZOO_TABLE.get(weights)
+    if entry is None:
+        return detector or DEFAULT_DETECTOR
+    if detector and canonical(detector) != entry.detector:
+        raise UsageError(
+            f"--detector {detector}: weights '{weights}' are for '{entry.detector}'; leave it out"
+        )
+    return entry.detector
 
 
 def weights_or_default(
@@ -117,6 +138,10 @@ def locate_weights(name_or_path: str) -> tuple[Path, ZooEntry | None]:
         raise WeightsError(f"{unknown}, and no such file")
     if path.is_dir():
         raise WeightsError(f"weights {path} is a folder; give a file")
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"weights file {path} does not exist")
+    try:
+        require_bounded(path, limit=MAX_WEIGHTS_BYTES)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights {path}: {error.strerror}") from error
     return path, None

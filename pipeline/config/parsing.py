@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import difflib
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -13,9 +15,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import tomli_w
-
-from pipeline.system.errors import UsageError
+from pipeline.system.bounded_reads import MAX_SETTINGS_BYTES, read_bounded
+from pipeline.system.errors import UsageError, as_json
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 def load_toml(path: Path) -> dict[str, Any]:
     """Returns the tables of a TOML file. Raises UsageError if it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bounded(path, limit=MAX_SETTINGS_BYTES).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"cannot read configuration {path}: {reason}") from error
@@ -67,7 +68,9 @@ def parse_setting(text: str) -> tuple[list[str], Any]:
     if not separator or not all(path):
         raise UsageError(f"setting '{text}' is not of the form section.key=value")
     try:
-        return path, tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {value}")["value"]
+        is_time = isinstance(parsed, datetime.time)  # no key takes those of TOML, but some 1:30:00 as text
+        return path, value.strip() if is_time else parsed
     except (ValueError, RecursionError):
         return path, value.strip()
 
@@ -103,6 +106,8 @@ def full_setting(kind: type, setting: tuple[list[str], Any]) -> tuple[list[str],
 
 def dump_toml(table: Mapping[str, Any]) -> str:
     """Returns nested tables as TOML that `load_toml` reads back; keys whose value is None are left out."""
+    import tomli_w  # not needed to read a configuration
+
     return tomli_w.dumps(_without_none(table))
 
 
@@ -115,42 +120,66 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
+def build(
+    kind: type[T], table: Mapping[str, Any], where: str = "", *, typed: Mapping[str, str] | None = None
+) -> T:
     """Returns an instance of dataclass `kind` from nested tables; missing keys keep their defaults.
 
-    `where` is the prefix of the keys in messages. Raises UsageError for unknown keys, values of a wrong type,
-    and values that `kind` itself refuses with a ValueError.
+    Raises UsageError for unknown keys, values of a wrong type, and values that `kind` itself refuses with a
+    ValueError.
+
+    Args:
+        kind: the dataclass.
+        table: its values.
+        where: prefix of the keys in messages.
+        typed: what the user typed before the value of a key, such as "--conf ", by dotted path; messages name
+            it instead of the key.
     """
-    return _build(kind, table, where, _keys(kind, where))
+    return _build(kind, table, where, _keys(kind, where), typed or {})
 
 
-def _build(kind: type[T], table: Mapping[str, Any], where: str, known: list[str]) -> T:
+def _build(
+    kind: type[T], table: Mapping[str, Any], where: str, known: list[str], typed: Mapping[str, str]
+) -> T:
     """Builds one section; `known` are the dotted paths of all keys of the configuration."""
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{where}{key}"
+        given = typed.get(name, f"configuration key '{name}' = ") + as_json(value)
         if key not in hints:
             raise _unknown_key(key, where, list(hints), known)
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
-                raise UsageError(f"configuration key '{name}' is a section, got {value!r}")
-            values[key] = _build(hints[key], value, f"{name}.", known)
+                raise UsageError(f"configuration key '{name}' is a section, got {as_json(value)}")
+            values[key] = _build(hints[key], value, f"{name}.", known, typed)
             continue
         if row := _row_type(hints[key]):
             if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
-                raise UsageError(f"configuration key '{name}' = {value!r}, expected a list of tables")
+                raise UsageError(f"{given}, expected a list of tables")
             values[key] = tuple(build(row, item, f"{name}.") for item in value)
             continue
         try:
             values[key] = _convert(hints[key], value)
         except TypeError as error:
             expected = _in_words(hints[key], default=getattr(kind, key, None))
-            raise UsageError(f"configuration key '{name}' = {value!r}, expected {expected}") from error
+            raise UsageError(f"{given}, expected {expected}") from error
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"configuration{f' section {where[:-1]!r}' if where else ''}: {error}") from error
+        raise UsageError(_in_typed_words(str(error), where, typed)) from error
+
+
+def _in_typed_words(message: str, where: str, typed: Mapping[str, str]) -> str:
+    """Returns the message of a section about its keys with what the user typed instead of "key = "."""
+    words = message
+    for name, prefix in typed.items():
+        section, _, key = name.rpartition(".")
+        if section == where.rstrip("."):
+            words = re.sub(rf"(?<![\w.]){re.escape(key)} = ", prefix, words)
+    if words != message or message.startswith("--"):
+        return words
+    return f"configuration section '{where[:-1]}': {message}" if where else f"configuration: {message}"
 
 
 def _row_type(hint: Any) -> type | None:
@@ -232,7 +261,13 @@ def _in_words(hint: Any, default: Any = None) -> str:
         return "one of " + ", ".join(map(str, arguments))
     if origin is not tuple:
         return WORDS[origin or hint].one
-    kind, count = WORDS[arguments[0]], None if arguments[1:] == (...,) else len(arguments)
+    element = arguments[0]
+    if typing.get_origin(element) in UNIONS:
+        kinds = [WORDS[one] for one in _but_none(typing.get_args(element))]
+        kind = Words(kinds[0].one, " or ".join(one.several for one in kinds), kinds[0].example)
+    else:
+        kind = WORDS[element]
+    count = None if arguments[1:] == (...,) else len(arguments)
     example = default or [kind.example] * (count or 2)
     number = COUNTS.get(count, count) if count else "a list of"
     return f"{number} {kind.several}, such as {json.dumps(example)}"

@@ -34,7 +34,8 @@ def require_range(
         fits = fits and (above is None or value > above) and (below is None or value < below)
         if not fits:
             raise error(
-                f"{prefix}{name} = {value}, expected {expected or _in_words(low, high, above, below)}"
+                f"{prefix}{name} = {str(value).removesuffix('.0')}, "
+                f"expected {expected or _in_words(low, high, above, below)}"
             )
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from pipeline.config.units import byte_count, duration
-
-N = TypeVar("N", int, float)
+from pipeline.config.units import byte_count, duration, parse_named
 
 FILES_PER_BUDGET = 10
 """Number of sets of rotated files in a disk budget if their size is not given."""
@@ -26,19 +23,12 @@ class Rotation(NamedTuple):
 
 def rotation(*, rotate_every: str, rotate_size: str, disk_budget: str) -> Rotation | None:
     """Parses the keys of the configuration; None if all are empty. Raises ValueError for invalid values."""
-    seconds = _parse("rotate_every", rotate_every, duration)
-    size = _parse("rotate_size", rotate_size, byte_count)
-    budget = _parse("disk_budget", disk_budget, byte_count)
+    seconds = parse_named("rotate_every", rotate_every, duration)
+    size = parse_named("rotate_size", rotate_size, byte_count)
+    budget = parse_named("disk_budget", disk_budget, byte_count)
     if budget and 2 * size > budget:
         large = f"rotate_size = '{rotate_size}' is more than half of disk_budget = '{disk_budget}'"
-        raise ValueError(f"{large}; choose a smaller rotate_size")
+        raise ValueError(f"{large}; choose a smaller --rotate-size")
     if not (seconds or size or budget):
         return None
     return Rotation(seconds, size or -(-budget // FILES_PER_BUDGET), budget)
-
-
-def _parse(name: str, text: str, parse: Callable[[str], N]) -> N:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ValueError(f"{name} = {error}") from error

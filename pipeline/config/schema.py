@@ -12,79 +12,30 @@ from typing import Literal
 
 from pipeline.config.ranges import require_range
 from pipeline.config.rotation import Rotation, rotation
-from pipeline.imaging.intensity_scaling import parse_scaling
+from pipeline.config.source_section import MAX_RATE, MAX_SECONDS, MIN_RATE, SourceConfig, parse_size
+from pipeline.config.units import byte_count, parse_named
 
-MIN_RATE, MAX_RATE = 0.001, 100_000
-"""Range of the frame rate of a source, in frames per second."""
+__all__ = [
+    "MAX_RATE",
+    "MAX_SCALE",
+    "MAX_SECONDS",
+    "MIN_RATE",
+    "MIN_SCALE",
+    "ComponentsConfig",
+    "DetectorConfig",
+    "LiveConfig",
+    "OutputConfig",
+    "RunConfig",
+    "SegmentationConfig",
+    "SegmenterConfig",
+    "ServiceConfig",
+    "SourceConfig",
+    "TrackerConfig",
+    "parse_size",
+]
+
 MIN_SCALE, MAX_SCALE = 0.25, 8.0
 """Range of the enlargement, in network pixels per source pixel."""
-MAX_SECONDS = 86400
-"""Longest timeout and longest wait between two attempts: one day."""
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """The source, and properties of it that its files or streams do not state."""
-
-    start: int = 0
-    """Index of the first frame to process."""
-    max_frames: int = 0
-    """Maximum number of frames to process; 0 for all."""
-    rate: float = 30.0
-    """Frames per second of images, raw frames and zarr arrays, 0.001 to 100000; videos state their own."""
-    format: Literal["auto", "raw", "mpegts", "y4m"] = "auto"
-    """auto detects the format. raw: uncompressed samples, rows from top to bottom, frame after frame, in a
-    file, standard input or a stream; it needs `size` and `dtype`."""
-    size: str = ""
-    """Size of raw frames as WxH in pixels; the size requested from a camera."""
-    dtype: Literal["", "uint8", "uint16le", "uint16be"] = ""
-    """Grey samples of raw frames; the samples requested from a camera."""
-    hwaccel: Literal["none", "cuda"] = "none"
-    """cuda: a GPU decodes video files; it is an error if the GPU or the build of PyAV cannot. The images are
-    in colour and may differ in the last bit from those that the CPU decodes."""
-    header: int = 0
-    """Bytes before the first raw frame of a file or of standard input."""
-    bits: int = 0
-    """Significant bits of a sample, 8 to 16, if fewer than are stored: 14 for images of a 14-bit camera in
-    16-bit files. 0: all that are stored."""
-    array: str = ""
-    """Path of the array within a zarr store with several arrays."""
-    scaling: str = "auto"
-    """Grey levels that the networks map to 0 and 1: full-range (0 and the maximum of the bit depth), fixed LO
-    HI, percentile [LO HI] of each frame, running [LO HI] (percentiles smoothed over time). auto: full-range
-    for 8 bits, percentile for more, which rarely fill their scale. Use the scaling of the training. The
-    annotated video is not affected."""
-    bad_pixels: str = ""
-    """Pixels to replace by their surroundings: those that are light in a mask image, or auto, which detects
-    single pixels that deviate strongly in frame after frame. Empty for none."""
-    offset: str = ""
-    """Flat-field image, whose fixed-pattern offset is subtracted from every frame. Empty for none."""
-    timeout: float = 10.0
-    """Seconds without data, while a stream is opened and later, after which it counts as lost."""
-    transport: Literal["tcp", "udp"] = "tcp"
-    """Transport of an RTSP source; tcp loses no packets."""
-
-    def __post_init__(self) -> None:
-        require_range(self, "start", low=0, expected="a frame index from 0")
-        require_range(self, "max_frames", low=0, expected="0 (all) or more")
-        rates = f"{MIN_RATE} to {MAX_RATE} frames per second"
-        require_range(self, "rate", low=MIN_RATE, high=MAX_RATE, expected=rates)
-        if self.bits:
-            require_range(self, "bits", low=8, high=16, expected="8 to 16, or 0 for all that are stored")
-        require_range(self, "header", low=0, expected="0 bytes or more")
-        seconds = f"seconds, more than 0 and at most {MAX_SECONDS}"
-        require_range(self, "timeout", above=0, high=MAX_SECONDS, expected=seconds)
-        if self.size and parse_size(self.size) is None:
-            raise ValueError(f"size = '{self.size}' of the source, expected WxH such as 320x256")
-        if self.format == "raw" and not (self.size and self.dtype):
-            raise ValueError(
-                "format = raw needs the size and dtype of its frames, such as 320x256 and uint16le"
-            )
-        parse_scaling(self.scaling)
-
-    def frame_size(self) -> tuple[int, int] | None:
-        """Returns (width, height) of raw frames; None if no size is given."""
-        return parse_size(self.size) if self.size else None
 
 
 @dataclass(frozen=True)
@@ -128,18 +79,6 @@ class LiveConfig:
         return words[self.reconnect] if self.reconnect in words else float(self.reconnect)
 
 
-def parse_size(text: str, *, multiple: int = 1) -> tuple[int, int] | None:
-    """Parses '512x384' to (width, height) in pixels; None for 'native'. Raises ValueError for other texts."""
-    if text == "native":
-        return None
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise ValueError(f"size = '{text}', expected native or WxH such as 512x512")
-    if int(width) % multiple or int(height) % multiple:
-        raise ValueError(f"size = '{text}', expected multiples of {multiple}")
-    return int(width), int(height)
-
-
 @dataclass(frozen=True)
 class ComponentsConfig:
     """How the probability map of a segmenter becomes segments: connected components of marked pixels."""
@@ -173,6 +112,9 @@ class DetectorConfig:
     conf: float = 0.05
     """Minimum score of a detection, 0 to 1, to be written and passed to the tracker; annotate.min_score
     decides what is drawn. Use 0.001 for COCO evaluation to the last tenth of a point."""
+    classes: tuple[int | str, ...] = ()
+    """Names or numbers (from 0) of the classes whose detections are kept, such as ["drone", 2]; others are
+    neither written nor tracked. Empty: all classes of the detector."""
     iou: float = 0.5
     """IoU threshold of non-maximum suppression, per class. Chosen on drone-ir val: AP50 0.746 with 0.5, 0.722
     with 0.3; the best F1 is the same, and 0.3 leaves fewer double boxes. Not used by segmenters, whose
@@ -187,7 +129,7 @@ class DetectorConfig:
     flip_averaging: bool = False
     """Only for segmenters: average the map over four mirrored views of the image, at four times the cost."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto uses a GPU if there is one."""
+    """auto, cpu, mps, cuda or cuda:N; auto uses a CUDA device if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Floating-point format of the network; bf16 and fp16 are faster if the hardware supports them."""
     compile: bool = False
@@ -198,6 +140,9 @@ class DetectorConfig:
     exported once the size of the first frame is known. auto uses the fastest that is installed."""
     cache: str = ""
     """Folder for exported graphs; empty for ~/.cache/mote/exported."""
+    cache_limit: str = "4GB"
+    """Maximum size of this folder; the graphs that were not used for the longest time are removed. Empty: no
+    limit."""
     batch: int = 0
     """Frames per batch; 0: 1 on a CPU and for a live source (lowest latency), else 8, or one of each source
     if there are more than 8."""
@@ -211,6 +156,7 @@ class DetectorConfig:
         require_range(self, "conf", "iou", low=0, high=1)
         require_range(self, "batch", "threads", low=0)
         _require_enlargement(self)
+        parse_named("cache_limit", self.cache_limit, byte_count)
 
     def network_size(self) -> tuple[int, int] | None:
         """Returns (width, height) of the network input; None for native."""
@@ -308,6 +254,9 @@ class OutputConfig:
     """results.jsonl"""
     zarr: bool = False
     """results.zarr: frames, score maps and detections as arrays."""
+    sinks: tuple[str, ...] = ()
+    """Further outputs of the form package.module:Class. Each class is called with the output folder and the
+    `SourceInfo`; it makes a sink as `pipeline.sinks.base` describes them. They are not rotated."""
     quality: float = 20.0
     """Constant rate factor of the annotated H.264 video: 0 lossless, 51 worst."""
     rotate_every: str = ""
@@ -332,7 +281,7 @@ class OutputConfig:
             raise ValueError(f"--resume cannot continue files that rotate; {remedy}")
         require_range(self, "quality", low=0, high=51)
         if self.overwrite and self.resume:
-            raise ValueError("overwrite and resume exclude each other; leave one out")
+            raise ValueError("--overwrite and --resume exclude each other; leave one out")
 
 
 @dataclass(frozen=True)

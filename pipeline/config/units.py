@@ -1,10 +1,14 @@
-"""Durations and sizes with units: 90s, 1h, 500MB."""
+"""Durations, sizes and places in a source: 90s, 1h, 500MB, 1:30."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import TypeVar
+
+N = TypeVar("N")
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -29,3 +33,32 @@ def _amount(text: str, units: Mapping[str, int], expected: str) -> float:
     if not amount:
         raise ValueError(f"'{text}', expected {expected}, more than 0")
     return amount
+
+
+def frame_or_time(value: int | str) -> int | Fraction:
+    """Returns the index of a frame as int, or a time as Fraction in seconds.
+
+    A time is a number with a unit, such as 12.5s or 2min, or of the form M:SS or H:MM:SS, with or without
+    decimals. Raises ValueError for other texts.
+    """
+    if isinstance(value, int):
+        return value
+    text = value.strip()
+    if re.fullmatch(r"\d{1,15}", text, re.ASCII):
+        return int(text)
+    number = r"\d{1,12}(?:\.\d{1,9})?"
+    if found := re.fullmatch(rf"({number}) ?(s|min|h|d)", text.casefold(), re.ASCII):
+        return Fraction(found[1]) * SECONDS[found[2]]
+    if found := re.fullmatch(r"(?:(\d{1,6}):(?=\d\d:))?(\d{1,6}):(\d\d(?:\.\d{1,9})?)", text, re.ASCII):
+        hours, minutes, seconds = int(found[1] or 0), int(found[2]), Fraction(found[3])
+        if seconds < 60 and (minutes < 60 or found[1] is None):
+            return 3600 * hours + 60 * minutes + seconds
+    raise ValueError(f"'{value}', expected a frame number such as 100, or a time such as 12.5s or 1:30")
+
+
+def parse_named(name: str, text: str, parse: Callable[[str], N]) -> N:
+    """Parses the value of the key `name`; the ValueError of `parse` is raised with the name in front."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{name} = {error}") from error

@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.imaging.image_headers import claimed_maximum, claimed_size, is_tiff
+from pipeline.imaging.image_headers import claimed_maximum, claimed_size, is_tiff, without_metadata
 from pipeline.imaging.tiff_files import TiffFile
+from pipeline.system.bounded_reads import read_bounded
 from pipeline.system.errors import SourceError
 
 MAX_PIXELS = 100_000_000
@@ -48,9 +49,7 @@ def read_samples(path: Path) -> tuple[np.ndarray, int]:
     or if the file or the image size that its header claims is too large.
     """
     try:
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise SourceError(f"{path} has {size} bytes; images of up to {MAX_FILE_BYTES} are read")
-        encoded = path.read_bytes()
+        encoded = read_bounded(path, limit=MAX_FILE_BYTES)
         if is_tiff(encoded):
             return _read_tiff(path)
         claimed = claimed_size(encoded)
@@ -80,8 +79,12 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, int]:
 
 def _decode(encoded: bytes) -> np.ndarray | None:
     """Decodes by OpenCV with its log silenced, so that damage is reported by one error of one line."""
+    # OpenCV needs a character after the last number of a PGM or PPM file of text
+    data = encoded + b"\n" if encoded.startswith((b"P2", b"P3")) else without_metadata(encoded)
+    if data is None:
+        return None
     with _log_silencer:
-        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
 
 
 class _LogSilencer:

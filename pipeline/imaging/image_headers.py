@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _PNG, _BMP, _JPEG, _TIFF = b"\x89PNG\r\n\x1a\n", b"BM", b"\xff\xd8", (b"II", b"MM")
+_PNG_NEEDED = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")  # transparency, orientation, animation
 _PNM = re.compile(rb"P([2356])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")  # kind, width, height, maximum
 _MAX_PAGES = 10_000_000
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG start of frame; the others: tables
@@ -70,6 +71,29 @@ def tiff_pages(file: BinaryIO) -> list[Page]:
         return list(_pages(file))
     except _DAMAGED:
         return []
+
+
+def without_metadata(encoded: bytes) -> bytes | None:
+    """Returns a PNG file without the chunks that change no pixel, or None if it is cut off.
+
+    Other files are returned as they are. Decoders print warnings about colour profiles and texts, with bytes
+    of the file in them, and allocate what the length of a chunk claims, up to 2 GB.
+    """
+    if not encoded.startswith(_PNG):
+        return encoded
+    kept, begin, place = [], 0, len(_PNG)
+    while place + 12 <= len(encoded):
+        end = place + 12 + int.from_bytes(encoded[place : place + 4], "big")
+        kind = encoded[place + 4 : place + 8]
+        if end > len(encoded):
+            return None
+        if kind == b"IEND":  # other data may follow
+            break
+        if kind[:1].islower() and kind not in _PNG_NEEDED:  # a capital letter marks a critical chunk
+            kept.append(encoded[begin:place])
+            begin = end
+        place = end
+    return b"".join([*kept, encoded[begin:]]) if kept else encoded
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,6 +19,7 @@ import numpy as np
 
 from pipeline.imaging.image_headers import tiff_pages
 from pipeline.system.errors import SourceError
+from pipeline.system.packages import require_package
 
 if TYPE_CHECKING:
     import tifffile
@@ -38,9 +40,13 @@ class TiffFile:
 
     def __init__(self, path: Path):
         """Raises SourceError if the file cannot be opened or holds no page."""
+        for package in ("tifffile", "PIL"):
+            require_package(package, "reading TIFF")
         import tifffile
 
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damage is reported by one error
+        # damage is reported by one error
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module="PIL")
         self._path = path
         try:
             self._file: BinaryIO = path.open("rb")

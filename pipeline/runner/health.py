@@ -29,6 +29,7 @@ from pipeline import __version__
 from pipeline.config.schema import ServiceConfig
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.summary import Summary
+from pipeline.sources.pending import PendingSource
 from pipeline.system.errors import UsageError, describe
 from pipeline.system.redaction import redact
 
@@ -39,8 +40,10 @@ MAX_CONNECTIONS = 16
 POLL_SECONDS = 0.05
 """Interval in which the server checks whether the run has ended."""
 log = logging.getLogger(__name__)
-WELL = ("starting", "running", "ended")
-"""States of a healthy stream."""
+STATES = ("starting", "running", "ended", "stalled", "away", "failed", "not opened")
+"""States of a stream, see `health`."""
+WELL = STATES[:3]
+"""States of a healthy stream, unless it has a reason."""
 
 
 class RunMetrics(Collector):
@@ -78,9 +81,13 @@ class RunMetrics(Collector):
         well = GaugeMetricFamily(
             "mote_stream_healthy", "1 while frames of a stream go through, else 0.", labels=["stream"]
         )
+        state = GaugeMetricFamily("mote_stream_state", "1 for the current state.", labels=["stream", "state"])
         for stream, facts in health(self._summary, self._config)["streams"].items():
-            well.add_metric([stream], facts["state"] in WELL)
+            well.add_metric([stream], _is_well(facts))
+            for name in STATES:
+                state.add_metric([stream, name.replace(" ", "_")], facts["state"] == name)
         yield well
+        yield state
 
 
 COUNTS = (
@@ -114,21 +121,40 @@ def _labelled(name: str, text: str, label: str, streams: dict[str, RunRecord], c
 def health(summary: Summary, config: ServiceConfig) -> dict[str, Any]:
     """Returns the response of `/healthz`: a status, `ok` or `failing`, and the state of each stream.
 
-    A stream is `starting` before its first result, `running` while results are written, `stalled` after
-    `service.stalled_after` seconds without a result, `away` while a live source is reconnected, and finally
+    A stream is `starting` before its first result, with the reason if its source could not be opened so far
+    or takes more than `service.stalled_after` seconds. Then it is `running` while results are written,
+    `stalled` after these seconds without a result, `away` while a live source is reconnected, and finally
     `ended` or `failed`; a stream that could not be opened is `not opened`.
     """
-    streams = {name: _state(record, config) for name, record in dict(summary.records).items()}
+    streams = {name: _starting_state(pending, config) for name, pending in summary.starting.items()}
+    streams |= {name: _state(record, config) for name, record in dict(summary.records).items()}
     for name, error in dict(summary.unopened).items():
         streams[name] = {"state": "not opened", "reason": redact(describe(error))}
-    failing = any(facts["state"] not in WELL for facts in streams.values())
+    failing = not all(map(_is_well, streams.values()))
     return {"status": "failing" if failing else "ok", "streams": streams}
+
+
+def _is_well(facts: dict[str, Any]) -> bool:
+    return facts["state"] in WELL and "reason" not in facts
+
+
+def _starting_state(pending: PendingSource, config: ServiceConfig) -> dict[str, Any]:
+    """Returns the state of a stream whose source is being opened, or is open and waits for the networks."""
+    idle, reason = time.monotonic() - pending.since, None
+    if not pending.opened:
+        late = f"not open for {config.stalled_after:g} s" if idle > config.stalled_after else None
+        reason = pending.outage or late
+    return _facts("starting", 0, idle, reason)
+
+
+def _facts(state: str, frames: int, idle: float, reason: str | None) -> dict[str, Any]:
+    facts = {"state": state, "frames": frames, "idle_seconds": round(idle, 1)}
+    return {**facts, **({"reason": redact(reason)} if reason else {})}
 
 
 def _state(record: RunRecord, config: ServiceConfig) -> dict[str, Any]:
     """Returns the state of a stream."""
     idle = time.monotonic() - record.last_progress
-    facts: dict[str, Any] = {"frames": record.written, "idle_seconds": round(idle, 1)}
     if record.ended:
         state = "failed" if record.failure else "ended"
         reason = record.reason
@@ -138,7 +164,7 @@ def _state(record: RunRecord, config: ServiceConfig) -> dict[str, Any]:
         state, reason = "stalled", f"no result for {config.stalled_after:g} s"
     else:
         state = "running" if record.written else "starting"
-    return {"state": state, **facts, **({"reason": redact(reason)} if reason else {})}
+    return _facts(state, record.written, idle, reason)
 
 
 class _Server(socketserver.ThreadingTCPServer):

@@ -1,20 +1,20 @@
 """A run over several sources that share the networks.
 
-Three kinds of threads: one for each source decodes (`pipeline.system.multiplexer`); this one runs the
+Three kinds of threads: one for each source decodes (`pipeline.stages.multiplexer`); this one runs the
 networks on the frames that are there; one for each source tracks, draws and writes. A source that is slow,
-lost, or whose outputs cannot be written does not delay the others.
+lost, not yet there, or whose outputs cannot be written does not delay the others.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config.schema import RunConfig
@@ -22,28 +22,26 @@ from pipeline.runner.parts import MultiStreamDetector, Networks, Parts, load_net
 from pipeline.runner.run_json import write_end, write_start
 from pipeline.runner.setup import (
     Stream,
+    StreamMaker,
     batch_size,
     distinct_names,
     load_annotations,
-    make_stream,
-    prepare_folders,
 )
-from pipeline.runner.steps import RESULTS_AHEAD, count_frames, fuse_if_configured, health_server
+from pipeline.runner.steps import RESULTS_AHEAD, count_frames, health_server, select_and_fuse
 from pipeline.runner.summary import Summary
-from pipeline.sources.live import open_with_reconnect
+from pipeline.sources.opening import waits_for_peer
+from pipeline.sources.pending import PendingSource
 from pipeline.sources.source import FrameSource
+from pipeline.stages.multiplexer import StreamMultiplexer
 from pipeline.stages.segmentation import segment
 from pipeline.stages.tracking import track
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import SegmentStage
 from pipeline.structures.results import FrameDetections
 from pipeline.system.errors import MoteError, SourceError, UsageError
-from pipeline.system.multiplexer import StreamMultiplexer
+from pipeline.system.prefetch import POLL_SECONDS
 from pipeline.system.progress import Mode, Progress
 from pipeline.system.signals import StopRequest, stop_on_signals
-
-RUNS = "runs"
-"""Parent of the output folders, if the configuration names none."""
 
 _scoring = threading.Lock()
 """Held while a stream is scored: scoring redirects the standard output of the whole process."""
@@ -59,35 +57,62 @@ def run_many(
 ) -> Summary:
     """Processes several sources together; each writes to a folder of its name in `output.folder`.
 
-    A source that cannot be opened, is lost, or whose outputs cannot be written ends alone: the summary holds
-    its error. An error in the networks ends all. Raises MoteError for anything else that is wrong before the
-    first frame.
+    The run starts with the files and with the first address or camera that answers; others join when they
+    answer, and are tried again as a lost one is. A source that cannot be opened, is lost, or whose outputs
+    cannot be written ends alone: the summary holds its error. An error in the networks ends all. Raises
+    MoteError for anything else that is wrong before the first frame.
     """
     if config.output.resume:
         raise UsageError("one run is resumed at a time: give --resume one source, and its own folder")
-    summary = Summary()
+    summary, by_name = Summary(), dict(zip(distinct_names(locations), locations, strict=True))
     with stop_on_signals(at_once=True) as stop, health_server(summary, config.service), ExitStack() as stack:
-        sources = _open(locations, config, summary, stop, stack)
-        if not sources:
+        summary.pending = {
+            name: stack.enter_context(PendingSource(location, config, stop, retry=True))
+            for name, location in by_name.items()
+        }
+        opened = _wait_for_sources(by_name, summary, stop)
+        if not opened:
             return summary
-        known = [load_annotations(annotations, source, config) for source in sources.values()]
+        truths = load_annotations(annotations, list(opened.values()), config, among=len(locations))
+        known = dict(zip(opened, truths, strict=True))
         stop.begin()
         networks = load_networks(config, parts)
-        config = _with_batch(config, networks.info.device, len(sources))
-        streams = []
-        for (name, source), own in zip(sources.items(), known, strict=True):
-            folder = Path(config.output.folder or RUNS, name)
-            placed = replace(config, output=replace(config.output, folder=str(folder)))
-            streams.append(make_stream(name, folder, source, placed, networks, parts, own))
-        summary.records = {stream.name: stream.record for stream in streams}
-        folders = [stream.record.folder for stream in streams]
-        prepare_folders(folders, stack, overwrite=config.output.overwrite, sources=locations)
-        detector = parts.share(networks.detector, len(streams))
+        count = len(locations) - len(summary.unopened)
+        config = _with_batch(config, networks.info.device, count)
+        maker = StreamMaker(config, networks, parts, summary, locations, stack)
+        maker.require_free(summary.starting)
+        streams = maker.make(opened, known)
+
+        def join(name: str, source: FrameSource) -> Stream:
+            (truth,) = load_annotations(annotations, [source], config, among=len(locations))
+            return maker.make({name: source}, {name: truth})[name]
+
         bar = Progress(summary.announced, mode=progress, note=summary.progress_note)
+        lanes = Lanes(summary, join, networks, batch=config.detector.batch, stop=stop, advance=bar.advance)
+        lanes.begin(streams)
         with summary.timed(), bar:
-            batch = config.detector.batch
-            process(streams, detector, networks, batch=batch, stop=stop, advance=bar.advance)
+            process(lanes, parts.share(networks.detector, count), networks, config.detector.batch, stop)
     return summary
+
+
+def _wait_for_sources(
+    locations: Mapping[str, str], summary: Summary, stop: StopRequest
+) -> dict[str, FrameSource]:
+    """Returns the sources that are open once all files and folders are, and any source.
+
+    The summary gets the errors of those that cannot be opened. Addresses and cameras may still be tried.
+    """
+    opened, left = {}, dict(summary.pending)
+    while True:
+        for name in [name for name in left if left[name].decided or not waits_for_peer(locations[name])]:
+            try:
+                opened[name] = left.pop(name).wait()
+            except SourceError as error:
+                summary.unopened[name] = error
+        if opened or not left:
+            return {name: opened[name] for name in locations if name in opened}
+        stop.check()
+        time.sleep(POLL_SECONDS)
 
 
 class _End(NamedTuple):
@@ -101,7 +126,7 @@ class StreamWriter:
 
     Args:
         stream: the stream; its outputs are opened and closed by the thread.
-        segmenters: names of the segmenters beside the detector.
+        networks: the networks of the run.
         stop: the request to stop, checked at the end.
         written: called after each frame that is written.
         ended: called when no more frames are wanted.
@@ -110,13 +135,13 @@ class StreamWriter:
     def __init__(
         self,
         stream: Stream,
-        segmenters: list[str],
+        networks: Networks,
         stop: StopRequest,
         *,
         written: Callable[[], None],
         ended: Callable[[], None],
     ):
-        self._stream, self._segmenters, self._stop = stream, segmenters, stop
+        self._stream, self._networks, self._stop = stream, networks, stop
         self._written, self._ended = written, ended
         # not bounded here: the multiplexer bounds the number of frames in flight of each stream
         self._waiting: queue.SimpleQueue[FrameDetections | _End] = queue.SimpleQueue()
@@ -144,7 +169,7 @@ class StreamWriter:
         try:
             write_start(record)
             with stream.sinks:
-                found = fuse_if_configured(self._found(), record.config, self._segmenters)
+                found = select_and_fuse(self._found(), record.config, self._networks)
                 for result in track(found, stream.tracker):
                     stream.write(result)
                     self._written()
@@ -164,96 +189,158 @@ class StreamWriter:
         self._failure = item.failure
 
 
-def process(
-    streams: Sequence[Stream],
-    detector: MultiStreamDetector,
-    networks: Networks,
-    *,
-    batch: int,
-    stop: StopRequest,
-    advance: Callable[[], None],
-) -> None:
-    """Takes the frames of all streams through the networks, up to `batch` at once, to their writers.
+class Lanes:
+    """The sources of a run, numbered from 0, and what each has once it is open: a stream and its writer.
 
-    Returns when all files are closed. `advance` is called, from any thread, for each frame that is written.
-    Raises errors that are no MoteError, and only these.
+    Args:
+        summary: has the sources; those that it names as not opened are left out. It gets the errors of those
+            that are never opened.
+        join: makes the stream of a source that is opened later, from its name and the source.
+        networks: the networks of the run.
+        batch: maximum number of frames that are computed together.
+        stop: the request to stop.
+        advance: called, from any thread, for each frame that is written.
     """
-    frames = [count_frames(stream.source, stream.record, stop) for stream in streams]
-    names = [f"decode {stream.name}" for stream in streams]
-    queues = [stream.queue for stream in streams]
-    failure: BaseException | None = None
-    with StreamMultiplexer(
-        frames, names=names, queues=queues, in_flight=RESULTS_AHEAD + batch
-    ) as multiplexer:
-        writers = [
-            _writer(stream, networks, stop, multiplexer, number, advance)
-            for number, stream in enumerate(streams)
-        ]
-        for writer in writers:
-            writer.start()
+
+    def __init__(
+        self,
+        summary: Summary,
+        join: Callable[[str, FrameSource], Stream],
+        networks: Networks,
+        *,
+        batch: int,
+        stop: StopRequest,
+        advance: Callable[[], None],
+    ):
+        self._summary, self._join, self._stop, self._advance = summary, join, stop, advance
+        self._networks = networks
+        self._names = [name for name in summary.pending if name not in summary.unopened]
+        self._streams: dict[int, Stream] = {}
+        self._writers: dict[int, StreamWriter] = {}
+        self._ended: set[int] = set()
+        self._lock = threading.Lock()  # while a source begins or ends
+        self._faults: list[BaseException] = []  # that are no MoteError and kept a source from joining
+        self.multiplexer = StreamMultiplexer(
+            [self._frames(number) for number in range(len(self._names))],
+            names=[f"decode {name}" for name in self._names],
+            in_flight=RESULTS_AHEAD + batch,
+        )
+
+    def begin(self, streams: Mapping[str, Stream]) -> None:
+        """Starts the writers of streams; to be called for those of open sources before the multiplexer."""
+        for name, stream in streams.items():
+            self._begin(self._names.index(name), stream)
+
+    def mark_gaps(self, number: int, frame: Frame) -> Frame:
+        """Returns the next frame of a source with its gap, time and window length set."""
+        return self._streams[number].mark_gaps(frame)
+
+    def put(self, number: int, found: FrameDetections) -> None:
+        """Passes the detections of the next frame of a source to its writer."""
+        self._writers[number].put(found)
+
+    def end(self, number: int, failure: BaseException | None = None) -> None:
+        """Ends a source after the frames that were put; only the first call counts."""
+        with self._lock:
+            if number in self._ended:
+                return
+            self._ended.add(number)
+        if number in self._writers:
+            return self._writers[number].end(failure)
+        name = self._names[number]
+        self._summary.pending[name].close()
         try:
-            rounds = _rounds(multiplexer, streams, batch=batch, stop=stop)
-            with closing(detector.detect(rounds)) as results:
+            self._stop.check()
+            if failure is not None:
+                raise failure
+        except MoteError as error:
+            self._summary.unopened = {**self._summary.unopened, name: error}
+        except BaseException as error:
+            self._faults.append(error)
+
+    def end_all(self, failure: BaseException | None) -> None:
+        """Ends the sources that have not ended, and waits until all files are closed."""
+        for number in range(len(self._names)):
+            self.end(number, failure)
+        for writer in self._writers.values():
+            writer.join()
+
+    @property
+    def failures(self) -> list[BaseException | None]:
+        """What ended each source early; None if nothing did."""
+        return [*self._faults, *(stream.record.failure for stream in self._streams.values())]
+
+    def _begin(self, number: int, stream: Stream) -> None:
+        def written() -> None:
+            self.multiplexer.done(number)
+            self._advance()
+
+        self.multiplexer.set_queue(number, stream.queue)
+        self._streams[number] = stream
+        self._writers[number] = StreamWriter(
+            stream, self._networks, self._stop, written=written, ended=lambda: self.multiplexer.drop(number)
+        )
+        self._writers[number].start()
+
+    def _frames(self, number: int) -> Iterator[Frame]:
+        """Yields the frames of a source, which joins the run first; runs in the thread of its feed."""
+        if number not in self._streams:
+            source = self._summary.pending[self._names[number]].wait()
+            with self._lock:
+                if number in self._ended:
+                    return
+                self._begin(number, self._join(self._names[number], source))
+        stream = self._streams[number]
+        yield from count_frames(stream.source, stream.record, self._stop)
+
+
+def process(
+    lanes: Lanes, detector: MultiStreamDetector, networks: Networks, batch: int, stop: StopRequest
+) -> None:
+    """Takes the frames of all sources through the networks, up to `batch` at once, to their writers.
+
+    Returns when all files are closed. Raises errors that are no MoteError, and only these.
+    """
+    failure: BaseException | None = None
+    with lanes.multiplexer:
+        try:
+            with closing(detector.detect(_rounds(lanes, batch=batch, stop=stop))) as results:
                 for found, ended in results:
                     for number, item in _segmented(found, networks.segmenters, batch=batch):
-                        writers[number].put(item)
+                        lanes.put(number, item)
                     for number, lost in ended:
                         detector.end(number)
-                        writers[number].end(lost)
+                        lanes.end(number, lost)
                     if stop.signal is not None:  # rounds computed ahead are left; what was queued is written
                         break
         except BaseException as error:
             failure = error
-        for writer in writers:
-            writer.end(failure)
-        for writer in writers:
-            writer.join()
-    for fault in (failure, *(stream.record.failure for stream in streams)):
+        lanes.end_all(failure)
+    for fault in (failure, *lanes.failures):
         if fault is not None and not isinstance(fault, MoteError):
             raise fault
 
 
-def _writer(
-    stream: Stream,
-    networks: Networks,
-    stop: StopRequest,
-    multiplexer: StreamMultiplexer[Frame],
-    number: int,
-    advance: Callable[[], None],
-) -> StreamWriter:
-    """Builds the writer of a stream, which reports its progress to the multiplexer."""
-
-    def written() -> None:
-        multiplexer.done(number)
-        advance()
-
-    return StreamWriter(
-        stream, networks.segmenter_names, stop, written=written, ended=lambda: multiplexer.drop(number)
-    )
-
-
 def _rounds(
-    multiplexer: StreamMultiplexer[Frame], streams: Sequence[Stream], *, batch: int, stop: StopRequest
+    lanes: Lanes, *, batch: int, stop: StopRequest
 ) -> Iterator[tuple[list[tuple[int, Frame]], list[tuple[int, BaseException | None]]]]:
-    """Yields frames to compute together and the streams that end after them, until a signal asks to stop.
+    """Yields frames to compute together and the sources that end after them, until a signal asks to stop.
 
     A round comes at least every `POLL_SECONDS`, even if it is empty, so that delayed results are passed on.
     """
-    for turn in multiplexer.rounds(batch):
-        *groups, last = _split_at_gaps(turn.items, streams) if turn.items else [[]]
+    for turn in lanes.multiplexer.rounds(batch):
+        *groups, last = _split_at_gaps(turn.items, lanes) if turn.items else [[]]
         yield from ((group, []) for group in groups)
         yield last, turn.ended
         if stop.signal is not None:
             return
 
 
-def _split_at_gaps(
-    items: Sequence[tuple[int, Frame]], streams: Sequence[Stream]
-) -> Iterator[list[tuple[int, Frame]]]:
-    """Marks the gaps of a round of frames; splits it before a gap that follows other frames of its stream."""
+def _split_at_gaps(items: Sequence[tuple[int, Frame]], lanes: Lanes) -> Iterator[list[tuple[int, Frame]]]:
+    """Marks the gaps of a round of frames; splits it before a gap that follows other frames of its source."""
     group: list[tuple[int, Frame]] = []
     for number, item in items:
-        frame = streams[number].mark_gaps(item)
+        frame = lanes.mark_gaps(number, item)
         if frame.gap and any(number == other for other, _ in group):
             yield group
             group = []
@@ -271,19 +358,6 @@ def _segmented(
         for segmenter in segmenters:
             items = segment(items, segmenter, batch=batch)
         yield from ((number, item) for item in items)
-
-
-def _open(
-    locations: Sequence[str], config: RunConfig, summary: Summary, stop: StopRequest, stack: ExitStack
-) -> dict[str, FrameSource]:
-    """Opens the sources by their names; the summary gets the errors of those that cannot be opened."""
-    sources = {}
-    for name, location in zip(distinct_names(locations), locations, strict=True):
-        try:
-            sources[name] = stack.enter_context(open_with_reconnect(location, config, stop))
-        except SourceError as error:
-            summary.unopened[name] = error
-    return sources
 
 
 def _with_batch(config: RunConfig, device: str, count: int) -> RunConfig:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pipeline.config.schema import DetectorConfig, RunConfig, SegmentationConfig
+from pipeline.stages.classes import class_labels
 from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import Detector, SegmentStage, Tracker
 from pipeline.structures.results import FrameDetections
+from pipeline.system.errors import UsageError
 
 Tag = TypeVar("Tag")
 
@@ -70,6 +72,8 @@ class Networks:
     info: DetectorInfo
     segmenters: list[SegmentStage]
     segmenter_infos: list[SegmenterInfo]
+    kept_labels: tuple[int, ...] | None = None
+    """Labels of the detections that are kept; None for all."""
 
     @property
     def segmenter_names(self) -> list[str]:
@@ -86,5 +90,10 @@ def load_networks(config: RunConfig, parts: Parts) -> Networks:
     """Loads the detector and the segmenters of a configuration. Raises MoteError."""
     maps = config.output.zarr
     detector, info = parts.load_detector(config.detector, maps=maps)
+    kept = class_labels(config.detector.classes, info.classes) if config.detector.classes else None
+    if kept and 0 not in kept and config.segmentation.fuse == "union":
+        raise UsageError(
+            f"--fuse union adds detections of class 0 ({info.classes[0]}), which --classes leaves out"
+        )
     segmenters, infos = parts.load_segmenters(config.segmentation, config.detector, maps=maps)
-    return Networks(detector, info, segmenters, infos)
+    return Networks(detector, info, segmenters, infos, kept)

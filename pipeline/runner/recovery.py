@@ -13,24 +13,28 @@ import numpy as np
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.imaging.image_files import IMAGE_SUFFIXES
+from pipeline.runner.ground_truth import GroundTruth, annotated_source, read_annotations
 from pipeline.runner.run_json import read_record, write_end
 from pipeline.runner.run_record import RecoveredRun, RunRecord
 from pipeline.runner.setup import coco_sink
 from pipeline.sinks.base import Sink, Sinks
-from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO
+from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
 from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
 from pipeline.sinks.mot import MotSink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
 from pipeline.sinks.video import defragment, write_empty
+from pipeline.sources.opening import open_source
+from pipeline.stages.classes import class_labels
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
-from pipeline.system.errors import OutputError, UsageError
+from pipeline.system.errors import OutputError, SourceError, UsageError
 from pipeline.system.files import atomic_write, open_kept, output_error, require_idle
+from pipeline.system.redaction import stream_name
 
 
 @dataclass(frozen=True)
-class _RecordedSource:
+class RecordedSource:
     """What run.json says of a source that is not opened."""
 
     info: SourceInfo
@@ -60,10 +64,10 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
         lines = [scan(place(JSONL)) for place in places]
         if _is_settled(old, lines) and not any(_is_unfinished(place, config) for place in places):
             return f"{folder}: nothing to recover, the run is {old['state']}"
-        truth = _truth(old, config, annotations)
+        truth = recorded_truth(old, config, annotations)
         header = {key: value for key, value in old.items() if key != "state"}
         counts = {"kept": len(sets), "deleted": sets[0].number - 1, "deleted_frames": None} if sets else None
-        record = RunRecord(folder, _RecordedSource(_info(old)), config, header, rotated=counts)
+        record = RunRecord(folder, RecordedSource(recorded_info(old)), config, header, rotated=counts)
         record.decoded = sum(valid.line_count for valid in lines)
         record.fail(RecoveredRun(f"the process ended without closing its files; rebuilt from {JSONL}"))
         for place, valid in zip(places, lines, strict=True):
@@ -106,17 +110,54 @@ def _is_unfinished(place: Callable[[str], Path], config: RunConfig) -> bool:
     return config.output.coco and path.with_name(f"{path.name}.part").exists()
 
 
-def _info(old: dict[str, Any]) -> SourceInfo:
+def recorded_info(old: dict[str, Any]) -> SourceInfo:
+    """Returns what run.json says of the source."""
     known = {field.name: old["source"].get(field.name) for field in fields(SourceInfo)}
     return SourceInfo(**{**known, "rate": Fraction(known["rate"])})
 
 
-def _truth(old: dict[str, Any], config: RunConfig, annotations: Path | None) -> GroundTruth | None:
+def recorded_truth(old: dict[str, Any], config: RunConfig, annotations: Path | None) -> GroundTruth | None:
+    """Reads ground truth for a recorded run: `annotations`, else the file that the run was given, if any.
+
+    Raises UsageError if it does not fit.
+    """
     path = annotations or old.get("annotations")
     if not path:
         return None
-    known = SourceAnnotations(Path(path), _info(old), start=config.source.start)
-    return GroundTruth(known, len(old["detector"]["classes"]))
+    info = recorded_info(old)
+    start, stride = _first_frame(config), config.source.stride
+    pictures = _recorded_pictures(old, config)
+    row = annotated_source(info, start=start, stride=stride, pictures=pictures)
+    (known,) = read_annotations(Path(path), [row], named=config.source.annotated_as)
+    assert known is not None
+    classes, kept = old["detector"]["classes"], config.detector.classes
+    return GroundTruth(known, len(classes), labels=class_labels(kept, classes) if kept else None)
+
+
+def _first_frame(config: RunConfig) -> int:
+    """Returns the index of the first frame of a recorded run. Raises UsageError if it is none."""
+    start = config.source.start
+    if not isinstance(start, int):
+        raise UsageError(f"the record of the run has source.start = '{start}', expected a frame number")
+    return start
+
+
+def _recorded_pictures(old: dict[str, Any], config: RunConfig) -> Sequence[str]:
+    """Lists the pictures of a recorded run anew; empty if its source was none of pictures.
+
+    Raises UsageError if they are gone, since their names say which frames are annotated.
+    """
+    name = recorded_info(old).name
+    path = Path(name)
+    is_picture = path.suffix.lower() in IMAGE_SUFFIXES
+    is_other = old["source"].get("fingerprint") or (path.exists() and not path.is_dir())
+    if (is_other and not is_picture) or stream_name(name) or path.suffix == Path(ZARR).suffix:
+        return ()
+    try:
+        with open_source(name, config.source) as source:
+            return source.pictures
+    except SourceError as error:
+        raise UsageError(f"the source must be there, to tell which frames are annotated: {error}") from error
 
 
 def _truncate(path: Path, valid: ValidPrefix) -> None:
@@ -141,14 +182,14 @@ def _rebuild(
         if wanted.mot:
             sinks.append(MotSink(replaced.enter_context(atomic_write(place(MOT)))))
         with Sinks(sinks) as both:
-            for result in _results(place(JSONL), valid, record.source.info):
+            for result in recorded_results(place(JSONL), valid, record.source.info):
                 both.write(result)
                 record.add(result)
                 if truth:
                     truth.add(result)
 
 
-def _results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
+def recorded_results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
     """Yields what the lines say of each frame; images and masks are not recorded."""
     blank = np.broadcast_to(np.uint8(0), (info.height, info.width))
     for line in read_records(path, valid.line_count):

@@ -38,7 +38,7 @@ from pipeline.sinks.rotating import find_rotated_files
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections, Result
-from pipeline.system.errors import UsageError
+from pipeline.system.errors import UsageError, as_json
 from pipeline.system.files import output_error, require_idle
 
 NEAR_PIXELS = 0.05
@@ -104,7 +104,7 @@ class ResumeState:
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)
             if was != now:
-                raise self._refusal(f"{name} is {now!r}, and was {was!r}")
+                raise self._refusal(f"{name} is {as_json(now)}, and was {as_json(was)}")
         source = header["source"]
         if source["live"] or source["name"] == "-":
             raise UsageError(f"{source['name']} cannot be resumed: it cannot be read from the start again")
@@ -179,7 +179,10 @@ class ResumeState:
             raise self._refusal(f"frame {line['frame']} of the source is not what it was")
         self._replayed.append(line)
         timings = {stage: (spent or 0) / 1e3 for stage, spent in line["timings_ms"].items()}
-        segments = segments_of(line, mask_names, frame.image.shape[:2]) if "masks" in line else {}
+        try:
+            segments = segments_of(line, mask_names, frame.image.shape[:2]) if "masks" in line else {}
+        except ValueError as error:
+            raise self._refusal(f"frame {line['frame']} of {JSONL} is damaged: {error}") from error
         return FrameDetections(frame, detections_of(line), line["warmup"], timings, segments)
 
     def _require_close(self, computed: Detections, recorded: FrameDetections) -> None:

@@ -8,27 +8,36 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pipeline import __version__
+from pipeline import BUILD, __version__
 from pipeline.config.schema import RunConfig
+from pipeline.imaging.image_files import MAX_PIXELS
 from pipeline.runner.ground_truth import GroundTruth
 from pipeline.sinks.file_names import METRICS, MOT, RUN
+from pipeline.sinks.jsonl_codec import is_count
 from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
 from pipeline.structures.frame import SourceInfo
-from pipeline.system.errors import MoteError, UsageError
+from pipeline.system.bounded_reads import MAX_SETTINGS_BYTES, read_bounded
+from pipeline.system.errors import MoteError, UsageError, reason_of
 from pipeline.system.files import atomic_write, fingerprint, require_regular
 from pipeline.system.redaction import redact_argument
 from pipeline.system.reserved import ReservedFile, remove_reserved
 
 if TYPE_CHECKING:
     from pipeline.runner.run_record import RunRecord
+
+_RATE = re.compile(r"[1-9]\d{0,24}(/[1-9]\d{0,24})?")
+"""Frame rate of a source as `Fraction` writes it."""
 
 PACKAGES = ("torch", "numpy", "av", "opencv-python", "scipy", "pycocotools")
 """Packages whose versions run.json names."""
@@ -43,20 +52,41 @@ def make_header(
     detector: DetectorInfo,
     segmenters: Sequence[SegmenterInfo],
     annotations: Path | None,
+    requested: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Returns what is known before the first frame: source, networks, configuration, versions and machine."""
+    """Returns what is known before the first frame: source, networks, configuration, versions and machine.
+
+    `requested` are the times that were given for frame numbers of the configuration.
+    """
     return {
         "mote": __version__,
+        "commit": commit(),
         "command": [Path(sys.argv[0]).name, *map(redact_argument, sys.argv[1:])],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {**asdict(info), "rate": str(info.rate), "fingerprint": fingerprint(info.name)},
         "detector": detector.record(),
         "segmenters": [segmenter.record() for segmenter in segmenters],
         "config": asdict(config),
+        **({"requested": dict(requested)} if requested else {}),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "cpu": platform.machine()},
         "annotations": annotations and str(annotations),
     }
+
+
+def commit() -> str | None:
+    """Returns the commit of the program, with "+" if files differ from it; None if it is not known."""
+    if BUILD.exists():
+        return json.loads(BUILD.read_text(encoding="utf-8"))["commit"]
+    root = BUILD.parents[1]
+    if not (root / ".git").exists():
+        return None
+    describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        done = subprocess.run(describe, cwd=root, capture_output=True, check=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def write_start(record: RunRecord) -> None:
@@ -100,14 +130,43 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
         require_regular(path)
-        table = json.loads(path.read_bytes())
+        table = json.loads(read_bounded(path, limit=MAX_SETTINGS_BYTES))
         if not all(isinstance(table[key], dict) for key in ("source", "config", "detector")):
             raise ValueError("its sections are missing")
+        _check_values(table)
         return {"state": table["state"], "segmenters": table["segmenters"], "mote": table["mote"], **table}
     except OSError as error:
         raise UsageError(f"{folder} holds no run: cannot read {RUN}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path} is not the record of a run: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} is not the record of a run: {reason_of(error)}") from error
+
+
+def _check_values(table: dict[str, Any]) -> None:
+    """Raises ValueError, which names a key, unless the values that are used later are like those of a run.
+
+    Raises KeyError or TypeError if one is missing.
+    """
+    source, frames, rotated = table["source"], table.get("frames", {}), table.get("pieces", {})
+    classes, segmenters = table["detector"]["classes"], table["segmenters"]
+    valid = {
+        "state": isinstance(table["state"], str),
+        "source.name": isinstance(source["name"], str),
+        "source.rate": isinstance(source["rate"], str) and _RATE.fullmatch(source["rate"]) is not None,
+        "source.frame_count": source["frame_count"] is None or is_count(source["frame_count"]),
+        "source.bit_depth": source["bit_depth"] in range(8, 17),
+        "source.channels": source["channels"] in (1, 3),
+        "detector.classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
+        "segmenters": isinstance(segmenters, list)
+        and all(isinstance(row["name"], str) for row in segmenters),
+        "annotations": isinstance(table.get("annotations"), str | None),
+        "frames.written": is_count(frames.get("written", 0)),
+        "pieces.deleted_frames": is_count(rotated.get("deleted_frames") or 0),
+    }
+    sides = [source["width"], source["height"]]
+    valid["source.width"] = all(map(is_count, sides)) and 0 < sides[0] * sides[1] <= MAX_PIXELS
+    for name, is_valid in valid.items():
+        if not is_valid:
+            raise ValueError(f"{name} has no valid value")
 
 
 def _metrics(record: RunRecord, truth: GroundTruth) -> dict[str, Any]:
@@ -115,12 +174,14 @@ def _metrics(record: RunRecord, truth: GroundTruth) -> dict[str, Any]:
     assert record.report is not None
     metrics = record.report.as_dict()
     if record.rotated:
-        metrics["notes"] = [*metrics["notes"], "tracks are not scored: their files are rotated"]
+        record.tracks_unscored = "their files are rotated"
     elif record.config.output.mot:
         try:
             record.track_scores = truth.score_tracks(record.folder / MOT)
         except UsageError as error:  # annotations that do for detections need not do for tracks
-            metrics["notes"] = [*metrics["notes"], f"tracks are not scored: {error}"]
+            record.tracks_unscored = str(error)
+    if record.tracks_unscored:
+        metrics["notes"] = [*metrics["notes"], f"tracks are not scored: {record.tracks_unscored}"]
     tracks = {gate: scores.as_dict() for gate, scores in record.track_scores.items()}
     return {**metrics, "tracks": tracks or None}
 

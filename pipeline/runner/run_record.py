@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.config.schema import RunConfig
+from pipeline.drawing.annotator import AnnotatorOptions
 from pipeline.stages.gaps import DropCounter, GapMarker
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import STAGE, Result
@@ -157,6 +158,12 @@ class RunRecord:
         self.written = 0
         """Frames that all sinks have taken."""
         self.detections = 0
+        self.drawn = 0
+        """Detections whose score is `drawn_from` or more."""
+        self.drawn_from = float(config.annotate.get("min_score", AnnotatorOptions.min_score))
+        """Minimum score of a detection that is drawn without a track."""
+        self.best_score = 0.0
+        """Highest score of a detection."""
         self.tracks = 0
         """Tracks that were confirmed at least once."""
         self.failure: BaseException | None = None
@@ -169,6 +176,8 @@ class RunRecord:
         """Detection metrics; None without ground truth."""
         self.track_scores: dict[str, TrackScores] = {}
         """Track metrics by the name of the gate; empty without ground truth or tracks."""
+        self.tracks_unscored = ""
+        """Why the tracks are not scored although there is ground truth; empty otherwise."""
         self.stages: dict[str, Latency] = {}
         """Seconds per frame by stage."""
         self.seconds = 0.0
@@ -216,7 +225,10 @@ class RunRecord:
             seconds = self.last_progress - result.frame.arrival
             self.latency.add(seconds)
             self.recent_latency.add(seconds)
-        self.detections += len(result.detections)
+        scores = result.detections.scores
+        self.detections += len(scores)
+        self.drawn += int((scores >= self.drawn_from).sum())
+        self.best_score = max(self.best_score, float(scores.max(initial=0)))
         for stage, seconds in result.timings.items():
             self._add_time(stage, seconds)
         tracks = result.tracks

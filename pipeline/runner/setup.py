@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 
 from pipeline.config.parsing import build
-from pipeline.config.schema import DetectorConfig, RunConfig
+from pipeline.config.plugins import build_plugin, require_part
+from pipeline.config.schema import DetectorConfig, RunConfig, SourceConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
 from pipeline.imaging.intensity_scaling import resolve_scaling
-from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.ground_truth import (
+    GroundTruth,
+    SourceAnnotations,
+    annotated_source,
+    read_annotations,
+)
 from pipeline.runner.parts import Networks, Parts
 from pipeline.runner.resume import ResumeState
 from pipeline.runner.run_json import make_header
 from pipeline.runner.run_record import RunRecord
+from pipeline.runner.summary import Summary
 from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.coco import CocoSink
 from pipeline.sinks.file_names import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, ZARR
@@ -32,13 +39,15 @@ from pipeline.stages.gaps import DropCounter, GapMarker
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.protocols import Tracker
 from pipeline.structures.results import Result
-from pipeline.system.errors import OutputError
+from pipeline.system.errors import OutputError, UsageError
 from pipeline.system.files import lock_folder, output_error
 from pipeline.system.prefetch import QueuePolicy
 from pipeline.system.redaction import stream_name
 from pipeline.system.terminal import CONTROL
 
 _ZARR_SUFFIX = Path(ZARR).suffix
+RUNS = "runs"
+"""Parent of the output folders, if the configuration names none."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,11 @@ def make_stream(
     info, classes = networks.info, networks.info.classes
     tracker = parts.build_tracker(config.tracker.name, config.tracker.options)
     annotator = make_annotator(config, classes)
-    config = resolve(config, tracker, annotator, networks, source.info)
-    truth = GroundTruth(annotations, len(classes)) if annotations else None
+    requested = requested_times(config.source)
+    config = resolve(config, tracker, annotator, networks, source)
+    truth = GroundTruth(annotations, len(classes), labels=networks.kept_labels) if annotations else None
     path = annotations.path if annotations else None
-    header = make_header(source.info, config, info, networks.segmenter_infos, path)
+    header = make_header(source.info, config, info, networks.segmenter_infos, path, requested)
     resume.require_same(header)
     sinks = open_sinks(folder, config, source.info, annotator, truth, resume)
     dropped, live = DropCounter(), config.live
@@ -96,6 +106,7 @@ def make_stream(
         window=networks.detector.window,
         policy=live.on_gap,
         dropped=dropped,
+        stride=source.selection.stride,
         cuts=live.scene_cuts,
     )
     rotated = next((sink.counts for sink in sinks if isinstance(sink, RotatingSink)), None)
@@ -113,17 +124,82 @@ def make_stream(
     return Stream(name, source, record, queue, gaps, tracker, Sinks(sinks), truth)
 
 
-def load_annotations(path: str | None, source: FrameSource, config: RunConfig) -> SourceAnnotations | None:
-    """Reads the ground truth of a source, if a file is given. Raises UsageError."""
+class StreamMaker:
+    """Makes the streams of open sources: of several at the start of a run, or of one that comes later."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        networks: Networks,
+        parts: Parts,
+        summary: Summary,
+        locations: Sequence[str],
+        locks: ExitStack,
+    ):
+        """The folders of the streams are locked until `locks` is closed; the summary gets the records."""
+        self._config, self._networks, self._parts = config, networks, parts
+        self._summary, self._locations, self._locks = summary, locations, locks
+
+    def require_free(self, names: Iterable[str]) -> None:
+        """Raises OutputError if a folder of these sources holds an earlier run that may not be replaced."""
+        folders = [self._folder(name) for name in names]
+        require_free(folders, overwrite=self._config.output.overwrite, sources=self._locations)
+
+    def make(
+        self, sources: Mapping[str, FrameSource], known: Mapping[str, SourceAnnotations | None]
+    ) -> dict[str, Stream]:
+        """Returns the streams of the sources with their ground truth, and prepares their folders.
+
+        Raises MoteError, before any folder is changed, if one of them cannot be made.
+        """
+        streams, config = {}, self._config
+        for name, source in sources.items():
+            folder = self._folder(name)
+            placed = replace(config, output=replace(config.output, folder=str(folder)))
+            arguments = source, placed, self._networks, self._parts, known[name]
+            streams[name] = make_stream(name, folder, *arguments)
+        folders = [stream.record.folder for stream in streams.values()]
+        prepare_folders(folders, self._locks, overwrite=config.output.overwrite, sources=self._locations)
+        records = {name: stream.record for name, stream in streams.items()}
+        # replaced and not changed, because the health server reads it in another thread
+        self._summary.records = {**self._summary.records, **records}
+        return streams
+
+    def _folder(self, name: str) -> Path:
+        return Path(self._config.output.folder or RUNS, name)
+
+
+def load_annotations(
+    path: str | None, sources: Sequence[FrameSource], config: RunConfig, *, among: int = 1
+) -> list[SourceAnnotations | None]:
+    """Reads the ground truth of each source, None for one that has none. Raises UsageError.
+
+    `path` is the file of all sources, None if there is none. `among` is the number of sources of the run.
+    """
+    named = config.source.annotated_as
     if path is None:
-        return None
-    return SourceAnnotations(Path(path), source.info, start=config.source.start)
+        if named:
+            raise UsageError(f"--annotated-as '{named}' names a video of --annotations, which are not given")
+        return [None] * len(sources)
+    rows = [
+        annotated_source(
+            source.info,
+            start=source.selection.start,
+            stride=source.selection.stride,
+            pictures=source.pictures,
+        )
+        for source in sources
+    ]
+    return read_annotations(Path(path), rows, among=among, named=named)
 
 
 def resolve(
-    config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks, source: SourceInfo
+    config: RunConfig, tracker: Tracker, annotator: Annotator, networks: Networks, source: FrameSource
 ) -> RunConfig:
-    """Returns the configuration with all defaults and automatic choices replaced by their values."""
+    """Returns the configuration with all defaults and automatic choices replaced by their values.
+
+    Times of the source become indices of its frames, and numbers of classes their names.
+    """
     info = networks.info
     detector = replace(
         config.detector,
@@ -132,6 +208,7 @@ def resolve(
         device=info.device,
         batch=batch_size(config.detector, info.device),
         threads=info.threads,
+        classes=tuple(info.classes[label] for label in networks.kept_labels or ()),
         enlarge=info.enlarge,
         backend=info.backend or "torch",
     )
@@ -143,15 +220,22 @@ def resolve(
     defaults = getattr(tracker, "options", None)  # trackers with a dataclass of options have defaults
     if is_dataclass(defaults) and not isinstance(defaults, type):
         options = asdict(defaults)
-    scaling = resolve_scaling(config.source.scaling, source.bit_depth)
+    scaling = resolve_scaling(config.source.scaling, source.info.bit_depth)
+    start, end = source.selection.start, source.selection.end or 0
     return replace(
         config,
-        source=replace(config.source, scaling=scaling),
+        source=replace(config.source, scaling=scaling, start=start, end=end),
         detector=detector,
         segmentation=replace(config.segmentation, segmenters=segmenters),
         tracker=replace(config.tracker, options=options),
         annotate=asdict(annotator.options),
     )
+
+
+def requested_times(config: SourceConfig) -> dict[str, str]:
+    """Returns the keys of the source whose values are times, not indices of frames, with these values."""
+    given = {"start": config.start, "end": config.end}
+    return {key: value for key, value in given.items() if isinstance(value, str) and not value.isdecimal()}
 
 
 def batch_size(config: DetectorConfig, device: str) -> int:
@@ -208,8 +292,7 @@ def prepare_folders(
     for folder in folders:
         _create(folder)
         locks.enter_context(lock_folder(folder))
-    for folder in folders:
-        _require_free(folder, overwrite, sources)
+    require_free(folders, overwrite=overwrite, sources=sources)
     for folder in folders:
         for path in [folder / output for output in (*OUTPUTS, *UNFINISHED)]:
             delete_output(path)
@@ -224,8 +307,14 @@ def _create(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
+def require_free(folders: Sequence[Path], *, overwrite: bool, sources: Sequence[str]) -> None:
+    """Raises OutputError if one of the folders, as far as they exist, holds what must not be removed."""
+    for folder in folders:
+        if folder.exists():
+            _require_free(folder, overwrite, sources)
+
+
 def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
-    """Raises OutputError if a folder holds what must not be removed."""
     try:
         present = [folder / output for output in OUTPUTS if (folder / output).exists()]
         present += [path for files in find_rotated_files(folder) for path in files.files()]
@@ -279,9 +368,12 @@ def open_sinks(
             sinks.append(ZarrSink(place(ZARR), info, kept=resume.stored))
         return sinks
 
+    own: list[Sink] = [build_plugin(name, folder, info) for name in wanted.sinks]
+    for name, sink in zip(wanted.sinks, own, strict=True):
+        require_part(sink, "sink", name)
     if wanted.rotation:
-        return [RotatingSink(folder, files, wanted.rotation)]
-    return list(files(folder.joinpath))
+        return [RotatingSink(folder, files, wanted.rotation), *own]
+    return [*files(folder.joinpath), *own]
 
 
 def coco_sink(path: Path, truth: GroundTruth | None) -> CocoSink:

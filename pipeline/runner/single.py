@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from pipeline.runner.steps import (
     RESULTS_AHEAD,
     closing_results,
     count_frames,
-    fuse_if_configured,
     health_server,
+    select_and_fuse,
 )
 from pipeline.runner.summary import Summary
-from pipeline.sources.live import open_with_reconnect
+from pipeline.sinks.base import Sink
+from pipeline.sources.pending import PendingSource
 from pipeline.sources.source import FrameSource
 from pipeline.stages.batching import batches, split_at_gaps
 from pipeline.stages.segmentation import segment
@@ -48,8 +50,10 @@ def run(
     *,
     annotations: str | None = None,
     progress: Mode = "auto",
+    sinks: Sequence[Sink] = (),
+    on_result: Callable[[Result], None] | None = None,
 ) -> RunRecord:
-    """Processes one source and writes its outputs.
+    """Processes one source and writes its outputs, then to `sinks`; then calls `on_result` with each result.
 
     Whatever ends the run, each file is valid and run.json says how far it came. Raises MoteError for what is
     wrong before the first frame; a later error is the `failure` of the record that is returned.
@@ -58,10 +62,13 @@ def run(
     with (
         stop_on_signals(at_once=True) as stop,
         health_server(summary, config.service),
-        open_with_reconnect(location, config, stop) as source,
+        PendingSource(location, config, stop) as pending,
         ExitStack() as locks,
     ):
+        summary.pending[run_name(location)] = pending
+        source = pending.wait()
         stream, networks, resume = _set_up(location, source, config, parts, annotations, locks, stop)
+        stream.sinks.add(sinks)
         record = stream.record
         write_start(record)
         summary.records[stream.name] = record
@@ -71,6 +78,8 @@ def run(
             with stream.sinks, closing_results(process(stream, networks, resume, stop)) as results, bar:
                 for result in results:
                     stream.write(result)
+                    if on_result:
+                        on_result(result)
                     bar.advance()
                 stop.check()
                 resume.require_complete(record.written)
@@ -81,6 +90,25 @@ def run(
         finally:
             write_end(record, stream.truth)
         return record
+
+
+def watch(location: str, config: RunConfig, parts: Parts) -> Generator[Result]:
+    """Yields the result of each frame of one source; writes nothing.
+
+    Raises MoteError for what is wrong before the first frame, SourceLost if the source ends early.
+    """
+    nothing = replace(
+        config.output, video=False, coco=False, mot=False, jsonl=False, zarr=False, sinks=(), resume=False
+    )
+    config, stop = replace(config, output=nothing), StopRequest()
+    with PendingSource(location, config, stop) as pending:
+        source = pending.wait()
+        networks = load_networks(config, parts)
+        if source.info.live:
+            config = without_batching(config)
+        stream = make_stream(run_name(location), Path(), source, config, networks, parts, None)
+        with closing(process(stream, networks, ResumeState(), stop)) as results:
+            yield from results
 
 
 def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopRequest) -> Generator[Result]:
@@ -99,7 +127,7 @@ def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopR
             found: Iterable[FrameDetections] = detected
             for segmenter in networks.segmenters:
                 found = segment(found, segmenter, batch=config.detector.batch)
-            yield from fuse_if_configured(found, config, networks.segmenter_names)
+            yield from select_and_fuse(found, config, networks)
 
     def results() -> Iterator[Result]:
         # closed here and not by the garbage collector: an error that is raised keeps the generators alive
@@ -132,7 +160,7 @@ def _set_up(
 
     The folder is locked until `locks` is closed.
     """
-    known = load_annotations(annotations, source, config)
+    (known,) = load_annotations(annotations, [source], config)
     stop.begin()
     networks = load_networks(config, parts)
     if source.info.live:

@@ -6,12 +6,15 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from pipeline.config.schema import RunConfig, ServiceConfig
+from pipeline.runner.parts import Networks
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.summary import Summary
 from pipeline.sources.source import FrameSource
+from pipeline.stages.classes import keep_classes
 from pipeline.stages.fusion import fuse
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections, Result
+from pipeline.system.packages import require_package
 from pipeline.system.signals import StopRequest
 
 RESULTS_AHEAD = 8
@@ -29,19 +32,22 @@ def count_frames(source: FrameSource, record: RunRecord, stop: StopRequest) -> I
         yield frame
 
 
-def fuse_if_configured(
-    found: Iterable[FrameDetections], config: RunConfig, segmenters: list[str]
+def select_and_fuse(
+    found: Iterable[FrameDetections], config: RunConfig, networks: Networks
 ) -> Iterable[FrameDetections]:
-    """Combines detections with the masks of the named segmenters, if the configuration asks for it."""
+    """Keeps the classes that are asked for, then combines detections with the masks of the segmenters."""
+    if networks.kept_labels is not None:
+        found = keep_classes(found, networks.kept_labels)
     if config.segmentation.fuse == "none":
         return found
-    return fuse(found, config.segmentation, names=segmenters, conf=config.detector.conf)
+    return fuse(found, config.segmentation, names=networks.segmenter_names, conf=config.detector.conf)
 
 
 def health_server(summary: Summary, config: ServiceConfig) -> AbstractContextManager[None]:
     """Returns a context that serves health and metrics, if the configuration names a port."""
     if not config.health_port:
         return nullcontext()
+    require_package("prometheus_client", "--health-port")
     from pipeline.runner.health import serve_health  # loads prometheus_client
 
     return serve_health(summary, config)

@@ -5,31 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pipeline.evaluation.detection.tables import format_number
 from pipeline.runner.run_record import RunRecord
 from pipeline.sinks.file_names import OUTPUTS
-from pipeline.system.errors import SourceError, describe
+from pipeline.system.errors import MoteError, describe
+from pipeline.system.progress import format_rate
 from pipeline.system.redaction import redact
 from pipeline.system.terminal import printable
+
+if TYPE_CHECKING:
+    from pipeline.sources.pending import PendingSource
+
+
+_GATES = {"iou": "IoU {} or more", "centre": "centres within {} px"}
+"""How a track and a target are matched, by the name of the gate."""
 
 
 def run_table(record: RunRecord) -> str:
     """Returns the closing table of a run: two aligned columns."""
-    info, conf = record.source.info, record.config.detector.conf
+    info = record.source.info
     written = [name for name in OUTPUTS if (record.folder / name).exists()]
     detector = record.header["detector"]
-    per_frame = record.detections / max(record.written, 1)
-    computed = max(record.written - record.resumed_after, 0)
     rows = [
         ("source", f"{info.name}, {info.width}x{info.height}, {float(info.rate):g} frames/s"),
         ("detector", f"{detector['weights']} on {detector['device']}"),
         *_segmenter_rows(record),
-        ("frames", f"{record.decoded} decoded, {record.written} written, {record.source.corrupt} corrupt"),
+        ("frames", _frames(record)),
         *_live_rows(record),
-        ("detections", f"{record.detections} with score {conf:g} or more, {per_frame:.1f} per frame"),
-        ("tracks", f"{record.tracks} confirmed"),
-        ("speed", f"{computed / max(record.seconds, 1e-9):.1f} frames/s in {record.seconds:.1f} s"),
+        ("detections", _detections(record)),
+        ("tracks", _tracks(record)),
+        ("speed", _speed(max(record.written - record.resumed_after, 0), record.seconds)),
     ]
     if record.resumed_after:
         rows.append(("resumed", f"after {record.resumed_after} frames, which were not computed again"))
@@ -45,6 +52,37 @@ def run_table(record: RunRecord) -> str:
     rows += [("outputs", f"{record.folder}: {', '.join(written)}"), ("state", record.state)]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in rows)
+
+
+def _frames(record: RunRecord) -> str:
+    """Number of frames; of corrupt ones only if it is known, as it is not of a run that was tracked again."""
+    frames = f"{record.decoded} decoded, {record.written} written"
+    return frames if record.source.corrupt is None else f"{frames}, {record.source.corrupt} corrupt"
+
+
+def _detections(record: RunRecord) -> str:
+    """Number of detections of the score from which they are drawn, and of those that are written."""
+    per_frame = record.drawn / max(record.written, 1)
+    drawn = f"{record.drawn} with score {record.drawn_from:g} or more, {per_frame:.1f} per frame"
+    return f"{drawn}; written are {record.detections} with {record.config.detector.conf:g} or more"
+
+
+def _tracks(record: RunRecord) -> str:
+    """Number of tracks, and the highest score if there is none although there are detections."""
+    text = f"{record.tracks} confirmed"
+    if record.tracks or not record.detections or record.config.tracker.name == "none":
+        return text
+    text += f"; the highest score of a detection is {record.best_score:.2f}"
+    start = record.config.tracker.options.get("high_score")
+    if not isinstance(start, int | float) or record.best_score >= start:
+        return text
+    return f"{text}, tracks start at {start:g} (--set tracker.options.high_score=SCORE)"
+
+
+def _speed(count: int, seconds: float) -> str:
+    """Frames per second of the frames that were computed, and how long that took."""
+    rate = f"{format_rate(count / max(seconds, 1e-9))} frames/s" if count else "no frame computed"
+    return f"{rate} in {seconds:.1f} s"
 
 
 def _segmenter_rows(record: RunRecord) -> list[tuple[str, str]]:
@@ -80,16 +118,23 @@ def _score_rows(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("not annotated", f"{record.not_annotated} frames, left out of detections.json"))
     if record.report:
         scores = record.report.scores
-        rows.append(("AP50", f"{scores.ap50:.3f} over {scores.frames} frames (AP {scores.ap:.3f})"))
-        rows.append(("best F1", f"{scores.best_f1:.3f} at score {scores.best_threshold:.2f}"))
+        if not scores.targets:
+            rows.append(("AP50", f"not defined: no targets in {scores.frames} frames"))
+        else:
+            rows.append(("AP50", f"{scores.ap50:.3f} over {scores.frames} frames (AP {scores.ap:.3f})"))
+            best = f"{scores.best_f1:.3f} at score {scores.best_threshold:.2f}"
+            rows.append(("best F1", f"{best}, with IoU 0.5 or more"))
         point = record.report.criteria["iou_0.5"].at_threshold
         conf = record.config.detector.conf
         alarms = f"{point.false_alarms_per_frame:.3g} false alarms per frame at score {conf:g}"
-        rows.append(("recall", f"{format_number(point.recall)} with {alarms}"))
-    if "iou" in record.track_scores:
-        tracks = record.track_scores["iou"]
-        mota, idf1 = format_number(tracks.mota), format_number(tracks.idf1)
-        rows.append(("MOTA", f"{mota}, IDF1 {idf1}, {tracks.switches} switches"))
+        rows.append(("recall", f"{format_number(point.recall)} with {alarms}, with IoU 0.5 or more"))
+    if record.tracks_unscored:
+        rows.append(("MOTA", f"not scored: {record.tracks_unscored}"))
+    for gate, tracks in record.track_scores.items():
+        if tracks.boxes:
+            mota, idf1 = format_number(tracks.mota), format_number(tracks.idf1)
+            matched = _GATES[gate].format(f"{tracks.limit:g}")
+            rows.append(("MOTA", f"{mota}, IDF1 {idf1}, {tracks.switches} switches, with {matched}"))
     return rows
 
 
@@ -99,8 +144,10 @@ class Summary:
     def __init__(self) -> None:
         self.records: dict[str, RunRecord] = {}
         """Records of the sources that were opened."""
-        self.unopened: dict[str, SourceError] = {}
-        """Errors of the sources that could not be opened."""
+        self.pending: dict[str, PendingSource] = {}
+        """All sources by their names, from before they are open."""
+        self.unopened: dict[str, MoteError] = {}
+        """Errors of the sources that could not be opened, or not be joined to the run."""
         self.seconds = 0.0
         """Duration from the first frame to the last file closed."""
 
@@ -114,8 +161,16 @@ class Summary:
             self.seconds = time.monotonic() - started
 
     @property
+    def starting(self) -> dict[str, PendingSource]:
+        """Sources that are not yet open, or whose run has not begun."""
+        known = {**self.records, **self.unopened}
+        return {name: pending for name, pending in self.pending.items() if name not in known}
+
+    @property
     def announced(self) -> int | None:
-        """Number of frames that all sources will give; None if one does not know."""
+        """Number of frames that all sources will give; None if one does not know or is not yet open."""
+        if self.starting:
+            return None
         counts = [record.source.info.frame_count for record in self.records.values()]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
@@ -139,12 +194,14 @@ class Summary:
     def progress_note(self) -> str:
         """Returns the number of sources that have not ended for the progress line."""
         running = sum(not record.ended for record in self.records.values())
-        return f"{running} of {len(self.records) + len(self.unopened)} streams"
+        starting = len(self.starting)
+        return f"{running + starting} of {len(self.records) + len(self.unopened) + starting} streams"
 
     def table(self) -> str:
         """Returns the closing table: a line for each source and one for all of them."""
         scored = any(record.report for record in self.records.values())
         heads = ["stream", "frames", "detections", "tracks", "frames/s", *(["AP50"] * scored), "state"]
+        drawn_from = {f"{record.drawn_from:g}" for record in self.records.values()}
         rows = [self._row(name, record, scored) for name, record in self.records.items()]
         rows += [[printable(name), *["-"] * (len(heads) - 2), "not opened"] for name in self.unopened]
         frames = sum(record.written for record in self.records.values())
@@ -156,15 +213,22 @@ class Summary:
                 for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
             )
             lines.append("  ".join([first, *middle, last]).rstrip())
-        rate = frames / max(self.seconds, 1e-9)
-        lines += ["", f"together  {frames} frames in {self.seconds:.1f} s, {rate:.1f} frames/s"]
+        lines += ["", f"together  {frames} frames, {_speed(frames, self.seconds)}"]
+        lines += [f"counted   detections with score {score} or more" for score in drawn_from]
         folders = dict.fromkeys(str(record.folder.parent) for record in self.records.values())
         lines += [f"outputs   {printable(folder)}: a folder for each stream" for folder in folders]
         return "\n".join(lines)
 
     def _row(self, name: str, record: RunRecord, scored: bool) -> list[str]:
-        rate = record.written / max(record.seconds, 1e-9)
-        cells = [printable(name), record.written, record.detections, record.tracks, f"{rate:.1f}"]
+        rate = format_rate(record.written / max(record.seconds, 1e-9)) if record.written else "-"
+        cells = [printable(name), record.written, record.drawn, record.tracks, rate]
         if scored:
-            cells.append(f"{record.report.scores.ap50:.3f}" if record.report else "-")
+            cells.append(_ap50_cell(record))
         return [*map(str, cells), record.state]
+
+
+def _ap50_cell(record: RunRecord) -> str:
+    """Returns the AP50 of one of several sources, or why it has none."""
+    if record.report is None:
+        return "-" if record.header["annotations"] else "not annotated"
+    return f"{record.report.scores.ap50:.3f}" if record.report.scores.targets else "no targets"

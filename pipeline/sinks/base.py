@@ -42,6 +42,10 @@ class Sinks:
         self._sinks = list(sinks)
         self._open: list[Sink] = []
 
+    def add(self, sinks: Iterable[Sink]) -> None:
+        """Appends sinks, before the block is entered."""
+        self._sinks.extend(sinks)
+
     def __enter__(self) -> Self:
         try:
             with defer_signals():

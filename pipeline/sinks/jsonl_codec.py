@@ -15,16 +15,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.imaging.image_files import MAX_PIXELS
 from pipeline.structures.detections import Detections, Segments
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks, TrackState
-from pipeline.system.errors import UsageError
+from pipeline.system.errors import UsageError, reason_of
 from pipeline.system.files import require_regular
 
 _DECIMALS = 9
 """Decimals of widths and heights, if so many suffice to restore the other corner of the box exactly."""
-DECODE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+MAX_COUNT = 1 << 53
+"""Upper bound of frame numbers, counts and sizes."""
+DECODE_ERRORS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 """Exceptions that decoding raises for text that is not a record."""
 
 
@@ -141,12 +144,18 @@ def tracks_of(record: Mapping[str, Any]) -> Tracks:
 def segments_of(
     record: Mapping[str, Any], names: Iterable[str], shape: tuple[int, int]
 ) -> dict[str, Segments]:
-    """Returns the components in a frame of `shape` (H, W) by the names of the segmenters that found them."""
+    """Returns the components in a frame of `shape` (H, W) by the names of the segmenters that found them.
+
+    Raises ValueError if the masks have another shape.
+    """
     found = {}
     for name in names:
         rows = [row for row in record["masks"] if row["segmenter"] == name]
         regions = np.zeros(shape, np.int32)
-        for number, mask in enumerate(_decode_masks(rows), start=1):
+        masks = _decode_masks(rows)
+        if len(masks) and masks.shape[1:] != shape:
+            raise ValueError(f"its masks are for frames of {masks.shape[2]}x{masks.shape[1]}")
+        for number, mask in enumerate(masks, start=1):
             regions[mask] = number
         boxes, scores, _ = _arrays([{**row, "label": 0} for row in rows])
         found[name] = Segments(regions, Detections(boxes, scores, np.zeros(len(rows))))
@@ -169,7 +178,7 @@ def scan(path: Path) -> ValidPrefix:
                 try:
                     last = _validated(text, last)["frame"]
                 except DECODE_ERRORS as error:
-                    problem = str(error) or type(error).__name__
+                    problem = reason_of(error)
                 else:
                     count, end = count + 1, end + len(text)
             size = file.tell()
@@ -194,12 +203,25 @@ def _validated(text: bytes, last: int) -> dict[str, Any]:
     if not text.endswith(b"\n"):
         raise ValueError("it is truncated")
     record = json.loads(text)
-    if not (isinstance(record, dict) and isinstance(record["frame"], int) and record["frame"] > last):
+    if not (isinstance(record, dict) and is_count(record["frame"]) and record["frame"] > last):
         raise ValueError("its frame does not follow the one before")
     detections_of(record)
     tracks_of(record)
-    record["pts"], record["warmup"], record["timings_ms"]
+    for row in record.get("masks", ()):
+        _decode_masks([row])
+        Detections(*_arrays([{**row, "label": 0}]))
+        row["segmenter"]
+    if not isinstance(record["warmup"], bool):
+        raise ValueError("'warmup' is neither true nor false")
+    for value in (record["pts"], *record["timings_ms"].values()):
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ValueError("its times are no numbers")
     return record
+
+
+def is_count(value: object) -> bool:
+    """Returns whether a value is a whole number from 0 to `MAX_COUNT`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
 
 
 def _mask_rows(segmenter: str, segments: Segments) -> Iterator[dict[str, Any]]:
@@ -215,6 +237,10 @@ def _decode_masks(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     from pycocotools import mask as coco
 
     coded = [{"size": row["rle"]["size"], "counts": row["rle"]["counts"].encode()} for row in rows]
+    for one in coded:
+        height, width = one["size"]
+        if not (is_count(height) and is_count(width) and height * width <= MAX_PIXELS):
+            raise ValueError("a mask has no valid size")
     return np.array([coco.decode(one) for one in coded], dtype=bool)
 
 

@@ -44,6 +44,7 @@ from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.errors import OutputError
 from pipeline.system.files import output_error
+from pipeline.system.packages import require_package
 
 FORMAT_VERSION = 1
 """The attribute "mote" of a store; increased if arrays get other names or meanings."""
@@ -78,6 +79,7 @@ class ZarrSink:
     """
 
     def __init__(self, path: str | Path, info: SourceInfo, *, kept: int = 0):
+        require_package("zarr", "--save-zarr")
         self.path = Path(path)
         self._info, self._kept = info, kept
         self._to_skip, self._count = kept, kept

@@ -35,13 +35,16 @@ class ImageReader(Reader):
     def __init__(self, paths: list[Path], request: ReadRequest):
         """Raises SourceError if the first image cannot be read or the request does not fit the sequence."""
         locations = list(_locations(paths))
-        count = request.frame_count(len(locations))
-        self._numbered = list(enumerate(locations))[request.start : request.start + count]
+        self.selection = request.selection()
+        if len(locations) == len(paths):  # pages of a file have no names of their own
+            self.pictures = tuple(str(location.path) for location in locations)
+        self._numbered = [(index, locations[index]) for index in self.selection.indices(len(locations))]
         self._tiff: TiffFile | None = None  # stays open from page to page
         self._tiff_path: Path | None = None
         first, self._stored_bits = self._read(locations[0])
         height, width = first.shape[:2]
         self.info = request.info(
+            self.selection,
             width=width,
             height=height,
             total=len(locations),

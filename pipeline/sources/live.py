@@ -12,13 +12,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
-from pipeline.config.schema import LiveConfig, RunConfig, SourceConfig
+from pipeline.config.schema import LiveConfig, SourceConfig
 from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.sources.opening import open_source
 from pipeline.sources.source import FrameSource, Source
@@ -66,6 +65,11 @@ class _Connection:
         except queue.Empty:
             raise _Timeout from None
 
+    @property
+    def skipped(self) -> int:
+        """Number of frames so far that were received and not put into the queue."""
+        return self.source.skipped if self.source else 0
+
     def abandon(self) -> None:
         """Asks the thread to close the source as soon as it can."""
         self._abandoned.set()
@@ -111,7 +115,7 @@ class LiveSource(FrameSource):
         self, source: Source, location: str, config: SourceConfig, policy: LiveConfig, *, stop: StopRequest
     ):
         """Takes ownership of `source`, which was opened at `location` with `config`."""
-        self._info = source.info
+        self._info, self.selection = source.info, source.selection
         self._location, self._config, self._policy, self._stop = location, config, policy, stop
         self._closed = threading.Event()
         self._counts = 0, 0  # corrupt frames and derived times of earlier connections
@@ -190,9 +194,11 @@ class LiveSource(FrameSource):
             patience, now = self._config.timeout, time.monotonic()
             first = now if first is None else first
             self._uptime = now - first
-            yield self._continued(frame)
+            frame = self._continued(frame)
+            yield frame
             self._yielded += 1
-            if self._yielded == self._config.max_frames:
+            following = frame.index + self.selection.stride
+            if self._yielded == self.selection.max_frames or self.selection.is_past(following):
                 return None
 
     def _wait(self, connection: _Connection, patience: float) -> Frame | None:
@@ -200,13 +206,15 @@ class LiveSource(FrameSource):
 
         Raises _Timeout if no frame arrives within `patience` seconds.
         """
-        latest = time.monotonic() + patience
+        latest, skipped = time.monotonic() + patience, connection.skipped
         while not self._stopping:
             left = latest - time.monotonic()
             try:
                 return connection.get(max(min(left, POLL_SECONDS), 0))
             except _Timeout:
-                if left <= POLL_SECONDS:
+                if connection.skipped != skipped:  # frames arrive that the selection leaves out
+                    latest, skipped = time.monotonic() + patience, connection.skipped
+                elif left <= POLL_SECONDS:
                     raise
         return None
 
@@ -221,7 +229,7 @@ class LiveSource(FrameSource):
             waited = 1 / self.info.rate
             if frame.arrival is not None and last.arrival is not None:
                 waited = max(Fraction(frame.arrival - last.arrival).limit_denominator(10**6), waited)
-            self._shift = last.index + 1 - frame.index, last.pts + waited - frame.pts
+            self._shift = last.index + self.selection.stride - frame.index, last.pts + waited - frame.pts
         index, pts = frame.index + self._shift[0], frame.pts + self._shift[1]
         self.outage = None
         self._last = replace(frame, index=index, pts=pts, connection=self._number)
@@ -264,8 +272,12 @@ class LiveSource(FrameSource):
         # alive. In a process with many objects, garbage collection would run after hundreds of connections.
         release_free_memory()
         self._number += 1
-        limit = self._config.max_frames
-        config = replace(self._config, start=0, max_frames=limit and limit - self._yielded)
+        config = self._config
+        if self._last is not None:  # the first frame of the new connection takes the next place
+            following = self._last.index + self.selection.stride
+            end, limit = self.selection.end, config.max_frames
+            left = 0 if end is None else end - following
+            config = replace(config, start=0, end=left, max_frames=limit and limit - self._yielded)
         self._connection = _Connection(
             lambda: open_source(self._location, config, allow_resize=True), self.info.name
         )
@@ -305,52 +317,6 @@ def backoff(attempt: int, policy: LiveConfig) -> float:
     """
     longest = min(policy.backoff * 2.0 ** min(attempt - 1, 64), policy.backoff_cap)
     return longest * random.uniform(0.5, 1)
-
-
-def open_with_reconnect(location: str, config: RunConfig, stop: StopRequest) -> FrameSource:
-    """Opens a source; if it is live, it is opened again after a loss as `config.live` declares.
-
-    The frame size may change from one connection to the next. Raises SourceError or UsageError as
-    `open_source` does: the first connection is not retried. Raises Interrupted if a signal arrives before the
-    source is open.
-    """
-    source = _open_interruptibly(lambda: open_source(location, config.source, allow_resize=True), stop)
-    if not source.info.live:
-        return source
-    return LiveSource(source, location, config.source, config.live, stop=stop)
-
-
-def _open_interruptibly(open_: Callable[[], Source], stop: StopRequest) -> Source:
-    """Opens a source in a thread, because the main thread receives no signal while FFmpeg waits for data.
-
-    After a signal the thread is left behind; it closes the source if it is ever opened.
-    """
-    opened: queue.SimpleQueue[Source | BaseException] = queue.SimpleQueue()
-    abandoned = threading.Event()
-
-    def work() -> None:
-        try:
-            source = open_()
-        except BaseException as error:  # raised below
-            opened.put(error)
-            return
-        opened.put(source)
-        if abandoned.is_set():
-            source.close()
-
-    threading.Thread(target=work, name="open", daemon=True).start()
-    try:
-        while True:
-            with suppress(queue.Empty):
-                result = opened.get(timeout=POLL_SECONDS)
-                break
-            stop.check()
-    except BaseException:
-        abandoned.set()
-        raise
-    if isinstance(result, BaseException):
-        raise result
-    return result
 
 
 def queue_policy(info: SourceInfo, policy: LiveConfig, dropped: Callable[[Frame], None]) -> QueuePolicy:

@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.config.applicability import SourceKind
 from pipeline.config.schema import SourceConfig
 from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 from pipeline.sources import raw, streams, video, zarr_array
@@ -28,12 +30,22 @@ from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.sources.source import ReaderFault, Source
 from pipeline.system.errors import MoteError, SourceError, UsageError
 from pipeline.system.redaction import looks_like_address, redact_location
+from pipeline.system.terminal import printable
+
+log = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://")
+_NUMBERED = re.compile(r"%0?\d*d|#+(?=\.)")
+"""Matches the place of the number in the patterns of FFmpeg, OpenCV and others: %d, %05d, ####."""
 
 
 def open_source(
-    location: str | Path, config: SourceConfig | None = None, *, allow_resize: bool = False, **changes: Any
+    location: str | Path,
+    config: SourceConfig | None = None,
+    *,
+    allow_resize: bool = False,
+    remark: bool = True,
+    **changes: Any,
 ) -> Source:
     """Opens any kind of source that this module lists.
 
@@ -47,6 +59,7 @@ def open_source(
         config: the frames to read and the properties to assume; None for the defaults.
         allow_resize: continue with frames of another size if the size changes within a video; otherwise, and
             if pixels are corrected, such a change raises SourceLost.
+        remark: warn if the frames use a small part of their scale.
         changes: fields of `config` to replace, such as `start=100`; None leaves a field unchanged.
 
     Raises SourceError if the location does not exist, is of no supported kind, or has no frame that can be
@@ -63,19 +76,38 @@ def open_source(
     request = ReadRequest(redact_location(location), config, allow_resize)
     kind = next((kind for kind in _KINDS if kind.matches(location, config)), None)
     if kind is None:
-        remedy = "; an address has the form rtsp://HOST/PATH" if looks_like_address(location) else ""
-        raise SourceError(f"{request.name}: no such file or folder{remedy}")
+        raise SourceError(f"{request.name}: no such file or folder{_remedy(location)}")
     try:
-        return Source(kind.open(location, request), config)
+        return Source(kind.open(location, request), config, remark=remark)
     except MoteError:
         raise
     except Exception as error:
         raise ReaderFault(request.name, error) from error
 
 
+def _remedy(location: str) -> str:
+    """Returns how to write a location that is meant otherwise than it is read, as the end of a message."""
+    if looks_like_address(location):
+        return "; an address has the form rtsp://HOST/PATH"
+    if _NUMBERED.search(location):
+        return f"; for numbered images give '{_NUMBERED.sub('*', location)}'"
+    return ""
+
+
+def waits_for_peer(location: str) -> bool:
+    """Returns whether opening a location may wait for another program or a device."""
+    return location == "-" or location.isdecimal() or _ADDRESS.match(location) is not None
+
+
+def source_kind(location: str, config: SourceConfig) -> SourceKind | None:
+    """Returns the kind of a location; None if there is nothing that can be opened."""
+    return next((kind.name for kind in _KINDS if kind.matches(location, config)), None)
+
+
 class _Kind(NamedTuple):
     """A kind of source."""
 
+    name: SourceKind
     matches: Callable[[str, SourceConfig], bool]
     """Returns whether a location is of this kind."""
     open: Callable[[str, ReadRequest], Reader]
@@ -111,27 +143,52 @@ def _open_images(paths: Iterable[Path], request: ReadRequest) -> ImageReader:
         raise SourceError(f"{request.name} cannot be listed: {error.strerror}") from error
     if not images:
         raise SourceError(f"{request.name} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    return ImageReader(images, request)
+    return ImageReader(_without_copies(images, request.name), request)
+
+
+def _without_copies(images: Sequence[Path], name: str) -> list[Path]:
+    """Returns the images, of those with the same name in several formats only one, and logs a warning.
+
+    The format is a lossless one if there is any.
+    """
+    best: dict[Path, Path] = {}
+    for path in sorted(images, key=lambda path: path.suffix.lower() in (".jpg", ".jpeg")):
+        best.setdefault(path.with_suffix(""), path)
+    kept = set(best.values())
+    left_out = [path for path in images if path not in kept]
+    if left_out:
+        log.warning(
+            "%s: %d images have the name of another one in a better format, and are left out (first: %s); "
+            "give a pattern such as '*%s' to read them instead",
+            printable(name),
+            len(left_out),
+            printable(left_out[0].name),
+            left_out[0].suffix,
+        )
+    return [path for path in images if path in kept]
 
 
 # In the order of the list at the top of this module.
 _KINDS = (
-    _Kind(lambda location, _: _ADDRESS.match(location) is not None, streams.open_address),
-    _Kind(lambda location, _: location == "-", _open_input),
+    _Kind("address", lambda location, _: _ADDRESS.match(location) is not None, streams.open_address),
+    _Kind("input", lambda location, _: location == "-", _open_input),
     _Kind(
+        "zarr",
         lambda location, _: location.rstrip("/").endswith(".zarr"),
         lambda location, request: zarr_array.ZarrReader(Path(location), request),
     ),
-    _Kind(_is_raw, lambda location, request: raw.open_file(Path(location), request)),
-    _Kind(lambda location, _: Path(location).is_dir(), _open_folder),
+    _Kind("raw file", _is_raw, lambda location, request: raw.open_file(Path(location), request)),
+    _Kind("images", lambda location, _: Path(location).is_dir(), _open_folder),
     _Kind(
+        "images",
         lambda location, _: _is_image(location),
         lambda location, request: ImageReader([Path(location)], request),
     ),
     _Kind(
+        "video file",
         lambda location, _: Path(location).exists(),
         lambda location, request: video.open_file(Path(location), request),
     ),
-    _Kind(lambda location, _: glob.has_magic(location), _open_pattern),
-    _Kind(lambda location, _: location.isdecimal(), streams.open_camera),
+    _Kind("images", lambda location, _: glob.has_magic(location), _open_pattern),
+    _Kind("camera", lambda location, _: location.isdecimal(), streams.open_camera),
 )

@@ -22,7 +22,7 @@ from pipeline.imaging.intensity_scaling import (
 from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.imaging.sensor_correction import AUTO, OffsetCorrection, PixelReplacement, SpikeReplacement
 from pipeline.structures.frame import Frame, SourceInfo
-from pipeline.system.errors import SourceLost, UsageError
+from pipeline.system.errors import SourceError, SourceLost, UsageError
 
 log = logging.getLogger(__name__)
 _remarked: set[str] = set()
@@ -36,24 +36,26 @@ class SensorPreprocessing:
     a warning names their levels and the option, once for each source.
     """
 
-    def __init__(self, config: SourceConfig, info: SourceInfo):
-        """Raises UsageError if a correction does not fit the frames, SourceError if its file is damaged."""
+    def __init__(self, config: SourceConfig, info: SourceInfo, *, remark: bool = True):
+        """Without `remark` there is no such warning.
+
+        Raises UsageError if the file of a correction cannot be read or does not fit the frames."""
         self._name = info.name
         self._scaling = parse_scaling(config.scaling, info.bit_depth)
         self._scaling_name = resolve_scaling(config.scaling, info.bit_depth)
         # percentiles that were chosen by name need no remark
-        chosen = config.scaling.startswith(("percentile", "running")) or info.name in _remarked
+        chosen = config.scaling.startswith(("percentile", "running")) or info.name in _remarked or not remark
         self._in_use = None if chosen else LevelsInUse()
         self._corrections: list[Callable[[np.ndarray], np.ndarray]] = []
         if (config.offset or config.bad_pixels) and info.channels != 1:
-            raise UsageError(f"{info.name} has colours; bad_pixels and offset are for grey sources")
+            raise UsageError(f"{info.name} has colours; --bad-pixels and --offset are for grey sources")
         if config.offset:
             reference = _reference(config.offset, "offset", info)
             self._corrections.append(OffsetCorrection(reference, info.bit_depth))
         if config.bad_pixels == AUTO:
             self._corrections.append(SpikeReplacement())
         elif config.bad_pixels:
-            mask = _reference(config.bad_pixels, "bad_pixels", info)
+            mask = _reference(config.bad_pixels, "bad-pixels", info)
             self._corrections.append(PixelReplacement(mask > mask.max() / 2, config.bad_pixels))
         self._declared_bits = config.bits
         peak = float((1 << info.bit_depth) - 1)
@@ -69,7 +71,7 @@ class SensorPreprocessing:
         if self._declared_bits and (peak := int(image.max())) >> frame.bit_depth:
             raise SourceLost(
                 f"{frame.source}: frame {frame.index} holds {peak}, more than {frame.bit_depth} bits can; "
-                "set source.bits"
+                "give --source-bits"
             )
         for correct in self._corrections:
             image = correct(image)
@@ -91,7 +93,7 @@ class SensorPreprocessing:
         _remarked.add(self._name)
         used = f"its frames use grey levels {in_use.low:.0f} to {in_use.high:.0f} of {low:.0f} to {high:.0f}"
         if self._scaling_name == DEEP_SCALING:
-            text = f"networks read them by source.scaling = {DEEP_SCALING}, the default for more than 8 bits"
+            text = f"networks read them by --scaling {DEEP_SCALING}, the default for more than 8 bits"
         else:
             text = "targets may be too faint for the networks; try --scaling percentile"
         log.warning("%s: %s; %s", self._name, used, text)
@@ -99,13 +101,16 @@ class SensorPreprocessing:
 
 def _reference(path: str, key: str, info: SourceInfo) -> np.ndarray:
     """Reads the image that a correction names: (H, W) grey, of the size of the frames."""
-    image = convert_channels(read_image(Path(path)), grey=True)
+    try:
+        image = convert_channels(read_image(Path(path)), grey=True)
+    except SourceError as error:  # of an option, not of the source
+        raise UsageError(f"--{key}: {error}") from error
     if image.shape != (info.height, info.width):
         size = f"{image.shape[1]}x{image.shape[0]}"
         raise UsageError(
-            f"{key} = {path} is {size}, the frames of {info.name} are {info.width}x{info.height}"
+            f"--{key} {path} is {size}, the frames of {info.name} are {info.width}x{info.height}"
         )
     if key == "offset" and (image.itemsize > 1) != (info.bit_depth > 8):
         depth = f"{8 * image.itemsize} bits"
-        raise UsageError(f"offset = {path} has {depth}, the frames of {info.name} {info.bit_depth}")
+        raise UsageError(f"--offset {path} has {depth}, the frames of {info.name} {info.bit_depth}")
     return image

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Generator
 from io import RawIOBase
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.imaging.file_signatures import describe_foreign, npy_header_bytes
 from pipeline.imaging.image_files import check_size
 from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.sources.streams import StandardInput
@@ -40,7 +43,10 @@ class RawReader(Reader):
             if whole is not None and whole < 1:
                 raise SourceError(f"{request.name} has {total} bytes, too few for {self._declared()}")
             stored_bits = 8 * self._dtype.itemsize
-            self.info = request.info(width=width, height=height, total=whole, stored_bits=stored_bits)
+            self.selection = selection = request.selection()
+            self.info = request.info(
+                selection, width=width, height=height, total=whole, stored_bits=stored_bits
+            )
         except BaseException:
             file.close()
             raise
@@ -51,10 +57,11 @@ class RawReader(Reader):
         Raises SourceLost if the last one is incomplete, and SourceError if there is none from `start` on.
         """
         request, info = self._request, self.info
-        first = request.start
+        first = self.selection.start
         skipped = self._skip(request.config.header + first * self._frame_bytes)
-        index = first
-        while request.max_frames is None or index < first + request.max_frames:
+        for index in self.selection.indices(sys.maxsize):
+            if index > first:
+                skipped = self._skip((self.selection.stride - 1) * self._frame_bytes)
             data = self._read(self._frame_bytes) if skipped else b""
             if len(data) < self._frame_bytes:
                 if isinstance(self._file, StandardInput) and self._file.timed_out:
@@ -71,7 +78,6 @@ class RawReader(Reader):
             image = np.frombuffer(data, self._dtype).reshape(self._shape)
             native = image.astype(self._dtype.newbyteorder("="), copy=False)
             yield Frame(native, index, index / info.rate, info.name, info.bit_depth)
-            index += 1
 
     def stop(self) -> None:
         """Ends a wait for data of standard input."""
@@ -98,7 +104,7 @@ class RawReader(Reader):
     def _skip(self, size: int) -> bool:
         """Skips `size` bytes; returns False if standard input has fewer."""
         if not isinstance(self._file, StandardInput):
-            self._file.seek(size)
+            self._file.seek(size, os.SEEK_CUR)
             return True
         while size and (passed := len(self._read(min(size, _SKIP_BYTES)))):
             size -= passed
@@ -108,6 +114,9 @@ class RawReader(Reader):
 def open_file(path: Path, request: ReadRequest) -> RawReader:
     """Opens a file of raw frames. Raises SourceError if it cannot be read or holds no frame."""
     try:
+        header = npy_header_bytes(path)
+        if header and request.config.header != header:
+            raise SourceError(f"{request.name} {describe_foreign(path)}")
         file = path.open("rb", buffering=0)
         return RawReader(file, request, total=path.stat().st_size)
     except OSError as error:

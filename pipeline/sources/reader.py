@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from pipeline.config.schema import SourceConfig
+from pipeline.config.units import frame_or_time
 from pipeline.structures.frame import Frame, SourceInfo
-from pipeline.system.errors import SourceError
+from pipeline.system.errors import SourceError, UsageError
+
+
+class SourceUnavailable(SourceError):
+    """A peer that does not answer or sends nothing, or a camera that is not there; it may come later."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of a source are read: every `stride`-th one from `start` on, before `end`."""
+
+    start: int = 0
+    """Index of the first frame."""
+    end: int | None = None
+    """Index before which all frames lie; None for the end of the source."""
+    stride: int = 1
+    """Difference of the indices of successive frames."""
+    max_frames: int | None = None
+    """Maximum number of frames; None for all."""
+
+    def __contains__(self, index: int) -> bool:
+        return self.start <= index and (index - self.start) % self.stride == 0 and not self.is_past(index)
+
+    def is_past(self, index: int) -> bool:
+        """Returns whether no frame of this index or of a later one is read."""
+        return self.end is not None and index >= self.end
+
+    def indices(self, total: int) -> range:
+        """Returns the indices of the frames that are read of a source that has `total`."""
+        last = total if self.end is None else min(self.end, total)
+        return range(self.start, last, self.stride)[: self.max_frames]
 
 
 @dataclass(frozen=True)
@@ -24,29 +56,40 @@ class ReadRequest:
     """True if the frame size of a video may change; otherwise a change ends the frames."""
 
     @property
-    def start(self) -> int:
-        """Index of the first frame to read."""
-        return self.config.start
-
-    @property
-    def max_frames(self) -> int | None:
-        """Maximum number of frames to read; None for all."""
-        return self.config.max_frames or None
-
-    @property
     def rate(self) -> Fraction:
         """Frames per second of sources without presentation times."""
         return Fraction(self.config.rate).limit_denominator(100_000)
 
-    def frame_count(self, total: int) -> int:
+    def selection(self, rate: Fraction | None = None, *, live: bool = False) -> Selection:
+        """Returns the frames to read.
+
+        A time stands for the first frame that is shown at it or later, at `rate` frames per second; None for
+        that of sources without presentation times. Raises UsageError for times of `live` sources, and if no
+        frame is left.
+        """
+        config, rate = self.config, rate or self.rate
+        frames = {}
+        for name in ("start", "end"):
+            asked = getattr(config, name)
+            place = frame_or_time(asked)
+            if isinstance(place, Fraction) and live:
+                reason = f"{self.name} is live, and its frames have no time from a beginning"
+                raise UsageError(f"--{name} {asked}: {reason}; give a number of frames, or --max-frames")
+            frames[name] = place if isinstance(place, int) else math.ceil(place * rate)
+        start, end = frames["start"], frames["end"] if frame_or_time(config.end) else None
+        if end is not None and start >= end:
+            both = f"--start {config.start} is frame {start} and --end {config.end} frame {end}"
+            raise UsageError(f"{self.name}: no frame is left: {both}")
+        return Selection(start, end, config.stride, config.max_frames or None)
+
+    def frame_count(self, total: int, selection: Selection) -> int:
         """Returns the number of frames to read from a source that has `total`.
 
         Raises SourceError if the source has none from `start` on.
         """
-        if self.start >= total:
-            raise self.start_beyond_end(total)
-        left = total - self.start
-        return left if self.max_frames is None else min(left, self.max_frames)
+        if selection.start >= total:
+            raise self.start_beyond_end(total, selection)
+        return len(selection.indices(total))
 
     def bit_depth(self, stored_bits: int) -> int:
         """Returns the significant bits of samples that are stored in `stored_bits`.
@@ -56,31 +99,40 @@ class ReadRequest:
         declared = self.config.bits
         if declared > stored_bits:
             raise SourceError(
-                f"{self.name} holds {stored_bits}-bit samples, source.bits = {declared} do not fit"
+                f"{self.name} holds {stored_bits}-bit samples, to which --source-bits {declared} does not fit"
             )
         return declared or stored_bits
 
     def info(
-        self, *, width: int, height: int, total: int | None, stored_bits: int, channels: int = 1
+        self,
+        selection: Selection,
+        *,
+        width: int,
+        height: int,
+        total: int | None,
+        stored_bits: int,
+        channels: int = 1,
     ) -> SourceInfo:
         """Returns the description of a source without presentation times.
 
-        `total` is its number of frames, None if unknown. Raises SourceError as `frame_count` and `bit_depth`
-        do.
+        `total` is its number of frames, None if unknown, of which `selection` is read. Raises SourceError as
+        `frame_count` and `bit_depth` do.
         """
         return SourceInfo(
             name=self.name,
             width=width,
             height=height,
             rate=self.rate,
-            frame_count=None if total is None else self.frame_count(total),
+            frame_count=None if total is None else self.frame_count(total, selection),
             bit_depth=self.bit_depth(stored_bits),
             channels=channels,
         )
 
-    def start_beyond_end(self, total: int) -> SourceError:
+    def start_beyond_end(self, total: int, selection: Selection) -> SourceError:
         """Returns the error for a `start` beyond the last of `total` frames."""
-        return SourceError(f"{self.name} has {total} frames, none from index {self.start} on; start earlier")
+        asked = f" ({self.config.start})" if isinstance(frame_or_time(self.config.start), Fraction) else ""
+        none = f"none from index {selection.start}{asked} on"
+        return SourceError(f"{self.name} has {total} frames, {none}; start earlier")
 
 
 class Reader(ABC):
@@ -88,8 +140,14 @@ class Reader(ABC):
 
     info: SourceInfo
     """Known before the first frame; `frame_count` is the number of frames that will be read."""
+    selection: Selection = Selection()
+    """The frames that will be read."""
+    pictures: Sequence[str] = ()
+    """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
     corrupt = 0
     """Number of damaged frames skipped so far; their indices are left out."""
+    skipped = 0
+    """Number of frames so far that were received and are not among those to read."""
     derived_times = 0
     """Number of frames so far without a presentation time, which was derived from the rate."""
 

@@ -67,7 +67,7 @@ def grey_images(
 
 def _open(location: Location, name: str) -> Source:
     if isinstance(location, Path):
-        return open_source(location)
+        return open_source(location, remark=False)
     if not location:
         raise UsageError(f"{name}: no image files are listed; a sequence has one or more")
-    return Source(ImageReader(list(location), ReadRequest(name)))
+    return Source(ImageReader(list(location), ReadRequest(name)), remark=False)

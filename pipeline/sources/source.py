@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from pipeline.config.schema import SourceConfig
 from pipeline.sources.preparation import SensorPreprocessing
-from pipeline.sources.reader import Reader
+from pipeline.sources.reader import Reader, Selection
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import MoteError, SourceLost
 
@@ -33,6 +33,10 @@ class FrameSource(ABC):
     at any time and from any thread, also while another thread waits for the next frame.
     """
 
+    pictures: Sequence[str] = ()
+    """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
+    selection: Selection = Selection()
+    """Which frames of the source this iterator yields."""
     reconnects: int = 0
     """Number of connections after the first that yielded frames."""
     outage: str | None = None
@@ -74,17 +78,20 @@ class FrameSource(ABC):
 class Source(FrameSource):
     """Preprocessed frames of one file, folder or connection; returned by `open_source`."""
 
-    def __init__(self, reader: Reader, config: SourceConfig | None = None):
+    def __init__(self, reader: Reader, config: SourceConfig | None = None, *, remark: bool = True):
         """Takes ownership of the reader, which is closed if construction fails.
+
+        Without `remark` there is no warning about frames that use a small part of their scale.
 
         Raises SourceError or UsageError if the corrections of `config` do not fit the frames.
         """
         self._reader = reader
         try:
-            self._preprocess = SensorPreprocessing(config or SourceConfig(), reader.info)
+            self._preprocess = SensorPreprocessing(config or SourceConfig(), reader.info, remark=remark)
         except BaseException:
             reader.close()
             raise
+        self.pictures, self.selection = reader.pictures, reader.selection
         self._frames = reader.frames()
         self._closed = False
         # `close` may be called in another thread than the one that decodes, and must not close the container
@@ -100,6 +107,11 @@ class Source(FrameSource):
     def corrupt(self) -> int:
         """The reader's count."""
         return self._reader.corrupt
+
+    @property
+    def skipped(self) -> int:
+        """Number of frames so far that were received and are not among those of the selection."""
+        return self._reader.skipped
 
     @property
     def derived_times(self) -> int:

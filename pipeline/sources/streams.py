@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 
-from pipeline.sources.reader import ReadRequest
+from pipeline.sources.reader import ReadRequest, SourceUnavailable
 from pipeline.sources.video import FORMATS, VideoReader
 from pipeline.system.errors import SourceError
 from pipeline.system.redaction import has_blanks
@@ -150,9 +150,9 @@ def open_input(request: ReadRequest) -> VideoReader:
     except av.error.FFmpegError as error:
         source.close()
         if source.timed_out:
-            silence = f"no data for {request.config.timeout:g} s; see source.timeout"
+            silence = f"no data for {request.config.timeout:g} s; see --timeout"
             raise SourceError(f"standard input cannot be opened: {silence}") from error
-        remedy = "give mpegts, y4m, or raw with source.format, source.size and source.dtype"
+        remedy = "give --source-format mpegts or y4m, or raw with --source-size and --source-dtype"
         raise SourceError(f"standard input holds no video: {error.strerror}; {remedy}") from error
     except BaseException:
         source.close()
@@ -163,7 +163,8 @@ def open_input(request: ReadRequest) -> VideoReader:
 def open_address(location: str, request: ReadRequest) -> VideoReader:
     """Opens video at an address with one of the `PROTOCOLS`.
 
-    Raises SourceError for other schemes, or if no video can be decoded within `source.timeout`.
+    Raises SourceError for other schemes, or if no video can be decoded within `source.timeout`, and
+    SourceUnavailable in particular if no peer answers.
     """
     scheme = location.partition("://")[0].lower()
     if scheme not in PROTOCOLS:
@@ -188,12 +189,12 @@ def open_address(location: str, request: ReadRequest) -> VideoReader:
 
 
 def open_camera(location: str, request: ReadRequest) -> VideoReader:
-    """Opens a camera by its number N, as /dev/videoN. Raises SourceError if there is none."""
+    """Opens a camera by its number N, as /dev/videoN. Raises SourceUnavailable if there is none."""
     device = Path(f"/dev/video{location}")
     if sys.platform != "linux":
         raise SourceError(f"camera {location}: cameras are read on Linux alone; pipe its stream into -")
     if not device.exists():
-        raise SourceError(f"camera {location}: there is no {device}")
+        raise SourceUnavailable(f"camera {location}: there is no {device}")
     container = _open_container(str(device), "v4l2", _declared_options(request), request)
     return VideoReader(container, request, live=True)
 
@@ -228,4 +229,4 @@ def _open_container(
     except av.error.FFmpegError as error:
         reason = error.strerror or "FFmpeg does not say why"
     # not `from error`: the text of FFmpeg's errors holds the address with its password
-    raise SourceError(f"{request.name} cannot be opened: {reason}") from None
+    raise SourceUnavailable(f"{request.name} cannot be opened: {reason}") from None

@@ -1,23 +1,32 @@
-"""Reader of the first video stream of a container, from a file or any other input of FFmpeg."""
+"""Reader of a video stream of a container, from a file or any other input of FFmpeg."""
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.logging
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from pipeline.config.schema import MAX_RATE, MIN_RATE
 from pipeline.imaging import image_files
+from pipeline.imaging.file_signatures import describe_foreign
 from pipeline.imaging.image_files import check_size
 from pipeline.imaging.pixel_formats import FrameConverter
-from pipeline.sources.reader import Reader, ReadRequest
+from pipeline.sources.reader import Reader, ReadRequest, SourceUnavailable
 from pipeline.structures.frame import Frame, SourceInfo
-from pipeline.system.errors import SourceError, SourceLost
+from pipeline.system.errors import SourceError, SourceLost, UsageError
+from pipeline.system.terminal import printable
+
+log = logging.getLogger(__name__)
+_remarked: set[str] = set()
+"""Names of the sources whose other streams were remarked on; a live source is opened many times."""
 
 FORMATS = {"auto": None, "mpegts": "mpegts", "y4m": "yuv4mpegpipe"}
 """Values of `source.format` → container formats of FFmpeg; None for automatic detection."""
@@ -27,7 +36,7 @@ _BARE_FORMATS = ("h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "obu", "vc1",
 
 
 class VideoReader(Reader):
-    """Reads the first video stream of a container; cover images are ignored."""
+    """Reads the video stream of a container that `source.stream` names; cover images are ignored."""
 
     def __init__(
         self,
@@ -43,7 +52,8 @@ class VideoReader(Reader):
         `path` is the file, if it is one. `live` is True if the source does not wait for its reader. `stop`
         ends a read that waits for data.
 
-        Raises SourceError if no frame can be decoded or the request does not fit the video.
+        Raises SourceError if no frame can be decoded or the request does not fit the video, UsageError if the
+        video has no stream of the number that is asked for.
         """
         self._container, self._request, self._path = container, request, path
         self._stop = stop
@@ -52,7 +62,7 @@ class VideoReader(Reader):
         self._index = 0
         self._clock = 0, Fraction(0)  # index and time of the last frame
         try:
-            self._stream = _video_stream(container, request.name)
+            self._stream = _video_stream(container, request)
             live = live and not container.duration  # a recording at an address waits for its reader
             # Limits the wait for the first frame, in case packets arrive and none can be decoded.
             self._deadline = time.monotonic() + request.config.timeout if live else None
@@ -82,23 +92,26 @@ class VideoReader(Reader):
         Raises SourceLost at the end of a truncated file, and if the pixel format changes, or the size without
         `allow_resize`. Raises SourceError if the video has no frame from `start` on.
         """
-        request, count = self._request, 0
+        request, selection, count = self._request, self.selection, 0
         for decoded in self._with_first():
             index = self._index
+            if selection.is_past(index):
+                break
             self._index += 1
             change = self._convert.describe_change(decoded, allow_resize=request.allow_resize)
             if change:
                 where = f"at frame {index}; all frames before it were read"
                 raise SourceLost(f"{request.name}: {change} {where}")
             pts = self._time(decoded, index)
-            if index < request.start:
+            if index not in selection:
+                self.skipped += 1
                 continue
             image, depth = self._convert(decoded), self.info.bit_depth
             # the arrival of its packet, which `_demux` attached
             arrival = decoded.opaque if self.info.live and isinstance(decoded.opaque, float) else None
             yield Frame(image, index, pts, request.name, depth, arrival=arrival)
             count += 1
-            if count == request.max_frames:
+            if count == selection.max_frames or selection.is_past(index + 1):
                 return
         self._check_end(count)
 
@@ -106,18 +119,21 @@ class VideoReader(Reader):
         first = next(self._decoded, None)
         if first is None:
             reason = self._failure or "it is damaged, or holds no frames"
-            raise SourceError(f"{self._request.name}: no frame can be decoded: {reason}")
+            kind = SourceError if self._deadline is None else SourceUnavailable
+            raise kind(f"{self._request.name}: no frame can be decoded: {reason}")
         return first
 
     def _describe(self, live: bool) -> SourceInfo:
         convert, stream = self._convert, self._stream
         total = _announced_frames(stream)
+        rate = _frame_rate(stream) or self._request.rate
+        self.selection = self._request.selection(rate, live=live)
         return SourceInfo(
             name=self._request.name,
             width=convert.width,
             height=convert.height,
-            rate=_frame_rate(stream) or self._request.rate,
-            frame_count=None if total is None else self._request.frame_count(total),
+            rate=rate,
+            frame_count=None if total is None else self._request.frame_count(total, self.selection),
             bit_depth=self._request.bit_depth(convert.bit_depth),
             channels=1 if convert.grey else 3,
             live=live,
@@ -136,7 +152,7 @@ class VideoReader(Reader):
                 arrival = time.monotonic()
                 packet.opaque = arrival  # the decoder copies it to the frame
                 if self._deadline is not None and arrival > self._deadline:
-                    self._failure = f"none in {self._request.config.timeout:g} s; see source.timeout"
+                    self._failure = f"none in {self._request.config.timeout:g} s; see --timeout"
                     break
                 if doubtful is not None:
                     yield doubtful
@@ -213,7 +229,7 @@ class VideoReader(Reader):
             of = "" if announced is None else f" of {announced}"
             raise SourceLost(f"{self._request.name}: lost after {self._index}{of} frames: {self._failure}")
         if count == 0:
-            raise self._request.start_beyond_end(self._index)
+            raise self._request.start_beyond_end(self._index, self.selection)
 
 
 def open_file(path: Path, request: ReadRequest) -> VideoReader:
@@ -224,6 +240,8 @@ def open_file(path: Path, request: ReadRequest) -> VideoReader:
     try:
         if path.stat().st_size == 0:
             raise SourceError(f"{name} is empty")
+        if foreign := describe_foreign(path):
+            raise SourceError(f"{name} {foreign}")
         # with a protocol, because FFmpeg would take a file called "concat:…" for an address
         container_format = FORMATS[request.config.format]
         hardware = hardware_decoder(request.config.hwaccel)
@@ -241,19 +259,32 @@ def open_file(path: Path, request: ReadRequest) -> VideoReader:
     return VideoReader(container, request, path=path)
 
 
-def _video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
-    """Returns the first video stream with its decoder configured. Raises SourceError if there is none."""
+def _video_stream(container: av.container.InputContainer, request: ReadRequest) -> av.VideoStream:
+    """Returns the video stream that a request asks for, with its decoder configured.
+
+    Raises SourceError if there is none that can be decoded, UsageError if there is none of its number.
+    """
+    name, number = request.name, request.config.stream
     covers = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]
     if container.format.name == "tty":  # FFmpeg reads any text as a terminal recording
         raise SourceError(f"{name} is a text, not a video")
     if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceError(f"{name} holds no video, only {kinds}")
-    stream = streams[0]
+        kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+        raise SourceError(f"{name} holds no video" + (f", only {kinds}" if kinds else " and no other stream"))
+    if number > len(streams):
+        raise UsageError(f"--source-stream {number}: {name} has {_list_streams(streams)}")
+    if not number and len(streams) > 1 and name not in _remarked:
+        _remarked.add(name)
+        remark = f"{name} has {_list_streams(streams)}; the first is read, --source-stream N chooses another"
+        log.warning("%s", printable(remark))
+    stream = streams[max(number - 1, 0)]
     context = stream.codec_context
     if context is None:
-        raise SourceError(f"{name}: there is no decoder for its video")
+        remedy = "convert it to FFV1 or H.264 with the program that made it"
+        raise SourceError(
+            f"{name}: there is no decoder for its video{_codec_tag(container, stream)}; {remedy}"
+        )
     check_size(name, context.width, context.height)
     context.options = {"max_pixels": str(image_files.MAX_PIXELS)}  # the size may change later
     context.flags |= av.codec.context.Flags.copy_opaque
@@ -261,6 +292,29 @@ def _video_stream(container: av.container.InputContainer, name: str) -> av.Video
     # more of them with more threads (PyAV 18.1, H.264: 4 with 8 threads).
     stream.thread_type = "SLICE"
     return stream
+
+
+def _list_streams(streams: Sequence[av.VideoStream]) -> str:
+    """Describes the video streams of a container: "2 video streams: 1 (h264 320x256, visible), 2 (…)"."""
+    texts = []
+    for number, stream in enumerate(streams, 1):
+        context, title = stream.codec_context, stream.metadata.get("title", "")
+        kind = "unknown codec" if context is None else f"{context.name} {context.width}x{context.height}"
+        texts.append(f"{number} ({', '.join(filter(None, (kind, title)))})")
+    count = "one video stream" if len(streams) == 1 else f"{len(streams)} video streams"
+    return f"{count}: {', '.join(texts)}"
+
+
+def _codec_tag(container: av.container.InputContainer, stream: av.VideoStream) -> str:
+    """Returns the tag that a container gives the codec of a stream, for a message; empty if it has none."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)  # PyAV names the tag of an unknown codec in this text alone
+    try:
+        text = container.dumps_format()  # type: ignore[attr-defined]  # missing in the stubs of PyAV
+    finally:
+        av.logging.set_level(level)
+    found = re.search(rf"Stream #0:{stream.index}\b.*?Video: none \((.{{1,16}}?) */ (0x\w+)\)", text)
+    return f", codec tag '{found[1]}' ({found[2]})" if found else ""
 
 
 def _frame_rate(stream: av.VideoStream) -> Fraction | None:

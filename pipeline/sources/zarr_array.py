@@ -19,7 +19,9 @@ import numpy as np
 from pipeline.imaging.image_files import check_size
 from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.structures.frame import Frame
+from pipeline.system.bounded_reads import read_bounded
 from pipeline.system.errors import SourceError, SourceLost
+from pipeline.system.packages import require_package
 
 if TYPE_CHECKING:
     import zarr
@@ -32,7 +34,7 @@ MAX_METADATA_BYTES = 16 << 20
 """Size of a metadata file."""
 CODECS = ("zstd", "blosc", "lz4", "gzip", "zlib")
 """Supported compression of chunks."""
-_METADATA_FILES = ("zarr.json", ".zarray")
+_METADATA_FILES = (".zattrs", "zarr.json", ".zarray")
 _UNFILLED = b"unfilled"
 """Placed in the last bytes of a chunk before decompression, to detect chunks that are too short."""
 
@@ -42,6 +44,7 @@ class ZarrReader(Reader):
 
     def __init__(self, root: Path, request: ReadRequest):
         """Raises SourceError if the store at `root` has no array of grey frames that can be read."""
+        require_package("zarr", "reading a zarr array")
         self._request = request
         self._is_elsewhere = functools.cache(self._is_present)
         self._folder = _array_folder(root, request)
@@ -62,13 +65,16 @@ class ZarrReader(Reader):
         if not count:
             raise SourceError(f"{request.name} holds no frames")
         stored_bits = 8 * array.dtype.itemsize
-        self.info = request.info(width=width, height=height, total=count, stored_bits=stored_bits)
+        self.selection = request.selection()
+        self.info = request.info(
+            self.selection, width=width, height=height, total=count, stored_bits=stored_bits
+        )
 
     def frames(self) -> Generator[Frame]:
         """Yields the frames. Raises SourceLost if a chunk is damaged or missing."""
-        info, start, step = self.info, self._request.start, self._array.chunks[0]
+        info, step = self.info, self._array.chunks[0]
         slab, current = np.zeros((0, 0, 0)), -1
-        for index in range(start, start + self._request.frame_count(self._array.shape[0])):
+        for index in self.selection.indices(self._array.shape[0]):
             number, position = divmod(index, step)
             if number != current:
                 slab, current = self._slab(number, index), number
@@ -144,10 +150,7 @@ class ZarrReader(Reader):
             raise ValueError("it lies outside the store")
         expected = prod(array.chunks) * array.dtype.itemsize
         try:
-            size = path.stat().st_size
-            if size > expected + expected // 8 + 4096:  # no codec expands data more than this
-                raise ValueError(f"it has {size} bytes for {expected}")
-            encoded = path.read_bytes()
+            encoded = read_bounded(path, limit=expected + expected // 8 + 4096)  # no codec expands data more
         except FileNotFoundError:
             return None
         data = _decompress(self._codec, encoded, expected)
@@ -177,19 +180,23 @@ def _array_folder(root: Path, request: ReadRequest) -> Path:
     if len(arrays) != 1:
         found = ", ".join(folder.name for folder in arrays) or "none"
         raise SourceError(
-            f"{name} is no array, and of those in it one is needed; name it with source.array: {found}"
+            f"{name} is no array, and of those in it one is needed; "
+            f"name it with --set source.array=NAME: {found}"
         )
     return arrays[0]
 
 
 def _describes_array(folder: Path, name: str) -> bool:
-    """Returns whether a folder is an array and not a group. Raises SourceError for too large metadata."""
+    """Returns whether a folder is an array and not a group. Raises SourceError for unreadable metadata."""
     for file_name in _METADATA_FILES:
-        path = folder / file_name
-        if path.is_file():
-            if (size := path.stat().st_size) > MAX_METADATA_BYTES:
-                raise SourceError(f"{name}: {file_name} has {size} bytes; {MAX_METADATA_BYTES} are read")
-            return file_name == ".zarray" or b'"array"' in path.read_bytes()
+        try:
+            metadata = read_bounded(folder / file_name, limit=MAX_METADATA_BYTES)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SourceError(f"{name}: {file_name} cannot be read: {error.strerror}") from error
+        if file_name != ".zattrs":
+            return file_name == ".zarray" or b'"array"' in metadata
     return False
 
 

@@ -1,4 +1,7 @@
-"""Stages between decoder and sinks: generators and callables over frames, detections and tracks."""
+"""Stages between decoder and sinks: generators and callables over frames, detections and tracks.
+
+`pipeline.stages.multiplexer` serves the frames of several sources in turn.
+"""
 
 from __future__ import annotations
 

@@ -70,6 +70,7 @@ class GapMarker:
         window: temporal window of the detector in frames; 1 if it has none.
         policy: whether gaps of fewer frames than a window are bridged ("repeat") or none ("flush").
         dropped: the frames that the queue before has dropped.
+        stride: difference of the indices of successive frames; those between are left out, not missing.
         cuts: whether scene cuts are detected. They are gaps that no policy bridges. Pictures of the closed
             shutter of the camera are no scene: the networks see the last image before it instead, and the
             frame after it follows a gap "shutter" that counts them as missing.
@@ -82,12 +83,13 @@ class GapMarker:
         window: int,
         policy: GapPolicy,
         dropped: DropCounter | None = None,
+        stride: int = 1,
         cuts: bool = True,
     ):
         self._size, self._nominal_interval = (info.width, info.height), 1 / float(info.rate)
-        self._window, self._policy = window, policy
+        self._window, self._policy, self._stride = window, policy, stride
         self._dropped = DropCounter() if dropped is None else dropped
-        shutter_frames = max(round(MAX_SHUTTER_SECONDS * float(info.rate)), 1)
+        shutter_frames = max(round(MAX_SHUTTER_SECONDS * float(info.rate) / stride), 1)
         self._is_cut = SceneCutDetector(shutter_frames=shutter_frames) if cuts else None
         self._scene: Frame | None = None  # the last frame that shows a scene
         self._intervals: deque[float] = deque(maxlen=INTERVAL_HISTORY)  # seconds between successive frames
@@ -117,7 +119,12 @@ class GapMarker:
         same_size = (frame.width, frame.height) == self._size
         image = frame.image if same_size else fit_to_size(frame.image, self._size)
         frame = replace(
-            frame, image=image, gap=gap, time_in_frames=self._time, real_frames_in_window=sum(self._real)
+            frame,
+            image=image,
+            gap=gap,
+            time_in_frames=self._time,
+            stride=self._stride,
+            real_frames_in_window=sum(self._real),
         )
         if closed and self._scene is not None:
             return replace(frame, seen=self._scene.image, levels=self._scene.levels)
@@ -133,7 +140,7 @@ class GapMarker:
         enough = len(self._intervals) >= MIN_INTERVALS
         interval = median(self._intervals) if enough else self._nominal_interval
         dropped = self._dropped.take_before(frame.index)
-        longest = max(MAX_STEP_SECONDS, MAX_STEP_FRAMES * interval) + count * interval
+        longest = self._stride * max(MAX_STEP_SECONDS, MAX_STEP_FRAMES * interval) + count * interval
         if (frame.width, frame.height) != (last.width, last.height):
             self._advance(max(step, interval), interval, count)
             return self._gap("resize", 0, elapsed_known=False)
@@ -168,13 +175,14 @@ class GapMarker:
     def _advance(self, seconds: float, interval: float, count: int) -> int:
         """Advances the time by `seconds`, in which the index grew by `count`.
 
-        `interval` is the usual frame interval in seconds. Returns the number of missing frames.
+        `interval` is the usual frame interval in seconds. Returns the number of missing frames among those
+        that the stride does not leave out.
         """
-        learning = len(self._intervals) < MIN_INTERVALS and seconds <= MAX_STEP_SECONDS
+        learning = len(self._intervals) < MIN_INTERVALS and seconds <= self._stride * MAX_STEP_SECONDS
         intervals = float(count) if learning or seconds <= 0 else seconds / interval
         whole = max(round(intervals), 1)
         self._time += whole if abs(intervals - whole) <= JITTER_TOLERANCE else intervals
-        return whole - 1
+        return max(round(whole / self._stride), 1) - 1
 
     def _gap(self, event: Event, missing: int, *, elapsed_known: bool = True) -> Gap:
         short = event in ("lost", "dropped") and missing < self._window - 1

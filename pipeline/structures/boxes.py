@@ -31,6 +31,16 @@ def to_centres(boxes: ArrayLike) -> np.ndarray:
     return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
+def grow(boxes: ArrayLike, margin: float) -> np.ndarray:
+    """Returns boxes (N, 4) with `margin` pixels added to each side, about the same centres.
+
+    A negative margin shrinks them, down to a width and height of 1 pixel.
+    """
+    boxes = to_centres(boxes)
+    sides = np.maximum(boxes[:, 2:] + 2 * margin, np.minimum(boxes[:, 2:], 1.0))
+    return from_centres(np.concatenate([boxes[:, :2], sides], axis=1))
+
+
 def area(boxes: ArrayLike) -> np.ndarray:
     """Returns the areas (N,) of boxes (N, 4) in square pixels; 0 if x2 < x1 or y2 < y1."""
     boxes = np.asarray(boxes).reshape(-1, 4)

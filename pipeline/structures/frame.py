@@ -76,9 +76,11 @@ class Frame:
     connection: int = 0
     """Number of the connection to the source, incremented with every reconnection."""
     gap: Gap | None = None
-    """The discontinuity before this frame; None if exactly one frame interval lies before it."""
+    """The discontinuity before this frame; None if exactly `stride` frame intervals lie before it."""
     time_in_frames: float | None = None
     """Time in frame intervals, from presentation times; `index` for the first frame. None: use `index`."""
+    stride: int = 1
+    """Difference of the indices of successive frames; those between are left out on purpose."""
     real_frames_in_window: int | None = None
     """Number of real frames, this one included, in the temporal window that ends here; None if unknown."""
 
@@ -88,9 +90,9 @@ class Frame:
 
     def __post_init__(self) -> None:
         if self.image.ndim not in (2, 3) or (self.image.ndim == 3 and self.image.shape[2] != 3):
-            raise ValueError(f"{self.image.shape = }, expected (H, W) or (H, W, 3)")
+            raise ValueError(f"an image of shape {self.image.shape}, expected (H, W) or (H, W, 3)")
         if self.image.dtype not in (np.uint8, np.uint16):
-            raise ValueError(f"{self.image.dtype = }, expected uint8 or uint16")
+            raise ValueError(f"an image of dtype {self.image.dtype}, expected uint8 or uint16")
         if self.index < 0:
             raise ValueError(f"{self.index = }, expected 0 or more")
         if not 1 <= self.bit_depth <= 8 * self.image.dtype.itemsize:

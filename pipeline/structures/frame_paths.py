@@ -12,21 +12,27 @@ from pipeline.system.errors import UsageError
 MAX_DIGITS = 18
 
 _NUMBER = re.compile(r"\d+(?=\D*$)")
+_ROBOFLOW = re.compile(r"\.rf\.\w+$")
+"""What Roboflow adds to the names of exported images."""
 
 
 def frame_number(path: str) -> int | None:
     """Returns the last number in the name of a file without its suffix: 12 for `a/frame_012.png`.
 
-    None if there is no number, or one with more digits than 64 bits can hold.
+    The characters that Roboflow adds do not count: 12 for `frame_012_png.rf.4fa1.jpg`. None if there is no
+    number, or one with more digits than 64 bits can hold.
     """
-    match = _NUMBER.search(PurePosixPath(path).stem)
+    match = _NUMBER.search(_ROBOFLOW.sub("", PurePosixPath(path).stem))
     return int(match[0]) if match and len(match[0]) <= MAX_DIGITS else None
 
 
 def neighbour_path(path: str, step: int) -> str:
-    """Returns the path of the image `step` frames after this one; '' if its name has no number."""
+    """Returns the path of the image `step` frames after this one.
+
+    '' if its name has no number, or cannot be derived because Roboflow has added characters to it.
+    """
     place = PurePosixPath(path)
-    match = _NUMBER.search(place.stem)
+    match = None if _ROBOFLOW.search(place.stem) else _NUMBER.search(place.stem)
     if match is None or int(match[0]) + step < 0:
         return ""
     width = len(match[0]) if match[0].startswith("0") else 1

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pipeline.structures.detections import Detections, ScoreMap, Segments
 from pipeline.structures.frame import Frame
-from pipeline.structures.tracks import Tracks
+from pipeline.structures.tracks import Tracks, TrackState
+from pipeline.system.packages import require_package
+
+if TYPE_CHECKING:
+    import supervision
 
 STAGE = "segment {}"
 """Name, among the timings, of the stage of a segmenter that runs beside the detector."""
@@ -43,3 +48,25 @@ class Result(FrameDetections):
     """All that is known about one frame when it reaches the sinks."""
 
     tracks: Tracks = field(kw_only=True)
+
+    def to_supervision(self, *, tracks: bool = True) -> supervision.Detections:
+        """Returns the confirmed and coasting tracks as `supervision.Detections` with `tracker_id`.
+
+        Without `tracks`, returns the detections, with their masks if there are any. Raises MissingPackage if
+        supervision is not installed.
+        """
+        require_package("supervision", "to_supervision")
+        import supervision
+
+        if not tracks:
+            found = self.detections
+            return supervision.Detections(
+                found.boxes.copy(), found.masks, found.scores.copy(), found.labels.astype(int)
+            )
+        alive = self.tracks[self.tracks.state != TrackState.TENTATIVE]
+        return supervision.Detections(
+            alive.boxes.copy(),
+            confidence=alive.scores.copy(),
+            class_id=alive.labels.astype(int),
+            tracker_id=alive.ids.astype(int),
+        )

@@ -12,19 +12,44 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import NoReturn, TextIO, TypeVar
+from types import MappingProxyType
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from pipeline.system.errors import Interrupted, MoteError, OutputError, UsageError, describe
+from pipeline.system.packages import import_failure
 from pipeline.system.redaction import redact
-from pipeline.system.terminal import printable, printable_output
+from pipeline.system.terminal import encodable, printable, printable_output
 
 T = TypeVar("T")
+
+_program: ContextVar[str] = ContextVar("program", default="")
+"""What was typed to start the command, if that is not its own name."""
+
+
+@contextlib.contextmanager
+def invoked_as(program: str) -> Iterator[None]:
+    """Sets the name that usage lines show within the block, such as "mote run"."""
+    token = _program.set(program)
+    try:
+        yield
+    finally:
+        _program.reset(token)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError and suggests a close match for an unknown option."""
+
+    other_names: Mapping[str, str] = MappingProxyType({})
+    """Options of other programs, with their dashes → what they are called here; named in the error."""
+
+    def __init__(self, *args: Any, **options: Any):
+        if program := _program.get():
+            options["prog"] = program
+        super().__init__(*args, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError instead of printing the usage, in which the message is easily overlooked."""
@@ -48,6 +73,8 @@ class Parser(argparse.ArgumentParser):
         """Raises UsageError for a flag that is neither an option nor an abbreviation of one."""
         known = sorted(self._option_string_actions)
         if not any(option.startswith(flag) for option in known):
+            if flag in self.other_names:
+                self.error(f"unknown option '{flag}', which is {self.other_names[flag]} here")
             close = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
             self.error(f"unknown option '{flag}'" + (f", did you mean '{close[0]}'?" if close else ""))
 
@@ -148,7 +175,7 @@ def run(
     code = 0
     limit_thread_spinning()
     try:
-        with printable_output():
+        with printable_output(), _library_warnings_off():
             code = _run_work(parser, work, arguments)
         if sys.stdout:  # None if it was closed before the start
             sys.stdout.flush()  # raises here what would otherwise be raised when the interpreter ends
@@ -161,6 +188,18 @@ def run(
             raise
         _discard(sys.stdout)
         return _report(OutputError(f"cannot write to standard output: {error.strerror}"))
+
+
+@contextlib.contextmanager
+def _library_warnings_off() -> Iterator[None]:
+    """Hides Python warnings within the block, unless the user asks for them by -W or PYTHONWARNINGS.
+
+    Libraries warn those who program with them, for example about the metadata of damaged files.
+    """
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
 
 
 def limit_thread_spinning() -> None:
@@ -184,6 +223,11 @@ def _run_work(
         return _report(Interrupted(signal.SIGINT))
     except MoteError as error:
         return _report(error)
+    except ImportError as error:
+        missing = import_failure(error)
+        if missing is None:
+            raise
+        return _report(missing)
     except SystemExit as ending:  # raised by --help and --version
         return int(ending.code or 0)
 
@@ -202,7 +246,8 @@ def print_error(message: str) -> None:
     if sys.stderr is None:  # `print` would write to standard output
         return
     try:
-        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+        text = encodable(f"error: {printable(message)}", getattr(sys.stderr, "encoding", None))
+        print(text, file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _discard(sys.stderr)
 

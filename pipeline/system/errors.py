@@ -6,8 +6,12 @@ Every message is one line: the offending value, what is allowed, and the remedy.
 from __future__ import annotations
 
 import difflib
+import json
 import signal
 from collections.abc import Iterable
+
+MAX_VALUE = 78
+"""Maximum number of characters of a value in a message."""
 
 
 class MoteError(Exception):
@@ -59,6 +63,20 @@ def describe(error: BaseException) -> str:
     if not isinstance(error, MoteError):
         first = ": ".join(filter(None, (type(error).__name__, first)))
     return "; ".join([first, *getattr(error, "__notes__", [])])
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns why something failed, in words on one line, also for errors whose text is only a value."""
+    if isinstance(error, KeyError) and error.args:
+        return f"there is no '{error.args[0]}'"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())
+
+
+def as_json(value: object) -> str:
+    """Returns a value as JSON writes it, with texts in double quotes; long values are truncated."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 1]}…"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.system.bounded_reads import MAX_JSON_BYTES, MAX_TEXT_BYTES, read_bounded
 from pipeline.system.errors import MoteError, OutputError, UsageError
 
 _REMEDIES = {
@@ -206,41 +207,66 @@ def _locked(folder: Path, busy: MoteError) -> Iterator[None]:
 
 
 def _open_for_lock(path: Path) -> int:
-    windows_folder = os.name == "nt" and path.is_dir()  # cannot be opened there, and has no lock
     try:
-        return os.open(os.devnull if windows_folder else path, os.O_RDONLY)
+        return open_to_lock(path)
     except OSError as error:
         raise output_error(path, error) from error
 
 
-def try_lock(descriptor: int) -> bool:
+def open_to_lock(path: Path) -> int:
+    """Returns a descriptor of a file or folder for `try_lock`. Raises OSError if it cannot be opened."""
+    windows_folder = os.name == "nt" and path.is_dir()  # cannot be opened there, and has no lock
+    return os.open(os.devnull if windows_folder else path, os.O_RDONLY)
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Locks an open file or folder; returns False if it is locked through another descriptor.
 
-    The lock ends when the descriptor is closed, at the latest with the process, however it dies. It is taken
-    on the output itself, not on a lock file beside it, which a killed run would leave behind. On file
-    systems without locks the result is True.
+    Several descriptors can have a `shared` lock at the same time, but none beside an exclusive one. The lock
+    ends when the descriptor is closed, at the latest with the process, however it dies. It is taken on the
+    output itself, not on a lock file beside it, which a killed run would leave behind. On file systems
+    without locks the result is True.
     """
-    from filelock import lock_descriptor  # takes 20 ms to import, which `--help` need not pay
-
     try:
+        if shared:
+            return _try_shared_lock(descriptor)
+        from filelock import lock_descriptor  # takes 20 ms to import, which `--help` need not pay
+
         return lock_descriptor(descriptor, blocking=False)
     except OSError:  # some network file systems have no locks
         return True
 
 
+def _try_shared_lock(descriptor: int) -> bool:
+    """Takes the lock of `filelock.lock_descriptor` in its shared form, which that library does not offer."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: folders have no lock there, and files are not locked so
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def read_text(path: Path, *, kind: str) -> str:
     """Returns the content of a UTF-8 text file. Raises UsageError, which calls it a `kind`, if that fails."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_bounded(path, limit=MAX_TEXT_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"cannot read {kind} {path}: {reason}") from error
 
 
 def load_json(path: Path, *, kind: str) -> Any:
-    """Returns the content of a JSON file. Raises UsageError, naming its `kind` (plural), if it is none."""
+    """Returns the content of a JSON file in UTF-8, 16 or 32, with or without a byte-order mark.
+
+    Raises UsageError, naming its `kind` (plural), if it is none.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = read_bounded(path, limit=MAX_JSON_BYTES)
+        return json.loads(data.decode(json.detect_encoding(data)))
     except OSError as error:
         raise UsageError(f"cannot read {kind} {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # ValueError also for numbers with thousands of digits

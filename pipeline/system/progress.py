@@ -81,7 +81,7 @@ class Progress:
     def _line(self) -> str:
         rate = self._done / max(self._updated - self._started, 1e-9)
         parts = [f"{self._done}/{self._total} frames" if self._total else f"{self._done} frames"]
-        parts.append(f"{rate:.1f} frames/s")
+        parts.append(f"{format_rate(rate)} frames/s")
         if self._total:
             parts.append(f"{format_duration(max(self._total - self._done, 0) / rate)} left")
         return ", ".join(filter(None, [*parts, self._note()]))
@@ -112,6 +112,11 @@ def _bar(total: int | None, stream: TextIO | None) -> tqdm:
         miniters=0,
         delay=1e-3,
     )
+
+
+def format_rate(rate: float) -> str:
+    """Returns a number per second with one decimal, or with two significant digits if it is below 1."""
+    return f"{rate:.1f}" if rate >= 0.95 or rate <= 0 else f"{rate:.2g}"
 
 
 def format_duration(seconds: float) -> str:

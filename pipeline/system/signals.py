@@ -15,7 +15,9 @@ from typing import Any
 
 from pipeline.system.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HANGUP = getattr(signal, "SIGHUP", None)
+"""The signal of a terminal that is gone; None on Windows, which has none."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([HANGUP] if HANGUP else []))
 
 
 class _EndAtOnce(BaseException):
@@ -87,7 +89,7 @@ def stop_on_signals(*, at_once: bool = False) -> Iterator[StopRequest]:
 
 def _is_nohup(number: signal.Signals) -> bool:
     """Returns whether the program was started to survive the end of its terminal."""
-    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+    return number == HANGUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import detectors
-from detectors.backends import export_folder, runtimes
+from detectors.backends import export_folder, graph_cache, runtimes
 from detectors.networks.tridos.optimised.fused import FusedTridos
 from detectors.weights import restore, state_dict, zoo
 from pipeline.config.schema import parse_size
@@ -86,7 +86,8 @@ def measure(options: argparse.Namespace) -> str:
         model, origin = network(options.detector, Path(place))
         steps = {"torch": FusedTridos(model).stream().push}  # as in a run
         for name in options.backends or ("onnxruntime", "openvino"):
-            other = runtimes.network_from_model(model, origin, name, threads=options.threads, cache=place)
+            cache = graph_cache.GraphCache.at(place, "")
+            other = runtimes.network_from_model(model, origin, name, threads=options.threads, cache=cache)
             steps[name] = other.stream().push
         chance = torch.Generator().manual_seed(0)
         frames = torch.randn(WARM + options.rounds, 3, size[1], size[0], generator=chance)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 
 from datasets import check
+from pipeline.imaging.image_files import read_image
 from tests.datasets.layouts import dataset_trees
 from tests.support.media import cut, grey_frames, write_video
 
@@ -105,6 +108,24 @@ def test_a_box_that_cannot_be_is_named(checked, tmp_path, boxes, finding):
     assert finding in out
 
 
+@pytest.mark.parametrize(
+    ("boxes", "sign"),
+    [
+        ([(n % 4, [60 + n, 40, 68 + n, 44]) for n in range(6)], "corners x1 y1 x2 y2"),
+        ([(n % 4, [0.5, n / 9, 0.1, 0.1]) for n in range(6)], "parts of the image"),
+        ([(n % 4, [9 * n, 9, 0, 0]) for n in range(6)], "6 of 6 boxes have no size"),
+        ([(n % 4, [9 * n, 9, 5, 5]) for n in range(6)] + [(0, [])], "1 of 7 annotations have no box"),
+    ],
+    ids=["corners", "parts", "points", "empty"],
+)
+def test_boxes_in_another_convention_are_named(checked, tmp_path, boxes, sign):
+    video(tmp_path, boxes=boxes)
+    code, out, _ = checked("coco-video", tmp_path, "--split", "gt.json", "--quick")
+    assert code == 1
+    assert "1 signs that boxes are not left, top, width, height in pixels\n      gt.json: " in out
+    assert sign in out
+
+
 def test_equal_boxes_in_different_frames_and_boxes_up_to_the_edge_are_fine(checked, tmp_path):
     video(tmp_path, boxes=[(0, [88, 60, 8, 4]), (1, [88, 60, 8, 4]), (1, [0, 0, 1, 1])])
     assert checked("coco-video", tmp_path, "--split", "gt.json", "--quick")[0] == 0
@@ -154,6 +175,41 @@ def test_a_mask_that_does_not_fit_its_image_is_named(checked, tmp_path, quick):
     assert code == 1
     assert "1 masks that do not fit the image" in out
     assert "images/a.png is 16x12, masks/a.png 32x24" in out
+
+
+@pytest.mark.parametrize(
+    ("spoil", "finding"),
+    [
+        (
+            lambda mask: 255 - mask,
+            "masks whose background is in doubt\n      masks/a.png: value 255, in 97.9%",
+        ),
+        (lambda mask: mask // 255, "masks/a.png: 0.4% of the full scale, others up to 100%"),
+        (
+            lambda mask: np.where(np.arange(32) < 5, mask // 4, mask),
+            "masks of several values, all of which were taken for targets\n      masks/a.png: 63, 255",
+        ),
+    ],
+    ids=["inverted", "dark", "two values"],
+)
+def test_a_mask_that_may_have_been_meant_otherwise_is_named(checked, tmp_path, spoil, finding):
+    path = dataset_trees.flat_masks(tmp_path) / "masks" / "a.png"
+    mask = read_image(path)
+    dataset_trees.write_mask(tmp_path / "masks" / "c.png", (5, 5, 7, 7))
+    cv2.imwrite(str(path), spoil(mask).astype(np.uint8))
+    code, out, _ = checked("nuaa-sirst", tmp_path)
+    assert (code, out.splitlines()[-1]) == (1, "nuaa-sirst: 1 finding in train")
+    assert finding in out
+    assert line_of(out, "boxes").split() == ["boxes", "3"]
+
+
+def test_soft_edges_of_masks_are_told_and_are_no_finding(checked, tmp_path):
+    path = dataset_trees.flat_masks(tmp_path) / "masks" / "a.png"
+    cv2.imwrite(str(path), cv2.GaussianBlur(read_image(path), (5, 5), 1))
+    code, out, _ = checked("nuaa-sirst", tmp_path)
+    assert code == 0
+    assert "1 masks have soft edges" in out
+    assert line_of(out, "boxes").split() == ["boxes", "2"]
 
 
 def test_masks_and_images_without_a_counterpart_are_named(checked, tmp_path):

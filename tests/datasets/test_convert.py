@@ -10,9 +10,9 @@ import pytest
 
 from datasets import convert as command
 from datasets.layouts.conversion import convert
-from datasets.layouts.mask_folders import read_mask
 from datasets.layouts.registry import load_dataset
 from pipeline.imaging.image_files import read_image
+from pipeline.imaging.mask_files import read_mask
 from pipeline.system.errors import SourceError, UsageError
 from tests.datasets.layouts import dataset_trees
 

@@ -18,8 +18,9 @@ from detectors.networks.segmenters.base import Segmenter
 from detectors.networks.segmenters.resampling import resample_to_network
 from detectors.weights import state_dict
 from pipeline import mask_metrics
-from pipeline.evaluation.segmentation.map_files import read_map, read_mask_levels
+from pipeline.evaluation.segmentation.map_files import read_map
 from pipeline.imaging.image_files import read_image
+from pipeline.imaging.mask_files import read_mask
 from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.system.errors import UsageError, WeightsError
 from tests.conftest import PROJECT_ROOT
@@ -323,7 +324,7 @@ def published(shared_root, tmp_path):
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "1.png").symlink_to(folder / "rdian-image-1.png")
     flags = {"weights": folder / "rdian.best.pth", "images": tmp_path / "published"}
-    return flags, read_mask_levels(folder / "rdian-mask-1.png") > 0.5
+    return flags, read_mask(folder / "rdian-mask-1.png")
 
 
 @pytest.mark.real_data

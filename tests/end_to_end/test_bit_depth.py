@@ -152,13 +152,15 @@ def test_samples_beyond_the_declared_bits_end_the_source(tmp_path):
     folder, _ = as_png(tmp_path, [*ramps(14), ramps(16)[0]])
     with open_source(folder, bits=14) as source:
         assert [next(source).index, next(source).index] == [0, 1]
-        with pytest.raises(SourceLost, match=r"frame 2 holds 65535, more than 14 bits can; set source\.bits"):
+        with pytest.raises(
+            SourceLost, match=r"frame 2 holds 65535, more than 14 bits can; give --source-bits"
+        ):
             next(source)
 
 
 def test_more_declared_bits_than_stored_are_refused(tmp_path):
     folder, _ = as_png(tmp_path, [np.zeros((8, 8), np.uint8)])
-    with pytest.raises(SourceError, match=r"holds 8-bit samples, source\.bits = 14 do not fit"):
+    with pytest.raises(SourceError, match=r"holds 8-bit samples, to which --source-bits 14 does not fit"):
         open_source(folder, bits=14)
 
 

@@ -29,6 +29,8 @@ def table():
 def test_the_default_file_holds_every_key_with_its_default(table):
     expected = {section: dict(values) for section, values in asdict(RunConfig()).items()}
     expected["segmentation"] = as_toml(RunConfig().segmentation)
+    expected["output"] = as_toml(RunConfig().output)
+    expected["detector"] = as_toml(RunConfig().detector)
     expected["tracker"]["options"] = as_toml(CentreOptions())
     expected["annotate"] = as_toml(AnnotatorOptions())
     assert table == expected

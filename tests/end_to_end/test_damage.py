@@ -16,8 +16,8 @@ import pytest
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
 from pipeline.runner import run_json
-from pipeline.sources.live import open_with_reconnect
 from pipeline.sources.opening import open_source
+from pipeline.sources.pending import PendingSource
 from pipeline.system.errors import SourceError, SourceLost
 from pipeline.system.signals import StopRequest
 from tests.faults.fuzz import interrupted
@@ -104,9 +104,8 @@ def test_abandoned_connections_keep_no_pictures_in_memory(camera_stream):
     gc.disable()  # in a run with many objects collections are rare
     try:
         with stream_servers.listener(stream_servers.sending(short)) as port:
-            with open_with_reconnect(
-                f"tcp://127.0.0.1:{port}", build(RunConfig, table), StopRequest()
-            ) as source:
+            address = f"tcp://127.0.0.1:{port}"
+            with PendingSource(address, build(RunConfig, table), StopRequest()).wait() as source:
                 while source.reconnects < 8:
                     next(source)
                 # threads that are still closing their source may hold some

@@ -1,21 +1,25 @@
-"""Every command in the documentation exists and accepts the options shown there."""
+"""Every command in the documentation exists and takes the options shown there; every Python example runs."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from mote.commands import COMMANDS
 from tests.conftest import PROJECT_ROOT
 
 DOCUMENTS = sorted(
     path
     for pattern in (
-        "README.md",
+        "*.md",
         "docs/**/*.md",
+        "examples/*",
         "detectors/zoo/*.md",
         "tests/**/*.md",
         "configs/**/*",
@@ -23,15 +27,16 @@ DOCUMENTS = sorted(
         "datasets/**/*.py",
         "detectors/**/*.py",
         "trackers/**/*.py",
+        "mote/*.py",
     )
     for path in PROJECT_ROOT.glob(pattern)
     if path.is_file() and path.suffix in (".md", ".toml", ".py", ".service", "")
 )
-COMMAND = re.compile(
-    r"python (?:-m (?P<module>[a-z]\w*(?:\.\w+)*)|(?P<file>run_pipeline\.py))(?P<arguments>[^`\n]*)"
-)
-OTHERS = ("pip", "pytest", "venv")
-"""Modules of other projects that the documentation runs."""
+MODULE = r"python (?:-m (?P<module>[a-z]\w*(?:\.\w+)*)|(?P<file>run_pipeline\.py))"
+SUBCOMMAND = r"(?:(?<=`)|^[ #]*)(?:python -m )?mote (?P<name>[a-z]+)\b"
+COMMAND = re.compile(rf"(?:{SUBCOMMAND}|{MODULE})(?P<arguments>[^`\n]*)", re.MULTILINE)
+OTHERS = ("pip", "pytest", "venv", "mote")
+"""Modules that are not looked at: those of other projects, and the command `mote` without a subcommand."""
 
 
 def commands_of(path: Path) -> list[tuple[str, str]]:
@@ -40,11 +45,13 @@ def commands_of(path: Path) -> list[tuple[str, str]]:
     Commands in source code contain placeholders, so only their modules are kept.
     """
     text = re.sub(r"\\\n[\s#]*", " ", path.read_text(encoding="utf-8"))
-    text = re.sub(r"`(python [^`\n]*)\n[\s#|]*([^`\n]*)`", r"`\1 \2`", text)  # code wrapped in a paragraph
+    # code wrapped in a paragraph
+    text = re.sub(r"`((?:python|mote) [^`\n]*)\n[\s#|]*([^`\n]*)`", r"`\1 \2`", text)
     found = []
     for match in COMMAND.finditer(text):
-        arguments = re.split(r"\s+[#\[|]|[…;&>\"]|: |, ", match["arguments"])[0].strip().rstrip(".,:)")
-        found.append((match["module"] or "run_pipeline", "" if path.suffix == ".py" else arguments))
+        arguments = re.split(r"\s+[#\[|]|[…;&>]|: |, ", match["arguments"])[0].strip().rstrip(".,:)")
+        module = COMMANDS[match["name"]].module if match["name"] else match["module"] or "run_pipeline"
+        found.append((module, "" if path.suffix == ".py" else arguments))
     return [(module, arguments) for module, arguments in found if module not in OTHERS]
 
 
@@ -54,7 +61,23 @@ ALL = sorted({command for path in DOCUMENTS for command in commands_of(path)})
 def test_the_documentation_contains_commands():
     modules = {module for module, _ in ALL}
     assert {"run_pipeline", "detectors.train", "detectors.evaluate", "pipeline.error_analysis"} <= modules
-    assert len(ALL) > 60
+    assert {command.module for command in COMMANDS.values()} - modules <= {"mote.listing"}
+    assert len(ALL) > 100
+
+
+def test_commands_are_found_in_all_their_forms(tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text(
+        "```\nmote run in.mp4 --conf 0.2   # a remark\npython -m mote check drone-ir DATA\n```\n"
+        "Use `mote train FILE --device cpu`, or `python -m detectors.train\nFILE --device cpu`.\n"
+        "The word mote run is prose.\n"
+    )
+    assert commands_of(document) == [
+        ("run_pipeline", "in.mp4 --conf 0.2"),
+        ("datasets.check", "drone-ir DATA"),
+        ("detectors.train", "FILE --device cpu"),
+        ("detectors.train", "FILE --device cpu"),
+    ]
 
 
 @pytest.mark.parametrize(("module", "arguments"), ALL, ids=lambda part: part or "-")
@@ -97,11 +120,45 @@ def known_flags(parser) -> set[str]:
     return flags
 
 
-def test_the_python_example_of_the_readme_runs(clip, nano_weights, capsys):
-    text = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = (
-        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "open_source" in block
-    )
-    example = example.replace('"in.mp4"', repr(str(clip)))
-    exec(example.replace("DetectorConfig()", f"DetectorConfig(weights={str(nano_weights)!r})"), {})
-    assert len(capsys.readouterr().out.splitlines()) >= 16
+EXAMPLES = [
+    (path, re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE))
+    for path in DOCUMENTS
+    if path.suffix == ".md"
+]
+
+
+@pytest.fixture(scope="session")
+def reader(own_cache, tmp_path_factory) -> Path:
+    """A folder as a reader of the documents has it: in.mp4, its ground truth gt.json and the run runs/in."""
+    import mote
+    from datasets.synthesis import rendering
+    from tests.support.outputs import scene
+
+    folder = tmp_path_factory.mktemp("reader")
+    rendering.write_scene(scene(), folder / "in.mp4")
+    (folder / "in.json").rename(folder / "gt.json")
+    mote.run(folder / "in.mp4", output=folder / "runs" / "in", save_zarr=True)
+    return folder
+
+
+def test_the_documentation_contains_python_examples():
+    assert {path.name for path, blocks in EXAMPLES if blocks} >= {"README.md", "python.md", "formats.md"}
+
+
+@pytest.mark.parametrize(
+    ("path", "blocks"),
+    [(path, blocks) for path, blocks in EXAMPLES if blocks],
+    ids=[str(path.relative_to(PROJECT_ROOT)) for path, blocks in EXAMPLES if blocks],
+)
+def test_the_python_examples_of_a_document_run(path, blocks, reader, tmp_path, monkeypatch, capsys):
+    """Each block runs alone, in a folder of its document; one that begins with `# NAME.py` is saved there."""
+    folder = shutil.copytree(reader, tmp_path / "reader")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    known = set(sys.modules)
+    for block in blocks:
+        if match := re.match(r"# (\w+\.py)\n", block):
+            (folder / match[1]).write_text(block, encoding="utf-8")
+        exec(compile(block, f"{path.name}: {block[:40]!r}", "exec"), {"__name__": "__main__"})
+    for name in {file.stem for file in folder.glob("*.py")} - known:
+        sys.modules.pop(name, None)

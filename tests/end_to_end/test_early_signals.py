@@ -63,7 +63,7 @@ def test_a_signal_ends_the_wait_for_a_silent_standard_input(tmp_path, number):
     os.close(reading)
     os.close(writing)
     assert (code, err) == (SIGNALS[number], f"error: interrupted by {number.name}\n")
-    assert seconds < 3
+    assert seconds < 15  # far below the timeout; the interpreter itself takes seconds to end under load
     assert not (tmp_path / "out").exists()
 
 
@@ -76,17 +76,15 @@ def test_a_signal_ends_the_wait_for_silent_addresses(tmp_path, sources):
         with started(*videos, "--timeout", 60, "--output", tmp_path / "out") as process:
             code, err, seconds = end(process, signal.SIGTERM)
     assert (code, err) == (143, "error: interrupted by SIGTERM\n")
-    assert seconds < 3
+    assert seconds < 15  # far below the timeout; the interpreter itself takes seconds to end under load
 
 
-def test_a_signal_ends_the_wait_for_annotations_that_nobody_writes(tmp_path):
+def test_annotations_that_nobody_writes_are_not_waited_for(mote, tmp_path):
     clip = write_video(tmp_path / "a.mp4", grey_frames(3))
     os.mkfifo(tmp_path / "truth.json")
-    options = ("--annotations", tmp_path / "truth.json", "--output", tmp_path / "out")
-    with started(clip, *options) as process:
-        code, err, seconds = end(process, signal.SIGINT)
-    assert (code, err) == (130, "error: interrupted by SIGINT\n")
-    assert seconds < 3
+    reply = mote(clip, "--annotations", tmp_path / "truth.json", "--output", tmp_path / "out")
+    assert reply.code == 2
+    assert reply.err == f"error: cannot read annotations {tmp_path / 'truth.json'}: it is no regular file\n"
 
 
 def test_a_lost_terminal_ends_a_run_as_sigterm_does(tmp_path, nano_weights):
@@ -163,5 +161,5 @@ def test_a_standard_input_without_any_data_cannot_be_opened(mote, tmp_path):
         reply = mote("-", "--timeout", 0.5, "--output", tmp_path / "out")
     assert (reply.code, reply.err) == (
         3,
-        "error: standard input cannot be opened: no data for 0.5 s; see source.timeout\n",
+        "error: standard input cannot be opened: no data for 0.5 s; see --timeout\n",
     )

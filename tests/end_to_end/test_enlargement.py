@@ -66,10 +66,10 @@ def test_a_size_of_its_own_is_not_enlarged(enlarge, enlarged_weights):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--enlarge", "2", "--size", "64x64"], "enlarge = 2.0 needs size = native, not '64x64'"),
-        (["--enlarge", "0.1"], "enlarge = 0.1, expected 0.25 to 8, or 0 for that of the weights"),
-        (["--enlarge", "9"], "enlarge = 9.0, expected 0.25 to 8"),
-        (["--enlarge", "-1"], "enlarge = -1.0, expected 0.25 to 8"),
+        (["--enlarge", "2", "--size", "64x64"], "--enlarge 2.0 needs --size native, not '64x64'"),
+        (["--enlarge", "0.1"], "--enlarge 0.1, expected 0.25 to 8, or 0 for that of the weights"),
+        (["--enlarge", "9"], "--enlarge 9, expected 0.25 to 8"),
+        (["--enlarge", "-1"], "--enlarge -1, expected 0.25 to 8"),
         (["--enlarge", "twice"], "argument --enlarge: invalid float value: 'twice'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import struct
 import time
 from collections import Counter
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,14 +21,26 @@ from datasets.layouts import registry
 from detectors.weights import restore, state_dict
 from pipeline.config.parsing import build, load_toml, parse_setting
 from pipeline.config.schema import RunConfig
+from pipeline.evaluation.segmentation.map_files import read_map
+from pipeline.runner import recovery
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import MoteError, SourceError, SourceLost, UsageError, WeightsError
-from tests.faults import fuzz, mutants
+from tests.faults import fuzz, mutants, run_folders
 from tests.faults.mutants import Seed
 from tests.faults.texts import truth_table
 from tests.support.media import grey_frames
 
-EXAMPLES = {"config": 20, "coco": 20, "mot": 40, "zarr": 40, "weights": 12, "image": 60, "video": 40}
+EXAMPLES = {
+    "config": 20,
+    "coco": 20,
+    "mot": 40,
+    "zarr": 40,
+    "weights": 12,
+    "image": 60,
+    "masks": 40,
+    "video": 40,
+    "run": 40,
+}
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
@@ -156,7 +171,6 @@ def change(name, key, value):
         (change("videos", "file_name", ["clip.mp4"]), "no valid 'file_name'"),
         (change("videos", "name", 5), "no valid 'name'"),
         (change("videos", "fps", float("inf")), "no valid 'fps'"),
-        (change("annotations", "instance_id", 10**30), "are not COCO-video ground truth"),
     ],
 )
 def test_annotations_with_invalid_values_are_refused(tmp_path, corrupt, message):
@@ -165,6 +179,14 @@ def test_annotations_with_invalid_values_are_refused(tmp_path, corrupt, message)
     (tmp_path / "a.json").write_text(json.dumps(table))
     with pytest.raises(UsageError, match=message):
         registry.load_dataset("coco-video", tmp_path, "a.json")
+
+
+@pytest.mark.parametrize("key", ["name", "supercategory"])
+def test_names_of_categories_that_are_no_texts_change_nothing(tmp_path, key):
+    table = truth_table()
+    table["categories"][0][key] = ["target"]
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    assert registry.load_dataset("coco-video", tmp_path, "a.json").box_count == len(table["annotations"])
 
 
 def test_annotations_with_a_number_of_thousands_of_digits_are_refused(tmp_path):
@@ -220,6 +242,63 @@ def test_weights_with_oversized_network_options_are_refused(tmp_path, options):
         restore.restore_network("tridos-nano", str(tmp_path / "a.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("source", "width", None),
+        ("source", "height", 10**12),
+        ("source", "rate", "1e999999999"),
+        ("source", "rate", 30),
+        ("source", "channels", [3]),
+        ("detector", "classes", None),
+        (None, "annotations", 7),
+        (None, "segmenters", [None]),
+        (None, "frames", []),
+    ],
+)
+def test_a_record_of_a_run_with_invalid_values_is_refused_by_recovery(tmp_path, section, key, value):
+    run_folders.write_run(tmp_path)
+    table = json.loads((tmp_path / "run.json").read_text())
+    (table[section] if section else table)[key] = value
+    (tmp_path / "run.json").write_text(json.dumps(table))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="is not the record of a run"):
+        recovery.recover(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+MASK = {"segmenter": "a", "score": 1.0, "rle": {"size": [1, 1], "counts": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("frame", 10**30),
+        ("pts", "1e999999999"),
+        ("timings_ms", {"decode": "1"}),
+        ("warmup", None),
+        ("masks", [{"segmenter": "a", "score": 1, "bbox": [0, 0, 1, 1]}]),
+        ("masks", [{"rle": {"size": [10**9, 10**9], "counts": "0"}}]),
+        ("masks", [{**MASK, "bbox": [0, 0, 1e308, 1]}]),
+    ],
+)
+def test_a_line_with_invalid_values_is_refused_by_recovery(tmp_path, key, value):
+    run_folders.write_run(tmp_path)
+    path = tmp_path / "results.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([json.dumps({**json.loads(first), key: value}) + "\n", *others]))
+    with pytest.raises(UsageError, match=r"results.jsonl, line 1 is not a result"):
+        recovery.recover(tmp_path)
+
+
+def test_masks_of_another_size_are_refused_by_a_resumed_run(tmp_path):
+    run_folders.write_run(tmp_path, masks=True)
+    path = tmp_path / "results.jsonl"
+    path.write_text(path.read_text().replace('"size":[24,32]', '"size":[32,24]'))
+    with pytest.raises(UsageError, match=r"frame 0 of results\.jsonl is damaged: its masks are for"):
+        run_folders.resumed(masks=True)(tmp_path / "run.json")
+
+
 def test_a_store_with_empty_chunks_is_refused(tmp_path):
     zarr.create_array(
         tmp_path / "a.zarr", data=np.zeros((4, 24, 32), np.uint8), chunks=(2, 24, 32), zarr_format=2
@@ -228,6 +307,35 @@ def test_a_store_with_empty_chunks_is_refused(tmp_path):
     place.write_text(json.dumps({**json.loads(place.read_text()), "chunks": [0, 24, 32]}))
     with pytest.raises(SourceError):
         open_source(tmp_path / "a.zarr")
+
+
+def test_a_png_whose_chunk_claims_gigabytes_is_refused_without_memory_for_it(tmp_path):
+    data = bytearray(cv2.imencode(".png", grey_frames(1)[0])[1].tobytes())
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = struct.pack(">I", 0x7F000323)
+    (tmp_path / "a.png").write_bytes(data)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (64 << 20), hard))
+    try:
+        with pytest.raises(SourceError, match="cannot be decoded: it is damaged or no image"):
+            open_source(tmp_path / "a.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_an_array_with_a_damaged_header_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((24, 32), np.float32))
+    data = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(data.replace(b"32)", b"32("))
+    with pytest.raises(SourceError, match="cannot be read as a NumPy array"):
+        read_map(tmp_path / "a.npy")
+
+
+def test_an_archive_of_arrays_is_no_probability_map(tmp_path):
+    np.savez(tmp_path / "a.npz", np.zeros((24, 32), np.float32))
+    with pytest.raises(SourceError, match="cannot be read as a NumPy array"):
+        read_map((tmp_path / "a.npz").rename(tmp_path / "a.npy"))
 
 
 def test_a_tiff_with_pages_beyond_its_end_is_refused(tmp_path):

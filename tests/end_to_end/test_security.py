@@ -19,7 +19,6 @@ import sys
 import threading
 import zipfile
 from contextlib import suppress
-from dataclasses import fields
 from itertools import count, islice
 
 import pytest
@@ -27,12 +26,12 @@ import torch
 
 from datasets.layouts.conversion import convert
 from datasets.layouts.registry import load_dataset
-from detectors.backends.export_folder import FORMATS, MANIFEST, Origin
+from detectors.backends.export_folder import GRAPHS, Origin, write_export
 from detectors.weights.state_dict import read_state_dict
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.sources.live import open_with_reconnect
 from pipeline.sources.opening import open_source
+from pipeline.sources.pending import PendingSource
 from pipeline.system.errors import SourceError, UsageError, WeightsError
 from pipeline.system.redaction import redact, stream_name
 from pipeline.system.signals import StopRequest
@@ -93,12 +92,8 @@ def test_a_torchscript_program_is_refused_without_a_warning(tmp_path, recwarn):
 
 def test_torch_export_programs_are_only_read_with_backend_torch(mote, clip, tmp_path):
     folder = tmp_path / "exported"
-    folder.mkdir()
-    manifest = dict.fromkeys((field.name for field in fields(Origin)), 1)
-    manifest |= {"detector": "tridos-nano", "classes": ["target"], "format": "torch-export", "size": [64, 64]}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-    for graph in ("frame", "pair", "join"):
-        (folder / f"{graph}.{FORMATS['torch-export']}").write_bytes(b"")
+    origin = Origin("tridos-nano", "w", "0" * 64, ("target",), enlarge=1.0, parameters=1, width=0.25)
+    write_export(dict.fromkeys(GRAPHS, b""), origin, folder, size=(64, 64), kind="torch-export")
     command = ["--video", clip, "--weights", folder, "--output", tmp_path / "out"]
     reply = mote(*command)
     assert reply.code == 4
@@ -168,7 +163,7 @@ def test_log_messages_about_a_lost_camera_contain_no_password(caplog):
     table["live"] = {"reconnect": "forever", "backoff": 0.01, "backoff_cap": 0.01}
     with caplog.at_level(logging.DEBUG), stream_servers.listener(serve) as port:
         address = f"tcp://user:sesame@127.0.0.1:{port}/?token=sesame"
-        with open_with_reconnect(address, build(RunConfig, table), StopRequest()) as source:
+        with PendingSource(address, build(RunConfig, table), StopRequest()).wait() as source:
             assert len(list(islice(source, 2))) == 2
     assert f"tcp://127.0.0.1:{port}" in caplog.text
     assert "connecting again" in caplog.text
@@ -265,7 +260,7 @@ import resource, sys
 from pathlib import Path
 from pipeline.system.errors import MoteError
 from pipeline.sources.opening import open_source
-from pipeline.structures.annotations import load_coco
+from pipeline.structures.coco_tables import load_coco
 
 size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) << 10
 resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20),) * 2)

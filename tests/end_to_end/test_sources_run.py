@@ -43,7 +43,9 @@ def test_a_raw_file_and_a_pipe_give_equal_results_and_scaling_changes_them(tmp_p
     with stream_servers.standard_input(data):
         assert run("-", "pipe", "--source-format", "raw", *FLAGS) == expected
     zarr.create_array(tmp_path / "a.zarr", data=np.stack(images), chunks=(8, 64, 64))
-    assert run(tmp_path / "a.zarr", "scaled", *FLAGS, "--scaling", "full-range") != expected
+    stored = ("--source-rate", "25", "--source-bits", "14")
+    assert run(tmp_path / "a.zarr", "stored", *stored) == expected
+    assert run(tmp_path / "a.zarr", "scaled", *stored, "--scaling", "full-range") != expected
 
 
 def test_the_password_of_an_address_is_in_no_output_and_no_message(

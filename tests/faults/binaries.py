@@ -1,23 +1,19 @@
-"""Fuzz targets of binary formats: zarr, weights, pictures and video, with their readers."""
+"""Fuzz targets of arrays and weights, with their readers, and the reader of all kinds of sources."""
 
 from __future__ import annotations
 
-import io
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import SourceLost
 from tests.faults.mutants import COUNT, SIZE, Seed, made, whole
-from tests.support.media import LOSSLESS, grey_frames, write_video
+from tests.support.media import grey_frames
 
 
 def frames_of(path: Path) -> str:
@@ -141,79 +137,4 @@ def weights() -> list[Seed]:
             read_weights("rdian"),
         ),
         Seed(checkpoint(training), zipped, read_checkpoint),
-    ]
-
-
-# Pictures
-
-
-def as_png(files: dict[str, bytes], folder: Path) -> Path:
-    """Writes chunks as a PNG picture with correct checksums."""
-    data = b"\x89PNG\r\n\x1a\n"
-    for name, part in files.items():
-        kind = name.partition(" ")[2].encode()
-        data += struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
-    (folder / "a.png").write_bytes(data)
-    return folder
-
-
-def png_chunks(data: bytes) -> dict[str, bytes]:
-    """Returns the contents of the chunks of a PNG picture by number and type."""
-    found, place = {}, 8
-    while place < len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        kind = data[place + 4 : place + 8].decode()
-        found[f"{len(found)} {kind}"] = data[place + 8 : place + 8 + length]
-        place += 12 + length
-    return found
-
-
-def folder_of(files: dict[str, bytes], folder: Path) -> Path:
-    """Writes pictures; returns their folder."""
-    whole(files, folder)
-    return folder
-
-
-def image() -> list[Seed]:
-    """Returns seeds of all picture formats, grey and colour, 8 and 16 bit, and of a TIFF with pages."""
-    from PIL import Image
-
-    grey = grey_frames(1, *SIZE[::-1])[0]
-    kinds = [(".png", grey), (".png", grey * np.uint16(257)), (".tiff", grey * np.uint16(257))]
-    kinds += [(suffix, cv2.merge([grey, grey[::-1], grey])) for suffix in (".png", ".bmp", ".jpg", ".tif")]
-    seeds = [
-        Seed({f"a{suffix}": cv2.imencode(suffix, pixels)[1].tobytes()}, folder_of, frames_of)
-        for suffix, pixels in kinds
-    ]
-    pages = [Image.fromarray(picture) for picture in grey_frames(COUNT, *SIZE[::-1])]
-    stack = io.BytesIO()
-    pages[0].save(stack, "TIFF", save_all=True, append_images=pages[1:])
-    chunks = png_chunks(cv2.imencode(".png", kinds[1][1])[1].tobytes())
-    return [
-        *seeds,
-        Seed({"a.tif": stack.getvalue()}, folder_of, frames_of),
-        Seed(chunks, as_png, frames_of),
-    ]
-
-
-def video() -> list[Seed]:
-    """Returns seeds of recordings in the usual containers."""
-    pictures = grey_frames(COUNT, *SIZE[::-1])
-    fragmented = {"container_options": {"movflags": "frag_keyframe+empty_moov"}}
-    ways = [
-        ("a.mp4", LOSSLESS),
-        ("a.mp4", {**LOSSLESS, **fragmented}),
-        ("a.ts", LOSSLESS),
-        ("a.mkv", {"codec": "ffv1", "pixel_format": "gray"}),
-        ("a.avi", {"codec": "mjpeg", "pixel_format": "yuvj420p"}),
-        ("a.y4m", {"codec": "wrapped_avframe", "pixel_format": "gray"}),
-        ("a.h264", LOSSLESS),
-    ]
-    return [
-        Seed(
-            made(lambda folder, name=name, how=how: write_video(folder / name, pictures, **how)),
-            whole,
-            frames_of,
-        )
-        for name, how in ways
     ]

@@ -37,12 +37,15 @@ from pipeline.structures import annotations
 from pipeline.system import cli
 from pipeline.system.cli import int_at_least
 from pipeline.system.errors import MoteError
-from tests.faults.binaries import image, video, weights, zarr
+from tests.faults.binaries import weights, zarr
 from tests.faults.mutants import Edit, Seed, mutants, mutated
+from tests.faults.pictures import image, masks
+from tests.faults.recordings import video
+from tests.faults.run_folders import run
 from tests.faults.texts import coco, config, mot
 
 TARGETS: dict[str, Callable[[], list[Seed]]] = {
-    make.__name__: cache(make) for make in (config, coco, mot, zarr, weights, image, video)
+    make.__name__: cache(make) for make in (config, coco, mot, zarr, weights, image, masks, video, run)
 }
 """Functions that build the seeds of each target, cached."""
 ROUND = 200

@@ -247,7 +247,62 @@ def _dump_safetensors(header: Any, tensors: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + tensors
 
 
-_JSON = Form(lambda data: (json.loads(data), b""), lambda tree, _: json.dumps(tree).encode())
+def _parse_json(data: bytes) -> tuple[Any, bytes]:
+    return json.loads(data), json.detect_encoding(data).encode()
+
+
+def _dump_json(tree: Any, encoding: bytes) -> bytes:
+    return json.dumps(tree).encode(encoding.decode())
+
+
+def _parse_tiff(data: bytes) -> tuple[list, bytes]:
+    """Returns the entries (tag, type, count, value or offset) of each directory of a classic TIFF file."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
+    (place,) = struct.unpack_from(f"{order}I", data, 4)
+    pages = []
+    while place and len(pages) < 100:
+        (count,) = struct.unpack_from(f"{order}H", data, place)
+        entries = (struct.unpack_from(f"{order}HHII", data, place + 2 + 12 * n) for n in range(count))
+        pages.append([list(entry) for entry in entries])
+        (place,) = struct.unpack_from(f"{order}I", data, place + 2 + 12 * count)
+    return pages, data
+
+
+def _dump_tiff(pages: Any, data: bytes) -> bytes:
+    """Writes the directories behind the data, where offsets in them still hold."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}[data[:4]]
+    place = len(data)
+    data = data[:4] + struct.pack(f"{order}I", place) + data[8:]
+    rows = [
+        [row for row in page if isinstance(row, list)] if isinstance(page, list) else [] for page in pages
+    ]
+    for number, page in enumerate(rows):
+        directory = struct.pack(f"{order}H", len(page) % 65536)
+        for row in page:
+            numbers = [_whole(value) for value in (*row, 0, 0, 0, 0)[:4]]
+            tag, kind, count, value = (
+                n % (1 << size) for n, size in zip(numbers, (16, 16, 32, 32), strict=True)
+            )
+            directory += struct.pack(f"{order}HHII", tag, kind, count, value)
+        following = place + len(directory) + 4 if number + 1 < len(rows) else 0
+        data += directory + struct.pack(f"{order}I", following % (1 << 32))
+        place += len(directory) + 4
+    return data
+
+
+def _whole(value: Any) -> int:
+    """Returns a value as an integer; 0 for other types."""
+    return (
+        value
+        if isinstance(value, int)
+        else int(value)
+        if isinstance(value, float) and abs(value) < 1e9
+        else 0
+    )
+
+
+_JSON = Form(_parse_json, _dump_json)
+_TIFF = Form(_parse_tiff, _dump_tiff)
 FORMS = {
     ".json": _JSON,
     ".zarray": _JSON,
@@ -256,5 +311,7 @@ FORMS = {
     ".txt": _rows(","),
     ".ini": _rows("="),
     ".safetensors": Form(_parse_safetensors, _dump_safetensors),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
 }
 """Formats by the suffix of the file name, or by the name if it has no suffix."""

@@ -293,7 +293,7 @@ def soak(options: argparse.Namespace, place: Path) -> int:
             pipe.send("end")
             sent = pipe.recv()
     said = errors.read_text()
-    if len(settled(readings)) < 3:
+    if not readings or len(settled(readings)) < 3:
         raise MoteError(f"the run ended with code {code} before the warm-up was over: {said.strip()}")
     wrong = [trouble for trouble in expected(options) if trouble.begin < readings[-1].seconds]
     kinds = {kind: sum(trouble.kind == kind for trouble in wrong) for kind in sorted({t.kind for t in wrong})}

@@ -107,15 +107,18 @@ def truth_table() -> dict:
     }
 
 
+ENCODINGS = ("utf-8-sig", "utf-16", "utf-32")
+"""Encodings of JSON that some programs write, all with a byte-order mark."""
 TRACK_ROWS = "".join(f"{n + 1},1,{4 + n},5.5,5,6,0.9,-1,-1,-1\n" for n in range(COUNT)).encode()
 
 
 def read_truth_of_run(path: Path) -> str:
     """Scores results by a file as `--annotations` does."""
-    from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+    from pipeline.runner.ground_truth import GroundTruth
+    from tests.support.truth import annotations_of
 
     info = SourceInfo("clip.mp4", *SIZE, Fraction(30), COUNT, 8, 1)
-    truth = GroundTruth(SourceAnnotations(path, info), 1)
+    truth = GroundTruth(annotations_of(path, info), 1)
     picture = np.zeros(SIZE[::-1], np.uint8)
     for index in range(COUNT):
         found = Detections([[3 + index, 4, 8 + index, 10]], [0.9], [0])
@@ -173,7 +176,10 @@ def coco() -> list[Seed]:
     pictures = {**truth_table(), "videos": []}
     for image in pictures["images"]:
         del image["video_id"], image["frame_id"]
+    coded = [json.dumps(truth_table()).encode(encoding) for encoding in ENCODINGS]
     return [
+        *(Seed({"truth.json": data, "tracks.txt": TRACK_ROWS}, whole, read_truth_of_run) for data in coded),
+        *(Seed({"truth.json": data}, whole, read_layout("coco-video", "truth.json")) for data in coded),
         Seed({"truth.json": truth, "tracks.txt": TRACK_ROWS}, whole, read_truth_of_run),
         Seed(scored, whole, read_scores),
         Seed({"truth.json": truth}, whole, read_layout("coco-video", "truth.json")),
@@ -215,11 +221,17 @@ def mot() -> list[Seed]:
         "seqinfo.ini": f"{facts}video=clip.mp4\n".encode(),
         "gt/labels.txt": b"drone\n",
     }
+    # ten columns: as of VisDrone, with truncation and occlusion, and as of TrackEval, with a place in space
+    drone = "".join(f"{n + 1},7,{4 + n},5,5,6,1,{n % 2 + 1},0,1\n" for n in range(COUNT)).encode()
+    spatial = "".join(f"{n + 1},7,{4 + n},5.5,5,6,1,-1,-1,-1\n" for n in range(COUNT)).encode()
     _, picture = cv2.imencode(".png", grey_frames(1, *SIZE[::-1])[0])
     pictures = {f"img1/{n + 1:06d}.png": picture.tobytes() for n in range(COUNT)}
     listed = "".join(f"images/a/{n}.png {n},2,{n + 5},8,0\n" for n in range(COUNT)).encode()
     return [
         Seed(video, whole, read_sequence),
+        Seed({**video, "gt/gt.txt": drone, "gt/labels.txt": b"drone\nbird\n"}, whole, read_sequence),
+        Seed({**video, "gt/gt.txt": spatial}, whole, read_sequence),
+        Seed({"tracks.txt": spatial}, whole, read_tracks),
         Seed(
             {"gt/gt.txt": rows, "seqinfo.ini": b"[Sequence]\nimDir=img1\n", **pictures}, whole, read_sequence
         ),

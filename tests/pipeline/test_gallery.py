@@ -7,9 +7,10 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.config.rotation import Rotation
-from pipeline.gallery import GAP, main, page, parse_frame
+from pipeline.gallery import GAP, main, page, parse_frames
 from pipeline.sinks.base import Sinks
 from pipeline.sinks.file_names import JSONL, RUN, VIDEO
 from pipeline.sinks.jsonl import JsonlSink
@@ -35,7 +36,10 @@ def write_run(folder, sink):
     with sink:
         for index in range(START, START + len(COLOURS)):
             sink.write(make_result(index))
-    sections = {"source": {}, "config": {}, "detector": {}, "segmenters": [], "mote": "1"}
+    source = {"name": "in.mp4", "rate": "25/1", "frame_count": None, "bit_depth": 8, "channels": 1}
+    source |= {"width": 48, "height": 32}
+    detector = {"classes": ["target"]}
+    sections = {"source": source, "config": {}, "detector": detector, "segmenters": [], "mote": "1"}
     (folder / RUN).write_text(json.dumps({"state": "complete", **sections}))
     return folder
 
@@ -111,8 +115,29 @@ def test_images_lie_in_reading_order_on_white():
 
 
 def test_paths_may_hold_colons():
-    folder, frame = parse_frame("C:/runs/a:12")
-    assert (str(folder), frame) == ("C:/runs/a", 12)
+    folder, frames = parse_frames("C:/runs/a:12")
+    assert (str(folder), list(frames)) == ("C:/runs/a", [12])
+
+
+def test_a_range_of_frames_holds_every_nth_one(show, finished):
+    assert list(parse_frames("runs/a:3-9", every=3)[1]) == [3, 6, 9]
+    code, image = show(f"{finished}:40-44", extra=("--every", "2", "--columns", "1"))
+    assert code == 0
+    for row, index in enumerate((40, 42, 44)):
+        assert_colour(image[row * (32 + GAP) :][:32], index)
+
+
+@pytest.mark.parametrize("ending", ["webp", "gif"])
+def test_an_animation_shows_the_frames_one_after_another(finished, tmp_path, ending):
+    target = tmp_path / f"moving.{ending}"
+    assert main([f"{finished}:41-45", "--every", "2", "--rate", "5", "--output", str(target)]) == 0
+    with Image.open(target) as moving:
+        assert (moving.n_frames, moving.info["loop"]) == (3, 0)
+        for place, index in enumerate((41, 43, 45)):
+            moving.seek(place)
+            picture = np.asarray(moving.convert("RGB"))
+            assert moving.info["duration"] == 200
+            np.testing.assert_allclose(picture.mean(axis=(0, 1)), COLOURS[index - START], atol=8)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +145,11 @@ def test_paths_may_hold_colons():
     [
         ("runs/a", (), "'runs/a' is not RUN_DIR:FRAME"),
         ("runs/a:x", (), "is not RUN_DIR:FRAME"),
+        ("runs/a:7-5", (), "is not RUN_DIR:FRAME or RUN_DIR:FIRST-LAST"),
         ("missing:3", (), "missing holds no run: cannot read run.json"),
         (".:1", ("--columns", "0"), "whole number of 1 or more"),
     ],
-    ids=["no frame", "no number", "no run", "no column"],
+    ids=["no frame", "no number", "no range", "no run", "no column"],
 )
 def test_wrong_arguments_are_reported_in_one_line(show, capsys, frame, extra, message):
     assert show(frame, extra=extra) == (2, None)
@@ -163,12 +189,12 @@ def test_a_video_with_fewer_frames_than_the_run_is_refused(show, finished, capsy
             sink.write(make_result(index))
     assert show(f"{finished}:42")[0] == 0
     assert show(f"{finished}:45")[0] == 3
-    assert "it has no more than 5 frames" in capsys.readouterr().err
+    assert "it has no more than 3 frames" in capsys.readouterr().err
 
 
 def test_a_page_of_an_unknown_format_is_refused(show, finished, capsys):
     assert show(f"{finished}:40", output="page.xyz") == (5, None)
-    assert ".png or .jpg" in capsys.readouterr().err
+    assert ".png, .jpg, .webp or .gif" in capsys.readouterr().err
 
 
 def test_a_page_in_a_missing_folder_is_refused(show, finished, capsys):

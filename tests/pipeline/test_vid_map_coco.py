@@ -174,3 +174,82 @@ def test_numbers_that_cannot_be_written_are_an_output_error(evaluator, tmp_path)
     code, _, err = evaluator("--output", str(tmp_path / "missing" / "scores.json"))
     assert (code, err.count("\n")) == (5, 1)
     assert "cannot write" in err
+
+
+def two_frames(**more):
+    """Changes of the ground truth: a second frame with a target that no result is on, and `more`."""
+    images = [{"id": n, "video_id": 1, "frame_id": n - 1} for n in (1, 2)]
+    annotations = [{**TRUTH["annotations"][0], "image_id": n} for n in (1, 2)]
+    return {"images": images, "annotations": annotations, **more}
+
+
+def test_frames_without_results_are_counted_and_can_be_left_out(evaluator, tmp_path):
+    code, out, _ = evaluator("--output", str(tmp_path / "m.json"), **two_frames())
+    assert code == 0
+    assert "note: frames without any result: 1 of 2; they count as frames in which nothing was found" in out
+    assert "--with-results leaves them out" in out
+    numbers = json.loads((tmp_path / "m.json").read_text())
+    assert (numbers["recall50"], len(numbers["notes"])) == (0.5, 1)
+    code, out, _ = evaluator("--with-results", "--output", str(tmp_path / "m.json"), **two_frames())
+    assert "note" not in out
+    numbers = json.loads((tmp_path / "m.json").read_text())
+    assert (numbers["recall50"], numbers["frames"], numbers["notes"]) == (1, 1, [])
+
+
+def test_tracks_are_scored_on_the_frames_with_results(evaluator, tmp_path):
+    (tmp_path / "t.txt").write_text("1,1,2,2,4,4,0.9,-1,-1,-1\n")
+    changes = two_frames(videos=[{"id": 1, "name": "clip", "width": 64, "height": 48}])
+    tracks = ["--tracks", str(tmp_path / "t.txt")]
+    for arguments, mota in (([], "0.500"), (["--with-results"], "1.000")):
+        _, out, _ = evaluator(*tracks, *arguments, **changes)
+        assert f"iou 0.5 {mota}" in " ".join(out.split())
+
+
+def test_no_results_at_all_leave_nothing_to_score(evaluator):
+    changes = two_frames(images=[{"id": 2}], annotations=[])
+    code, _, err = evaluator("--with-results", **changes)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "none of the 1 frames has results" in err
+
+
+def test_an_image_that_repeats_a_frame_is_left_out(evaluator):
+    images = [{"id": n, "video_id": 1, "frame_id": 0} for n in (1, 2)]
+    _, out, _ = evaluator(images=images)
+    assert out.startswith("frames 1 (0 without targets), targets 1, detections 1")
+    assert "note: images that repeat a frame of an earlier image: 1; they are left out" in out
+
+
+def test_ids_of_results_may_be_text(evaluator, monkeypatch):
+    row = {**RESULTS[0], "image_id": "1", "category_id": "1"}
+    monkeypatch.setattr("tests.pipeline.test_vid_map_coco.RESULTS", [row])
+    assert evaluator()[1].startswith("frames 1 (0 without targets), targets 1, detections 1")
+
+
+def test_results_may_be_the_annotations_of_a_whole_file(evaluator, monkeypatch):
+    monkeypatch.setattr("tests.pipeline.test_vid_map_coco.RESULTS", {"annotations": RESULTS})
+    assert evaluator()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("image_id", "on image 7, which is not in the annotations (1)"),
+        ("category_id", "of category 7, which is not in the annotations (1); --class-agnostic ignores"),
+    ],
+)
+def test_ids_that_are_not_annotated_are_named_beside_those_that_are(evaluator, monkeypatch, key, message):
+    monkeypatch.setattr("tests.pipeline.test_vid_map_coco.RESULTS", [{**RESULTS[0], key: 7}])
+    assert message in evaluator()[2]
+
+
+def test_videos_of_the_same_name_are_scored_together(evaluator):
+    videos = [{"id": n, "name": "clip", "file_name": f"{n}/clip.mp4"} for n in (1, 2)]
+    images = [{"id": n, "video_id": n} for n in (1, 2)]
+    assert evaluator("--videos", "clip", videos=videos, images=images)[1].startswith("frames 2 ")
+
+
+def test_without_targets_there_is_no_average_precision(evaluator):
+    _, out, _ = evaluator(annotations=[])
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "all - - - - - - -" in lines
+    assert "annotated frames only - - - -" in lines

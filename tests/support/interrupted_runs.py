@@ -25,7 +25,7 @@ KILLER = """
         child, out = os.fork(), folder / str(number)
         if not child:
             os._exit(main([*arguments, "--output", str(out)]))
-        while sum(log.read_bytes().count(b"\\n") for log in out.glob("results*.jsonl")) < int(moment):
+        while sum(log.read_bytes().count(b"\\n") for log in out.rglob("results*.jsonl")) < int(moment):
             time.sleep(0.01)
         time.sleep(0.02 * (moment % 1))
         os.kill(child, signal.SIGKILL)

@@ -30,9 +30,9 @@ class Reply(NamedTuple):
 
 def cache_option() -> list[str]:
     """Returns the option by which another process uses the exported graphs of these tests."""
-    from detectors.backends import export_folder  # loads torch
+    from detectors.backends import graph_cache  # loads torch
 
-    return ["--set", f"detector.cache={export_folder.CACHE}"]
+    return ["--set", f"detector.cache={graph_cache.CACHE}"]
 
 
 def run_on_full_disk(arguments: Sequence[object], *, limit: int) -> subprocess.CompletedProcess[str]:

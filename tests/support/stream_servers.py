@@ -37,9 +37,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def listener(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Runs a TCP server that calls `serve` with each connection during the block; yields its port."""
-    server = socket.create_server(("127.0.0.1", 0))
+def listener(serve: Callable[[socket.socket], None], port: int = 0) -> Iterator[int]:
+    """Runs a TCP server that calls `serve` with each connection during the block; yields its port.
+
+    With `port` 0 it has a free one.
+    """
+    server = socket.create_server(("127.0.0.1", port))
     connections: list[socket.socket] = []
 
     def accept() -> None:

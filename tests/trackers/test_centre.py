@@ -323,7 +323,7 @@ def test_options_reach_the_tracker():
         ("centre", {"coasting": 3}, "unknown tracker option 'coasting'; did you mean 'coast'"),
         ("centre", {"low_score": 0.9}, r"low_score = 0.9, expected 0 to 0.45"),
         ("centre", {"birth_window": 2}, "birth_window = 2, expected 3 or more"),
-        ("centre", {"gate": 0}, "gate = 0.0, expected 0.001 or more"),
+        ("centre", {"gate": 0}, "tracker option gate = 0, expected 0.001 or more"),
         ("centre", {"acceleration": float("nan")}, "acceleration = nan, expected 0 or more"),
         ("none", {"coast": 3}, "tracker 'none' takes no options, got coast"),
     ],

@@ -67,18 +67,46 @@ def test_a_reset_starts_with_id_one_again(name):
     assert tracker.update(at((50, 40)), frame(1)).ids.tolist() == [1]
 
 
-def test_options_reach_the_tracker_of_mmdet():
-    faint = at((50, 40), score=0.5)
-    assert len(build("mmdet:ByteTracker").update(faint, frame(0))) == 0
-    assert len(build("mmdet:ByteTracker", init_track_thr=0.4).update(faint, frame(0))) == 1
+@BOTH
+def test_detections_that_start_tracks_of_the_default_tracker_start_tracks(name):
+    def started(score, **options):
+        return len(build(name, **options).update(at((50, 40), score=score), frame(0)))
+
+    assert started(0.5) == 1
+    assert started(0.4) == 0
+    assert started(0.5, init_track_thr=0.6) == 0  # options reach the tracker of mmdet
 
 
-def test_other_names_and_options_are_refused():
+def test_the_options_of_a_tracker_of_mmdet_are_recorded_with_their_defaults():
+    tracker = build("mmdet:ByteTracker", obj_score_thrs={"high": 0.4})
+    assert (tracker.options.obj_score_thrs.high, tracker.options.obj_score_thrs.low) == (0.4, 0.3)
+    for index in range(4):  # both thresholds are used from the second frame on
+        tracks = tracker.update(at((50, 40), (200, 150), score=0.42), frame(index))
+    assert len(tracks) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 3}, "unknown configuration key 'tracker.options.patience'"),
+        ({"obj_score_thrs": {"height": 0.4}}, "did you mean 'tracker.options.obj_score_thrs.high'"),
+        ({"obj_score_thrs": 0.4}, "'tracker.options.obj_score_thrs' is a section, got 0.4"),
+        (
+            {"init_track_thr": "high"},
+            "'tracker.options.init_track_thr' = \"high\", expected none or a number",
+        ),
+        ({"init_track_thr": 7}, "init_track_thr = 7, expected 0 to 1"),
+    ],
+)
+def test_options_of_mmdet_that_are_wrong_are_refused_in_one_line(options, message):
+    with pytest.raises(UsageError, match=message):
+        build("mmdet:ByteTracker", **options)
+
+
+def test_other_names_are_refused():
     with pytest.raises(
         UsageError, match=r"unknown tracker 'mmdet:ByteTrack'; did you mean 'mmdet:ByteTracker'"
     ):
         build("mmdet:ByteTrack")
     with pytest.raises(UsageError, match="unknown mmdet tracker 'SORTTracker'"):
         MmdetTracker("SORTTracker")
-    with pytest.raises(UsageError, match=r"cannot build tracker 'mmdet:ByteTracker'.*patience"):
-        build("mmdet:ByteTracker", patience=3)

@@ -18,6 +18,7 @@ class FusedPlain(PlainNetwork):
 
     def __init__(self, model: PlainNetwork):
         nn.Module.__init__(self)
+        self.aligned = model.aligned
         for name, part in model.named_children():
             setattr(self, name, _fuse(deepcopy(part)))
         self.eval()

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detectors.networks.plain.alignment import align
 from detectors.networks.tridos.features import PixelFeatures
 from detectors.networks.tridos.head import STRIDE, cell_grid
 from detectors.networks.tridos.stream import TridosStream
@@ -54,7 +55,8 @@ def _down(cin: int, cout: int, blocks: int) -> nn.Sequential:
 class PlainNetwork(nn.Module):
     """Nine frames in, of which five are stacked; raw output at stride 4 in the encoding of `decode_boxes`.
 
-    `widths` are the channels of the four levels of the encoder.
+    `widths` are the channels of the four levels of the encoder. With `aligned` the older frames are moved
+    against the motion of the camera before they are stacked.
     """
 
     frames: int = FRAMES_BACK[0] + 1
@@ -65,8 +67,9 @@ class PlainNetwork(nn.Module):
     peak_cell: int = CELL
     """Network pixels per cell: the network is trained with `detectors.networks.plain.objective`."""
 
-    def __init__(self, *, widths: tuple[int, ...] = (24, 48, 72, 112)):
+    def __init__(self, *, widths: tuple[int, ...] = (24, 48, 72, 112), aligned: bool = False):
         super().__init__()
+        self.aligned = aligned
         one, two, three, four = widths
         self.encoder = nn.ModuleList(
             [
@@ -91,6 +94,14 @@ class PlainNetwork(nn.Module):
         nn.init.constant_(self.peaks.bias, -math.log(99.0))  # prior probability 0.01
         nn.init.zeros_(self.boxes.weight)
         nn.init.constant_(self.boxes.bias, 0.5)
+
+    def calibrate(self, slope: float, offset: float) -> None:
+        """Replaces the log odds x of all scores by slope · x + offset, in place."""
+        with torch.no_grad():
+            for parameter in self.peaks.parameters():
+                parameter.mul_(slope)
+            assert self.peaks.bias is not None
+            self.peaks.bias.add_(offset)
 
     def frame_features(self, images: Tensor) -> PixelFeatures:
         """Returns one of the three equal channels of images (B, 3, H, W), H and W multiples of 32.
@@ -135,6 +146,8 @@ class PlainNetwork(nn.Module):
 
     def _raw(self, stacked: Tensor) -> Tensor:
         """Stacked frames (B, 5, H, W) → raw output (B, 6, H / 4, W / 4)."""
+        if self.aligned:
+            stacked = align(stacked)
         stacked = stacked - stacked[:, -1:].mean(dim=(2, 3), keepdim=True)
         # channels last throughout: a tenth less time on a CPU, in training and in evaluation
         maps, x = [], stacked.contiguous(memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pipeline.evaluation.detection.evaluator import Evaluator
 from pipeline.evaluation.detection.predictions import load_results
 from pipeline.structures.annotations import video_records
 from pipeline.system import cli
+
+log = logging.getLogger(__name__)
 
 
 def add_input_options(parser: cli.Parser) -> None:
@@ -34,6 +37,12 @@ def build_evaluator(options: argparse.Namespace, coco: dict) -> Evaluator:
     image_ids = strided_image_ids(coco, options.stride) if options.stride > 1 else None
     evaluator = Evaluator(coco, image_ids=image_ids, classes=False)
     evaluator.add_results(load_results(options.detections))
+    if evaluator.without_results:
+        log.warning(
+            "frames without any result: %d of %d; they count as frames in which nothing was found",
+            evaluator.without_results,
+            evaluator.frames,
+        )
     return evaluator
 
 

@@ -80,21 +80,33 @@ class Calibration:
         return asdict(self, dict_factory=lambda items: {_JSON_KEYS.get(k, k): value for k, value in items})
 
 
-def calibrate(evaluator: Evaluator, rates: Sequence[float], *, min_score: float) -> list[Calibration]:
+def calibrate(
+    evaluators: Sequence[Evaluator], rates: Sequence[float], *, min_score: float
+) -> list[Calibration]:
     """Computes thresholds and calibration for each of `CALIBRATION_CRITERIA`.
 
     Args:
-        evaluator: evaluator with the detections.
+        evaluators: evaluators with the detections, one for each dataset; all categories must count as one.
         rates: false alarms per frame to find thresholds for.
         min_score: minimum score of the detections that the calibration takes.
 
     Raises:
         UsageError: no frame was added, or no detection has a score of at least `min_score`.
     """
-    matches = Matches.from_frames(evaluator.results())
-    videos = [frames for _, frames in evaluator.videos()]
+    matches = Matches.from_frames([frame for evaluator in evaluators for frame in evaluator.results()])
+    videos = _videos(evaluators)
     halves = [np.any(videos[start::2], axis=0) for start in (0, 1)] if len(videos) > 1 else []
     return [_calibrate(criterion, matches, halves, rates, min_score) for criterion in CALIBRATION_CRITERIA]
+
+
+def _videos(evaluators: Sequence[Evaluator]) -> list[np.ndarray]:
+    """Returns the frames of each video, (F,) bool over the frames of all evaluators, in order."""
+    counts = [evaluator.frames for evaluator in evaluators]
+    videos = []
+    for number, evaluator in enumerate(evaluators):
+        before, after = sum(counts[:number]), sum(counts[number + 1 :])
+        videos += [np.pad(frames, (before, after)) for _, frames in evaluator.videos()]
+    return videos
 
 
 def bin_scores(scores: np.ndarray, hits: np.ndarray) -> list[ScoreBin]:

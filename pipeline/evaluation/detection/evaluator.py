@@ -20,8 +20,10 @@ from pipeline.evaluation.detection.pycocotools_ap import CocoMetrics, coco_metri
 from pipeline.evaluation.detection.report import DetectionReport, DetectionScores
 from pipeline.evaluation.detection.report_sections import build_report, headline_scores
 from pipeline.evaluation.detection.running_ap import RunningAveragePrecision
+from pipeline.structures.coco_tables import uniform_references
 from pipeline.structures.detections import Detections
 from pipeline.system.errors import UsageError
+from pipeline.system.packages import require_package
 
 __all__ = ["DetectionReport", "DetectionScores", "Evaluator", "evaluate"]
 
@@ -80,22 +82,31 @@ class Evaluator:
     def __init__(
         self, ground_truth: dict, *, image_ids: Iterable[Hashable] | None = None, classes: bool = True
     ):
+        require_package("pycocotools", "scoring")  # used in `report`, after all frames
         truth = parse_ground_truth(ground_truth)
         self._truth = truth if classes else truth.class_agnostic()
         self._classes = classes
         self._positions = {image_id: position for position, image_id in enumerate(truth.image_ids)}
-        self._selected = set(self._positions) if image_ids is None else set(image_ids)
-        if not self._selected <= set(self._positions) or not self._selected:
+        selected = set(self._positions) if image_ids is None else set(image_ids)
+        if not selected <= set(self._positions) or not selected:
             raise UsageError("frames to be scored are missing from the ground truth")
+        self._selected = selected - truth.repeated
+        self._left_out = len(selected & truth.repeated)
         self._frames: dict[int, _ScoredFrame] = {}
         self._running = RunningAveragePrecision()
         self._truncated = 0  # detections beyond MAX_DETECTIONS of their frame and category
         self._repeated: list[int] = []  # numbers of results that equal an earlier one
+        self._without_results = 0  # frames of `add_results` that no result is on
 
     @property
     def frames(self) -> int:
         """Number of frames added."""
         return len(self._frames)
+
+    @property
+    def without_results(self) -> int:
+        """Number of frames without any result among those of `add_results`."""
+        return self._without_results
 
     def add(self, image_id: Hashable, detections: Detections) -> None:
         """Adds the detections of one frame.
@@ -123,6 +134,9 @@ class Evaluator:
         positions = {category: position for position, category in enumerate(self._truth.categories)}
         rows: dict[Hashable, list[CocoResult]] = {image_id: [] for image_id in self._truth.image_ids}
         seen = set()
+        results = uniform_references(results, "image_id", self._positions)
+        if self._classes:
+            results = uniform_references(results, "category_id", positions)
         parsed = parse_results(results, self._positions, positions if self._classes else None)
         for number, row in enumerate(parsed):
             rows[row.image_id].append(row)
@@ -131,6 +145,7 @@ class Evaluator:
             seen.add(row)
         for position, image_id in enumerate(self._truth.image_ids):
             if image_id in self._selected:
+                self._without_results += not rows[image_id]
                 self._add_frame(position, PredictedBoxes.from_results(rows[image_id]))
 
     def _add_frame(self, position: int, predicted: PredictedBoxes) -> None:
@@ -215,6 +230,10 @@ class Evaluator:
 
     def _notes(self) -> list[str]:
         notes = []
+        if self._left_out:
+            notes.append(
+                f"images that repeat a frame of an earlier image: {self._left_out}; they are left out"
+            )
         if self._repeated:
             first = (
                 f"repeated detections: {len(self._repeated)}, the first of them number {self._repeated[0]}"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.structures.annotations import is_box
+from pipeline.structures.coco_tables import is_box, repeated_images, sort_ids
 from pipeline.system.errors import UsageError
 
 
@@ -40,6 +40,8 @@ class CocoGroundTruth:
     """Name of each category."""
     videos: list[tuple[str, np.ndarray]]
     """Name of each video and the positions of its frames; empty if the annotations have no videos."""
+    repeated: frozenset[Hashable] = frozenset()
+    """Image ids whose frame is that of an earlier image, which alone counts."""
 
     def class_agnostic(self) -> CocoGroundTruth:
         """Returns the same annotations with all categories replaced by one."""
@@ -75,12 +77,8 @@ def parse_ground_truth(coco: dict) -> CocoGroundTruth:
         categories=categories,
         names=[names[category_id] for category_id in categories],
         videos=_videos(coco, positions),
+        repeated=frozenset(image["id"] for image in repeated_images(coco)),
     )
-
-
-def sort_ids(ids: Iterable[Hashable]) -> list:
-    """Returns ids in ascending order, numbers before strings."""
-    return sorted(ids, key=lambda value: (isinstance(value, str), value))
 
 
 def _parse_annotation(

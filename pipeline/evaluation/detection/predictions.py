@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.structures.boxes import to_xywh
 from pipeline.structures.detections import Detections
-from pipeline.system.errors import UsageError
+from pipeline.system.errors import UsageError, as_json
 from pipeline.system.files import load_json
 
 MAX_DETECTIONS = 100
@@ -103,21 +104,47 @@ def parse_results(
             unknown_image = image_id not in images
             unknown_category = categories is not None and category_id not in categories
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"detection {number} is not a COCO result: {error!r}") from error
+            raise UsageError(f"detection {number} is not a COCO result: {_fault(result)}") from error
         if unknown_image:
-            raise UsageError(f"detection {number} is on image {image_id}, which is not in the annotations")
+            missing = f"image {as_json(image_id)}, which is not in the annotations ({_some(images)})"
+            raise UsageError(f"detection {number} is on {missing}")
         if unknown_category:
-            missing = f"category {category_id}, which is not in the annotations"
-            raise UsageError(f"detection {number} is of {missing}")
+            known = _some(categories or ())
+            missing = f"category {as_json(category_id)}, which is not in the annotations ({known})"
+            raise UsageError(f"detection {number} is of {missing}; --class-agnostic ignores categories")
         finite = len(box) == 4 and all(map(math.isfinite, box)) and math.isfinite(score)
         if not finite or min(box[2:]) < 0:
             raise UsageError(f"detection {number} has no valid box and score: {list(box)}, {score}")
         yield CocoResult(image_id, 0 if categories is None else categories[category_id], box, score)
 
 
+def _some(ids: Iterable[object]) -> str:
+    """Lists the first ids of annotations."""
+    first = [as_json(number) for number in islice(ids, 4)]
+    return ", ".join(first[:3] + ["…"] * (len(first) > 3)) or "no ids"
+
+
+def _fault(result: Mapping[str, Any]) -> str:
+    """Describes what keeps a JSON object from being a COCO result."""
+    for key in ("image_id", "category_id", "bbox", "score"):
+        if key not in result:
+            return f"it has no '{key}'"
+        if key.endswith("_id") and not isinstance(result[key], (int, float, str)):
+            return f"its '{key}' is {as_json(result[key])}, expected a number or a text"
+    sides = result["bbox"]
+    if isinstance(sides, (list, tuple)) and all(isinstance(side, (int, float)) for side in sides):
+        return f"its 'score' is {as_json(result['score'])}, expected a number"
+    return f"its 'bbox' is {as_json(sides)}, expected four numbers"
+
+
 def load_results(path: Path) -> list[dict]:
-    """Reads a file of COCO results. Raises UsageError if it is not a JSON list of objects."""
+    """Reads a file of COCO results, also if they are the `annotations` of a COCO dictionary.
+
+    Raises UsageError if they are not a JSON list of objects.
+    """
     results = load_json(path, kind="detections")
+    if isinstance(results, dict):
+        results = results.get("annotations")
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
         raise UsageError(f"detections {path} are not a list of COCO results")
     return results

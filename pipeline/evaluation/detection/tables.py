@@ -60,7 +60,8 @@ def _coco_rows(report: DetectionReport) -> list[list[str]]:
     rows = [["", "AP50", "AP75", "AP", "AR1", "AR10", "AR100", "recall50"]]
     for title, scores in (("class by class", report.scores), ("classes as one", report.class_agnostic)):
         if scores:
-            rows.append([title, *(format_number(getattr(scores, name)) for name in names)])
+            values = (getattr(scores, name) if scores.targets else None for name in names)
+            rows.append([title, *map(format_number, values)])
     if not report.class_agnostic:
         rows[1][0] = "all"
     return rows
@@ -123,5 +124,6 @@ def _published_rows(report: DetectionReport) -> list[list[str]]:
             scores.recall_as_published,
             scores.f1_as_published,
         )
-        rows.append([name.replace("_", " "), *map(format_number, values)])
+        defined = values if report.scores.targets else [None] * len(values)
+        rows.append([name.replace("_", " "), *map(format_number, defined)])
     return rows

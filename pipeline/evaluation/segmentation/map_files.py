@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from pipeline.imaging.image_files import IMAGE_SUFFIXES, MASK_ENDINGS, natural_order, read_image
 from pipeline.imaging.pixel_formats import convert_channels, is_grey
+from pipeline.system.bounded_reads import MAX_ARRAY_BYTES, require_bounded
 from pipeline.system.errors import SourceError, UsageError
 from pipeline.system.files import read_text
 
@@ -99,18 +99,6 @@ def _listed_names(path: Path) -> list[str]:
     return list(names)
 
 
-def read_mask_levels(path: Path) -> np.ndarray:
-    """Reads a mask as (H, W) float32 in [0, 1]: values over their maximum; the highest channel counts.
-
-    Pixels above 0.5 are those of `datasets.layouts.mask_folders.read_mask`; values between 0 and 1 are grey,
-    which published definitions treat differently. A mask of zeros stays zero. Raises SourceError if the file
-    cannot be read.
-    """
-    image = read_image(path)
-    image = image if image.ndim == 2 else image.max(axis=2)
-    return image.astype(np.float32) / max(int(image.max(initial=0)), 1)
-
-
 def read_map(path: Path, *, logits: bool = False) -> np.ndarray:
     """Reads a probability map as (H, W) float32 in [0, 1].
 
@@ -141,17 +129,28 @@ def read_map(path: Path, *, logits: bool = False) -> np.ndarray:
 
 def _read_array(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
+    try:
+        require_bounded(path, limit=MAX_ARRAY_BYTES)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     if suffix == ".mat":
         return _read_mat(path)
     if suffix == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise SourceError(f"{path} cannot be read as a NumPy array") from error
+        return _read_npy(path)
     image = read_image(path)
     if not is_grey(image):
         raise SourceError(f"{path} is in colour, so it is no probability map")
     return convert_channels(image, grey=True)
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise TypeError("it is an archive of arrays")
+    except Exception as error:  # NumPy raises errors of many types for a damaged header
+        raise SourceError(f"{path} cannot be read as a NumPy array") from error
+    return array
 
 
 def _read_mat(path: Path) -> np.ndarray:
@@ -162,7 +161,7 @@ def _read_mat(path: Path) -> np.ndarray:
         content = io.loadmat(path, mat_dtype=True)
     except NotImplementedError as error:
         raise SourceError(f"{path} is a MATLAB 7.3 file; save it with -v7") from error
-    except (OSError, ValueError, TypeError, EOFError, io.matlab.MatReadError) as error:
+    except Exception as error:  # SciPy raises errors of many types for damaged files
         raise SourceError(f"{path} cannot be read as a MATLAB file") from error
     arrays = {
         name: value

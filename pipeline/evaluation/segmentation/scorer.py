@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.evaluation.segmentation.definitions import Definition, MaskScores, definitions
-from pipeline.evaluation.segmentation.map_files import MapMaskPair, read_map, read_mask_levels
+from pipeline.evaluation.segmentation.map_files import MapMaskPair, read_map
 from pipeline.evaluation.segmentation.roc import RocCurve
 from pipeline.evaluation.segmentation.sample import Sample
 from pipeline.evaluation.segmentation.tallies import Tallies
+from pipeline.imaging.mask_files import read_mask_file
 from pipeline.system import cli
 from pipeline.system.errors import UsageError
 
@@ -81,15 +82,18 @@ class MaskScorer:
 def score_files(scorer: MaskScorer, image: MapMaskPair, *, logits: bool) -> dict[str, Any]:
     """Adds the files of one image and returns its name and `ImageScores` as plain values.
 
-    A missing map counts as empty. Raises SourceError if a file cannot be read, UsageError if map and mask
+    A missing map counts as empty. If it is in doubt what the background of the mask is, `remark` tells what
+    was taken for it. Raises SourceError if a file cannot be read, UsageError if map and mask
     differ in size.
     """
-    mask = read_mask_levels(image.mask)
+    file = read_mask_file(image.mask)
+    mask, remark = file.levels, file.meaning.remark
     probability = read_map(image.prediction, logits=logits) if image.prediction else np.zeros_like(mask)
     if probability.shape != mask.shape:
         sizes = [f"{width}x{height}" for height, width in (probability.shape, mask.shape)]
         raise UsageError(f"{image.prediction} is {sizes[0]}, its mask {image.mask} is {sizes[1]}")
-    return {"name": image.name, **scorer.add(probability, mask)._asdict()}
+    row = {"name": image.name, **scorer.add(probability, mask)._asdict()}
+    return row | ({"remark": remark} if remark else {})
 
 
 def write_scores(path: Path, scorer: MaskScorer, sections: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.structures.boxes import from_xywh
+from pipeline.system.bounded_reads import MAX_TEXT_BYTES, read_bounded
 from pipeline.system.errors import UsageError
 
 _MAX_ID = 2**53
@@ -62,7 +63,7 @@ def read_tracks(path: str | Path) -> TrackRows:
     is malformed.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_bounded(Path(path), limit=MAX_TEXT_BYTES).decode("utf-8")
     except OSError as error:
         raise UsageError(f"cannot read tracks {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

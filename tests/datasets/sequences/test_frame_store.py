@@ -48,7 +48,9 @@ def decoded(monkeypatch) -> list:
     """The videos that have been decoded."""
     opened = []
     open_source = sequences.open_source
-    monkeypatch.setattr(sequences, "open_source", lambda p: opened.append(p) or open_source(p))
+    monkeypatch.setattr(
+        sequences, "open_source", lambda path, **options: opened.append(path) or open_source(path, **options)
+    )
     return opened
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -25,11 +28,11 @@ def test_the_number_of_threads_is_restored_even_after_an_error():
     assert torch.get_num_threads() == before
 
 
-def test_a_network_is_compiled_for_a_gpu_alone_and_what_that_lacks_is_named(monkeypatch):
+def test_a_network_is_compiled_for_a_gpu_alone_and_what_that_lacks_is_named(monkeypatch, hide_packages):
     with pytest.raises(UsageError, match="--compile is for a GPU"):
         require_compiler(torch.device("cpu"))
-    monkeypatch.setattr("detectors.backends.devices.find_spec", lambda name: None)
+    hide_packages("triton")
     with pytest.raises(UsageError, match="--compile needs the package triton"):
         require_compiler(torch.device("cuda"))
-    monkeypatch.setattr("detectors.backends.devices.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "triton", ModuleType("triton"))
     require_compiler(torch.device("cuda"))

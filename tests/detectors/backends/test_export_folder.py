@@ -1,12 +1,12 @@
-"""Export of networks as graphs: files, cache and errors."""
+"""Export of networks as graphs: files and errors."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
-from importlib import util
 from pathlib import Path
 
 import onnx
@@ -140,52 +140,76 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_is_named_with_the_line_that_installs_it(command, monkeypatch, tmp_path):
-    there = util.find_spec
-    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "onnx" else there(name))
+def test_a_missing_package_is_named_with_the_line_that_installs_it(command, hide_packages, tmp_path):
+    hide_packages("onnx")
     code, _, err = command("tridos-nano", "--output", tmp_path / "out")
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install onnx" in err
 
 
-# Cache
+# Reading
 
 
-def test_a_network_is_exported_once_for_each_size(nano, nano_origin, tmp_path, monkeypatch):
-    written = []
-    monkeypatch.setitem(
-        export_folder._WRITERS, "onnx", lambda _, path: written.append(path.name) or path.touch()
-    )
-    first, again, other = (
-        export_folder.cached_export(nano, nano_origin, size=size, kind="onnx", cache=tmp_path)
-        for size in (SIZE, SIZE, (32, 32))
-    )
-    assert first == again
-    assert first.folder != other.folder
-    assert written == ["frame.onnx", "pair.onnx", "join.onnx"] * 2
-    assert len(list(tmp_path.iterdir())) == 2  # nothing is left of the writing
+@pytest.fixture
+def written(nano_origin, tmp_path):
+    """A folder of graphs of a few bytes each."""
+    contents = {name: name.encode() * 9 for name in export_folder.GRAPHS}
+    return export_folder.write_export(contents, nano_origin, tmp_path / "written", size=SIZE, kind="onnx")
 
 
-def test_an_incomplete_export_is_repeated(nano, nano_origin, tmp_path, monkeypatch):
-    monkeypatch.setitem(export_folder._WRITERS, "onnx", lambda _, path: path.touch())
-    export = export_folder.cached_export(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
-    (export.folder / export_folder.MANIFEST).unlink()
-    (export.folder / "pair.onnx").unlink()
-    assert (
-        export_folder.cached_export(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
-        .file("pair")
-        .is_file()
-    )
+def test_an_export_is_read_as_it_was_written(written):
+    export = export_folder.read_export(written.folder)
+    assert export == written
+    assert export_folder.read_graphs(export) == {name: name.encode() * 9 for name in export_folder.GRAPHS}
 
 
-def test_other_weights_are_another_export(nano, nano_origin, tmp_path, monkeypatch):
-    monkeypatch.setitem(export_folder._WRITERS, "onnx", lambda _, path: path.touch())
-    others = export_folder.Origin(**{**vars(nano_origin), "sha256": "0" * 64})
-    places = [
-        export_folder.cached_export(nano, o, size=SIZE, kind="onnx", cache=tmp_path).folder
-        for o in (nano_origin, others)
-    ]
-    assert places[0] != places[1]
+def test_a_graph_whose_bytes_are_others_is_refused(written):
+    path = written.file("pair")
+    good = path.read_bytes()
+    for bad, said in (
+        (b"", "0 bytes"),
+        (good[:-1], "35 bytes"),
+        (good + b"x", "more than"),
+        (good[::-1], "digest"),
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(WeightsError, match=rf"pair\.onnx is damaged: .*{said}.*; export again"):
+            export_folder.read_graphs(export_folder.read_export(written.folder))
+    path.unlink()
+    with pytest.raises(WeightsError, match=r"pair\.onnx is missing"):
+        export_folder.read_graphs(written)
+    os.mkfifo(path)
+    with pytest.raises(WeightsError, match="no regular file"):
+        export_folder.read_graphs(written)
+
+
+def test_a_manifest_whose_bytes_are_others_is_refused(written):
+    path = written.folder / export_folder.MANIFEST
+    table = json.loads(path.read_text())
+    for key, value in (
+        ("enlarge", 9.0),
+        ("classes", ["bird"]),
+        ("size", [32, 32]),
+        ("graphs", {}),
+        ("digest", "0"),
+    ):
+        path.write_text(json.dumps({**table, key: value}))
+        with pytest.raises(WeightsError, match="is damaged; export again"):
+            export_folder.read_export(written.folder)
+    for text in ("", "{", "[]", "[" * 100_000, "1", '{"digest": 1}'):
+        path.write_text(text)
+        with pytest.raises(WeightsError, match="is damaged; export again"):
+            export_folder.read_export(written.folder)
+
+
+def test_an_export_of_an_earlier_version_is_to_be_repeated(written):
+    path = written.folder / export_folder.MANIFEST
+    table = {
+        key: value for key, value in json.loads(path.read_text()).items() if key not in ("digest", "graphs")
+    }
+    path.write_text(json.dumps(table))
+    with pytest.raises(WeightsError, match="no digests, as in earlier versions; export again"):
+        export_folder.read_export(written.folder)
 
 
 def test_a_folder_that_is_no_export_says_what_is_expected(tmp_path):
@@ -234,13 +258,3 @@ def test_the_digest_changes_with_the_bytes_of_any_module(tmp_path, monkeypatch):
         copy.write_bytes(copy.read_bytes() + b"#")
         digests.add(export_folder.code_digest())
     assert len(digests) == len(copies) + 1
-
-
-def test_other_code_is_another_export(nano, nano_origin, tmp_path, monkeypatch):
-    monkeypatch.setitem(export_folder._WRITERS, "onnx", lambda _, path: path.touch())
-    folders = []
-    for digest in ("a", "b"):
-        monkeypatch.setattr(export_folder, "code_digest", lambda digest=digest: digest)
-        export = export_folder.cached_export(nano, nano_origin, size=SIZE, kind="onnx", cache=tmp_path)
-        folders.append(export.folder)
-    assert folders[0] != folders[1]

@@ -7,8 +7,8 @@ whose score is within 1e-3 and whose edges are within a twentieth of a pixel.
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
-from importlib import util
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from pipeline.config.schema import DetectorConfig
 from pipeline.sources.opening import open_source
 from pipeline.stages.batching import batches
 from pipeline.system.errors import UsageError, WeightsError
+from tests.support.damage import turn_a_bit
 from tests.support.outputs import detections, report
 
 SIZE = (64, 64)
@@ -82,7 +83,7 @@ def test_streams_of_exported_graphs_equal_those_of_the_network(name, nano, expor
 
 @pytest.mark.parametrize("name", runtimes.BACKENDS)
 def test_a_graph_takes_any_number_of_samples(name, nano, exported, noise):
-    frame = runtimes.open_graphs(exported(name), name, threads=1)["frame"]
+    frame = runtimes.FolderGraphs(exported(name), name, threads=1).get(SIZE)["frame"]
     for count in (1, 3, 7):
         found, expected = frame(noise[:count]), nano.frame_features(noise[:count])
         assert all(equal_raw(a, b) for a, b in zip(found, expected, strict=True))
@@ -152,14 +153,23 @@ def test_what_a_backend_cannot_do_is_refused_in_one_line(arguments, code, said, 
     assert said in reply.err
 
 
-@pytest.mark.parametrize(("name", "package"), [("onnxruntime", "onnxruntime"), ("openvino", "openvino")])
-def test_a_missing_runtime_is_named_with_the_line_that_installs_it(name, package, monkeypatch):
-    there = util.find_spec
-    monkeypatch.setattr(util, "find_spec", lambda asked: None if asked == package else there(asked))
-    with pytest.raises(UsageError, match=f"pip install {package}"):
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_missing_runtime_is_named_with_the_line_that_installs_it(name, hide_packages, monkeypatch):
+    hide_packages(name)
+    with pytest.raises(UsageError, match=f"pip install {name}"):
         load_detector(DetectorConfig(backend=name))
     monkeypatch.setitem(runtimes.ON_CPU, "tridos-nano", name)
     assert runtimes.resolve_backend("tridos-nano", DetectorConfig(), torch.device("cpu")).kind == "torch"
+
+
+def test_a_runtime_that_cannot_be_imported_is_replaced_by_torch_with_a_warning(monkeypatch, caplog):
+    def fail(package):
+        raise ImportError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(runtimes.importlib, "import_module", fail)
+    assert runtimes.resolve_backend("tridos-nano", DetectorConfig(), torch.device("cpu")).kind == "torch"
+    (told,) = caplog.messages
+    assert told.startswith("onnxruntime cannot be imported: libgomp.so.1")
 
 
 @pytest.mark.parametrize(
@@ -181,17 +191,6 @@ def test_the_automatic_choice_always_runs(name, settings, device, monkeypatch):
     )
 
 
-def test_torch_is_used_if_the_cache_cannot_be_written(process, clip, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(runtimes.ON_CPU, "tridos-nano", "onnxruntime")
-    (tmp_path / "file").touch()
-    out = process(clip, cache=str(tmp_path / "file" / "graphs"), backend="auto")
-    assert report(out)["config"]["detector"]["backend"] == "torch"
-    (told,) = [line for line in caplog.messages if "graphs" in line]
-    assert str(tmp_path / "file") in told
-    assert "using torch" in told
-    assert len(detections(out)) > 10
-
-
 def test_only_the_first_run_reports_an_export(process, clip, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(runtimes.ON_CPU, "tridos-nano", "onnxruntime")
     for name, told in (("first", 1), ("next", 0)):
@@ -209,14 +208,21 @@ def test_graphs_of_another_format_are_refused_with_the_backend_that_reads_them(e
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_damaged_graph_is_refused_in_one_line(name, exported, nano_origin, tmp_path):
-    for graph in ("frame", "pair", "join"):
-        (tmp_path / f"{graph}.onnx").write_bytes(b"not a graph")
-    with pytest.raises(WeightsError, match=rf"frame\.onnx cannot be read by {name}") as error:
-        runtimes.network_from_folder(
-            export_folder.Export(tmp_path, nano_origin, "onnx", SIZE), name, threads=1
-        )
+def test_a_graph_that_a_runtime_cannot_read_is_refused_in_one_line(name, nano_origin, tmp_path):
+    contents = dict.fromkeys(export_folder.GRAPHS, b"not a graph")
+    export = export_folder.write_export(contents, nano_origin, tmp_path, size=SIZE, kind="onnx")
+    with pytest.raises(WeightsError, match=rf"graph 'frame' of .* cannot be read by {name}") as error:
+        runtimes.network_from_folder(export, name, threads=1)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_refuses_a_folder_with_a_damaged_graph(mote, clip, exported, tmp_path):
+    folder = shutil.copytree(exported("onnxruntime").folder, tmp_path / "exported")
+    turn_a_bit(folder / "frame.onnx")
+    reply = mote(clip, "--weights", folder, "--output", tmp_path / "out", "--progress", "off")
+    assert (reply.code, reply.err.count("\n")) == (4, 1)
+    assert "frame.onnx is damaged: its digest is another one; export again" in reply.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_graphs_are_for_the_detector_they_were_made_from(exported):

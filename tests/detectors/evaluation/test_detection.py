@@ -118,6 +118,15 @@ def test_several_processes_give_the_same_results_as_one(network, dataset, one_th
     assert alone.scores().targets == 2 * len(TARGETS) * FRAMES / 4
 
 
+def test_a_margin_grows_the_boxes_and_nothing_else(network, dataset):
+    (_, rows), (_, grown) = (
+        detection.score_dataset(network, dataset, stride=FRAMES, margin=margin) for margin in (0, 1.5)
+    )
+    assert [row["score"] for row in rows] == [row["score"] for row in grown]
+    sides = np.array([row["bbox"][2:] for row in rows])
+    np.testing.assert_allclose([row["bbox"][2:] for row in grown], sides + 3, atol=0.02)
+
+
 def test_the_scores_are_those_of_the_written_detections(root, nano_weights, tmp_path, capsys):
     files = [tmp_path / name for name in ("numbers.json", "found.json", "again.json")]
     assert (

@@ -10,8 +10,9 @@ import pytest
 from detectors.mmdet_adapter.__main__ import main
 from detectors.mmdet_adapter.comparison import compare_detections, compare_tracks, select_frames
 from pipeline.evaluation.tracking.track_rows import TrackRows
-from pipeline.structures.annotations import VideoRecord, load_coco, video_records
+from pipeline.structures.annotations import VideoRecord, video_records
 from pipeline.structures.boxes import to_xywh
+from pipeline.structures.coco_tables import load_coco
 from pipeline.system.errors import UsageError
 
 WIDTH, HEIGHT = 320, 256

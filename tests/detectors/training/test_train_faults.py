@@ -16,12 +16,14 @@ from detectors import evaluate, train
 from detectors.evaluation import detection
 from detectors.publish import main as publish_main
 from detectors.publish import publish
+from detectors.training import checkpoint
 from detectors.training.data import batch_clips, training_clips
 from detectors.training.detection_task import DetectionTask
 from detectors.training.recipe import Recipe
 from detectors.weights.state_dict import read_state_dict
 from pipeline.config.parsing import build, load_toml
-from pipeline.structures.annotations import load_coco, video_records
+from pipeline.structures.annotations import video_records
+from pipeline.structures.coco_tables import load_coco
 from pipeline.system.errors import UsageError
 from pipeline.system.signals import StopRequest
 from tests.support.training_runs import complaint, run, steps, write_clip
@@ -78,7 +80,7 @@ def test_weights_that_are_not_of_a_training_run_are_not_published(tmp_path, caps
     [
         ({"schedule.batch": 4}, "schedule.batch = 2, not 4"),
         ({"schedule.steps": 3}, "schedule.steps = 2, not 3"),
-        ({"model.options.num_classes": 2}, "model.options.num_classes = None, not 2"),
+        ({"model.options.num_classes": 2}, "model.options.num_classes = null, not 2"),
         ({"data.synthetic_share": 0.5}, "data.synthetic_share = 0.2, not 0.5"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -168,6 +170,67 @@ def test_an_invalid_checkpoint_is_refused_by_name(root, trained, tmp_path, capsy
     assert "record.output" in said
 
 
+@pytest.fixture(scope="module")
+def saved_often(root, tmp_path_factory):
+    """The folder of a run of three steps that saved each of them."""
+    folder = tmp_path_factory.mktemp("often") / "run"
+    assert run(root, folder, 3, **{"record.save_every": 1}) == 0
+    return folder
+
+
+def remove(path, whole):
+    path.unlink()
+
+
+@pytest.mark.parametrize("make", [cut, remove])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
+    root, saved_often, tmp_path, capsys, caplog, make
+):
+    folder = Path(shutil.copytree(saved_often, tmp_path / "run"))
+    good = torch.load(folder / "last.pt", weights_only=True)
+    kept = (folder / "previous.pt").read_bytes()
+    assert torch.load(folder / "previous.pt", weights_only=True)["step"] == 2
+    make(folder / "last.pt", (folder / "last.pt").read_bytes())
+    assert run(root, folder, 3, **{"record.save_every": 1}) == 0
+    assert f"resuming from step 2 of {folder / 'previous.pt'}" in capsys.readouterr().out
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith(f"{folder / 'last.pt'} is ")
+    assert warning.endswith("the run goes on from previous.pt, the one before it")
+    again = torch.load(folder / "last.pt", weights_only=True)
+    assert again["step"] == 3
+    torch.testing.assert_close(again["model"], good["model"], rtol=0, atol=0)
+    assert (folder / "previous.pt").read_bytes() == kept  # not replaced by the damaged one
+
+
+def test_two_damaged_checkpoints_are_refused(root, saved_often, tmp_path, capsys):
+    folder = Path(shutil.copytree(saved_often, tmp_path / "run"))
+    for name in ("last.pt", "previous.pt"):
+        (folder / name).write_bytes(b"damaged")
+    assert run(root, folder, 3, **{"record.save_every": 1}) == 4
+    assert f"{folder / 'last.pt'} is damaged or not a checkpoint" in complaint(capsys)
+
+
+def test_a_checkpoint_before_that_is_of_another_recipe_is_refused(root, saved_often, tmp_path, capsys):
+    folder = Path(shutil.copytree(saved_often, tmp_path / "run"))
+    assert run(root, folder, 4) == 2
+    assert "last.pt was made with schedule.steps = 3, not 4" in complaint(capsys)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_checkpoint_keeps_the_one_before_on_every_file_system(tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError("no links")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for step in range(3):
+        checkpoint.save({"step": step}, last, previous=previous)
+    steps = [torch.load(path, weights_only=True)["step"] for path in (previous, last)]
+    assert steps == [1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+
+
 # Values that are not finite
 
 
@@ -200,7 +263,7 @@ def test_a_batch_whose_loss_is_not_finite_ends_the_run_and_is_saved(root, tmp_pa
 
 def test_an_invalid_recipe_is_refused(root, tmp_path, capsys):
     assert run(root, tmp_path, 2, **{"schedule.precision": "int3"}) == 2
-    assert "'int3', expected one of fp32, bf16" in complaint(capsys)
+    assert '"int3", expected one of fp32, bf16' in complaint(capsys)
     assert run(root, tmp_path, 2, **{"data.train": "nothing.json"}) == 2
     assert run(root, tmp_path, 2, **{"schedule.stepz": 3}) == 2
     assert "did you mean 'schedule.steps'" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from pipeline.config.parsing import build, dump_toml, full_setting, load_toml, override, parse_setting
+from pipeline.config.schema import RunConfig
 from pipeline.system.errors import UsageError
 
 
@@ -93,19 +94,19 @@ def test_whole_numbers_for_a_float_become_floats():
     ("table", "key", "wrong"),
     [
         ({"steps": 1.5}, "steps", "1.5"),
-        ({"steps": True}, "steps", "True"),
-        ({"steps": "3"}, "steps", "'3'"),
+        ({"steps": True}, "steps", "true"),
+        ({"steps": "3"}, "steps", '"3"'),
         ({"name": 3}, "name", "3"),
         ({"fast": 1}, "fast", "1"),
-        ({"seed": "x"}, "seed", "'x'"),
+        ({"seed": "x"}, "seed", '"x"'),
         ({"fit": "crop"}, "fit", "stretch, letterbox"),
         ({"inner": 3}, "inner", "section"),
-        ({"inner": {"rate": "x"}}, "inner.rate", "'x'"),
-        ({"inner": {"rate": True}}, "inner.rate", "True"),
+        ({"inner": {"rate": "x"}}, "inner.rate", '"x"'),
+        ({"inner": {"rate": True}}, "inner.rate", "true"),
         ({"inner": {"window": [1, 2, 3]}}, "inner.window", "[1, 2, 3]"),
-        ({"inner": {"window": [1, "2"]}}, "inner.window", "'2'"),
+        ({"inner": {"window": [1, "2"]}}, "inner.window", '"2"'),
         ({"inner": {"window": 4}}, "inner.window", "4"),
-        ({"inner": {"names": "x"}}, "inner.names", "'x'"),
+        ({"inner": {"names": "x"}}, "inner.names", '"x"'),
         ({"inner": {"extra": 3}}, "inner.extra", "3"),
         ({"steps": [1]}, "steps", "[1]"),
     ],
@@ -167,12 +168,13 @@ class Kinds:
 )
 def test_what_is_expected_is_told_in_plain_words(key, expected):
     """The value is a set, which has none of the types."""
-    assert message(build, Kinds, {key: {1}}) == f"configuration key '{key}' = {{1}}, expected {expected}"
+    said = message(build, Kinds, {key: {1}})
+    assert said == f"configuration key '{key}' = \"{{1}}\", expected {expected}"
 
 
 def test_a_list_is_refused_whole_with_what_it_should_be():
     said = message(build, Kinds, {"limits": [0.8, "1.2"]})
-    assert said == "configuration key 'limits' = [0.8, '1.2'], expected two numbers, such as [0.8, 1.25]"
+    assert said == "configuration key 'limits' = [0.8, \"1.2\"], expected two numbers, such as [0.8, 1.25]"
 
 
 @pytest.mark.parametrize(
@@ -247,6 +249,9 @@ def test_what_the_dataclass_itself_refuses_is_a_usage_error():
         (" a . b = 3 ", ["a", "b"], 3),
         ("a=1e-4", ["a"], 1e-4),
         ("a=../data/x", ["a"], "../data/x"),
+        ("a=12.5s", ["a"], "12.5s"),
+        ("a=1:30", ["a"], "1:30"),
+        ("a=01:02:03.5", ["a"], "01:02:03.5"),  # TOML has times, which no key takes
     ],
     ids=str,
 )
@@ -353,3 +358,8 @@ def test_what_is_no_toml_is_refused_with_the_file_and_the_reason(content, reason
 )
 def test_an_unreadable_file_is_refused_with_the_reason(name, reason, tmp_path):
     assert reason in message(load_toml, tmp_path / name)
+
+
+def test_a_list_of_names_or_numbers_is_described():
+    said = message(build, RunConfig, {"detector": {"classes": 3}})
+    assert said.endswith("classes' = 3, expected a list of whole numbers or texts, such as [64, 64]")

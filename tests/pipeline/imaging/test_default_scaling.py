@@ -112,7 +112,7 @@ def test_training_scales_as_a_run_does(tmp_path, depth):
             2,
             16,
             {},
-            "grey levels 7000 to 75.. of 0 to 65535; .*source.scaling = percentile, the default",
+            "grey levels 7000 to 75.. of 0 to 65535; .*--scaling percentile, the default",
         ),
         (7000, 2, 16, {"scaling": "full-range"}, "7000 to 75.. of 0 to 65535; .* try --scaling percentile"),
         (

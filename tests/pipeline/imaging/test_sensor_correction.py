@@ -13,7 +13,7 @@ from pipeline.imaging.sensor_correction import (
     SpikeReplacement,
 )
 from pipeline.sources.opening import open_source
-from pipeline.system.errors import SourceError, UsageError
+from pipeline.system.errors import UsageError
 from tests.pipeline.sources.test_images import write_images
 
 
@@ -108,11 +108,15 @@ def test_automatic_replacement_is_selected_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"offset": "small.png"}, UsageError, "offset = .* is 8x8, the frames of .* are 64x48"),
-        ({"bad_pixels": "small.png"}, UsageError, "bad_pixels = .* is 8x8"),
-        ({"offset": "eight.png"}, UsageError, "offset = .* has 8 bits, the frames of .* 16"),
+        ({"offset": "small.png"}, UsageError, "--offset .* is 8x8, the frames of .* are 64x48"),
+        ({"bad_pixels": "small.png"}, UsageError, "--bad-pixels .* is 8x8"),
+        ({"offset": "eight.png"}, UsageError, "--offset .* has 8 bits, the frames of .* 16"),
         ({"bad_pixels": "white.png"}, UsageError, "marks 100.0 % of the pixels as bad; 5 % are allowed"),
-        ({"bad_pixels": "nowhere.png"}, SourceError, "nowhere.png cannot be read: No such file"),
+        (
+            {"bad_pixels": "nowhere.png"},
+            UsageError,
+            "--bad-pixels: .*nowhere.png cannot be read: No such file",
+        ),
     ],
     ids=lambda value: str(value),
 )
@@ -132,5 +136,5 @@ def test_an_empty_mask_changes_nothing(tmp_path):
 
 def test_coloured_sources_are_not_corrected(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    with pytest.raises(UsageError, match="has colours; bad_pixels and offset are for grey sources"):
+    with pytest.raises(UsageError, match="has colours; --bad-pixels and --offset are for grey sources"):
         open_source(write_images(tmp_path / "images", {"0.png": colour}), bad_pixels="auto")

@@ -10,10 +10,12 @@ from pipeline import vid_map_coco
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
 from pipeline.evaluation.detection.report import DetectionScores
-from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.ground_truth import GroundTruth
 from pipeline.runner.single import run
+from pipeline.runner.summary import run_table
 from pipeline.sources.opening import open_source
-from pipeline.structures.annotations import load_coco, video_records
+from pipeline.structures.annotations import video_records
+from pipeline.structures.coco_tables import load_coco
 from pipeline.structures.detections import Detections
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
@@ -21,6 +23,7 @@ from pipeline.system.errors import UsageError
 from run_pipeline import parts
 from tests.support.nano import save_nano
 from tests.support.outputs import detections, lines, report
+from tests.support.truth import annotations_of
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +83,46 @@ def test_frames_without_annotation_are_processed_but_not_scored(process, tmp_pat
     assert report(folder)["frames"]["not_annotated"] == 6
 
 
+def test_targets_of_classes_that_are_left_out_are_not_scored(tmp_path, clip, truth):
+    def alternate(table):
+        table["categories"] = [{"id": 1, "name": "bird"}, {"id": 2, "name": "drone"}]
+        for annotation in table["annotations"]:
+            annotation["category_id"] = 1 + annotation["image_id"] % 2
+
+    path = rewritten(truth, tmp_path / "gt.json", alternate)
+    with open_source(clip) as source:
+        known = annotations_of(path, source.info)
+        frames = list(source)
+    (record,) = video_records(load_coco(path))
+    scored = GroundTruth(known, 2, labels=(1,))
+    for frame in frames:
+        boxes = record.boxes[frame.index][record.labels[frame.index] == 1]
+        right = Detections(boxes, [0.9] * len(boxes), [1] * len(boxes))
+        scored.add(Result(frame, right, warmup=False, tracks=Tracks.empty()))
+    scores = scored.score(0.5).scores
+    assert scores.frames == 16
+    assert 0 < scores.targets < sum(map(len, record.boxes))
+    assert scores.ap50 == pytest.approx(1)
+
+
+def test_ground_truth_without_a_processed_frame_is_refused(tmp_path, clip, truth):
+    def keep_one(table):
+        (kept,) = (image for image in table["images"] if image["frame_id"] == 4)
+        table["images"] = [kept]
+        table["annotations"] = [row for row in table["annotations"] if row["image_id"] == kept["id"]]
+
+    path = rewritten(truth, tmp_path / "gt.json", keep_one)
+    with open_source(clip, stride=3) as source:
+        with pytest.raises(UsageError, match="none of the frames 0 to 15 that are processed, one in 3"):
+            annotations_of(path, source.info, stride=3)
+    with open_source(clip, start=1, stride=3) as source:
+        annotations_of(path, source.info, start=1, stride=3)
+
+
 @pytest.mark.parametrize("start", [16, 20])
 def test_ground_truth_of_other_frames_is_refused_before_the_run(clip, truth, start):
     with open_source(clip, start=0) as source, pytest.raises(UsageError, match="none of the frames"):
-        SourceAnnotations(truth, source.info, start=start)
+        annotations_of(truth, source.info, start=start)
 
 
 def test_ground_truth_that_counts_frames_from_one_is_refused(tmp_path, clip, truth):
@@ -93,7 +132,7 @@ def test_ground_truth_that_counts_frames_from_one_is_refused(tmp_path, clip, tru
 
     path = rewritten(truth, tmp_path / "gt.json", count_from_one)
     with open_source(clip) as source, pytest.raises(UsageError, match="count frames from 1"):
-        SourceAnnotations(path, source.info)
+        annotations_of(path, source.info)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +147,7 @@ def test_classes_only_count_if_detector_and_annotations_have_the_same(clip, clas
     path = clip.with_suffix(".json")
     (record,) = video_records(load_coco(path))
     with open_source(clip) as source:
-        truth = GroundTruth(SourceAnnotations(path, source.info), classes)
+        truth = GroundTruth(annotations_of(path, source.info), classes)
         for frame in source:
             boxes = record.boxes[frame.index]
             right = Detections(boxes, [0.9] * len(boxes), [label] * len(boxes))
@@ -138,7 +177,8 @@ def scored(tmp_path_factory, clip, truth, nano_weights):
     """The outputs of a run over the clip with this ground truth."""
     folder = tmp_path_factory.mktemp("scored") / "out"
     table = {"detector": {"weights": nano_weights, "conf": 0.2}, "output": {"folder": str(folder)}}
-    run(str(clip), build(RunConfig, table), parts(), annotations=str(truth), progress="off")
+    record = run(str(clip), build(RunConfig, table), parts(), annotations=str(truth), progress="off")
+    (folder.parent / "summary.txt").write_text(run_table(record))
     return folder
 
 
@@ -177,6 +217,20 @@ def test_ambiguous_identities_are_noted_and_detections_are_scored(scored):
     (note,) = metrics["notes"]
     assert note.startswith("tracks are not scored: frame")
     assert 0.1 < metrics["ap50"] < 0.9
+    assert note.replace("tracks are not scored", "not scored") in (scored.parent / "summary.txt").read_text()
+
+
+def test_a_run_without_targets_shows_no_average_precision(tmp_path, clip, truth, nano_weights):
+    path = rewritten(truth, tmp_path / "gt.json", lambda table: table["annotations"].clear())
+    table = {
+        "detector": {"weights": nano_weights},
+        "output": {"folder": str(tmp_path / "out"), "video": False},
+    }
+    config = build(RunConfig, {**table, "source": {"max_frames": 2}})
+    text = run_table(run(str(clip), config, parts(), annotations=str(path), progress="off"))
+    assert "AP50        not defined: no targets in 2 frames" in text
+    assert "best F1" not in text
+    assert "MOTA" not in text
 
 
 # pipeline.vid_map_coco

@@ -233,6 +233,9 @@ def test_streams_are_reported_by_name_including_unopened_ones(config, tmp_path):
     for name in names:
         assert f'mote_frames_processed_total{{stream="{name}"}} 3.0' in text
     assert 'mote_stream_healthy{stream="gone"} 0.0' in text
+    assert 'mote_stream_state{state="not_opened",stream="gone"} 1.0' in text
+    assert f'mote_stream_state{{state="running",stream="{names[0]}"}} 1.0' in text
+    assert f'mote_stream_state{{state="starting",stream="{names[0]}"}} 0.0' in text
     assert [record.written for record in ended[0].records.values()] == [3, 3]
 
 
@@ -346,9 +349,12 @@ def test_a_port_in_use_ends_in_one_line_without_outputs(mote, clip, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--health-port", "70000"], "health_port = 70000, expected 1 to 65535, or 0 for none"),
+        (["--health-port", "70000"], "--health-port 70000, expected 1 to 65535, or 0 for none"),
         (["--health-port", "9", "--health-host", ""], "health_host is empty"),
-        (["--set", "service.stalled_after=0"], "stalled_after = 0.0, expected seconds, more than 0"),
+        (
+            ["--set", "service.stalled_after=0"],
+            "--set service.stalled_after=0, expected seconds, more than 0",
+        ),
         (
             ["--health-port", "8099", "--health-host", "203.0.113.7"],
             "nothing can be served on 203.0.113.7:8099",

@@ -10,13 +10,14 @@ import pytest
 
 from pipeline.evaluation.detection.evaluator import Evaluator
 from pipeline.runner import ground_truth
-from pipeline.runner.ground_truth import GroundTruth, SourceAnnotations
+from pipeline.runner.ground_truth import GroundTruth
 from pipeline.sources.opening import open_source
 from pipeline.structures.detections import Detections
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
 from pipeline.system.progress import Progress
 from tests.support.clock import Clock
+from tests.support.truth import annotations_of
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def time(monkeypatch):
 @pytest.fixture
 def truth(clip):
     with open_source(clip) as source:
-        return GroundTruth(SourceAnnotations(clip.with_suffix(".json"), source.info), 1)
+        return GroundTruth(annotations_of(clip.with_suffix(".json"), source.info), 1)
 
 
 @pytest.fixture

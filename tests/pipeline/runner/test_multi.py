@@ -152,18 +152,29 @@ def test_progress_counts_all_frames_and_streams(mote, tmp_path, bright, spots):
     assert reply.err.endswith(" of 2 streams\n")
 
 
-def test_one_file_of_annotations_scores_every_source(together, tmp_path, clip, nano_weights):
-    copies = [tmp_path / name / "clip.mp4" for name in "xy"]
+def test_one_file_of_annotations_scores_every_source_that_is_in_it(together, tmp_path, clip, nano_weights):
+    copies = [tmp_path / name for name in ("x/clip.mp4", "y/clip.mp4", "z.mp4")]
     for place in copies:
-        place.parent.mkdir()
+        place.parent.mkdir(exist_ok=True)
         shutil.copy(clip, place)
+    table = json.loads(clip.with_suffix(".json").read_text())
+    (video,) = table["videos"]
+    table["videos"] = [
+        {**video, "id": n, "file_name": f"{name}/clip.mp4"} for n, name in ((1, "x"), (2, "y"))
+    ]
+    table["images"] += [{**image, "id": image["id"] + 100, "video_id": 2} for image in table["images"]]
+    truth = tmp_path / "gt.json"
+    truth.write_text(json.dumps(table))
     detector = {"name": "tridos-nano", "weights": nano_weights, "conf": 0.2}
-    truth = str(clip.with_suffix(".json"))
-    limits = {"max_frames": 6}
-    summary, out = together(*map(str, copies), annotations=truth, detector=detector, source=limits)
-    scores = [json.loads((out / name / "metrics.json").read_text())["ap50"] for name in ("clip", "clip_2")]
-    assert scores[0] == scores[1]
-    assert f"{scores[0]:.3f}" in summary.table()
+    options = {"annotations": str(truth), "detector": detector, "source": {"max_frames": 6}}
+    summary, out = together(*map(str, copies), **options)
+    ap50 = json.loads((out / "clip" / "metrics.json").read_text())["ap50"]
+    rows = [line.split("  ") for line in summary.table().splitlines()]
+    cells = {row[0]: {cell.strip() for cell in row} for row in rows}
+    assert f"{ap50:.3f}" in cells["clip"]
+    assert "no targets" in cells["clip_2"]
+    assert "not annotated" in cells["z"]
+    assert not (out / "z" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_a_recovered_run_can_be_resumed(whole, clip, nano_weights, mote, tmp_pat
         (
             "results.jsonl",
             b'{"frame": 0}\n{"frame": 1}\n',
-            "results.jsonl, line 1 is not a result: 'detections'",
+            "results.jsonl, line 1 is not a result: there is no 'detections'",
         ),
         ("results.jsonl", b"[" * 100_000 + b"\n{}\n", "results.jsonl, line 1 is not a result"),
     ],

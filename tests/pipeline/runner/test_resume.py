@@ -177,7 +177,7 @@ def refused(resume, whole, tmp_path):
         (("--tracker", "none"), "config.tracker"),
         (("--batch", 3), "config.detector.batch is 3, and was 1"),
         (("--no-save-jsonl",), "a run is resumed from results.jsonl"),
-        (("--overwrite",), "overwrite and resume exclude each other"),
+        (("--overwrite",), "--overwrite and --resume exclude each other"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
 )

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
+from pipeline.evaluation.tracking.scores import TrackScores
+from pipeline.runner.recovery import RecordedSource
 from pipeline.runner.run_record import Latency, RunRecord
 from pipeline.runner.single import run
 from pipeline.runner.summary import run_table
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from pipeline.structures.results import Result
+from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import OutputError, SourceError
 from run_pipeline import parts
 from tests.support.outputs import check_consistent
@@ -109,12 +116,13 @@ def test_the_table_is_two_aligned_columns(record):
         ("source", "clip.mp4, 64x64, 30 frames/s"),
         ("detector", "nano.safetensors on cpu"),
         ("frames", "3 decoded, 3 written, 0 corrupt"),
-        ("detections", "with score 0.05 or more"),
+        ("detections", "with score 0.4 or more"),
         ("tracks", "confirmed"),
         ("speed", "frames/s in"),
         ("  detect", "ms per frame, 95 % below"),
         ("AP50", "over 3 frames"),
-        ("best F1", "at score"),
+        ("best F1", "with IoU 0.5 or more"),
+        ("recall", "with IoU 0.5 or more"),
         ("outputs", "annotated.mp4, detections.json, tracks.txt, results.jsonl, run.json, metrics.json"),
         ("state", "complete"),
     ],
@@ -122,6 +130,59 @@ def test_the_table_is_two_aligned_columns(record):
 def test_the_table_has_the_facts_of_the_run(record, name, value):
     (row,) = (row for row in run_table(record).splitlines() if row.startswith(f"{name} "))
     assert value in row
+
+
+def test_track_metrics_say_how_tracks_and_targets_are_matched(record, monkeypatch):
+    counts = {"mostly_tracked": 1, "mostly_lost": 0, "targets": 1, "tracks": 1, "frames": 3, "boxes": 3}
+    rest = {"motp": 0.1, "idp": 1.0, "idr": 1.0, "fragments": 0, "misses": 0, "false_positives": 0, **counts}
+    scores = {
+        "iou": TrackScores(gate="iou", limit=0.5, mota=0.44, idf1=0.61, switches=2, **rest),
+        "centre": TrackScores(gate="centre", limit=5.0, mota=0.91, idf1=0.95, switches=0, **rest),
+    }
+    monkeypatch.setattr(record, "track_scores", scores)
+    rows = [row for row in run_table(record).splitlines() if row.startswith("MOTA ")]
+    assert [" ".join(row.split()) for row in rows] == [
+        "MOTA 0.440, IDF1 0.610, 2 switches, with IoU 0.5 or more",
+        "MOTA 0.910, IDF1 0.950, 0 switches, with centres within 5 px",
+    ]
+
+
+def test_detections_are_counted_from_the_score_at_which_they_are_drawn():
+    record = RunRecord(None, None, build(RunConfig, {"annotate": {"min_score": 0.5}}), {})
+    boxes = np.array([[0, 0, 4, 4]] * 3, np.float32)
+    found = Detections(boxes, np.array([0.6, 0.5, 0.1], np.float32), np.zeros(3, np.int64))
+    frame = Frame(np.zeros((8, 8), np.uint8), 0, Fraction(0), "made")
+    record.add(Result(frame, found, False, {}, tracks=Tracks.empty()))
+    assert (record.detections, record.drawn) == (3, 2)
+    assert record.best_score == pytest.approx(0.6)
+
+
+def test_the_table_names_the_highest_score_if_no_track_starts(record, monkeypatch):
+    changed = {"detections": 20, "drawn": 1, "written": 10, "tracks": 0, "best_score": 0.41}
+    for name, value in changed.items():
+        monkeypatch.setattr(record, name, value)
+    table = run_table(record)
+    assert "1 with score 0.4 or more, 0.1 per frame; written are 20 with 0.05 or more" in table
+    assert "0 confirmed; the highest score of a detection is 0.41, tracks start at 0.45 (--set" in table
+
+
+def test_the_table_has_no_number_of_corrupt_frames_if_it_is_not_known(record, monkeypatch):
+    monkeypatch.setattr(record, "source", RecordedSource(record.source.info))
+    assert "3 decoded, 3 written\n" in run_table(record)
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "shown"),
+    [
+        (90, 3.0, "30.0 frames/s in 3.0 s"),
+        (1, 40.0, "0.025 frames/s in 40.0 s"),
+        (0, 2.0, "no frame computed in 2.0 s"),
+    ],
+)
+def test_the_speed_of_slow_runs_is_not_rounded_to_zero(record, monkeypatch, count, seconds, shown):
+    monkeypatch.setattr(record, "written", count)
+    monkeypatch.setattr(record, "seconds", seconds)
+    assert shown in run_table(record)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
-from pipeline.sources.live import in_form, open_with_reconnect
+from pipeline.sources.live import in_form
+from pipeline.sources.pending import PendingSource
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.signals import StopRequest
 from tests.pipeline.sources.test_live import QUICK, in_turn
@@ -62,7 +63,7 @@ def test_equal_pictures_of_another_depth_are_equal_after_the_conversion(tmp_path
     source = {"timeout": 5.0, "max_frames": 8, "scaling": "full-range"}
     with stream_servers.listener(in_turn(*clips)) as port:
         config = build(RunConfig, {"source": source, "live": QUICK})
-        with open_with_reconnect(f"tcp://127.0.0.1:{port}", config, StopRequest()) as opened:
+        with PendingSource(f"tcp://127.0.0.1:{port}", config, StopRequest()).wait() as opened:
             frames = list(opened)
     assert len({(frame.image.dtype, frame.bit_depth) for frame in frames}) == 1
     for before, after in zip(frames[:4], frames[4:], strict=True):

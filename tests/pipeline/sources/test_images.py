@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fractions import Fraction
@@ -191,9 +193,37 @@ def test_opencv_logs_nothing_about_a_damaged_image(tmp_path, capfd, suffix):
     assert cv2.utils.logging.getLogLevel() > cv2.utils.logging.LOG_LEVEL_SILENT
 
 
+def test_metadata_of_a_png_file_reaches_neither_pixels_nor_terminal(tmp_path, capfd):
+    image = grey_frames(1)[0]
+    profile = b"\x1b[31m\0\0" + zlib.compress(bytes(200))  # its name would be printed as it is
+    added = [(b"iCCP", profile), (b"sBIT", b"\5\5"), (b"zTXt", b"a"), (b"tRNS", b"\0\3")]
+    chunks = [struct.pack(">I", len(data)) + kind + data for kind, data in added]
+    chunks = [chunk + struct.pack(">I", zlib.crc32(chunk[4:])) for chunk in chunks]
+    plain = cv2.imencode(".png", image)[1].tobytes()
+    (tmp_path / "a.png").write_bytes(plain[:33] + b"".join(chunks) + plain[33:])  # behind the first chunk
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_pgm_file_of_text_may_end_with_its_last_number(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P2 2 1 255\n7 250")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.pgm"), [[7, 250]])
+
+
 def test_images_that_are_read_in_several_threads_leave_the_log_of_opencv_on(tmp_path):
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (256, 256), np.uint8))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: read_image(path), range(400)))
     assert cv2.utils.logging.getLogLevel() > cv2.utils.logging.LOG_LEVEL_SILENT
+
+
+def test_a_picture_in_several_formats_is_one_frame(tmp_path, caplog):
+    shown = grey_frames(3)
+    images = {f"{n}.{suffix}": shown[n] for n in range(3) for suffix in ("jpg", "png")}
+    with open_source(write_images(tmp_path / "clip", images)) as source:
+        assert [path.rpartition("/")[2] for path in source.pictures] == ["0.png", "1.png", "2.png"]
+        assert source.info.frame_count == 3
+    assert "3 images have the name of another one in a better format" in caplog.messages[0]
+    with open_source(tmp_path / "clip" / "*.jpg") as source:
+        assert source.info.frame_count == 3

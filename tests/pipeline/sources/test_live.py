@@ -17,12 +17,13 @@ import pytest
 from pipeline.config.parsing import build
 from pipeline.config.schema import LiveConfig, RunConfig, SourceConfig
 from pipeline.runner.run_record import RecentLatency
-from pipeline.sources.live import LiveSource, backoff, open_with_reconnect, queue_policy
+from pipeline.sources.live import LiveSource, backoff, queue_policy
+from pipeline.sources.pending import PendingSource
 from pipeline.sources.reader import Reader
 from pipeline.sources.source import Source
+from pipeline.stages.multiplexer import StreamMultiplexer
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import SourceLost
-from pipeline.system.multiplexer import StreamMultiplexer
 from pipeline.system.prefetch import QueuePolicy, prefetch
 from pipeline.system.signals import StopRequest
 from tests.support import stream_servers
@@ -36,7 +37,7 @@ SECONDS = 20.0
 
 def watched(port, stop=None, *, source=None, **live) -> LiveSource:
     table = {"source": {**RAW, **(source or {})}, "live": {**QUICK, **live}}
-    return open_with_reconnect(f"tcp://127.0.0.1:{port}", build(RunConfig, table), stop or StopRequest())
+    return PendingSource(f"tcp://127.0.0.1:{port}", build(RunConfig, table), stop or StopRequest()).wait()
 
 
 def raw(images) -> bytes:
@@ -188,8 +189,9 @@ def test_items_that_do_not_fit_are_dropped_and_reported(on_full, kept):
 @pytest.mark.parametrize(("on_full", "kept"), [("drop-oldest", [8, 9]), ("drop-newest", [0, 1])])
 def test_a_feed_drops_its_own_items_and_others_wait(on_full, kept):
     dropped = []
-    queues = [QueuePolicy(2, on_full, dropped.append), QueuePolicy(2)]
-    with StreamMultiplexer([range(10), range(10)], names=["a", "b"], in_flight=100, queues=queues) as feeds:
+    multiplexer = StreamMultiplexer([range(10), range(10)], names=["a", "b"], in_flight=100, ahead=2)
+    multiplexer.set_queue(0, QueuePolicy(2, on_full, dropped.append))
+    with multiplexer as feeds:
         deadline = time.monotonic() + SECONDS
         while len(dropped) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)

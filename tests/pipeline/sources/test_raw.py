@@ -72,8 +72,8 @@ def test_raw_frames_too_large_are_refused_before_memory_is_allocated(tmp_path, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "raw"}, "format = raw needs the size and dtype"),
-        ({"format": "raw", "size": "96x64"}, "format = raw needs the size and dtype"),
+        ({"format": "raw"}, "format = raw needs the size and the samples"),
+        ({"format": "raw", "size": "96x64"}, "format = raw needs the size and the samples"),
         ({"size": "96"}, "size = '96'"),
         ({"size": "native"}, "expected WxH such as 320x256"),
         ({"bits": 7}, "bits = 7, expected 8 to 16"),

@@ -37,6 +37,17 @@ def test_images_come_in_the_order_given(tmp_path):
     np.testing.assert_array_equal(list(grey_images(paths, name="made")), images)
 
 
+def test_a_dim_image_of_a_data_set_gets_no_remark(tmp_path, caplog):
+    """A run over it gets one; a data set may hold hundreds."""
+    path = tmp_path / "dim.png"
+    cv2.imwrite(str(path), grey_frames(1)[0] // 40)
+    list(grey_images([path], name="dim"))
+    assert caplog.messages == []
+    with open_source(path) as source:
+        list(source)
+    assert "use grey levels" in caplog.text
+
+
 def test_a_video_that_is_cut_off_is_refused(tmp_path):
     video = cut(write_video(tmp_path / "made.mkv", grey_frames(20), codec="ffv1", pixel_format="gray"))
     with pytest.raises(SourceError, match="the file is cut off"):

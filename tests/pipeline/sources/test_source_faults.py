@@ -41,6 +41,16 @@ def sound_only(folder):
     return folder / "a.wav", "holds no video, only audio"
 
 
+def no_stream(folder):
+    with av.open(str(folder / "a.mp4"), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height = 64, 48
+        container.start_encoding()
+    data = (folder / "a.mp4").read_bytes()
+    (folder / "a.mp4").write_bytes(data.replace(b"trak", b"free"))
+    return folder / "a.mp4", "holds no video and no other stream"
+
+
 def without_index(folder):
     return cut(write_video(folder / "a.mp4", grey_frames(20))), "was its recording finished"
 
@@ -55,7 +65,7 @@ def nothing_but_damage(folder):
 
 
 @pytest.mark.parametrize(
-    "fault", [text_as_video, plain_text, empty, sound_only, without_index, nothing_but_damage]
+    "fault", [text_as_video, plain_text, empty, sound_only, no_stream, without_index, nothing_but_damage]
 )
 def test_unreadable_files_are_refused_in_one_line(tmp_path, fault):
     path, message = fault(tmp_path)
@@ -141,7 +151,7 @@ def test_an_image_that_claims_a_huge_size_is_refused_before_it_is_decoded(tmp_pa
 def test_an_image_file_too_large_is_not_read(tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "a.png"), grey_frames(1)[0])
     monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 100)
-    with pytest.raises(SourceError, match=r"a.png has \d+ bytes; images of up to 100 are read"):
+    with pytest.raises(SourceError, match=r"a.png cannot be read: it has \d+ bytes, and at most 100 bytes"):
         open_source(tmp_path)
 
 

@@ -62,6 +62,31 @@ def test_lost_frames_are_bridged_or_reset_the_window(later, policy, behind):
     assert (marked.time_in_frames, marked.real_frames_in_window) == (12, behind)
 
 
+@pytest.mark.parametrize("stride", [3, 40])
+def test_frames_between_those_of_a_stride_are_not_missing(stride):
+    mark = GapMarker(INFO, window=5, policy="repeat", stride=stride)
+    marked = [mark(frame(index)) for index in range(2, 2 + 9 * stride, stride)]
+    assert [item.gap for item in marked] == [None] * 9
+    assert [item.time_in_frames for item in marked] == list(range(2, 2 + 9 * stride, stride))
+    assert marked[-1].real_frames_in_window == 5
+    later = mark(frame(2 + 11 * stride))
+    assert later.gap == Gap("lost", 2, repeat_previous=True, elapsed_known=True)
+    assert later.time_in_frames == 2 + 11 * stride
+
+
+@pytest.mark.parametrize("stride", [1, 4, 10])
+def test_tracks_are_confirmed_at_any_stride(stride):
+    mark, tracker = GapMarker(INFO, window=1, policy="repeat", stride=stride), CentreTracker()
+    for number in range(6):
+        left = 20 + number * stride * 0.4
+        found = Detections([[left, 30, left + 12, 40]], [0.9], [0])
+        tracks = tracker.update(found, mark(frame(number * stride)))
+    assert tracks.ids.tolist() == [1]
+    assert tracks.state.tolist() == [TrackState.CONFIRMED]
+    assert tracks.age.tolist() == [5 * stride]
+    assert tracks.velocity[0] == pytest.approx([0.4, 0], abs=0.1)
+
+
 def test_a_gap_of_a_whole_window_is_never_bridged():
     assert after([frame(13)]).gap.repeat_previous
     marked = after([frame(14)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import numpy as np
 import pytest
 
-from pipeline.structures.annotations import load_coco, match_video, video_records
+from pipeline.structures.annotations import video_records
+from pipeline.structures.coco_tables import load_coco
 from pipeline.system.errors import UsageError
 
 TABLE = {
@@ -112,101 +112,87 @@ def test_the_drone_data_is_read_whole(split, videos, frames, boxes, drone_ir):
     assert {int(label) for record in found for rows in record.labels for label in rows} == {0, 1, 2, 3}
 
 
-# Files
-
-
-def test_a_ground_truth_file_is_read(tmp_path):
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(TABLE))
-    assert load_coco(path) == TABLE
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"{", "not JSON"),
-        (b"\xff\xfe{}", "not JSON"),
-        (b"[]", "no annotations, categories, images"),
-        (b'{"images": [], "annotations": []}', "no categories"),
-    ],
-    ids=["syntax", "binary", "list", "no categories"],
-)
-def test_what_is_no_ground_truth_is_refused_with_the_reason(content, reason, tmp_path):
-    path = tmp_path / "truth.json"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=reason) as error:
-        load_coco(path)
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("place", "value", "fault"),
-    [
-        (["images"], 5, "'images' is not a list of objects"),
-        (["images"], None, "'images' is not a list of objects"),
-        (["images"], [1], "'images' is not a list of objects"),
-        (["images", 2], {"video_id": 1, "frame_id": 2}, "images[2] has no valid 'id'"),
-        (["images", 2, "id"], [3], "images[2] has no valid 'id'"),
-        (["categories"], [], "'categories' is empty"),
-        (["categories", 1], {"name": "bird"}, "categories[1] has no valid 'id'"),
-        (["videos"], {}, "'videos' is not a list of objects"),
-        (["videos", 1], {"id": 2}, "videos[1] has no valid 'name'"),
-        (["annotations", 0, "image_id"], None, "annotations[0] has no valid 'image_id'"),
-        (["annotations", 0, "category_id"], None, "annotations[0] has no valid 'category_id'"),
-        *(
-            (["annotations", 1, "bbox"], box, "annotations[1] has no valid 'bbox'")
-            for box in (
-                None,
-                [1, 2, 3],
-                [1, 2, -3, 4],
-                [1, 2, "3", 4],
-                [1, 2, float("nan"), 4],
-                [10**400] * 4,
-            )
-        ),
-    ],
-    ids=lambda value: "-".join(map(str, value)) if isinstance(value, list) and len(str(value)) < 40 else "",
-)
-def test_a_row_that_cannot_be_used_is_named(tmp_path, place, value, fault):
+def test_of_several_images_of_a_frame_the_first_counts():
     table = copy.deepcopy(TABLE)
-    inner = table
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = value
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(table))
-    with pytest.raises(UsageError) as error:
-        load_coco(path)
-    assert str(error.value) == f"annotations {path} are not COCO ground truth: {fault}"
+    table["images"].append({"id": 99, "video_id": 1, "frame_id": 1})
+    table["annotations"].append({"id": 4, "image_id": 99, "bbox": [9, 9, 9, 9], "category_id": 4})
+    record = video_records(table)[0]
+    assert record.image_ids[1] == 11
+    assert len(record.boxes[1]) == 2
 
 
-def test_a_missing_ground_truth_file_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="No such file"):
-        load_coco(tmp_path / "none.json")
+def test_paths_with_backslashes_have_forward_slashes():
+    table = copy.deepcopy(TABLE)
+    table["videos"][0]["file_name"] = "videos\\first.mp4"
+    del table["videos"][1]["file_name"]
+    for image in table["images"][3:]:
+        image["file_name"] = f"second\\{image['frame_id']}.png"
+    first, second = video_records(table)
+    assert first.file_name == "videos/first.mp4"
+    assert second.files == ("second/0.png", "second/1.png")
 
 
-# Matching a source with its sequence
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([{"instance_id": 3}, {"instance_id": 5}], [3, 5]),
+        ([{"track_id": 3}, {"track_id": 5}], [3, 5]),
+        ([{"attributes": {"track_id": 0}}, {"attributes": {"track_id": 1}}], [0, 1]),
+        ([{"instance_id": None, "track_id": 3}, {"instance_id": None, "track_id": 5}], [3, 5]),
+        ([{"instance_id": 3.0}, {"instance_id": 5.0}], [3, 5]),
+        ([{"instance_id": "3"}, {"instance_id": " 5 "}], [3, 5]),
+        ([{"instance_id": "gull"}, {"instance_id": 7}], [8, 7]),
+        ([{"instance_id": "gull"}, {"instance_id": "kite"}], [0, 1]),
+        ([{"instance_id": 10**30}, {"track_id": 4}], [5, 4]),
+        ([{"instance_id": 1.5}, {"instance_id": 5}], [-1, 5]),
+        ([{"instance_id": True}, {"attributes": "none"}], []),
+        ([{"instance_id": ""}, {"instance_id": float("nan")}], []),
+    ],
+    ids=[
+        "instance",
+        "track",
+        "attributes",
+        "null",
+        "float",
+        "text",
+        "name",
+        "names",
+        "huge",
+        "half",
+        "none",
+        "empty",
+    ],
+)
+def test_identities_are_read_in_any_form(rows, expected):
+    table = copy.deepcopy(TABLE)
+    for annotation, row in zip(table["annotations"], rows, strict=False):
+        annotation |= row
+    record = video_records(table)[0]
+    assert (record.instances[1].tolist() if record.instances else []) == expected
 
 
-@pytest.mark.parametrize("name", ["first.mp4", "elsewhere/first.mp4", "first", "first.avi"])
-def test_a_source_is_matched_by_its_name(name, records):
-    assert match_video(records, name, (64, 48)) is records[0]
+def test_category_ids_may_be_numbers_and_text():
+    table = copy.deepcopy(TABLE)
+    table["categories"][0]["id"] = table["annotations"][0]["category_id"] = "bird"
+    assert video_records(table)[0].labels[1].tolist() == [1, 0]
 
 
-def test_annotations_of_one_video_fit_any_name(records):
-    assert match_video(records[:1], "cut_07.mkv", (64, 48)) is records[0]
-
-
-def test_a_source_that_is_not_annotated_is_refused_with_the_closest_name(records):
-    with pytest.raises(UsageError, match=r"no video named 'frist'.*first"):
-        match_video(records, "frist.mp4", (64, 48))
-
-
-def test_a_source_that_fits_several_videos_is_refused(records):
-    with pytest.raises(UsageError, match="2 videos named 'first'"):
-        match_video([records[0], records[0]], "first.mp4", (64, 48))
-
-
-def test_a_source_of_another_size_is_refused(records):
-    with pytest.raises(UsageError, match=r"'first\.mp4' is 32x32, annotated as 64x48"):
-        match_video(records, "first.mp4", (32, 32))
+@pytest.mark.parametrize(
+    ("place", "key", "value", "message"),
+    [
+        (
+            "annotations",
+            "image_id",
+            999,
+            r"annotations\[1\] is on image 999, which is not among the 5 images",
+        ),
+        ("annotations", "category_id", 7, r"annotations\[1\] is of category 7, .* categories \(4, 9\)"),
+        ("images", "frame_id", None, r"images\[1\] has no 'frame_id'"),
+        ("images", "video_id", None, r"images\[1\] has no 'video_id'"),
+    ],
+)
+def test_a_row_that_contradicts_the_others_is_named(place, key, value, message):
+    table = copy.deepcopy(TABLE)
+    table[place][1][key] = value
+    with pytest.raises(UsageError, match=message):
+        video_records(table)

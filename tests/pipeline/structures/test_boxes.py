@@ -89,6 +89,13 @@ def test_centre_distances_are_those_of_the_middles():
     assert found.tolist() == [[0, 5, 3]]
 
 
+def test_a_margin_grows_boxes_about_their_centres_and_shrinks_them_to_a_pixel():
+    grown = boxes.grow([[2, 4, 6, 10]], 1.5)
+    np.testing.assert_array_equal(grown, [[0.5, 2.5, 7.5, 11.5]])
+    np.testing.assert_array_equal(boxes.grow([[2, 4, 6, 10]], -2.5), [[3.5, 6.5, 4.5, 7.5]])
+    np.testing.assert_array_equal(boxes.grow([[2, 4, 2.5, 10]], -9), [[2, 6.5, 2.5, 7.5]])
+
+
 def test_clipped_boxes_lie_inside_the_picture():
     assert boxes.clip([[-3, -1, 40, 5.5], [2, 3, 4, 4]], 32, 24).tolist() == [[0, 0, 32, 5.5], [2, 3, 4, 4]]
 

@@ -122,6 +122,20 @@ def test_what_ends_the_work_gives_its_code_and_at_most_one_line(capsys, error, c
     assert err.count("\n") == bool(line)
 
 
+@pytest.mark.parametrize(("options", "shown"), [([], False), (["-W", "default"], True)])
+def test_warnings_of_libraries_are_shown_on_request_only(options, shown):
+    code = """
+import sys, warnings
+from pipeline.system import cli
+sys.exit(cli.run(cli.Parser(), lambda _: warnings.warn("of a library"), []))
+"""
+    reply = subprocess.run(
+        [sys.executable, *options, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert reply.returncode == 0
+    assert ("of a library" in reply.stderr) == shown
+
+
 def test_a_fault_of_the_program_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         cli.run(parser(), lambda options: 1 // 0, [])

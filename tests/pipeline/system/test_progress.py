@@ -38,6 +38,12 @@ def test_plain_progress_is_a_line_every_five_seconds_and_one_at_the_end(time):
     ]
 
 
+def test_a_slow_rate_is_not_rounded_to_zero(time):
+    assert advance(time, io.StringIO(), total=2, frames=1, seconds=40.0).splitlines() == [
+        "1/2 frames, 0.025 frames/s, 0:40 left"
+    ]
+
+
 def test_the_last_frame_is_reported_once(time):
     assert advance(time, io.StringIO(), total=5, frames=5).splitlines() == [
         "5/5 frames, 1.0 frames/s, 0:00 left"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from pipeline.system import cli
 from pipeline.system.errors import SourceError
-from pipeline.system.terminal import printable
+from pipeline.system.terminal import encodable, printable
 from tests.conftest import PROJECT_ROOT
 from tests.support.outputs import cache_option
 
@@ -38,6 +39,30 @@ def test_control_characters_are_shown_as_escapes(text, shown):
 
 def test_line_feeds_may_be_kept():
     assert printable("a\nb\tc\x1b", keep="\n\t") == "a\nb\tc\\x1b"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "3\u00d73 … für 夜"),
+        ("ascii", "3x3 ... f\\xfcr \\u591c"),
+        ("latin-1", "3\u00d73 ... für \\u591c"),
+        ("cp437", "3x3 ... für \\u591c"),
+        ("no such encoding", "3\u00d73 … für 夜"),
+        (None, "3\u00d73 … für 夜"),
+    ],
+)
+def test_characters_that_an_encoding_lacks_are_replaced_or_escaped(encoding, shown):
+    assert encodable("3\u00d73 … für 夜", encoding) == shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+def test_the_help_is_shown_in_a_terminal_of_any_encoding(encoding):
+    command = [sys.executable, "run_pipeline.py", "--help"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "(rtsp, http, ...)" in " ".join(done.stdout.decode(encoding).split())
 
 
 def test_what_commands_print_and_report_is_harmless(capsys):

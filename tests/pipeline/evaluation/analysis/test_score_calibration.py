@@ -95,7 +95,7 @@ def test_a_threshold_is_tried_on_the_videos_it_was_not_chosen_on():
     truth, rows = case()
     evaluator = Evaluator(truth, classes=False)
     evaluator.add_results(rows)
-    iou, centre = calibrate(evaluator, [0.0, 0.1], min_score=0.05)
+    iou, centre = calibrate([evaluator], [0.0, 0.1], min_score=0.05)
     assert iou.thresholds == centre.thresholds
     none, tenth = iou.thresholds
     # without false alarms: 0.8 of the first video alone, since 0.7 is one
@@ -107,6 +107,18 @@ def test_a_threshold_is_tried_on_the_videos_it_was_not_chosen_on():
     assert (tenth.point.false_alarms_per_frame, tenth.point.recall) == (0.1, 1)
     assert sum(b.count for b in iou.bins) == len(rows)
     assert iou.cross_validated_error > iou.error_fitted
+
+
+def test_further_datasets_count_like_more_videos_of_one():
+    evaluators = []
+    for _ in range(2):
+        truth, rows = case()
+        evaluators.append(Evaluator(truth, classes=False))
+        evaluators[-1].add_results(rows)
+    (alone, _), (both, _) = (calibrate(part, [0.1], min_score=0.05) for part in (evaluators[:1], evaluators))
+    assert [b.count for b in both.bins] == [2 * b.count for b in alone.bins]
+    assert both.thresholds[0].point.threshold == alone.thresholds[0].point.threshold
+    assert both.cross_validated_error == pytest.approx(alone.cross_validated_error, abs=0.01)
 
 
 @pytest.fixture
@@ -124,10 +136,19 @@ def test_the_command_prints_writes_and_draws(files, tmp_path, capsys):
     assert np.ptp(cv2.imread(str(tmp_path / "reliability.png"))) > 100
 
 
+def test_the_command_takes_further_datasets(files, tmp_path):
+    out = tmp_path / "calibration.json"
+    options = ["--also", str(tmp_path / "truth.json"), str(tmp_path / "found.json"), "2"]
+    assert main([*files, *options, "--output", str(out)]) == 0
+    bins = json.loads(out.read_text())["centre_5px"]["bins"]
+    assert sum(row["count"] for row in bins) == 44 + 24
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--false-alarms", "-1"], "expected false alarms per frame"),
+        (["--also", "a.json", "b.json", "0"], "--also a.json b.json 0: "),
         (["--least", "0.99"], "no detection has a score of 0.99 or more; give a lower one"),
     ],
 )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import io
 
-from datasets.layouts.mask_folders import read_mask
 from pipeline import mask_metrics
 from pipeline.evaluation.segmentation.definitions import definitions
-from pipeline.evaluation.segmentation.map_files import pair_files, read_map, read_mask_levels
+from pipeline.evaluation.segmentation.map_files import pair_files, read_map
+from pipeline.imaging.mask_files import read_mask_file
 from pipeline.system.errors import SourceError, UsageError
 
 HEIGHT, WIDTH = 40, 48
@@ -80,10 +80,11 @@ def test_a_damaged_map_is_refused_by_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 1), (0, 100, 127, 200, 255), (0,)], ids=str)
-def test_masks_above_a_half_are_those_of_the_dataset_reader(tmp_path, values):
+def test_levels_of_masks_are_above_a_half_on_targets(tmp_path, values):
     path = tmp_path / "mask.png"
     cv2.imwrite(str(path), np.random.default_rng(0).choice(values, (8, 9)).astype(np.uint8))
-    np.testing.assert_array_equal(read_mask_levels(path) > 0.5, read_mask(path))
+    mask = read_mask_file(path)
+    np.testing.assert_array_equal(mask.levels > 0.5, mask.targets)
 
 
 @pytest.fixture
@@ -175,6 +176,12 @@ def test_a_map_of_another_size_is_refused_by_name(measured, folders):
     assert code == 2
     assert "a2.png is 49x40, its mask" in err
     assert err.count("\n") == 1
+
+
+def test_a_mask_whose_background_is_in_doubt_is_reported(measured, folders):
+    cv2.imwrite(str(folders / "masks" / "a2_pixels0.png"), 255 - mask_at(13))
+    out = measured()[1]
+    assert "masks whose background is in doubt: 1, the first of them a2: value 255, in 99." in out
 
 
 def test_maps_without_a_mask_are_reported(measured, folders):

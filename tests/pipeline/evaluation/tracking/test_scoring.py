@@ -16,7 +16,8 @@ from pipeline.evaluation.tracking.identities import target_identities
 from pipeline.evaluation.tracking.scoring import OVERALL, score_tracks, score_videos
 from pipeline.evaluation.tracking.tables import video_table
 from pipeline.evaluation.tracking.track_rows import TrackRows
-from pipeline.structures.annotations import VideoRecord, load_coco, video_records
+from pipeline.structures.annotations import VideoRecord, video_records
+from pipeline.structures.coco_tables import load_coco
 from pipeline.system.errors import UsageError
 from tests.conftest import PROJECT_ROOT
 

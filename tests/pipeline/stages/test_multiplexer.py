@@ -9,8 +9,8 @@ from collections import Counter as Counts
 
 import pytest
 
-from pipeline.system import multiplexer
-from pipeline.system.multiplexer import StreamMultiplexer
+from pipeline.stages import multiplexer
+from pipeline.stages.multiplexer import StreamMultiplexer
 
 SECONDS = 10.0
 

@@ -50,9 +50,8 @@ class StreamMultiplexer(Generic[T]):
         feeds: the iterables, numbered from 0; each is closed in its thread if it has a `close` method.
         names: names of the threads.
         in_flight: a feed with this number of items served but not yet `done` is passed over.
-        ahead: maximum number of items waiting in each feed; its thread blocks if there are more.
-        queues: size and overflow policy for each feed instead of `ahead`.
-
+        ahead: maximum number of items waiting in each feed; its thread blocks if there are more. `set_queue`
+            replaces it.
     Raises ValueError if a number is below 1.
     """
 
@@ -63,12 +62,10 @@ class StreamMultiplexer(Generic[T]):
         names: Sequence[str],
         in_flight: int,
         ahead: int = 1,
-        queues: Sequence[QueuePolicy] | None = None,
     ):
-        queues = [QueuePolicy(ahead)] * len(feeds) if queues is None else queues
-        if min(ahead, in_flight, *(policy.size for policy in queues)) < 1:
-            raise ValueError(f"{ahead = }, {in_flight = }, {queues = }, expected 1 or more")
-        self._feeds = [_Feed(items, policy) for items, policy in zip(feeds, queues, strict=True)]
+        if min(ahead, in_flight) < 1:
+            raise ValueError(f"{ahead = }, {in_flight = }, expected 1 or more")
+        self._feeds = [_Feed(items, QueuePolicy(ahead)) for items in feeds]
         self._in_flight = in_flight
         self._changed = threading.Condition()
         self._next = 0  # the feed to be served next
@@ -107,6 +104,11 @@ class StreamMultiplexer(Generic[T]):
                 current = Round(self._take(size), self._ends())
                 self._changed.notify_all()  # there is room for more items
             yield current
+
+    def set_queue(self, number: int, policy: QueuePolicy) -> None:
+        """Sets size and overflow policy of a feed; to be called before its first item, from any thread."""
+        with self._changed:
+            self._feeds[number].policy = policy
 
     def done(self, number: int) -> None:
         """Marks one item of a feed as finished."""
@@ -174,8 +176,8 @@ class StreamMultiplexer(Generic[T]):
 
     def _offer(self, feed: _Feed, item: T) -> bool:
         """Adds an item by the policy of the feed; returns False if the feed was dropped."""
-        size, on_full, dropped = feed.policy
         with self._changed:
+            size, on_full, dropped = feed.policy
             if on_full == "wait":
                 self._changed.wait_for(lambda: len(feed.ahead) < size or not feed.wanted)
             if feed.wanted and len(feed.ahead) == size and on_full == "drop-newest":

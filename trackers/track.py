@@ -1,0 +1,159 @@
+"""Tracks the detections of a finished run again: `python -m trackers.track runs/NAME --output DIR`.
+
+The detections are read from results.jsonl, so no video is decoded and no network is computed. Times between
+frames follow from their presentation times, and gaps are those that the run recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import trackers
+from pipeline.config.parsing import build, override, parse_setting
+from pipeline.config.schema import OutputConfig, RunConfig
+from pipeline.runner.recovery import RecordedSource, recorded_info, recorded_results, recorded_truth
+from pipeline.runner.run_json import read_record, write_end, write_start
+from pipeline.runner.run_record import RunRecord
+from pipeline.runner.setup import prepare_folders
+from pipeline.runner.summary import run_table
+from pipeline.sinks.base import Sinks
+from pipeline.sinks.file_names import JSONL, MOT
+from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.jsonl_codec import read_records, scan
+from pipeline.sinks.mot import MotSink
+from pipeline.stages.gaps import GapMarker
+from pipeline.stages.tracking import track
+from pipeline.structures.frame import Gap, SourceInfo
+from pipeline.structures.results import FrameDetections
+from pipeline.system import cli
+from pipeline.system.errors import UsageError
+
+
+def parser() -> cli.Parser:
+    """Builds the command line."""
+    parser = cli.Parser(
+        prog="python -m trackers.track",
+        description="Tracks the detections of a finished run again, without video and network. Writes "
+        "results.jsonl, tracks.txt and run.json, and metrics.json if there is ground truth.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="output folder of a run, or its results.jsonl")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="output folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier run in the output folder"
+    )
+    parser.add_argument("--tracker", metavar="NAME", help="tracker (default: that of the run)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="option of the tracker; repeatable"
+    )
+    text = "COCO-video ground truth of the source (default: the file that the run was given)"
+    parser.add_argument("--annotations", metavar="JSON", type=Path, help=text)
+    return parser
+
+
+def work(options: argparse.Namespace) -> None:
+    """Tracks, writes and prints the summary. Raises MoteError."""
+    folder = options.run.parent if options.run.name == JSONL else options.run
+    old = read_record(folder)
+    config = build(RunConfig, old["config"])
+    require_lines(folder, config)
+    config = configuration(config, options.tracker, options.set)
+    tracker = trackers.build(config.tracker.name, **config.tracker.options)
+    defaults = getattr(tracker, "options", None)
+    if is_dataclass(defaults) and not isinstance(defaults, type):
+        config = replace(config, tracker=replace(config.tracker, options=asdict(defaults)))
+    info = recorded_info(old)
+    truth = recorded_truth(old, config, options.annotations)
+    header = {key: old[key] for key in old if key not in ("state", "reason", "frames")}
+    header |= {"config": asdict(config), "detections_of": str(folder)}
+    record = RunRecord(options.output, RecordedSource(info), config, header)
+    with ExitStack() as locks:
+        prepare_folders([options.output], locks, overwrite=options.overwrite, sources=[str(folder / JSONL)])
+        write_start(record)
+        sinks = Sinks([JsonlSink(options.output / JSONL), MotSink(options.output / MOT)])
+        try:
+            with sinks:
+                for result in track(
+                    recorded_detections(folder / JSONL, info, stride=config.source.stride), tracker
+                ):
+                    record.decoded += 1
+                    sinks.write(result)
+                    record.add(result)
+                    if truth:
+                        truth.add(result)
+        except BaseException as error:
+            record.fail(error)
+            raise
+        finally:
+            write_end(record, truth)
+    print(run_table(record))
+
+
+def require_lines(folder: Path, config: RunConfig) -> None:
+    """Raises UsageError if the folder of a run has no results.jsonl, and says why; `config` is the run's."""
+    path = folder / JSONL
+    if path.exists():
+        if not path.stat().st_size:
+            raise UsageError(f"{path} holds no frames")
+        return
+    if not config.output.jsonl:
+        why = "the run was given --no-save-jsonl"
+    elif config.output.rotation:
+        why = "the run began new files at times (--rotate-every, --rotate-size)"
+    else:
+        why = "it was moved or removed"
+    raise UsageError(f"{folder} has no {JSONL}: {why}")
+
+
+def configuration(config: RunConfig, tracker: str | None, settings: list[str]) -> RunConfig:
+    """Returns the configuration of a run with another tracker and other options of it. Raises UsageError.
+
+    Options of the run are kept if its tracker is.
+    """
+    name = tracker or config.tracker.name
+    options: dict[str, Any] = dict(config.tracker.options) if name == config.tracker.name else {}
+    options = override(options, [parse_setting(text) for text in settings])
+    output = replace(OutputConfig(), video=False, coco=False)
+    return replace(config, tracker=replace(config.tracker, name=name, options=options), output=output)
+
+
+def recorded_detections(path: Path, info: SourceInfo, *, stride: int = 1) -> Iterator[FrameDetections]:
+    """Yields the detections of each frame of a results.jsonl, with its gap and its time in frame intervals.
+
+    `stride` is the difference of the indices of successive frames.
+
+    The images are black. Raises UsageError if the file is missing or damaged.
+    """
+    lines = scan(path)
+    if not lines.line_count:
+        raise UsageError(f"{path} holds no results; name the folder of a run")
+    mark, connection = GapMarker(info, window=1, policy="flush", stride=stride, cuts=False), 0
+    records = read_records(path, lines.line_count)
+    for record, result in zip(records, recorded_results(path, lines, info), strict=True):
+        gap = recorded_gap(record)
+        connection += gap is not None and gap.event == "reconnect"
+        frame = mark(replace(result.frame, connection=connection))
+        yield FrameDetections(replace(frame, gap=gap), result.detections, result.warmup, result.timings)
+
+
+def recorded_gap(record: dict[str, Any]) -> Gap | None:
+    """Returns the gap before the frame of a record."""
+    if "gap" not in record:
+        return None
+    gap = record["gap"]
+    missing, repeated = gap["missing"], gap["window"] == "repeated"
+    return Gap(gap["event"], missing or 0, repeat_previous=repeated, elapsed_known=missing is not None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    return cli.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
