@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.config.schema import OutputConfig, RunConfig
 from pipeline.runner.recovery import RecordedSource, recorded_info, recorded_results, recorded_truth
 from pipeline.runner.run_json import read_record, write_end, write_start
 from pipeline.runner.run_record import RunRecord
-from pipeline.runner.setup import prepare_folders
+from pipeline.runner.setup import prepare_folders, resolve_tracker
 from pipeline.runner.summary import run_table
 from pipeline.sinks.base import Sinks
 from pipeline.sinks.file_names import JSONL, MOT
@@ -64,9 +64,7 @@ def work(options: argparse.Namespace) -> None:
     require_lines(folder, config)
     config = configuration(config, options.tracker, options.set)
     tracker = trackers.build(config.tracker.name, **config.tracker.options)
-    defaults = getattr(tracker, "options", None)
-    if is_dataclass(defaults) and not isinstance(defaults, type):
-        config = replace(config, tracker=replace(config.tracker, options=asdict(defaults)))
+    config = replace(config, tracker=resolve_tracker(config.tracker, tracker))
     info = recorded_info(old)
     truth = recorded_truth(old, config, options.annotations)
     header = {key: old[key] for key in old if key not in ("state", "reason", "frames")}

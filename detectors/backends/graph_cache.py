@@ -2,9 +2,9 @@
 
 A cache can be rebuilt, so no run ends because of it: graphs that are missing or damaged are exported again,
 and graphs that cannot be written stay in memory. Processes may share a cache. Each builds in a folder of its
-own, `NAME.ID.part`, which it keeps locked until it is complete and renamed; one that nobody has locked is
-left of a killed process and is removed. A folder that is being read has a shared lock. Whoever adds or
-removes folders has locked the cache meanwhile.
+own, `NAME.ID.part`, which it keeps locked until it is complete and renamed; one without a lock was
+left by a killed process and is removed. A folder that is being read has a shared lock. A process locks the
+cache while it adds or removes folders.
 """
 
 from __future__ import annotations

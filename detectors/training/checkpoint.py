@@ -76,7 +76,7 @@ def load(path: Path, recipe: dict[str, Any], *, device: torch.device) -> dict[st
 
 def missing(path: Path, previous: Path) -> WeightsError:
     """Returns the error for a checkpoint that is missing beside the one before it."""
-    return WeightsError(f"{path} is missing; delete {previous.name}, too, to start anew")
+    return WeightsError(f"{path} is missing; delete {previous.name}, too, to start from the beginning")
 
 
 def not_a_checkpoint(path: Path) -> WeightsError:

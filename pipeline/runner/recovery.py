@@ -143,7 +143,7 @@ def _first_frame(config: RunConfig) -> int:
 
 
 def _recorded_pictures(old: dict[str, Any], config: RunConfig) -> Sequence[str]:
-    """Lists the pictures of a recorded run anew; empty if its source was none of pictures.
+    """Returns the image files of a recorded run, listed again; empty if its source was no image files.
 
     Raises UsageError if they are gone, since their names say which frames are annotated.
     """

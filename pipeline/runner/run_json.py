@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -74,6 +75,7 @@ def make_header(
     }
 
 
+@cache
 def commit() -> str | None:
     """Returns the commit of the program, with "+" if files differ from it; None if it is not known."""
     if BUILD.exists():

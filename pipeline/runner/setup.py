@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.config.parsing import build
 from pipeline.config.plugins import build_plugin, require_part
-from pipeline.config.schema import DetectorConfig, RunConfig, SourceConfig
+from pipeline.config.schema import DetectorConfig, RunConfig, SourceConfig, TrackerConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
 from pipeline.imaging.intensity_scaling import resolve_scaling
 from pipeline.runner.ground_truth import (
@@ -216,10 +216,6 @@ def resolve(
         replace(row, name=known.name, weights=known.weights, enlarge=known.enlarge)
         for row, known in zip(config.segmentation.segmenters, networks.segmenter_infos, strict=True)
     )
-    options = config.tracker.options
-    defaults = getattr(tracker, "options", None)  # trackers with a dataclass of options have defaults
-    if is_dataclass(defaults) and not isinstance(defaults, type):
-        options = asdict(defaults)
     scaling = resolve_scaling(config.source.scaling, source.info.bit_depth)
     start, end = source.selection.start, source.selection.end or 0
     return replace(
@@ -227,7 +223,7 @@ def resolve(
         source=replace(config.source, scaling=scaling, start=start, end=end),
         detector=detector,
         segmentation=replace(config.segmentation, segmenters=segmenters),
-        tracker=replace(config.tracker, options=options),
+        tracker=resolve_tracker(config.tracker, tracker),
         annotate=asdict(annotator.options),
     )
 
@@ -236,6 +232,14 @@ def requested_times(config: SourceConfig) -> dict[str, str]:
     """Returns the keys of the source whose values are times, not indices of frames, with these values."""
     given = {"start": config.start, "end": config.end}
     return {key: value for key, value in given.items() if isinstance(value, str) and not value.isdecimal()}
+
+
+def resolve_tracker(config: TrackerConfig, tracker: Tracker) -> TrackerConfig:
+    """Returns the configuration with every option of a tracker that has a dataclass of options."""
+    options = getattr(tracker, "options", None)
+    if is_dataclass(options) and not isinstance(options, type):
+        return replace(config, options=asdict(options))
+    return config
 
 
 def batch_size(config: DetectorConfig, device: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,17 @@ from pipeline.system.errors import SourceLost
 
 LOSSLESS = {"codec": "libx264", "options": {"qp": "0"}}
 IDENTITY = (1, 0, 0, 1)
+ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.T,
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].T,
+    8: lambda image: np.rot90(image),
+}
+"""EXIF orientation → how a stored grey image (H, W) is displayed."""
 
 
 def grey_frames(count: int, height: int = 64, width: int = 96) -> list[np.ndarray]:

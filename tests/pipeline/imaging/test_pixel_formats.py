@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.imaging.pixel_formats import FrameConverter, convert_channels
 from pipeline.sources.opening import open_source
-from tests.support.media import grey_frames, write_video
+from tests.support.media import ORIENTATIONS, grey_frames, write_video
 
 
 def exif_segment(orientation: int) -> bytes:
@@ -59,19 +59,7 @@ def test_exif_changes_no_pixel(shared_root):
     np.testing.assert_array_equal(tagged, plain)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "displayed"),
-    [
-        (1, lambda image: image),
-        (2, lambda image: image[:, ::-1]),
-        (3, lambda image: image[::-1, ::-1]),
-        (4, lambda image: image[::-1]),
-        (5, lambda image: image.T),
-        (6, lambda image: np.rot90(image, -1)),
-        (7, lambda image: image[::-1, ::-1].T),
-        (8, lambda image: np.rot90(image)),
-    ],
-)
+@pytest.mark.parametrize(("orientation", "displayed"), ORIENTATIONS.items())
 def test_the_exif_orientation_of_motion_jpeg_is_applied(tmp_path, orientation, displayed):
     ramp = np.add.outer(np.arange(64), 2 * np.arange(96)).astype(np.uint8)
     found = images_of(write_motion_jpeg(tmp_path / "a.mjpeg", [ramp] * 2, orientation=orientation))

@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.imaging.image_files import read_samples
 from pipeline.sources.opening import open_source
 from pipeline.system.errors import SourceError, SourceLost
+from tests.support.media import ORIENTATIONS
 
 RANDOM = np.random.default_rng(0)
 GREY8 = RANDOM.integers(0, 256, (37, 53), np.uint8)
@@ -127,19 +128,7 @@ def test_fewer_than_eight_bits_fill_the_scale(tmp_path, bits):
     np.testing.assert_array_equal(images_of(tmp_path / "a.tif")[0], samples * (255 // ((1 << bits) - 1)))
 
 
-@pytest.mark.parametrize(
-    ("orientation", "displayed"),
-    [
-        (1, lambda image: image),
-        (2, lambda image: image[:, ::-1]),
-        (3, lambda image: image[::-1, ::-1]),
-        (4, lambda image: image[::-1]),
-        (5, lambda image: image.T),
-        (6, lambda image: np.rot90(image, -1)),
-        (7, lambda image: image[::-1, ::-1].T),
-        (8, lambda image: np.rot90(image)),
-    ],
-)
+@pytest.mark.parametrize(("orientation", "displayed"), ORIENTATIONS.items())
 @pytest.mark.parametrize("image", [GREY8, GREY16], ids=["8", "16"])
 def test_the_orientation_is_applied(tmp_path, image, orientation, displayed):
     tifffile.imwrite(tmp_path / "a.tif", image, extratags=[(274, 3, 1, orientation, True)])

@@ -177,21 +177,6 @@ def test_one_file_of_annotations_scores_every_source_that_is_in_it(together, tmp
     assert not (out / "z" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("locations", "names"),
-    [
-        (["x/a.mp4", "x/b.mp4"], ["a", "b"]),
-        (["x/a.mp4", "y/a.mkv", "z/A"], ["a", "a_2", "A_3"]),
-        (["x/a.mp4", "y/a.mp4", "a_2.mp4"], ["a", "a_3", "a_2"]),
-        (["a_2.mp4", "x/a.mp4", "y/a.mp4"], ["a_2", "a", "a_3"]),
-        (["pictures/*.png", "pictures"], ["pictures", "pictures_2"]),
-    ],
-    ids=["others", "the same, in any case", "a name to come", "a name before", "pattern"],
-)
-def test_folder_names_are_distinct(locations, names):
-    assert distinct_names(locations) == names
-
-
 # Sources and outputs that fail independently
 
 

@@ -64,3 +64,18 @@ def test_two_videos_with_brackets_in_their_names_have_outputs_of_their_own(mote,
         assert (reply.code, reply.err) == (0, "")
     assert sorted(path.name for path in (sources / "runs").iterdir()) == ["clip[1]", "clip[2]"]
     assert report(sources / "runs" / "clip[2]")["source"]["name"] == "clip[2].mp4"
+
+
+@pytest.mark.parametrize(
+    ("locations", "names"),
+    [
+        (["x/a.mp4", "x/b.mp4"], ["a", "b"]),
+        (["x/a.mp4", "y/a.mkv", "z/A"], ["a", "a_2", "A_3"]),
+        (["x/a.mp4", "y/a.mp4", "a_2.mp4"], ["a", "a_3", "a_2"]),
+        (["a_2.mp4", "x/a.mp4", "y/a.mp4"], ["a_2", "a", "a_3"]),
+        (["pictures/*.png", "pictures"], ["pictures", "pictures_2"]),
+    ],
+    ids=["others", "the same, in any case", "a name to come", "a name before", "pattern"],
+)
+def test_folder_names_are_distinct(locations, names):
+    assert distinct_names(locations) == names
