@@ -19,6 +19,7 @@ LAYERS = (
     "pipeline.sources",
     "pipeline.drawing",
     "pipeline.sinks",
+    "pipeline.events",
     "pipeline.evaluation.truth",
     "pipeline.evaluation.detection",
     "pipeline.evaluation.segmentation",
