@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from pipeline.evaluation.tracking.frame_rows import TrackedVideo, scored_frames
 from pipeline.evaluation.tracking.gates import Gate, select_gate
-from pipeline.evaluation.tracking.identities import target_identities
 from pipeline.evaluation.tracking.scores import TrackScores
-from pipeline.evaluation.tracking.track_rows import TrackRows, read_tracks
+from pipeline.evaluation.tracking.track_rows import TrackRows
 from pipeline.structures.annotations import VideoRecord
 from pipeline.system.errors import UsageError
 
@@ -27,16 +25,6 @@ _METRICS = [
     "num_frames",
 ]
 """Metrics to compute, by their names in motmetrics."""
-
-
-class TrackedVideo(NamedTuple):
-    """Ground truth and tracks of one video, and the frames that were processed."""
-
-    record: VideoRecord
-    tracks: TrackRows | str | Path
-    """Rows, or the path of a MOT file."""
-    frames: Iterable[int] | None = None
-    """Indices of the processed frames; None for all annotated frames."""
 
 
 def score_tracks(
@@ -110,20 +98,11 @@ def _accumulate(video: TrackedVideo, gate: Gate, limit: float) -> tuple[MOTAccum
     """Returns the events of the scored frames in order, and the ids of the tracks in these frames."""
     from motmetrics import MOTAccumulator
 
-    record = video.record
-    rows = video.tracks if isinstance(video.tracks, TrackRows) else read_tracks(video.tracks)
-    scored = set(record.image_ids) if video.frames is None else set(record.image_ids) & set(video.frames)
-    identities, accumulator = target_identities(record), MOTAccumulator()
-    seen: set[int] = set()
-    order = np.lexsort((rows.ids, rows.frames))
-    sorted_frames = rows.frames[order]
-    for frame in sorted(scored):
-        first, end = (np.searchsorted(sorted_frames, frame, side=side) for side in ("left", "right"))
-        present = order[first:end]
-        ids, boxes = rows.ids[present], rows.boxes[present]
-        distances = gate.distances(record.boxes[frame], boxes, limit)
-        accumulator.update(identities[frame], ids, distances, frameid=frame)
-        seen.update(ids.tolist())
+    accumulator, seen = MOTAccumulator(), set()
+    for row in scored_frames(video):
+        distances = gate.distances(row.target_boxes, row.track_boxes, limit)
+        accumulator.update(row.targets, row.tracks, distances, frameid=row.frame)
+        seen.update(row.tracks.tolist())
     return accumulator, seen
 
 
