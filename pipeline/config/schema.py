@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.config.alarms_section import AlarmsConfig
+from pipeline.config.events_section import EventsConfig, RuleConfig, require_known
 from pipeline.config.ranges import require_range
 from pipeline.config.rotation import Rotation, rotation
 from pipeline.config.source_section import MAX_RATE, MAX_SECONDS, MIN_RATE, SourceConfig, parse_size
@@ -21,10 +23,13 @@ __all__ = [
     "MAX_SECONDS",
     "MIN_RATE",
     "MIN_SCALE",
+    "AlarmsConfig",
     "ComponentsConfig",
     "DetectorConfig",
+    "EventsConfig",
     "LiveConfig",
     "OutputConfig",
+    "RuleConfig",
     "RunConfig",
     "SegmentationConfig",
     "SegmenterConfig",
@@ -250,6 +255,9 @@ class OutputConfig:
     """detections.json"""
     mot: bool = True
     """tracks.txt"""
+    coasting: bool = False
+    """Write the predicted boxes of tracks without a detection to tracks.txt, too. They are in results.jsonl
+    and in the video in any case."""
     jsonl: bool = True
     """results.jsonl"""
     zarr: bool = False
@@ -311,7 +319,21 @@ class RunConfig:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig, metadata={"secret": True})
     output: OutputConfig = field(default_factory=OutputConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     annotate: dict = field(default_factory=dict)
     """What is drawn: fields of `pipeline.drawing.annotator.AnnotatorOptions`."""
+
+    def __post_init__(self) -> None:
+        self._require_rules_of_receivers()
+
+    def _require_rules_of_receivers(self) -> None:
+        """Raises ValueError for receivers of alarms that no event can reach, or that name unknown rules."""
+        rules = [rule.name for rule in self.events.active_rules]
+        if self.alarms.names and not rules and self.events.enabled == "auto":
+            remedy = "add [[events.rules]], or --events for each target that is followed for half a second"
+            raise ValueError(f"there are receivers of alarms, but no rule of events; {remedy}")
+        if rules:
+            require_known("rule of an alarm receiver", self.alarms.wanted_rules, rules)

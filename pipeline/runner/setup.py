@@ -1,4 +1,4 @@
-"""What precedes the main loop: names, output folders, sinks, resolved configuration."""
+"""What precedes the main loop: names, sinks, resolved configuration."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from pipeline.runner.run_record import RunRecord
 from pipeline.runner.summary import Summary
 from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.coco import CocoSink
-from pipeline.sinks.file_names import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, ZARR
+from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
+from pipeline.sinks.folders import prepare_folders, require_free
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.mot import MotSink
-from pipeline.sinks.rotating import RotatingSink, SizedSink, delete_output, find_rotated_files
+from pipeline.sinks.rotating import RotatingSink, SizedSink
 from pipeline.sinks.video import VideoSink
-from pipeline.sinks.zarr_store import ZarrSink, is_store
+from pipeline.sinks.zarr_store import ZarrSink
 from pipeline.sources.live import queue_policy
 from pipeline.sources.source import FrameSource
 from pipeline.stages.gaps import DropCounter, GapMarker
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.protocols import Tracker
 from pipeline.structures.results import Result
-from pipeline.system.errors import OutputError, UsageError
-from pipeline.system.files import lock_folder, output_error
+from pipeline.system.errors import UsageError
 from pipeline.system.prefetch import QueuePolicy
 from pipeline.system.redaction import stream_name
 from pipeline.system.terminal import CONTROL
@@ -284,57 +284,6 @@ def distinct_names(locations: Sequence[str]) -> list[str]:
     return names
 
 
-def prepare_folders(
-    folders: Sequence[Path], locks: ExitStack, *, overwrite: bool, sources: Sequence[str]
-) -> None:
-    """Creates the output folders, locks them until `locks` is closed, and removes the files of earlier runs.
-
-    Nothing is removed before all folders are locked and checked. Raises OutputError if another run writes to
-    a folder, if it holds a run and `overwrite` is False, if it cannot be written, or if one of the `sources`
-    would be removed.
-    """
-    for folder in folders:
-        _create(folder)
-        locks.enter_context(lock_folder(folder))
-    require_free(folders, overwrite=overwrite, sources=sources)
-    for folder in folders:
-        for path in [folder / output for output in (*OUTPUTS, *UNFINISHED)]:
-            delete_output(path)
-        for files in find_rotated_files(folder):
-            files.delete()
-
-
-def _create(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
-
-
-def require_free(folders: Sequence[Path], *, overwrite: bool, sources: Sequence[str]) -> None:
-    """Raises OutputError if one of the folders, as far as they exist, holds what must not be removed."""
-    for folder in folders:
-        if folder.exists():
-            _require_free(folder, overwrite, sources)
-
-
-def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
-    try:
-        present = [folder / output for output in OUTPUTS if (folder / output).exists()]
-        present += [path for files in find_rotated_files(folder) for path in files.files()]
-        if present and not overwrite:
-            found = f"{folder} holds an earlier run ({present[0].name})"
-            raise OutputError(f"{found}; use --overwrite or another --output")
-        strange = next((path for path in present if path.is_dir() and not is_store(path)), None)
-        if strange:
-            raise OutputError(f"{strange} is a folder where a file is to be written; use another --output")
-        for location in filter(os.path.exists, sources):
-            if any(path.samefile(location) for path in present):
-                raise OutputError(f"{location} is to be read and would be overwritten; use another --output")
-    except OSError as error:
-        raise output_error(folder, error) from error
-
-
 def make_annotator(config: RunConfig, classes: Sequence[str]) -> Annotator:
     """Builds the annotator of a configuration; it names classes if there are several. Raises UsageError."""
     options = dict(config.annotate)
@@ -364,7 +313,7 @@ def open_sinks(
         if wanted.coco:
             sinks.append(coco_sink(place(COCO), truth))
         if wanted.mot:
-            sinks.append(MotSink(place(MOT)))
+            sinks.append(MotSink(place(MOT), coasting=wanted.coasting))
         if wanted.video:
             endless = info.live and not wanted.rotation
             sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality, endless=endless))

@@ -17,7 +17,6 @@ from pipeline.runner.setup import (
     Stream,
     load_annotations,
     make_stream,
-    prepare_folders,
     run_name,
     without_batching,
 )
@@ -30,6 +29,7 @@ from pipeline.runner.steps import (
 )
 from pipeline.runner.summary import Summary
 from pipeline.sinks.base import Sink
+from pipeline.sinks.folders import prepare_folders
 from pipeline.sources.pending import PendingSource
 from pipeline.sources.source import FrameSource
 from pipeline.stages.batching import batches, split_at_gaps

@@ -20,13 +20,13 @@ from pipeline.config.rotation import Rotation
 from pipeline.sinks import zarr_store
 from pipeline.sinks.base import Sink, Sinks, close_preserving_error
 from pipeline.sinks.coco import join_coco
-from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
+from pipeline.sinks.file_names import COCO, EVENTS, JSONL, MOT, VIDEO, ZARR
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
 from pipeline.system.files import output_error
 from pipeline.system.reserved import FollowedFolder
 
-ROTATED_OUTPUTS = (JSONL, COCO, MOT, VIDEO, ZARR)
+ROTATED_OUTPUTS = (JSONL, EVENTS, COCO, MOT, VIDEO, ZARR)
 """Names of the outputs that are rotated."""
 _STORE_SUFFIX = Path(ZARR).suffix
 _STEMS = "|".join(Path(name).stem for name in ROTATED_OUTPUTS)
