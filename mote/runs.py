@@ -21,7 +21,7 @@ from pipeline.structures.detector_info import DetectorInfo
 from pipeline.structures.protocols import Detector, Tracker
 from pipeline.structures.results import Result
 from pipeline.system.errors import UsageError, unknown_name
-from pipeline.system.progress import Mode
+from pipeline.system.progress import MODES, Mode
 
 OTHER_SETTINGS = ("config", "set", "segmenter", "segmenter_weights")
 """Settings that are no single key of the configuration."""
@@ -82,6 +82,10 @@ def run(
     Raises MoteError for what is wrong before the first frame. A later error is `failure` of the record, and
     what was written until then is kept.
     """
+    if progress not in MODES:
+        raise unknown_name("progress", str(progress), MODES)
+    if on_result is not None and not callable(on_result):
+        raise UsageError(f"on_result is of type {type(on_result).__name__}, expected a function")
     config, parts = prepare(detector, tracker, settings)
     for sink in sinks:
         require_part(sink, "sink")

@@ -24,6 +24,7 @@ from pipeline.runner.steps import (
     RESULTS_AHEAD,
     closing_results,
     count_frames,
+    detect,
     health_server,
     select_and_fuse,
 )
@@ -121,9 +122,9 @@ def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopR
         mask_names=networks.mask_names,
     )
 
-    def detect(frames: Iterable[Frame]) -> Generator[FrameDetections]:
+    def find(frames: Iterable[Frame]) -> Generator[FrameDetections]:
         groups = split_at_gaps(batches(frames, config.detector.batch))
-        with closing(networks.detector.detect(groups)) as detected:
+        with closing(detect(networks.detector, groups)) as detected:
             found: Iterable[FrameDetections] = detected
             for segmenter in networks.segmenters:
                 found = segment(found, segmenter, batch=config.detector.batch)
@@ -135,7 +136,7 @@ def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopR
             decoded = count_frames(stream.source, stream.record, stop)
             frames = stack.enter_context(closing(prefetch(decoded, **stream.queue._asdict(), name="decode")))
             marked = map(stream.mark_gaps, frames)
-            found = stack.enter_context(closing(replay(marked, detect)))
+            found = stack.enter_context(closing(replay(marked, find)))
             for result in resume.verify_tracks(track(found, stream.tracker)):
                 yield result
                 if stop.signal is not None:  # frames decoded ahead are left; computed results are written
