@@ -18,6 +18,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from pipeline.config.schema import RunConfig
+from pipeline.events.opening import check_events
 from pipeline.runner.parts import MultiStreamDetector, Networks, Parts, load_networks
 from pipeline.runner.run_json import write_end, write_start
 from pipeline.runner.setup import (
@@ -75,6 +76,8 @@ def run_many(
             return summary
         truths = load_annotations(annotations, list(opened.values()), config, among=len(locations))
         known = dict(zip(opened, truths, strict=True))
+        infos = {name: source.info for name, source in opened.items()}
+        check_events(config.events, infos, names=list(by_name))
         stop.begin()
         networks = load_networks(config, parts)
         count = len(locations) - len(summary.unopened)

@@ -13,6 +13,10 @@ from pipeline.config.parsing import build
 from pipeline.config.plugins import build_plugin, require_part
 from pipeline.config.schema import DetectorConfig, RunConfig, SourceConfig, TrackerConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
+from pipeline.events.engine import EventEngine
+from pipeline.events.opening import outlines_of
+from pipeline.events.rules import rules_of
+from pipeline.events.sink import EventSink
 from pipeline.imaging.intensity_scaling import resolve_scaling
 from pipeline.runner.ground_truth import (
     GroundTruth,
@@ -27,10 +31,10 @@ from pipeline.runner.run_record import RunRecord
 from pipeline.runner.summary import Summary
 from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.coco import CocoSink
-from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
+from pipeline.sinks.file_names import COCO, EVENTS, JSONL, MOT, VIDEO, ZARR
 from pipeline.sinks.folders import prepare_folders, require_free
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.sinks.mot import MotSink
+from pipeline.sinks.mot import mot_sink
 from pipeline.sinks.rotating import RotatingSink, SizedSink
 from pipeline.sinks.video import VideoSink
 from pipeline.sinks.zarr_store import ZarrSink
@@ -64,14 +68,22 @@ class Stream:
     sinks: Sinks
     """Not yet entered: no file is open."""
     truth: GroundTruth | None
+    events: EventSink | None
+    """One of the sinks; None without rules of events."""
 
-    def write(self, result: Result) -> None:
-        """Writes a result to the sinks, counts it, and scores it if there is ground truth."""
+    def write(self, result: Result) -> Result:
+        """Writes a result to the sinks, counts it, and scores it if there is ground truth.
+
+        Returns the result with its events.
+        """
         with self.record.timed("write"):
+            if self.events:
+                result = self.events.complete(result)
             self.sinks.write(result)
         self.record.add(result)
         if self.truth:
             self.truth.add(result)
+        return result
 
 
 def make_stream(
@@ -97,9 +109,13 @@ def make_stream(
     config = resolve(config, tracker, annotator, networks, source)
     truth = GroundTruth(annotations, len(classes), labels=networks.kept_labels) if annotations else None
     path = annotations.path if annotations else None
-    header = make_header(source.info, config, info, networks.segmenter_infos, path, requested)
+    known = resume.run_id
+    header = make_header(source.info, config, info, networks.segmenter_infos, path, requested, run_id=known)
     resume.require_same(header)
-    sinks = open_sinks(folder, config, source.info, annotator, truth, resume)
+    events = make_events(name, folder, source, config, classes, header["id"], resume)
+    if events:
+        annotator.places = outlines_of(events.engine.places)
+    sinks = open_sinks(folder, config, source.info, annotator, truth, resume, events)
     dropped, live = DropCounter(), config.live
     gaps = GapMarker(
         source.info,
@@ -119,9 +135,10 @@ def make_stream(
         gaps=gaps,
         rotated=rotated,
         resumed_after=resume.written.line_count,
+        rules=events.rules if events else (),
     )
     queue = queue_policy(source.info, live, dropped)
-    return Stream(name, source, record, queue, gaps, tracker, Sinks(sinks), truth)
+    return Stream(name, source, record, queue, gaps, tracker, Sinks(sinks), truth, events)
 
 
 class StreamMaker:
@@ -299,10 +316,11 @@ def open_sinks(
     annotator: Annotator,
     truth: GroundTruth | None,
     resume: ResumeState,
+    events: EventSink | None,
 ) -> list[Sink]:
     """Builds the sinks of a configuration; each opens its file when it is entered.
 
-    `resume` says how much of the files is kept if a run is resumed.
+    `resume` says how much of the files is kept if a run is resumed. `events` is one of the sinks.
     """
     wanted = config.output
 
@@ -310,10 +328,12 @@ def open_sinks(
         sinks: list[SizedSink] = []
         if wanted.jsonl:
             sinks.append(JsonlSink(place(JSONL), kept=resume.written))
+        if events:  # after the lines from which a killed run makes them again
+            sinks.append(events.open_file(place(EVENTS)))
         if wanted.coco:
             sinks.append(coco_sink(place(COCO), truth))
         if wanted.mot:
-            sinks.append(MotSink(place(MOT), coasting=wanted.coasting))
+            sinks.append(mot_sink(place(MOT), wanted, live=info.live))
         if wanted.video:
             endless = info.live and not wanted.rotation
             sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality, endless=endless))
@@ -324,9 +344,26 @@ def open_sinks(
     own: list[Sink] = [build_plugin(name, folder, info) for name in wanted.sinks]
     for name, sink in zip(wanted.sinks, own, strict=True):
         require_part(sink, "sink", name)
+    own = [*([events] if events else []), *own]
     if wanted.rotation:
         return [RotatingSink(folder, files, wanted.rotation), *own]
     return [*files(folder.joinpath), *own]
+
+
+def make_events(
+    name: str,
+    folder: Path,
+    source: FrameSource,
+    config: RunConfig,
+    classes: Sequence[str],
+    run_id: str,
+    resume: ResumeState,
+) -> EventSink | None:
+    """Builds the sink of the events of a source; None if no rule is for it. Raises UsageError."""
+    if not rules_of(config.events, name):
+        return None
+    engine = EventEngine(config.events, source.info, name, classes, run=run_id)
+    return EventSink(engine, live=source.info.live, kept=resume.events)
 
 
 def coco_sink(path: Path, truth: GroundTruth | None) -> CocoSink:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.config.schema import RunConfig
+from pipeline.events.opening import check_events
 from pipeline.runner.parts import Networks, Parts, load_networks
 from pipeline.runner.resume import ResumeState, find_resumable
 from pipeline.runner.run_json import write_end, write_start
@@ -36,6 +37,7 @@ from pipeline.sources.source import FrameSource
 from pipeline.stages.batching import batches, split_at_gaps
 from pipeline.stages.segmentation import segment
 from pipeline.stages.tracking import track
+from pipeline.structures.events import Event
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections, Result
 from pipeline.system.errors import MoteError
@@ -53,8 +55,11 @@ def run(
     progress: Mode = "auto",
     sinks: Sequence[Sink] = (),
     on_result: Callable[[Result], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> RunRecord:
-    """Processes one source and writes its outputs, then to `sinks`; then calls `on_result` with each result.
+    """Processes one source and writes its outputs, then to `sinks`.
+
+    Then it calls `on_event` with each message about an event, and `on_result` with each result.
 
     Whatever ends the run, each file is valid and run.json says how far it came. Raises MoteError for what is
     wrong before the first frame; a later error is the `failure` of the record that is returned.
@@ -78,12 +83,16 @@ def run(
         try:
             with stream.sinks, closing_results(process(stream, networks, resume, stop)) as results, bar:
                 for result in results:
-                    stream.write(result)
+                    written = stream.write(result)
+                    for event in written.events if on_event else ():
+                        on_event(event)
                     if on_result:
-                        on_result(result)
+                        on_result(written)
                     bar.advance()
                 stop.check()
                 resume.require_complete(record.written)
+            for event in stream.events.ends if on_event and stream.events else ():
+                on_event(event)
         except BaseException as error:
             record.failure = error
             if not isinstance(error, MoteError):  # a bug: the files are kept, and the error is raised
@@ -93,9 +102,12 @@ def run(
         return record
 
 
-def watch(location: str, config: RunConfig, parts: Parts) -> Generator[Result]:
+def watch(
+    location: str, config: RunConfig, parts: Parts, *, on_event: Callable[[Event], None] | None = None
+) -> Generator[Result]:
     """Yields the result of each frame of one source; writes nothing.
 
+    Calls `on_event` with each message about an event, before its result, and at the end of the source.
     Raises MoteError for what is wrong before the first frame, SourceLost if the source ends early.
     """
     nothing = replace(
@@ -103,13 +115,27 @@ def watch(location: str, config: RunConfig, parts: Parts) -> Generator[Result]:
     )
     config, stop = replace(config, output=nothing), StopRequest()
     with PendingSource(location, config, stop) as pending:
-        source = pending.wait()
+        source, name = pending.wait(), run_name(location)
+        check_events(config.events, {name: source.info}, names=[name])
         networks = load_networks(config, parts)
         if source.info.live:
             config = without_batching(config)
-        stream = make_stream(run_name(location), Path(), source, config, networks, parts, None)
+        stream = make_stream(name, Path(), source, config, networks, parts, None)
         with closing(process(stream, networks, ResumeState(), stop)) as results:
-            yield from results
+            yield from _with_events(results, stream, on_event or (lambda event: None))
+
+
+def _with_events(
+    results: Iterable[Result], stream: Stream, tell: Callable[[Event], None]
+) -> Iterator[Result]:
+    """Yields results with their events, each of which is passed to `tell` before."""
+    for result in results:
+        completed = stream.events.complete(result) if stream.events else result
+        for event in completed.events:
+            tell(event)
+        yield completed
+    for event in stream.events.engine.finish() if stream.events else ():
+        tell(event)
 
 
 def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopRequest) -> Generator[Result]:
@@ -162,13 +188,15 @@ def _set_up(
     The folder is locked until `locks` is closed.
     """
     (known,) = load_annotations(annotations, [source], config)
+    name = run_name(location)
+    check_events(config.events, {name: source.info}, names=[name])
     stop.begin()
     networks = load_networks(config, parts)
     if source.info.live:
         config = without_batching(config)
-    folder = Path(config.output.folder or Path("runs", run_name(location)))
+    folder = Path(config.output.folder or Path("runs", name))
     resume = find_resumable(folder, config.output, locks)
-    stream = make_stream(run_name(location), folder, source, config, networks, parts, known, resume=resume)
+    stream = make_stream(name, folder, source, config, networks, parts, known, resume=resume)
     if resume.begun:
         resume.discard_scores()
     else:

@@ -34,7 +34,7 @@ class Event:
     pts: float
     """Presentation time of this frame."""
     time: str | None
-    """Time of day of this frame in UTC, ISO 8601 with milliseconds; None for recordings."""
+    """Time of day of this frame in UTC, ISO 8601 with milliseconds; None if it is unknown."""
     begun: float
     """Presentation time of the first frame of the track."""
     duration: float

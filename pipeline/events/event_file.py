@@ -1,0 +1,113 @@
+"""Writes and reads `events.jsonl`: the messages of events as JSON Lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.sinks.base import close_preserving_error
+from pipeline.sinks.jsonl_codec import DECODE_ERRORS, EMPTY, ValidPrefix, is_count
+from pipeline.sinks.record_file import RecordFile
+from pipeline.structures.events import Event
+from pipeline.structures.results import Result
+from pipeline.system.errors import UsageError, reason_of
+from pipeline.system.files import require_regular
+
+
+class EventFile:
+    """Appends one line for each message to `events.jsonl`.
+
+    A line is the JSON object of `pipeline.structures.events.Event.to_dict`.
+
+    Args:
+        path: file to write.
+        kept: the lines that stay if a run is resumed. Their messages come first, and are not written again.
+    """
+
+    def __init__(self, path: str | Path, *, kept: ValidPrefix = EMPTY):
+        self.path, self._kept = Path(path), kept
+        self._known = read_messages(self.path, kept.line_count)
+
+    def __enter__(self) -> Self:
+        self._file = RecordFile(self.path, kept=self._kept.end)
+        return self
+
+    def write(self, result: Result) -> None:
+        """Appends the messages of a frame. Raises OutputError if they cannot be written."""
+        self.append(result.events)
+
+    def append(self, events: Iterable[Event]) -> None:
+        """Appends messages.
+
+        Raises OutputError if they cannot be written, UsageError if they are not those of a resumed run.
+        """
+        for event in events:
+            known = next(self._known, None)
+            if known is None:
+                line = json.dumps(event.to_dict(), allow_nan=False, separators=(",", ":"))
+                self._file.append(line.encode() + b"\n")
+            elif (known["id"], known["sequence"], known["phase"]) != (event.id, event.sequence, event.phase):
+                raise UsageError(
+                    f"{self.path.parent} cannot be resumed: {self.path.name} has other events in frame "
+                    f"{event.frame} than before; use --overwrite to start again"
+                )
+
+    @property
+    def size(self) -> int:
+        """Size of the file in bytes."""
+        return self._file.size
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        close_preserving_error(self._file.close, error)
+
+
+def scan_events(path: Path) -> ValidPrefix:
+    """Finds the complete lines of an events.jsonl; a missing file has none.
+
+    Raises UsageError if the file cannot be read, is a link, or is damaged before its last line.
+    """
+    count, end = 0, 0
+    problem: str | None = None
+    try:
+        require_regular(path)
+        with path.open("rb") as file:
+            for text in file:
+                if problem:
+                    raise UsageError(f"{path}, line {count + 1} is no message of an event: {problem}")
+                try:
+                    _require_message(text)
+                except DECODE_ERRORS as error:
+                    problem = reason_of(error)
+                else:
+                    count, end = count + 1, end + len(text)
+            size = file.tell()
+    except FileNotFoundError:
+        return EMPTY
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    return ValidPrefix(count, end, size - end)
+
+
+def read_messages(path: Path, count: int) -> Iterator[dict[str, Any]]:
+    """Yields the messages of the first `count` lines of a file, which `scan_events` has validated."""
+    if not count:  # the file may be missing
+        return
+    with path.open("rb") as file:
+        for _, text in zip(range(count), file, strict=False):
+            yield json.loads(text)
+
+
+def _require_message(text: bytes) -> None:
+    """Raises one of `DECODE_ERRORS` for a line that is no message."""
+    if not text.endswith(b"\n"):
+        raise ValueError("it is truncated")
+    message = json.loads(text)
+    if not (isinstance(message["id"], str) and is_count(message["sequence"]) and is_count(message["frame"])):
+        raise ValueError("its id, sequence and frame have no valid values")
+    if message["phase"] not in ("start", "update", "end"):
+        raise ValueError("its phase is not start, update or end")
+    for key in ("rule", "source"):
+        if not isinstance(message[key], str):
+            raise ValueError(f"its {key} is no text")
