@@ -36,6 +36,8 @@ class FrameRows(NamedTuple):
     """(M,) int64 ids, ascending."""
     track_boxes: np.ndarray
     """(M, 4) float32 x1 y1 x2 y2 in pixels."""
+    scores: np.ndarray
+    """(M,) float64 of the tracks in this frame."""
 
 
 def scored_frames(video: TrackedVideo) -> Iterator[FrameRows]:
@@ -52,4 +54,11 @@ def scored_frames(video: TrackedVideo) -> Iterator[FrameRows]:
     for frame in sorted(scored):
         first, end = (np.searchsorted(sorted_frames, frame, side=side) for side in ("left", "right"))
         present = order[first:end]
-        yield FrameRows(frame, identities[frame], record.boxes[frame], rows.ids[present], rows.boxes[present])
+        yield FrameRows(
+            frame,
+            identities[frame],
+            record.boxes[frame],
+            rows.ids[present],
+            rows.boxes[present],
+            rows.scores[present],
+        )
