@@ -236,7 +236,7 @@ class TrackerConfig:
     name: str = "centre"
     """A name of `--list`."""
     options: dict = field(default_factory=dict)
-    """Options of the tracker; for `centre` the fields of `trackers.centre.CentreOptions`."""
+    """Options of the tracker; for `centre` the fields of `trackers.centre_options.CentreOptions`."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,10 @@ class OutputConfig:
     coasting: bool = False
     """Write the predicted boxes of tracks without a detection to tracks.txt, too. They are in results.jsonl
     and in the video in any case."""
+    smooth: bool = False
+    """At the end, replace the boxes in tracks.txt by smoothed ones, which use what came after each frame,
+    too. Tracks then begin with their first detection and are interpolated where one is missing. Only for
+    recordings. results.jsonl and the video, written while the run goes on, keep the boxes of that time."""
     jsonl: bool = True
     """results.jsonl"""
     zarr: bool = False
@@ -288,6 +292,11 @@ class OutputConfig:
             remedy = "leave --rotate-every, --rotate-size and --disk-budget out"
             raise ValueError(f"--resume cannot continue files that rotate; {remedy}")
         require_range(self, "quality", low=0, high=51)
+        if self.smooth and self.rotation:
+            remedy = "leave --smooth out, and use mote track RUN --smooth when the run has ended"
+            raise ValueError(f"--smooth needs whole tracks, of which files that rotate hold parts; {remedy}")
+        if self.smooth and self.coasting:
+            raise ValueError("--smooth and --save-coasting exclude each other; leave one out")
         if self.overwrite and self.resume:
             raise ValueError("--overwrite and --resume exclude each other; leave one out")
 

@@ -21,7 +21,7 @@ from pipeline.runner.setup import coco_sink
 from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
 from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
-from pipeline.sinks.mot import MotSink
+from pipeline.sinks.mot import mot_sink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
 from pipeline.sinks.video import defragment, write_empty
 from pipeline.sources.opening import open_source
@@ -180,7 +180,7 @@ def _rebuild(
         if wanted.coco:
             sinks.append(coco_sink(place(COCO), truth))
         if wanted.mot:
-            sinks.append(MotSink(replaced.enter_context(atomic_write(place(MOT)))))
+            sinks.append(mot_sink(replaced.enter_context(atomic_write(place(MOT))), wanted))
         with Sinks(sinks) as both:
             for result in recorded_results(place(JSONL), valid, record.source.info):
                 both.write(result)

@@ -99,10 +99,12 @@ def track_records(tracks: Tracks) -> list[dict[str, Any]]:
         tracks.state.tolist(),
         tracks.velocity.tolist(),
         tracks.age.tolist(),
+        [0] * len(tracks) if tracks.provisional is None else tracks.provisional.tolist(),
     )
     return [
         {
             "id": track_id,
+            **({"provisional": provisional} if provisional else {}),
             "bbox": bbox,
             "score": score,
             "label": label,
@@ -110,7 +112,7 @@ def track_records(tracks: Tracks) -> list[dict[str, Any]]:
             "velocity": [_rounded(component, 4) for component in velocity],
             "age": age,
         }
-        for track_id, bbox, score, label, state, velocity, age in zip(*columns, strict=True)
+        for track_id, bbox, score, label, state, velocity, age, provisional in zip(*columns, strict=True)
     ]
 
 
@@ -138,7 +140,8 @@ def tracks_of(record: Mapping[str, Any]) -> Tracks:
     states = np.array([TrackState[row["state"].upper()] for row in rows], np.int64)
     velocities = np.reshape([row["velocity"] for row in rows], (-1, 2))
     ids, ages = (np.array([row[key] for row in rows], np.int64) for key in ("id", "age"))
-    return Tracks(*_arrays(rows), ids, states, velocities, ages)
+    provisional = np.array([row.get("provisional", 0) for row in rows], np.int64)
+    return Tracks(*_arrays(rows), ids, states, velocities, ages, provisional)
 
 
 def segments_of(
