@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config.schema import RunConfig
@@ -22,13 +23,20 @@ from pipeline.events.opening import check_events
 from pipeline.runner.parts import MultiStreamDetector, Networks, Parts, load_networks
 from pipeline.runner.run_json import write_end, write_start
 from pipeline.runner.setup import (
+    RUNS,
     Stream,
     StreamMaker,
     batch_size,
     distinct_names,
     load_annotations,
 )
-from pipeline.runner.steps import RESULTS_AHEAD, count_frames, health_server, select_and_fuse
+from pipeline.runner.steps import (
+    RESULTS_AHEAD,
+    alarms_delivered,
+    count_frames,
+    health_server,
+    select_and_fuse,
+)
 from pipeline.runner.summary import Summary
 from pipeline.sources.opening import waits_for_peer
 from pipeline.sources.pending import PendingSource
@@ -84,6 +92,7 @@ def run_many(
         config = _with_batch(config, networks.info.device, count)
         maker = StreamMaker(config, networks, parts, summary, locations, stack)
         maker.require_free(summary.starting)
+        stack.enter_context(alarms_delivered(config, Path(config.output.folder or RUNS), summary))
         streams = maker.make(opened, known)
 
         def join(name: str, source: FrameSource) -> Stream:

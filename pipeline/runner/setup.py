@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.parsing import build
 from pipeline.config.plugins import build_plugin, require_part
 from pipeline.config.schema import DetectorConfig, RunConfig, SourceConfig, TrackerConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
 from pipeline.events.engine import EventEngine
+from pipeline.events.evidence.keeper import EvidenceKeeper
 from pipeline.events.opening import outlines_of
 from pipeline.events.rules import rules_of
 from pipeline.events.sink import EventSink
@@ -49,6 +51,9 @@ from pipeline.system.prefetch import QueuePolicy
 from pipeline.system.redaction import stream_name
 from pipeline.system.terminal import CONTROL
 
+if TYPE_CHECKING:
+    from pipeline.alarms.delivery import Deliveries
+
 _ZARR_SUFFIX = Path(ZARR).suffix
 RUNS = "runs"
 """Parent of the output folders, if the configuration names none."""
@@ -70,6 +75,12 @@ class Stream:
     truth: GroundTruth | None
     events: EventSink | None
     """One of the sinks; None without rules of events."""
+
+    def tell(self, alarms: Deliveries | None) -> None:
+        """Has the events of the source delivered by `alarms`; to be called before the first frame."""
+        if alarms and self.events:
+            alarms.announce(self.name, self.record.folder, self.events.rules)
+            self.events.add([alarms])
 
     def write(self, result: Result) -> Result:
         """Writes a result to the sinks, counts it, and scores it if there is ground truth.
@@ -177,6 +188,8 @@ class StreamMaker:
             streams[name] = make_stream(name, folder, *arguments)
         folders = [stream.record.folder for stream in streams.values()]
         prepare_folders(folders, self._locks, overwrite=config.output.overwrite, sources=self._locations)
+        for stream in streams.values():
+            stream.tell(self._summary.alarms)
         records = {name: stream.record for name, stream in streams.items()}
         # replaced and not changed, because the health server reads it in another thread
         self._summary.records = {**self._summary.records, **records}
@@ -346,7 +359,8 @@ def open_sinks(
         require_part(sink, "sink", name)
     own = [*([events] if events else []), *own]
     if wanted.rotation:
-        return [RotatingSink(folder, files, wanted.rotation), *own]
+        shared = events.evidence.finished if events and events.evidence else None
+        return [RotatingSink(folder, files, wanted.rotation, shared=shared), *own]
     return [*files(folder.joinpath), *own]
 
 
@@ -362,8 +376,11 @@ def make_events(
     """Builds the sink of the events of a source; None if no rule is for it. Raises UsageError."""
     if not rules_of(config.events, name):
         return None
-    engine = EventEngine(config.events, source.info, name, classes, run=run_id)
-    return EventSink(engine, live=source.info.live, kept=resume.events)
+    section, evidence = config.events, None
+    if section.evidence:
+        evidence = EvidenceKeeper(folder, section, source, classes, quality=config.output.quality)
+    engine = EventEngine(section, source.info, name, classes, run=run_id, evidence=evidence is not None)
+    return EventSink(engine, live=source.info.live, evidence=evidence, kept=resume.events)
 
 
 def coco_sink(path: Path, truth: GroundTruth | None) -> CocoSink:

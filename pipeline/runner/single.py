@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.config.schema import RunConfig
+from pipeline.events.evidence.folder import remove_unfinished
 from pipeline.events.opening import check_events
 from pipeline.runner.parts import Networks, Parts, load_networks
 from pipeline.runner.resume import ResumeState, find_resumable
@@ -23,6 +24,7 @@ from pipeline.runner.setup import (
 )
 from pipeline.runner.steps import (
     RESULTS_AHEAD,
+    alarms_delivered,
     closing_results,
     count_frames,
     detect,
@@ -76,6 +78,8 @@ def run(
         stream, networks, resume = _set_up(location, source, config, parts, annotations, locks, stop)
         stream.sinks.add(sinks)
         record = stream.record
+        locks.enter_context(alarms_delivered(config, record.folder, summary))
+        stream.tell(summary.alarms)
         write_start(record)
         summary.records[stream.name] = record
         note = stream.truth.live if stream.truth else record.progress_note
@@ -113,7 +117,8 @@ def watch(
     nothing = replace(
         config.output, video=False, coco=False, mot=False, jsonl=False, zarr=False, sinks=(), resume=False
     )
-    config, stop = replace(config, output=nothing), StopRequest()
+    events, stop = replace(config.events, evidence=False), StopRequest()
+    config = replace(config, output=nothing, events=events)
     with PendingSource(location, config, stop) as pending:
         source, name = pending.wait(), run_name(location)
         check_events(config.events, {name: source.info}, names=[name])
@@ -199,6 +204,7 @@ def _set_up(
     stream = make_stream(name, folder, source, config, networks, parts, known, resume=resume)
     if resume.begun:
         resume.discard_scores()
+        remove_unfinished(folder)
     else:
         prepare_folders([folder], locks, overwrite=config.output.overwrite, sources=[location])
     return stream, networks, resume

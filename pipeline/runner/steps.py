@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
 
 from pipeline.config.schema import RunConfig, ServiceConfig
 from pipeline.runner.parts import Networks
@@ -74,6 +75,29 @@ def health_server(summary: Summary, config: ServiceConfig) -> AbstractContextMan
     from pipeline.runner.health import serve_health  # loads prometheus_client
 
     return serve_health(summary, config)
+
+
+@contextmanager
+def alarms_delivered(config: RunConfig, folder: Path, summary: Summary) -> Iterator[None]:
+    """Delivers alarms during the block, if there are receivers; the summary gets what delivers them.
+
+    What earlier runs left in the queue is delivered first; its place is the output folder `folder`, unless
+    the configuration names another. Raises MoteError if the queue, a secret or a package is missing.
+    """
+    from pipeline.alarms.opening import QUEUE, open_deliveries
+    from pipeline.alarms.queue import remove_if_done
+
+    if config.output.overwrite:
+        remove_if_done(folder / QUEUE)
+    summary.alarms = open_deliveries(config.alarms, folder)
+    if summary.alarms is None:
+        yield
+        return
+    summary.alarms.start()
+    try:
+        yield
+    finally:
+        summary.alarms.close()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pipeline.system.redaction import redact
 from pipeline.system.terminal import printable
 
 if TYPE_CHECKING:
+    from pipeline.alarms.delivery import Deliveries
     from pipeline.sources.pending import PendingSource
 
 
@@ -154,6 +155,8 @@ class Summary:
         """Records of the sources that were opened."""
         self.pending: dict[str, PendingSource] = {}
         """All sources by their names, from before they are open."""
+        self.alarms: Deliveries | None = None
+        """What delivers the alarms of all sources; None if there are no receivers."""
         self.unopened: dict[str, MoteError] = {}
         """Errors of the sources that could not be opened, or not be joined to the run."""
         self.seconds = 0.0
