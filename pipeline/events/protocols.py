@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from pipeline.sinks.rotating import BudgetShare
 from pipeline.structures.events import Event
 from pipeline.structures.results import Result
 
@@ -18,6 +19,10 @@ class Evidence(Protocol):
     A method raises OutputError if a file cannot be written. None of them takes longer than the drawing of a
     frame, because the source waits.
     """
+
+    @property
+    def finished(self) -> BudgetShare:
+        """The evidence that is complete, which may be deleted for the budget of the disk."""
 
     def add(self, result: Result) -> None:
         """Takes the result of the next frame; called for each frame of the source, also between events."""

@@ -74,8 +74,12 @@ class EvidenceKeeper:
         self._followed: FollowedFolder | None = None
         self._latest, self._measured = -math.inf, -math.inf
         self.faults = Faults(self._info.name)
-        self.finished = FinishedFolders()
-        """Folders that are complete, and may be deleted for the budget of the disk."""
+        self._finished = FinishedFolders()
+
+    @property
+    def finished(self) -> FinishedFolders:
+        """The folders that are complete, which may be deleted for the budget of the disk."""
+        return self._finished
 
     @property
     def folder(self) -> Path:
@@ -194,7 +198,7 @@ class EvidenceKeeper:
                     self._complete(record)
         if time.monotonic() - self._measured > _POLL_SECONDS:
             self._measured = time.monotonic()
-            self.finished.set_open(record.folder for record in self._recorded)
+            self._finished.set_open(record.folder for record in self._recorded)
 
     def _end(self, record: Record, event: Event) -> None:
         record.final = event
@@ -230,4 +234,4 @@ class EvidenceKeeper:
         if record.final is not None:
             with self.faults.noted(record, MESSAGE):
                 record.write_message()
-        self.finished.add(record.folder)
+        self._finished.add(record.folder)
