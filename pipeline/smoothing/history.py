@@ -2,9 +2,8 @@
 
 A track begins with its first detection, also if it was tentative then, and ends with its last one; in frames
 between without a detection it is interpolated. If the camera moves, a track is smoothed in the coordinates of
-its first frame. The noise of motion is that of `ACCELERATIONS` under which the track is most likely, by the
-likelihood of the innovations (Schweppe, "Evaluation of likelihood functions for Gaussian signals", 1965), so
-that a calm target is smoothed more than one that turns.
+its first frame. The noise of motion is that of `ACCELERATIONS` under which the track is most likely, so that
+a calm target is smoothed more than one that turns.
 """
 
 from __future__ import annotations
@@ -113,18 +112,12 @@ class TrackHistory:
         centres += there[numbers - first, :, 2]
         size = float(np.median(np.sqrt(np.maximum(rows[:, 2:], MIN_SIZE).prod(axis=1))))
         deviation = float(np.hypot(POSITION_FLOOR, POSITION_SHARE * size))
-        path = max(
-            (
-                smooth_path(
-                    times,
-                    _by_frame(centres, numbers - first),
-                    deviation=deviation,
-                    acceleration=acceleration,
-                    start_speed=START_SPEED * size,
-                )
-                for acceleration in ACCELERATIONS
-            ),
-            key=lambda path: path.log_likelihood,
+        path = smooth_path(
+            times,
+            _by_frame(centres, numbers - first),
+            deviation=deviation,
+            accelerations=ACCELERATIONS,
+            start_speed=START_SPEED * size,
         )
         sizes = smooth_sizes(
             times, _by_frame(rows[:, 2:], numbers - first), deviation=2 * deviation, growth=GROWTH * size

@@ -24,6 +24,8 @@ class Path(NamedTuple):
 
     positions: np.ndarray
     """(T, 2) float64, x and y in pixels."""
+    acceleration: float
+    """The chosen standard deviation of the change of velocity."""
     log_likelihood: float
     """Of the measurements after the first one, given the model, up to a constant."""
 
@@ -43,26 +45,35 @@ def smooth_path(
     measured: Sequence[Pair | None],
     *,
     deviation: float,
-    acceleration: float,
+    accelerations: Sequence[float],
     start_speed: float,
 ) -> Path:
-    """Returns the smoothed path of a target.
+    """Returns the smoothed path of a target under the most likely of several accelerations.
+
+    The likelihood is that of the innovations (Schweppe, "Evaluation of likelihood functions for Gaussian
+    signals", IEEE Transactions on Information Theory 11, 1965).
 
     Args:
         times: T times in frame intervals, increasing.
         measured: x and y in pixels at each time, None without a measurement; the first and the last have one.
         deviation: standard deviation of a measurement along each axis, in pixels.
-        acceleration: standard deviation of the change of velocity in a frame interval, in px/frame².
+        accelerations: standard deviations of the change of velocity in a frame interval, in px/frame².
         start_speed: standard deviation of the velocity at the start, in px/frame.
     """
-    steps, likelihood = _filter(times, measured, deviation**2, acceleration**2, start_speed**2)
+    steps, likelihood, chosen = max(
+        (
+            (*_filter(times, measured, deviation**2, acceleration**2, start_speed**2), acceleration)
+            for acceleration in accelerations
+        ),
+        key=lambda found: found[1],
+    )
     positions = np.empty((len(steps), 2))
     mean = steps[-1].mean
     positions[-1] = mean[:2]
     for row in range(len(steps) - 2, -1, -1):
         mean = _corrected_by_next(steps[row], steps[row + 1], mean)
         positions[row] = mean[:2]
-    return Path(positions, likelihood)
+    return Path(positions, chosen, likelihood)
 
 
 def _filter(

@@ -10,6 +10,7 @@ import pytest
 import mote
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
+from pipeline.runner.recovery import recover
 from pipeline.sinks.rotating import RotatedFiles
 from pipeline.system.errors import UsageError
 from trackers import track
@@ -138,6 +139,28 @@ def test_predicted_boxes_are_written_on_demand(recorded, tmp_path):
         wanted = {"confirmed", "coasting"} if flag == "--save-coasting" else {"confirmed"}
         assert len(rows[flag]) == sum(state in wanted for state in states)
     assert set(rows["--no-save-coasting"]) < set(rows["--save-coasting"])
+
+
+@pytest.mark.slow
+def test_a_run_and_a_recovered_run_smooth_tracks_as_tracking_again_does(
+    recorded, clip, nano_weights, tmp_path
+):
+    again, run = tmp_path / "again", tmp_path / "run"
+    assert track.main([str(recorded), "--output", str(again), "--smooth"]) == 0
+    assert json.loads((again / "run.json").read_text())["config"]["output"]["smooth"] is True
+    smoothed = (again / "tracks.txt").read_bytes()
+    first, plain = (
+        [int(line.split(b",")[0]) for line in rows.splitlines()]
+        for rows in (smoothed, (recorded / "tracks.txt").read_bytes())
+    )
+    assert first[0] < plain[0]  # tentative rows are prepended
+    mote.run(clip, weights=nano_weights, backend="torch", output=run, save_video=False, conf=0.3, smooth=True)
+    assert (run / "tracks.txt").read_bytes() == smoothed
+    table = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**table, "state": "running"}))
+    (run / "tracks.txt").write_bytes(b"")
+    recover(run)
+    assert (run / "tracks.txt").read_bytes() == smoothed
 
 
 @pytest.mark.slow

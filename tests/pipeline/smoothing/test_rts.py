@@ -69,7 +69,9 @@ def most_likely(times, measured):
 
 
 def smooth(times, measured):
-    return smooth_path(times, measured, deviation=NOISE, acceleration=ACCELERATION, start_speed=START_SPEED)
+    return smooth_path(
+        times, measured, deviation=NOISE, accelerations=[ACCELERATION], start_speed=START_SPEED
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -112,3 +114,22 @@ def test_sizes_are_smoothed_as_a_path_without_velocity():
 def test_a_single_measurement_is_its_own_path():
     assert smooth([3.0], [(4.0, 5.0)]).positions.tolist() == [[4.0, 5.0]]
     assert smooth_sizes([3.0], [(4.0, 5.0)], deviation=1, growth=1).tolist() == [[4.0, 5.0]]
+
+
+@pytest.mark.parametrize("acceleration", [0.05, 1.0])
+def test_the_acceleration_of_the_target_is_recognised(acceleration):
+    rng = np.random.default_rng(8)
+    velocities = np.cumsum(rng.normal(0, acceleration, (300, 2)), axis=0)
+    measured = np.cumsum(velocities, axis=0) + rng.normal(0, NOISE, (300, 2))
+    choices = [0.05, 1.0, 5.0]
+    path = smooth_path(
+        range(300), [*map(tuple, measured)], deviation=NOISE, accelerations=choices, start_speed=START_SPEED
+    )
+    assert path.acceleration == acceleration
+    alone = [
+        smooth_path(
+            range(300), [*map(tuple, measured)], deviation=NOISE, accelerations=[one], start_speed=START_SPEED
+        ).log_likelihood
+        for one in choices
+    ]
+    assert path.log_likelihood == max(alone)
