@@ -214,7 +214,8 @@ class Deliveries:
     """
 
     def __init__(self, queue: AlarmQueue, receivers: Sequence[Receiver], config: AlarmsConfig):
-        self._queue, self._config = queue, config
+        self.config = config
+        self._queue = queue
         self._workers = {receiver.name: Worker(receiver, queue, config) for receiver in receivers}
         self._folders: dict[str, Path] = {}
         self._left: dict[str, int] | None = None  # waiting messages after the end
@@ -252,7 +253,7 @@ class Deliveries:
         """
         if self._left is not None:
             return
-        latest = time.monotonic() + self._config.wait_at_end
+        latest = time.monotonic() + self.config.wait_at_end
         for worker in self._workers.values():
             worker.end(latest)
         patience = max((worker.receiver.timeout for worker in self._workers.values()), default=0.0)

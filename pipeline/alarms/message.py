@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 SNAPSHOT = "snapshot.jpg"
 """File of the best picture in the folder of the evidence of an event."""
+PICTURE_SECONDS = 0.3
+"""Longest time that a message of a new event waits for its first picture, which another thread draws."""
+POLL_SECONDS = 0.02
 MAX_SNAPSHOT_BYTES = 4 << 20
 """Largest picture that is sent along."""
 
@@ -51,14 +55,22 @@ class Message:
         return json.dumps(self.table(), separators=(",", ":")).encode()
 
     def snapshot_file(self) -> Path | None:
-        """Returns the JPEG file of the best picture of the event; None if there is none, or none yet."""
+        """Returns the JPEG file of the best picture of the event; None if there is none.
+
+        Waits up to `PICTURE_SECONDS` for that of an event that has just started.
+        """
         path = Path(self.evidence, SNAPSHOT)
-        try:
-            if not self.evidence or path.is_symlink() or not 0 < path.stat().st_size <= MAX_SNAPSHOT_BYTES:
-                return None
-        except OSError:  # not written yet, or deleted for the disk budget
-            return None
-        return path
+        fresh = self.current and self.event["phase"] == "start"
+        latest = time.monotonic() + (PICTURE_SECONDS if fresh else 0.0)
+        while self.evidence:
+            try:
+                size = path.lstat().st_size
+                return path if 0 < size <= MAX_SNAPSHOT_BYTES and not path.is_symlink() else None
+            except OSError:  # not written yet, or deleted for the disk budget
+                if time.monotonic() >= latest:
+                    break
+                time.sleep(POLL_SECONDS)
+        return None
 
     def snapshot(self) -> bytes | None:
         """Returns the contents of this file; None if there is none."""
