@@ -2,85 +2,153 @@
 
     python -m tests.benchmarks.trackers                                     # the scenarios, seeds 3 to 5
     python -m tests.benchmarks.trackers --scenarios crossings blink --set acceleration=0.2
-    python -m tests.benchmarks.trackers --real drone-ir=found.json --data DIR
+    python -m tests.benchmarks.trackers --tracker centre centre,high_score=0.3 byte --seeds 0 1 2
+    python -m tests.benchmarks.trackers --real drone-ir=found.json --data DIR --motion motion/
 
-FILE of a real set are COCO results on its split val; DIR is the folder of the data sets.
+The file of a real set holds COCO results on its split val; DIR is the folder of the data sets. With --motion,
+trackers are given the camera's motion, which is measured at the first time and kept in that folder.
+
+Trackers of other packages run in an environment of their own:
+
+    python -m venv ENV
+    ENV/bin/pip install trackers==2.6.1 boxmot==25.0.0
+    ENV/bin/pip install --no-deps norfair==2.3.0 filterpy==1.4.5
+    python -m tests.benchmarks.trackers --peers ENV --output trackers.json
+    python -m tests.benchmarks.tracker_report trackers.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trackers
 from pipeline.config.parsing import override, parse_setting
 from pipeline.evaluation.detection.tables import format_number, format_table
+from pipeline.evaluation.tracking.track_rows import TrackRows
 from pipeline.structures.protocols import Tracker
+from pipeline.system import cli
 from pipeline.system.errors import UsageError, unknown_name
 from tests.benchmarks.options import benchmark_parser, run_benchmark
-from tests.benchmarks.tracker_scores import REAL_LIMIT, SEEDS, Scores, mean_scores, score, score_scenes
+from tests.benchmarks.tracker_envs import peer_names, peer_tracks
+from tests.benchmarks.tracker_scores import (
+    REAL_LIMIT,
+    SEEDS,
+    SYNTHETIC_LIMIT,
+    SceneScorer,
+    Scores,
+    mean_scores,
+    tracked,
+)
 from tests.benchmarks.tracker_sets import real_scenes
-from tests.support.track_scenarios import SCENARIOS
+from tests.support.track_scenarios import SCENARIOS, TrackScene, make_scene
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """Returns the parser of the command."""
     parser = benchmark_parser("tests.benchmarks.trackers", __doc__)
     add = parser.add_argument
-    add("--tracker", nargs="+", default=["centre"], metavar="NAME", help="names as in a configuration")
-    add("--set", action="append", default=[], metavar="OPTION=VALUE", help="option of the trackers")
+    add("--tracker", nargs="*", metavar="NAME[,OPTION=VALUE…]", help="default: centre, or none with --peers")
+    add("--set", action="append", default=[], metavar="OPTION=VALUE", help="option of all own trackers")
     add("--scenarios", nargs="*", metavar="NAME", help="default: all, or none with --real")
     add("--seeds", nargs="+", type=int, default=list(SEEDS))
     add("--real", nargs="+", default=[], metavar="SET=FILE", help="data sets and their detections")
     add("--data", type=Path, default=DATA, help="folder of the data sets")
-    add("--coasting", action="store_true", help="count predicted rows, too")
+    add("--motion", type=Path, metavar="DIR", help="folder of the camera's motion in real clips")
+    add("--coasting", action="store_true", help="count predicted rows of own trackers, too")
     add("--no-hota", dest="hota", action="store_false", help="leave out HOTA, which takes longest")
+    add("--peers", type=Path, metavar="ENV", help="environment of other trackers")
+    add("--peer", nargs="+", metavar="NAME", help="some of them (default: all)")
+    add("--output", type=Path, metavar="JSON", help="add the numbers to this file")
     return parser
 
 
 def measure(options: argparse.Namespace) -> str:
     """Returns the tables. Raises MoteError."""
-    names = options.scenarios
-    names = ([] if options.real else list(SCENARIOS)) if names is None else names or list(SCENARIOS)
-    for name in names:
-        if name not in SCENARIOS:
-            raise unknown_name("scenario", name, SCENARIOS)
-    settings = override({}, [parse_setting(text) for text in options.set])
-    sets = {}
+    groups = dict.fromkeys(_scenario_names(options), SYNTHETIC_LIMIT)
+    scenes = {name: [make_scene(name, seed) for seed in options.seeds] for name in groups}
     for text in options.real:
         name, separator, file = text.partition("=")
         if not separator:
             raise UsageError(f"'{text}' is not of the form SET=FILE")
-        sets[name] = real_scenes(options.data / name, Path(file))
-    tables = []
-    for tracker in options.tracker:
-        build = _builder(tracker, settings)
-        chosen = {"hota": options.hota, "coasting": options.coasting}
-        rows = score(build, names, options.seeds, **chosen)
-        title = " ".join([tracker, *options.set])
-        if rows:
-            tables.append(scores_table(f"{title}, seeds {options.seeds}", rows, mean=True))
-        real = {
-            name: score_scenes(build, scenes, limit=REAL_LIMIT, **chosen) for name, scenes in sets.items()
-        }
-        if real:
-            tables.append(scores_table(f"{title}, real clips", real))
+        groups[name] = REAL_LIMIT
+        scenes[name] = real_scenes(options.data / name, Path(file), motion=options.motion)
+    tables, means = [], {}
+    for tracker, tracks in _tracks(options, [scene for name in groups for scene in scenes[name]]):
+        scores = {}
+        for name, limit in groups.items():
+            scorer = SceneScorer(limit, hota=options.hota)
+            for scene in scenes[name]:
+                scorer.add(scene, next(tracks))
+            scores[name] = scorer.scores()
+        invented = {name: row for name, row in scores.items() if name in SCENARIOS}
+        if invented:
+            means[tracker] = mean_scores(invented)
+        tables.append(scores_table(tracker, scores))
+        _keep(options.output, tracker, options.seeds, scores)
+    if means:
+        tables.append(scores_table(f"mean of {len(groups)} scenarios, sum of counts", means))
     return "\n\n".join(tables)
 
 
-def _builder(name: str, settings: dict) -> Callable[[], Tracker]:
-    return lambda: trackers.build(name, **settings)
+def _scenario_names(options: argparse.Namespace) -> list[str]:
+    chosen = options.scenarios
+    names = ([] if options.real else list(SCENARIOS)) if chosen is None else chosen or list(SCENARIOS)
+    for name in names:
+        if name not in SCENARIOS:
+            raise unknown_name("scenario", name, SCENARIOS)
+    return names
 
 
-def scores_table(title: str, scores: Mapping[str, Scores], *, mean: bool = False) -> str:
-    """Returns a line for each name, and one of the means on request."""
+def _tracks(
+    options: argparse.Namespace, scenes: Sequence[TrackScene]
+) -> Iterator[tuple[str, Iterator[TrackRows]]]:
+    """Yields the name of each tracker and its tracks of the scenes."""
+    own = ([] if options.peers else ["centre"]) if options.tracker is None else options.tracker
+    for text in own:
+        name, *settings = text.split(",")
+        build = _builder(name, [*settings, *options.set])
+        title = ", ".join([name, *settings, *options.set])
+        yield title, (tracked(build(), scene, coasting=options.coasting) for scene in scenes)
+    if options.peers:
+        python = options.peers / "bin" / "python"
+        known = peer_names(python)
+        names = options.peer or known
+        for name in names:
+            if name not in known:
+                raise unknown_name("peer", name, known)
+        for name, rows in peer_tracks(python, names, scenes).items():
+            yield name, iter(rows)
+
+
+def _builder(name: str, settings: Sequence[str]) -> Callable[[], Tracker]:
+    """Returns what builds the tracker; raises UsageError now if an option is wrong."""
+    build = partial(trackers.build, name, **override({}, [parse_setting(text) for text in settings]))
+    build()
+    return build
+
+
+def _keep(path: Path | None, tracker: str, seeds: Sequence[int], scores: Mapping[str, Scores]) -> None:
+    """Adds the numbers of a tracker to a JSON file."""
+    if path is None:
+        return
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = table.setdefault("scores", {}).setdefault(tracker, {})
+    known |= {name: row._asdict() for name, row in scores.items()}
+    cli.write_json(path, {**table, "seeds": list(seeds)})
+
+
+def scores_table(title: str, scores: Mapping[str, Scores]) -> str:
+    """Returns a line for each name."""
     rows = [["", "IDF1", "HOTA", "MOTA", "switches", "coverage", "false/min", "missed", "first s"]]
-    named = [*scores.items(), *([("mean, sum of counts", mean_scores(scores))] if mean else [])]
-    for name, row in named:
+    for name, row in scores.items():
         values = (row.idf1, row.hota, row.mota, row.switches, row.coverage)
         rate = format_number(row.false_per_minute, 2)
         missed = f"{row.missed}/{row.targets}"
