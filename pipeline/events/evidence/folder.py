@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -27,10 +28,10 @@ def make_folder(folder: Path) -> None:
 
     Raises OSError if that fails, or if it is a link, through which would be written into another folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in (folder, folder.parent):
+    for place in (folder.parent, folder):
         if place.is_symlink():
-            raise NotADirectoryError(f"{place} is a link")
+            raise NotADirectoryError(errno.ENOTDIR, f"{place} is a link")
+    folder.mkdir(parents=True, exist_ok=True)
     for name in _ALL:
         (folder / name).unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.events.evidence.clips import Clip, ClipReport
 from pipeline.events.evidence.folder import (
     CLIP,
+    FRAGMENTS,
     MESSAGE,
     NAMES,
     PATH_PICTURE,
@@ -64,6 +65,7 @@ class Record:
         self.missing: dict[str, str] = {}
         """Name of a file → why it is missing."""
         self._report: ClipReport | None = None
+        self._has_folder = False
 
     @property
     def folder(self) -> Path:
@@ -77,13 +79,19 @@ class Record:
             self.best = sight
 
     def require_room(self) -> None:
-        """Raises ValueError if the disk is nearly full."""
+        """Raises ValueError if the disk is nearly full, or if the folder could not be made."""
+        self._require_folder()
         if shutil.disk_usage(self.folder).free < MIN_FREE_BYTES:
             raise ValueError(f"less than {MIN_FREE_BYTES // 1_000_000} MB are free on the disk")
 
     def prepare(self) -> None:
         """Creates the folder, without files of an earlier run. Raises OSError."""
         make_folder(self.folder)
+        self._has_folder = True
+
+    def _require_folder(self) -> None:
+        if not self._has_folder:
+            raise ValueError("its folder could not be made")
 
     def advance_clip(self, until: float) -> None:
         """Writes what has come for the clip up to a presentation time; raises as `Clip` does."""
@@ -101,6 +109,8 @@ class Record:
         if self.clip is not None:
             self.clip.discard()
             self.clip = None
+            with suppress(OSError, MoteError):
+                (self.folder / FRAGMENTS).unlink(missing_ok=True)
 
     def write_snapshot(self, sight: Sight, classes: Sequence[str]) -> None:
         """Writes the picture of one detection of the track. Raises OutputError."""
@@ -117,6 +127,7 @@ class Record:
     def write_message(self) -> None:
         """Writes the last message and what there is about the other files. Raises OutputError."""
         assert self.final is not None
+        self._require_folder()
         folder = self.folder
         present = [name for name in NAMES if name == MESSAGE or (folder / name).exists()]
         table = {

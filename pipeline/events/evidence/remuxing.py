@@ -124,10 +124,15 @@ def copy_range(
     """Copies the packets of a file from the last key frame up to the begin of a span to its end, in seconds.
 
     If this key frame is more than `longest` seconds earlier, the next one is taken. Raises ValueError if
-    there is none up to the end, av.error.FFmpegError or OSError if a file cannot be read or written.
+    there is none up to the end or the source cannot be opened, av.error.FFmpegError or OSError if packets
+    cannot be read or written.
     """
     begin, end = span
-    with av.open(f"file:{coded.path}", metadata_errors="replace") as source:
+    try:
+        source = av.open(f"file:{coded.path}", metadata_errors="replace")
+    except av.error.FFmpegError as error:  # it was there before
+        raise ValueError(f"the source cannot be read again: {error.strerror}") from error
+    with source:
         stream = source.streams[coded.stream]
         assert isinstance(stream, av.VideoStream)
         assert stream.time_base is not None
