@@ -12,7 +12,7 @@ from pipeline.config.parsing import build, load_toml
 from pipeline.config.schema import RunConfig
 from pipeline.drawing.annotator import AnnotatorOptions
 from tests.conftest import PROJECT_ROOT
-from trackers.centre import CentreOptions
+from trackers.centre_options import CentreOptions
 
 CONFIGS = PROJECT_ROOT / "configs"
 
