@@ -7,7 +7,10 @@ import email
 import email.policy
 import hashlib
 import hmac
+import http.server
+import re
 import subprocess
+import threading
 import time
 from email.utils import format_datetime
 
@@ -17,6 +20,7 @@ from pipeline.alarms.message import Message
 from pipeline.alarms.receiver import NotReached, Refused
 from pipeline.alarms.webhook import Webhook, retry_after
 from pipeline.config.alarms_section import WebhookConfig
+from tests.conftest import PROJECT_ROOT
 from tests.support.alarms import PICTURE, event, web_receiver
 from tests.support.stream_servers import free_port, listener
 
@@ -54,6 +58,26 @@ def test_the_signature_proves_body_and_time(server, monkeypatch):
     signed = timestamp.encode() + b"." + request.body
     expected = hmac.new(b"sesame", signed, hashlib.sha256).hexdigest()
     assert request.headers["Mote-Signature"] == f"v1={expected}"
+
+
+def test_the_receiver_in_the_documents_takes_each_signed_message_once(monkeypatch, capsys):
+    text = (PROJECT_ROOT / "docs" / "alarms.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setenv("HOOK_KEY", "sesame")
+    monkeypatch.setenv("OTHER_KEY", "wrong")
+    names: dict = {}
+    exec(program, names)
+    names["Hook"].log_message = lambda *_: None
+    server = http.server.HTTPServer(("127.0.0.1", 0), names["Hook"])
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/"
+    for _ in range(2):
+        webhook(url, secret="env:HOOK_KEY").deliver(message())
+    with pytest.raises(Refused, match="status 401"):
+        webhook(url, secret="env:OTHER_KEY").deliver(message())
+    server.shutdown()
+    server.server_close()
+    assert capsys.readouterr().out.count("run-1:0") == 1
 
 
 def test_headers_and_logins_come_from_environment_and_files(server, monkeypatch, tmp_path):
