@@ -18,7 +18,13 @@ from typing import Any
 import trackers
 from pipeline.config.parsing import build, override, parse_setting
 from pipeline.config.schema import OutputConfig, RunConfig
-from pipeline.runner.recovery import RecordedSource, recorded_info, recorded_results, recorded_truth
+from pipeline.runner.recovery import (
+    RecordedSource,
+    recorded_gap,
+    recorded_info,
+    recorded_results,
+    recorded_truth,
+)
 from pipeline.runner.run_json import read_record, write_end, write_start
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.setup import resolve_tracker
@@ -32,7 +38,7 @@ from pipeline.sinks.mot import mot_sink
 from pipeline.sinks.rotating import find_rotated_files
 from pipeline.stages.gaps import GapMarker
 from pipeline.stages.tracking import track
-from pipeline.structures.frame import Gap, SourceInfo
+from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import FrameDetections
 from pipeline.system import cli
 from pipeline.system.errors import UsageError
@@ -156,15 +162,6 @@ def recorded_detections(
             connection += gap is not None and gap.event == "reconnect"
             frame = mark(replace(result.frame, connection=connection))
             yield FrameDetections(replace(frame, gap=gap), result.detections, result.warmup, result.timings)
-
-
-def recorded_gap(record: dict[str, Any]) -> Gap | None:
-    """Returns the gap before the frame of a record."""
-    if "gap" not in record:
-        return None
-    gap = record["gap"]
-    missing, repeated = gap["missing"], gap["window"] == "repeated"
-    return Gap(gap["event"], missing or 0, repeat_previous=repeated, elapsed_known=missing is not None)
 
 
 def main(arguments: list[str] | None = None) -> int:

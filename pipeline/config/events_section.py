@@ -54,7 +54,7 @@ def parse_span(text: str) -> Span:
     try:
         first, last = map(_minute, times.split("-"))
         days = _days(words[0]) if words else frozenset(range(7))
-        if len(words) > 1 or first in (DAY_MINUTES, last) or not last <= DAY_MINUTES:
+        if not text.strip() or len(words) > 1 or first in (DAY_MINUTES, last) or not last <= DAY_MINUTES:
             raise ValueError
     except ValueError:
         example = "expected days, times or both, such as 'Mon-Fri 22:00-06:00', 'Sat,Sun' or '06:30-18:00'"

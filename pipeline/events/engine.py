@@ -180,7 +180,7 @@ class EventEngine:
             if track is None:  # a tracker of another kind may give the first frames no track
                 track = _Track(round(here.pts - age / rate, 6), here.now - age / rate)
             self._tracks[track_id] = track
-            track.score = max(track.score, score)
+            track.score = max(track.score, round(score, 6))  # 0.9 as float32 is less than 0.9
             sight = Sight(
                 self._classes[label] if 0 <= label < len(self._classes) else str(label),
                 state == TrackState.CONFIRMED,
@@ -235,7 +235,7 @@ class EventEngine:
             time=in_words(here.moment),
             begun=track.begun,
             duration=round(sight.duration, 6),
-            score=round(sight.score, 6),
+            score=sight.score,
             box=(x1, y1, x2, y2),
             velocity=(round(sight.velocity[0], 4), round(sight.velocity[1], 4)),
             zone=event.zone,

@@ -15,6 +15,9 @@ from pipeline.structures.results import Result
 from pipeline.system.errors import UsageError, reason_of
 from pipeline.system.files import require_regular
 
+_KEYS = ("id", "sequence", "phase")
+"""What has to be equal in two messages that are the same."""
+
 
 class EventFile:
     """Appends one line for each message to `events.jsonl`.
@@ -24,10 +27,11 @@ class EventFile:
     Args:
         path: file to write.
         kept: the lines that stay if a run is resumed. Their messages come first, and are not written again.
+        checked: whether they have to be those of the lines.
     """
 
-    def __init__(self, path: str | Path, *, kept: ValidPrefix = EMPTY):
-        self.path, self._kept = Path(path), kept
+    def __init__(self, path: str | Path, *, kept: ValidPrefix = EMPTY, checked: bool = True):
+        self.path, self._kept, self._checked = Path(path), kept, checked
         self._known = read_messages(self.path, kept.line_count)
 
     def __enter__(self) -> Self:
@@ -48,7 +52,7 @@ class EventFile:
             if known is None:
                 line = json.dumps(event.to_dict(), allow_nan=False, separators=(",", ":"))
                 self._file.append(line.encode() + b"\n")
-            elif (known["id"], known["sequence"], known["phase"]) != (event.id, event.sequence, event.phase):
+            elif self._checked and any(known[key] != getattr(event, key) for key in _KEYS):
                 raise UsageError(
                     f"{self.path.parent} cannot be resumed: {self.path.name} has other events in frame "
                     f"{event.frame} than before; use --overwrite to start again"

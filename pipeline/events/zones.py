@@ -164,12 +164,12 @@ def _polygon(key: str, points: Sequence[Point], config: EventsConfig, info: Sour
     corners = _points(key, points, config, info)
     if corners[0] == corners[-1]:
         corners = corners[:-1]
+    if crosses_itself(corners):
+        raise UsageError(f"events.{key} has sides that cross, expected corners in their order around an area")
     if len(corners) < 3 or area(corners) < 1:
         small = "shares" if config.units == "pixels" and max(map(max, points)) <= 1 else ""
         remedy = f"; or set events.units = {small}" if small else ""
         raise UsageError(f"events.{key} encloses less than a pixel, expected the corners of an area{remedy}")
-    if crosses_itself(corners):
-        raise UsageError(f"events.{key} has sides that cross, expected corners in their order around an area")
     return corners
 
 

@@ -56,15 +56,18 @@ def make_header(
     annotations: Path | None,
     requested: Mapping[str, str] = MappingProxyType({}),
     *,
+    stream: str,
     run_id: str | None = None,
 ) -> dict[str, Any]:
     """Returns what is known before the first frame: source, networks, configuration, versions and machine.
 
-    `requested` are the times that were given for frame numbers of the configuration. `run_id` is the id of
-    the run that is resumed; None for a new run, which gets a random one.
+    `requested` are the times that were given for frame numbers of the configuration. `stream` is the name of
+    the source in messages about events, `run_id` the id of the run that is resumed; None for a new run, which
+    gets a random one.
     """
     return {
         "mote": __version__,
+        "stream": stream,
         "id": run_id or secrets.token_hex(6),
         "commit": commit(),
         "command": [Path(sys.argv[0]).name, *map(redact_argument, sys.argv[1:])],
