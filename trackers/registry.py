@@ -6,8 +6,9 @@ only for names in a configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from typing import Any, TypeVar
 
 from pipeline.config import parsing
 from pipeline.config.plugins import build_plugin, is_plugin, require_part
@@ -17,6 +18,7 @@ from pipeline.structures.protocols import Tracker
 from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import UsageError, unknown_name
 
+T = TypeVar("T")
 MMDET = "mmdet:"
 """Prefix of the names of mmdet's trackers."""
 
@@ -32,15 +34,41 @@ class NoTracker:
         """Does nothing."""
 
 
+# the modules of trackers are imported when one is built: scipy.optimize is slow to load and is not needed to
+# list the names
+
+
 def _centre(**options) -> Tracker:
-    # imported here: scipy.optimize is slow to load and is not needed to list the names
     from trackers.centre import CentreOptions, CentreTracker
 
-    known = [field.name for field in fields(CentreOptions)]
+    return CentreTracker(_options(CentreOptions, options))
+
+
+def _sort(**options) -> Tracker:
+    from trackers.iou.sort import SortOptions, SortTracker
+
+    return SortTracker(_options(SortOptions, options))
+
+
+def _byte(**options) -> Tracker:
+    from trackers.iou.byte import ByteOptions, ByteTracker
+
+    return ByteTracker(_options(ByteOptions, options))
+
+
+def _ocsort(**options) -> Tracker:
+    from trackers.iou.ocsort import OcsortOptions, OcsortTracker
+
+    return OcsortTracker(_options(OcsortOptions, options))
+
+
+def _options(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Builds the options of a tracker. Raises UsageError for an unknown name or a value out of range."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for name in options:
         if name not in known:
             raise unknown_name("tracker option", name, known)
-    return CentreTracker(parsing.build(CentreOptions, options, "tracker.options."))
+    return parsing.build(kind, options, "tracker.options.")
 
 
 def _none(**options) -> Tracker:
@@ -61,6 +89,9 @@ def _mmdet(name: str) -> Callable[..., Tracker]:
 
 TRACKERS: dict[str, Callable[..., Tracker]] = {
     "centre": _centre,
+    "byte": _byte,
+    "ocsort": _ocsort,
+    "sort": _sort,
     "none": _none,
     "mmdet:ByteTracker": _mmdet("ByteTracker"),
     "mmdet:OCSORTTracker": _mmdet("OCSORTTracker"),
