@@ -21,6 +21,7 @@ from pipeline.drawing.insets import Inset, InsetLayout, Mark
 from pipeline.drawing.places import Outline, draw_places
 from pipeline.drawing.primitives import (
     Colour,
+    Occupancy,
     Style,
     draw_outline,
     draw_text,
@@ -165,11 +166,11 @@ class Annotator:
         )
         for inset in insets:
             self._draw_inset(canvas, image, inset, masks, unit)
-        occupied = [mark.box.grown(self._reach(mark, reach, unit)) for mark in marks] + [
-            inset.position for inset in insets
-        ]
+        occupied = Occupancy(canvas.shape, (inset.position for inset in insets))
+        for mark in marks:
+            occupied.add(mark.box.grown(self._reach(mark, reach, unit)))
         if options.labels:
-            occupied += self._draw_labels(canvas, marks, occupied=occupied, reach=reach, unit=unit)
+            self._draw_labels(canvas, marks, occupied=occupied, reach=reach, unit=unit)
         self._draw_status(canvas, result, occupied=occupied, unit=unit)
         return canvas
 
@@ -235,12 +236,11 @@ class Annotator:
         canvas: np.ndarray,
         marks: Iterable[Mark],
         *,
-        occupied: Sequence[Rectangle],
+        occupied: Occupancy,
         reach: int,
         unit: int,
-    ) -> list[Rectangle]:
-        """Draws labels beside confirmed and coasting tracks, if there is room; returns their rectangles."""
-        written: list[Rectangle] = []
+    ) -> None:
+        """Draws labels beside confirmed and coasting tracks, if there is room; adds them to `occupied`."""
         for mark in sorted(marks, key=lambda mark: (mark.state != TrackState.CONFIRMED, -mark.score)):
             if mark.state == TrackState.TENTATIVE:
                 continue
@@ -250,13 +250,11 @@ class Annotator:
                 mark.box.grown(self._reach(mark, reach, unit)),
                 height=height,
                 width=width,
-                occupied=[*occupied, *written],
-                canvas=canvas,
+                occupied=occupied,
             )
             if position is not None:
-                written.append(position)
+                occupied.add(position)
                 draw_text(canvas, words, left=position.left, top=position.top, scale=unit)
-        return written
 
     def _reach(self, mark: Mark, reach: int, unit: int) -> int:
         """Returns how far the lines around a box reach from it; those of a track in an event are two."""
@@ -272,9 +270,7 @@ class Annotator:
         words += [(rule, mark.colour) for rule in self._events.get(mark.id, ())[:1]]
         return words
 
-    def _draw_status(
-        self, canvas: np.ndarray, result: Result, *, occupied: Sequence[Rectangle], unit: int
-    ) -> None:
+    def _draw_status(self, canvas: np.ndarray, result: Result, *, occupied: Occupancy, unit: int) -> None:
         """Writes status, warm-up and the names of segmenters in the first free corner."""
         words: list[tuple[str, Colour]] = []
         if self.options.status:
@@ -292,7 +288,7 @@ class Annotator:
             return
         for x, y in ((margin, bottom), (right, bottom), (margin, margin), (right, margin)):
             position = Rectangle(x, y, x + text_width, y + text_height)
-            if all(position.distance(other) >= 0 for other in occupied):
+            if occupied.is_free(position):
                 draw_text(canvas, words, left=x, top=y, scale=unit)
                 return
 
