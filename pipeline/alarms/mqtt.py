@@ -58,7 +58,7 @@ class MqttReceiver:
         self._config, self._topics = config, Topics(config.topic)
         self._secrets = Secrets(config.name)
         self._client = self._make_client(longest_wait)
-        self._state = threading.Condition()
+        self._state = threading.Condition()  # its lock keeps the states of events and their topics in step
         self._connected = False
         self._reason = ""
         """Why there is no connection; empty while the first attempt goes on."""
@@ -81,9 +81,8 @@ class MqttReceiver:
         shown = tuple(rule for rule in rules if not self.rules or rule in self.rules)
         with self._state:
             self._known = {**self._known, source: shown}
-            connected = self._connected
-        if connected:
-            self._present([source])
+            if self._connected:
+                self._present([source])
 
     def deliver(self, message: Message) -> None:
         """Publishes a message, and waits until the broker has it. Raises NotReached.
@@ -125,10 +124,11 @@ class MqttReceiver:
             sent.append(self._publish(self._topics.events(*place), facts))
         if not message.current or message.test:  # a state of long ago, or of nothing
             return sent
-        running = self._running.setdefault(place, set())
-        (running.discard if phase == "end" else running.add)(str(message.event["id"]))
         sent.append(self._publish(self._topics.last(*place), facts, retain=True))
-        sent.append(self._publish(self._topics.state(*place), ON if running else OFF, retain=True))
+        with self._state:
+            running = self._running.setdefault(place, set())
+            (running.discard if phase == "end" else running.add)(str(message.event["id"]))
+            sent.append(self._publish(self._topics.state(*place), ON if running else OFF, retain=True))
         picture = message.snapshot()
         if picture is not None:
             if place not in self._pictured:
@@ -143,7 +143,7 @@ class MqttReceiver:
         return list(dict.fromkeys([*known, *self._running]))
 
     def _present(self, sources: Iterable[str]) -> None:
-        """Publishes the states of sources and what Home Assistant needs to know of them."""
+        """Publishes the states of sources and how Home Assistant finds them. To be called with the lock."""
         wanted = set(sources)
         for place in self._places():
             if place[0] not in wanted:
@@ -193,10 +193,10 @@ class MqttReceiver:
             self._lose(f"the broker refuses the connection: {code}")
             return
         with self._state:
+            self._publish(self._topics.availability, ONLINE, retain=True)
+            self._present(self._known)
             self._connected, self._reason = True, ""
             self._state.notify_all()
-        self._publish(self._topics.availability, ONLINE, retain=True)
-        self._present(self._known)
         self._wake()
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
