@@ -89,6 +89,21 @@ def _solve(rows: np.ndarray, columns: np.ndarray, gain: np.ndarray) -> np.ndarra
     return chosen[chosen >= 0]
 
 
+def nearest(points: np.ndarray, others: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which of `points` (N, 2) have one of `others` (M, 2) within its `reach` (M,), and the nearest.
+
+    All in pixels. Returns indices into `points`, ascending, and into `others`, int64 of equal length.
+    """
+    far = np.full(len(points), reach.max(initial=0.0))
+    rows, columns = near_pairs(points, far, others)
+    distance = np.hypot(*(points[rows] - others[columns]).T)
+    close = distance <= reach[columns]
+    rows, columns, distance = rows[close], columns[close], distance[close]
+    order = np.lexsort((distance, rows))
+    first = np.unique(rows[order], return_index=True)[1]
+    return rows[order][first], columns[order][first]
+
+
 def mixture_cost(squared: np.ndarray, variance: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Returns the cost (P,) of assigning a detection to a track, for P pairs: −2 log (2π likelihood).
 

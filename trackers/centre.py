@@ -6,8 +6,10 @@ frames becomes CONFIRMED, otherwise it is removed. A confirmed track without a d
 predicted until it is hit again, has been coasting for too long, or has left the frame. Low-score detections
 are assigned to confirmed tracks only, in a second pass (Zhang et al., "ByteTrack", ECCV 2022, section 3, with
 centre distances in place of IoU). M-of-N confirmation is described by Blackman and Popoli, "Design and
-Analysis of Modern Tracking Systems", 1999, chapter 6. Class labels are not used in the association, because
-those of tiny targets are unstable.
+Analysis of Modern Tracking Systems", 1999, chapter 6; `trackers.evidence_tracker` has another one. Class
+labels are not used in the association, because those of tiny targets are unstable.
+
+Two targets that are too close to be told apart have one detection between them: both tracks keep it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,15 @@ import numpy as np
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.tracks import Tracks, TrackState
-from trackers.association import assign, gate_radius, mixture_cost, near_pairs
+from trackers.association import assign, gate_radius, mixture_cost, near_pairs, nearest
 from trackers.centre_options import CentreOptions
 from trackers.kalman import KalmanFilter, Noise, centres_and_sizes
+
+SHORT_COAST = 30.0
+"""Frame intervals for which any confirmed track may coast, and for which two tracks may share detections."""
+
+ESTABLISHED = 8
+"""Number of hits of a track that may share the detection of another one."""
 
 MAX_LABEL_VOTE = 5.0
 """Upper bound of a label's vote, in hits of score 1: one contrary hit more changes any label."""
@@ -34,6 +42,7 @@ _RECORD = np.dtype(
         ("frames", np.int64),  # number of processed frames since the first detection, including it
         ("age", np.float64),  # frame intervals since the first detection
         ("coasted", np.float64),  # frame intervals since the last detection
+        ("shared", np.float64),  # frame intervals since the last detection that no other track shared
         ("score", np.float64),
         ("label", np.int64),
         ("vote", np.float64),  # support of the label, see _vote
@@ -62,6 +71,16 @@ class CentreTracker:
         self.options = options or CentreOptions()
         self.reset()
 
+    @property
+    def _start_score(self) -> float:
+        """Lowest score of a detection that starts a track."""
+        return self.options.high_score
+
+    @property
+    def _patience(self) -> int:
+        """Number of frames without a detection after which a tentative track ends at the latest."""
+        return self.options.birth_window
+
     def reset(self) -> None:
         """Removes all tracks: the next frame, of any index, starts a new sequence, with ids from 1."""
         self._motion = _motion_models(self.options)
@@ -83,8 +102,11 @@ class CentreTracker:
         time = frame.index if frame.time_in_frames is None else frame.time_in_frames
         self._advance(frame, time)
         partners, taken = self._associate(detections, frame)
+        sharing, shared = self._share(partners, detections)
         tracks = np.flatnonzero(partners >= 0)
         self._correct(tracks, detections, partners[tracks])
+        self._motion.update(sharing, detections.boxes[shared] + self._shift[sharing])
+        self._records["coasted"][sharing] = 0
         self._confirm()
         self._remove_ended(frame)
         self._start(detections, self._seeds(detections, taken))
@@ -103,14 +125,18 @@ class CentreTracker:
         records = self._records
         records["age"] += elapsed
         records["coasted"] += np.where(records["coasted"] == 0, elapsed, 0) if hidden else elapsed
+        records["shared"] += elapsed
         records["frames"] += not hidden
         # this frame is not missed yet; birth windows count frames, so tentative tracks need a limit in time
-        options = self.options
-        limit = np.where(records["confirmed"], options.coast, options.birth_window * frame.stride)
+        limit = np.where(records["confirmed"], self._longest_coast(), self._patience * frame.stride)
         self._keep(records["coasted"] - frame.stride <= limit)
         self._motion.predict(elapsed)
         if frame.motion is not None:
             self._motion.move(frame.motion)
+
+    def _longest_coast(self) -> np.ndarray:
+        """Returns how long each track may coast, (N,) frame intervals: the longer, the better it is known."""
+        return np.minimum(self.options.coast, np.maximum(self._records["hits"], SHORT_COAST))
 
     def _associate(self, detections: Detections, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """Assigns detections to tracks.
@@ -155,11 +181,34 @@ class CentreTracker:
         squared = ((centres[columns, None] - expected[rows]) ** 2).sum(axis=2)
         return rows, columns, mixture_cost(squared, variance[rows], probability[rows]), limit
 
+    def _share(self, partners: np.ndarray, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+        """Finds tracks without a detection whose targets are too close to others to be detected apart.
+
+        `partners` (N,) are the detections of the tracks or -1. Returns these tracks (K,) and the detections
+        that they share (K,). Such a detection shows the middle of both targets: sets `_shift` (N, 4) to the
+        way from there to where the box of each target is expected.
+        """
+        records = self._records
+        self._shift = np.zeros((len(records), 4))
+        confirmed, known = records["confirmed"], records["hits"] >= ESTABLISHED
+        owners = np.flatnonzero(confirmed & (partners >= 0))
+        centres, sizes = centres_and_sizes(detections.boxes[partners[owners]])
+        lone = np.flatnonzero(
+            confirmed & known & (partners < 0) & (records["shared"] <= min(SHORT_COAST, self.options.coast))
+        )
+        mean = self._motion.mean[:, :2]
+        some, found = nearest(mean[lone], centres, np.sqrt(sizes.prod(axis=1)))
+        sharing, with_whom = lone[some], owners[found]
+        records["shared"][np.setdiff1d(owners, with_whom)] = 0
+        apart = np.tile((mean[sharing] - mean[with_whom]) / 2, 2)
+        self._shift[sharing], self._shift[with_whom] = apart, -apart
+        return sharing, partners[with_whom]
+
     def _correct(self, tracks: np.ndarray, detections: Detections, partners: np.ndarray) -> None:
         """Updates `tracks` (K,) by the detections assigned to them, rows `partners` (K,) of `detections`."""
         if not len(tracks):
             return
-        self._motion.update(tracks, detections.boxes[partners])
+        self._motion.update(tracks, detections.boxes[partners] + self._shift[tracks])
         records = self._records
         records["coasted"][tracks] = 0
         records["hits"][tracks] += 1
@@ -178,7 +227,7 @@ class CentreTracker:
         records, options = self._records, self.options
         if not len(records):
             return
-        overdue = records["confirmed"] & (records["coasted"] > options.coast)
+        overdue = records["confirmed"] & (records["coasted"] > self._longest_coast())
         possible_hits = records["hits"] + options.birth_window - records["frames"]
         hopeless = ~records["confirmed"] & (possible_hits < options.birth_hits)
         centres = self._motion.mean[:, :2]
@@ -191,7 +240,7 @@ class CentreTracker:
         A detection whose centre lies in the box of an assigned one, or of one of higher score that starts a
         track, is a duplicate that non-maximum suppression has left: it starts none.
         """
-        high = np.flatnonzero((detections.scores >= self.options.high_score) & ~taken)
+        high = np.flatnonzero((detections.scores >= self._start_score) & ~taken)
         if not len(high):
             return high
         high = high[np.argsort(-detections.scores[high], kind="stable")]

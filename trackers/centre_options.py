@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.config.ranges import require_range
 from pipeline.system.errors import UsageError
@@ -21,6 +22,12 @@ class CentreOptions:
     fractions of its size; accelerations and `position_floor` are in pixels.
     """
 
+    birth: Literal["hits", "evidence"] = "hits"
+    """What confirms a track: a number of "hits", or "evidence", which also follows dim targets that move, and
+    leaves out what stays at its place with low scores, such as lamps and hot pixels."""
+    faintest: float = 0.1
+    """Detections of this score or more start tracks if evidence confirms them; not used with "hits". Too low:
+    much computing. Too high: dim targets never get a track."""
     high_score: float = 0.45
     """Detections of this score or more start tracks and are assigned first. Too low: clutter becomes tracks.
     Too high: faint targets never get a track although they are detected in every frame."""
@@ -34,9 +41,10 @@ class CentreOptions:
     birth_window: int = 5
     """Number of frames, including the first one, in which those hits must occur; skipped frames do not count.
     Too small: a target that is missed once starts again. Too large: unrelated false alarms form a track."""
-    coast: int = 30
-    """Maximum number of frame intervals that a confirmed track coasts. Too small: a target that reappears
-    from behind a cloud gets a new id. Too large: tracks outlive their targets and may take over others."""
+    coast: int = 90
+    """Maximum number of frame intervals that a confirmed track coasts; above 30 no longer than it has been
+    detected. Too small: a target that reappears from behind a cloud gets a new id. Too large: tracks outlive
+    their targets and may take over others."""
     unrelated: float = 0.2
     """Expected number of detections per frame that belong to no track: a track takes a detection only if it
     is likelier to be its own than one of these. Too small: tracks jump to clutter. Too large: a target that
@@ -72,12 +80,20 @@ class CentreOptions:
 
     def __post_init__(self) -> None:
         bounds = {
+            "faintest": (0, self.high_score),
             "high_score": (0, 1),
             "low_score": (0, self.high_score),
             "birth_hits": (1, math.inf),
             "birth_window": (self.birth_hits, math.inf),
             **dict.fromkeys(("unrelated", "max_gate", "position_floor"), (MIN_POSITIVE, math.inf)),
         }
-        for name in vars(self):
+        for name in (name for name in vars(self) if name != "birth"):
             low, high = bounds.get(name, (0, math.inf))
             require_range(self, name, low=low, high=high, prefix="tracker option ", error=UsageError)
+
+
+PRESETS: dict[str, dict[str, float]] = {
+    "quiet": {"high_score": 0.5, "birth_hits": 6, "birth_window": 8},
+    "sensitive": {"high_score": 0.3, "low_score": 0.2, "birth_hits": 4, "birth_window": 6},
+}
+"""Options that differ from the defaults where false tracks must be rare, and where dim targets must be found."""

@@ -163,6 +163,10 @@ class KalmanFilter:
         """
         return self.covariances[..., 0] + self._detection_variance(self.sizes)[:, None]
 
+    def detection_variances(self) -> np.ndarray:
+        """Returns the variance (N,), in px², of a detected centre around the true one, along each axis."""
+        return self._detection_variance(self.sizes)
+
     def boxes(self) -> np.ndarray:
         """Returns the boxes (N, 4) float64 x1 y1 x2 y2 in source pixels."""
         centres, half = self.mean[:, :2], self.sizes / 2
