@@ -1,9 +1,9 @@
 """Collects the detections of each track during a run, and returns its smoothed boxes at the end.
 
-A track begins with its first detection, also if it was tentative then, and ends with its last one; in frames
-between without a detection it is interpolated. If the camera moves, a track is smoothed in the coordinates of
-its first frame. The noise of motion is that of `ACCELERATIONS` under which the track is most likely, so that
-a calm target is smoothed more than one that turns.
+A track begins with its first detection, also if it was tentative then, and ends with its last one; gaps
+between that are short for its number of detections are interpolated. If the camera moves, a track is smoothed
+in the coordinates of its first frame. The noise of motion is that of `ACCELERATIONS` under which the track is
+most likely, so that a calm target is smoothed more than one that turns.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ POSITION_FLOOR, POSITION_SHARE = 0.5, 0.1
 """Standard deviation of a detected centre: pixels, and a share of the size that is added in quadrature."""
 GROWTH = 0.03
 """Standard deviation of the change of width and height in a frame interval, as a share of the size."""
+GAP_SHARE = 0.25
+"""Longest gap in frames that is filled, as a share of the number of detections of the track. Tracks of
+clutter have few detections and long gaps: filling those costs more than the gaps of targets bring."""
 MIN_SIZE = 0.01
 """Pixels: lower bound of width and height."""
 FORGOTTEN = 300
@@ -124,8 +127,9 @@ class TrackHistory:
         )
         positions = np.einsum("nij,nj->ni", back[:, :, :2], path.positions) + back[:, :, 2]
         boxes = from_centres(np.concatenate([positions, np.maximum(sizes, MIN_SIZE)], axis=1))
-        scores = _scores(hits[:, 5], numbers - first)
-        for number, box, score in zip(range(first, last + 1), boxes.tolist(), scores.tolist(), strict=True):
+        scores, gaps = _scores_and_gaps(hits[:, 5], numbers - first)
+        for number in first + np.flatnonzero(gaps <= GAP_SHARE * len(hits)):
+            box, score = boxes[number - first].tolist(), float(scores[number - first])
             yield SmoothedBox(self._frames[number], track, tuple(box), score)
 
     def _stabilisation(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,9 +154,14 @@ def _by_frame(values: np.ndarray, places: np.ndarray) -> list[Pair | None]:
     return rows
 
 
-def _scores(scores: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Returns the score of each frame: that of the detection, or the lower one of those around."""
+def _scores_and_gaps(scores: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the score of each frame, that of the detection or the lower one of those around, and its gap.
+
+    `scores` (N,) are those of the detections at `places` (N,), ascending. The gap is the number of successive
+    frames without a detection to which a frame belongs, 0 for one with a detection.
+    """
     frames = np.arange(int(places[-1]) + 1)
     after = np.searchsorted(places, frames)
     before = np.searchsorted(places, frames, side="right") - 1
-    return np.minimum(scores[before], scores[after])
+    gaps = np.where(after == before, 0, places[after] - places[before] - 1)
+    return np.minimum(scores[before], scores[after]), gaps

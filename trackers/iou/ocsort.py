@@ -31,7 +31,7 @@ MIN_OVERLAP = 1e-9
 class OcsortOptions(IouOptions):
     """Options of `OcsortTracker`."""
 
-    high_score: float = 0.4
+    high_score: float = 0.45
     """Detections of this score or more are assigned first, and start tracks. Too low: clutter becomes tracks.
     Too high: faint targets get none."""
     low_score: float = 0.3

@@ -75,6 +75,15 @@ def test_frames_between_detections_are_interpolated_with_the_lower_score():
     np.testing.assert_allclose([row[1] for row in rows], [50 + 2 * index for index in range(20)], atol=0.05)
 
 
+@pytest.mark.parametrize(("gap", "filled"), [(4, True), (5, False)])
+def test_gaps_are_filled_if_they_are_short_for_the_number_of_detections(gap, filled):
+    detections = [seen((50 + 2 * index, 60)) for index in range(16 + gap)]
+    detections[8 : 8 + gap] = [seen()] * gap
+    (rows,) = smoothed(results_of(detections)).values()
+    assert len(rows) == 16 + gap * filled
+    assert rows[-1][0] == 15 + gap
+
+
 def test_false_alarms_leave_no_rows():
     rng = np.random.default_rng(0)
     detections = [seen(*rng.uniform(10, 240, (2, 2))) for _ in range(30)]
