@@ -16,6 +16,7 @@ from pipeline.config.schema import RunConfig
 from pipeline.runner.parts import Networks, load_networks
 from pipeline.runner.steps import detect, select_and_fuse
 from pipeline.sources.preparation import SensorPreprocessing
+from pipeline.stages.camera_motion import marking
 from pipeline.stages.gaps import GapMarker
 from pipeline.stages.segmentation import segment
 from pipeline.stages.tracking import NumberedTracker, track
@@ -138,9 +139,8 @@ class _Stages:
         self._tracker.reset()
         self._prepare = SensorPreprocessing(config.source, info)
         live = config.live
-        self._mark_gaps = GapMarker(
-            info, window=networks.detector.window, policy=live.on_gap, cuts=live.scene_cuts
-        )
+        gaps = GapMarker(info, window=networks.detector.window, policy=live.on_gap, cuts=live.scene_cuts)
+        self._mark = marking(gaps, config.tracker.camera_motion)
 
     def __call__(self, frame: Frame) -> Result:
         """Returns the result of the next frame. Raises ValueError if its form is not that of the first."""
@@ -155,7 +155,7 @@ class _Stages:
             raise ValueError(
                 f"a frame of {channels} channels of {frame.bit_depth} bits in a sequence of {form}"
             )
-        marked = self._mark_gaps(self._prepare(frame))
+        marked = self._mark(self._prepare(frame))
         with closing(detect(self._networks.detector, [(marked,)])) as detected:
             found: Iterable[FrameDetections] = detected
             for segmenter in self._networks.segmenters:

@@ -23,6 +23,7 @@ FLAGS = {
     "batch": "detector.batch",
     "fuse": "segmentation.fuse",
     "tracker": "tracker.name",
+    "camera_motion": "tracker.camera_motion",
     "events": "events.enabled",
     "start": "source.start",
     "end": "source.end",
@@ -85,6 +86,8 @@ def add_detector_options(group: argparse._ArgumentGroup) -> None:
         "--fuse", choices=("none", "confirm", "union"), help="how masks change the detections (default: none)"
     )
     add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
+    moves = "estimate the motion of the camera for the tracker (default: auto)"
+    add("--camera-motion", choices=("auto", "off"), help=moves)
     add("--conf", type=float, metavar="SCORE", help="minimum score of a detection, 0 to 1 (default: 0.05)")
     classes = "keep the detections of these classes alone: names or numbers from 0 (default: all)"
     add("--classes", nargs="+", action="extend", metavar="NAME|NUMBER", help=classes)

@@ -237,6 +237,9 @@ class TrackerConfig:
     """A name of `--list`."""
     options: dict = field(default_factory=dict)
     """Options of the tracker; for `centre` the fields of `trackers.centre_options.CentreOptions`."""
+    camera_motion: Literal["auto", "off"] = "auto"
+    """auto: estimate the motion of the camera between frames, so that tracks move with the picture; a camera
+    that stands is recognised, and nothing changes. off: take every camera for one that stands."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,7 @@ class OutputConfig:
     and in the video in any case."""
     smooth: bool = False
     """At the end, replace the boxes in tracks.txt by smoothed ones, which use what came after each frame,
-    too. Tracks then begin with their first detection and are interpolated where one is missing. Only for
+    too. Tracks then begin with their first detection, and short gaps are interpolated. Only for
     recordings. results.jsonl and the video, written while the run goes on, keep the boxes of that time."""
     jsonl: bool = True
     """results.jsonl"""

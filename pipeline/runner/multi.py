@@ -243,9 +243,9 @@ class Lanes:
         for name, stream in streams.items():
             self._begin(self._names.index(name), stream)
 
-    def mark_gaps(self, number: int, frame: Frame) -> Frame:
-        """Returns the next frame of a source with its gap, time and window length set."""
-        return self._streams[number].mark_gaps(frame)
+    def mark(self, number: int, frame: Frame) -> Frame:
+        """Returns the next frame of a source with its gap, its time and the motion of the camera set."""
+        return self._streams[number].mark(frame)
 
     def put(self, number: int, found: FrameDetections) -> None:
         """Passes the detections of the next frame of a source to its writer."""
@@ -352,7 +352,7 @@ def _split_at_gaps(items: Sequence[tuple[int, Frame]], lanes: Lanes) -> Iterator
     """Marks the gaps of a round of frames; splits it before a gap that follows other frames of its source."""
     group: list[tuple[int, Frame]] = []
     for number, item in items:
-        frame = lanes.mark_gaps(number, item)
+        frame = lanes.mark(number, item)
         if frame.gap and any(number == other for other, _ in group):
             yield group
             group = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,14 @@ from pipeline.runner.run_record import RecoveredRun, RunRecord
 from pipeline.runner.setup import coco_sink
 from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.file_names import COCO, EVENTS, JSONL, MOT, VIDEO, ZARR
-from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
+from pipeline.sinks.jsonl_codec import (
+    ValidPrefix,
+    detections_of,
+    motion_of,
+    read_records,
+    scan,
+    tracks_of,
+)
 from pipeline.sinks.mot import mot_sink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
 from pipeline.sinks.video import defragment, write_empty
@@ -225,6 +232,7 @@ def recorded_results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterat
     """Yields what the lines say of each frame; images and masks are not recorded."""
     blank = np.broadcast_to(np.uint8(0), (info.height, info.width))
     for line in read_records(path, valid.line_count):
-        frame = Frame(blank, line["frame"], Fraction(line["pts"] or 0), info.name, gap=recorded_gap(line))
+        frame = Frame(blank, line["frame"], Fraction(line["pts"] or 0), info.name)
+        frame = replace(frame, gap=recorded_gap(line), motion=motion_of(line))
         spent = {stage: (value or 0) / 1e3 for stage, value in line["timings_ms"].items()}
         yield Result(frame, detections_of(line), line["warmup"], spent, tracks=tracks_of(line))

@@ -29,6 +29,7 @@ from pipeline.sinks.jsonl_codec import (
     EMPTY,
     ValidPrefix,
     detections_of,
+    motion_of,
     read_records,
     scan,
     seconds_of,
@@ -191,6 +192,7 @@ class ResumeState:
             segments = segments_of(line, mask_names, frame.image.shape[:2]) if "masks" in line else {}
         except ValueError as error:
             raise self._refusal(f"frame {line['frame']} of {JSONL} is damaged: {error}") from error
+        frame = replace(frame, motion=motion_of(line))  # another machine may differ in the last digit
         return FrameDetections(frame, detections_of(line), line["warmup"], timings, segments)
 
     def _require_close(self, computed: Detections, recorded: FrameDetections) -> None:

@@ -42,8 +42,9 @@ from pipeline.sinks.video import VideoSink
 from pipeline.sinks.zarr_store import ZarrSink
 from pipeline.sources.live import queue_policy
 from pipeline.sources.source import FrameSource
+from pipeline.stages.camera_motion import marking
 from pipeline.stages.gaps import DropCounter, GapMarker
-from pipeline.structures.frame import SourceInfo
+from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.protocols import Tracker
 from pipeline.structures.results import Result
 from pipeline.system.errors import UsageError
@@ -68,7 +69,8 @@ class Stream:
     record: RunRecord
     queue: QueuePolicy
     """Queue between decoder and detector."""
-    mark_gaps: GapMarker
+    mark: Callable[[Frame], Frame]
+    """Sets the gap before the next frame, its time and the motion of the camera."""
     tracker: Tracker
     sinks: Sinks
     """Not yet entered: no file is open."""
@@ -149,7 +151,8 @@ def make_stream(
         rules=events.rules if events else (),
     )
     queue = queue_policy(source.info, live, dropped)
-    return Stream(name, source, record, queue, gaps, tracker, Sinks(sinks), truth, events)
+    mark = marking(gaps, config.tracker.camera_motion)
+    return Stream(name, source, record, queue, mark, tracker, Sinks(sinks), truth, events)
 
 
 class StreamMaker:

@@ -166,7 +166,7 @@ def process(stream: Stream, networks: Networks, resume: ResumeState, stop: StopR
         with ExitStack() as stack:  # closed in reverse: the detector may have a thread that takes frames
             decoded = count_frames(stream.source, stream.record, stop)
             frames = stack.enter_context(closing(prefetch(decoded, **stream.queue._asdict(), name="decode")))
-            marked = map(stream.mark_gaps, frames)
+            marked = map(stream.mark, frames)
             found = stack.enter_context(closing(replay(marked, find)))
             for result in resume.verify_tracks(track(found, stream.tracker)):
                 yield result

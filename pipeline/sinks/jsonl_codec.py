@@ -81,7 +81,22 @@ def _gap_fields(frame: Frame) -> dict[str, Any]:
             "missing": gap.missing if gap.elapsed_known else None,
             "window": window,
         }
+    if frame.motion is not None:
+        fields["motion"] = frame.motion.ravel().tolist()
     return fields
+
+
+def motion_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """Returns the motion of the camera in a record, (2, 3) float64; None if it has none.
+
+    Raises one of `DECODE_ERRORS` if it is not six finite numbers.
+    """
+    if "motion" not in record:
+        return None
+    motion = np.array(record["motion"], np.float64)
+    if motion.shape != (6,) or not np.isfinite(motion).all():
+        raise ValueError("its motion is not six numbers")
+    return motion.reshape(2, 3)
 
 
 def seconds_of(frame: Frame) -> float | None:
@@ -210,6 +225,7 @@ def _validated(text: bytes, last: int) -> dict[str, Any]:
         raise ValueError("its frame does not follow the one before")
     detections_of(record)
     tracks_of(record)
+    motion_of(record)
     for row in record.get("masks", ()):
         _decode_masks([row])
         Detections(*_arrays([{**row, "label": 0}]))
