@@ -197,7 +197,8 @@ class AlarmsConfig:
     @property
     def wanted_rules(self) -> list[str]:
         """Names of all rules that receivers ask for."""
-        return [rule for row in (*self.webhooks, self.mqtt, self.apprise) for rule in row.rules]
+        hooks = [rule for row in self.webhooks for rule in row.rules]
+        return [*hooks, *self.mqtt.rules, *self.apprise.rules]
 
     def public(self) -> dict[str, Any]:
         """Returns the section for outputs: addresses without their paths, headers without their values."""
