@@ -114,6 +114,25 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     return build(RunConfig, table, typed=typed_keys(options))
 
 
+def require_rules(config: RunConfig) -> None:
+    """Raises UsageError for a rule of events that names a class which supplied weights do not have.
+
+    The classes of other weights are known when they are loaded.
+    """
+    if not any(rule.classes for rule in config.events.active_rules):
+        return
+    from detectors.networks.registry import canonical, kind_of
+    from detectors.weights.zoo import ZOO_TABLE, default_weights
+    from pipeline.events.rules import require_classes
+
+    if kind_of(config.detector.name) != "detector":
+        return
+    known = default_weights(canonical(config.detector.name))
+    entry = ZOO_TABLE.get(config.detector.weights or known or "")
+    if entry:
+        require_classes(config.events, entry.classes)
+
+
 def half_precision(detector: Mapping[str, Any]) -> str:
     """Returns what `--half` means on the device of a table of the detector. Raises UsageError."""
     from detectors.backends.devices import pick_device
@@ -221,6 +240,7 @@ def work(options: argparse.Namespace) -> int:
         return try_alarms(configuration(options))
     sources, config = locations(options), configuration(options)
     require_applicable(options, config, sources)
+    require_rules(config)
     truth, progress = vars(options).get("annotations"), vars(options).get("progress", "auto")
     if len(sources) > 1:
         from pipeline.runner.multi import run_many

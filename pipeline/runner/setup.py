@@ -17,7 +17,7 @@ from pipeline.drawing.annotator import Annotator, AnnotatorOptions
 from pipeline.events.engine import EventEngine
 from pipeline.events.evidence.keeper import EvidenceKeeper
 from pipeline.events.opening import outlines_of
-from pipeline.events.rules import rules_of
+from pipeline.events.rules import require_classes, rules_of
 from pipeline.events.sink import EventSink
 from pipeline.imaging.intensity_scaling import resolve_scaling
 from pipeline.runner.ground_truth import (
@@ -379,6 +379,7 @@ def make_events(
     """Builds the sink of the events of a source; None if no rule is for it. Raises UsageError."""
     if not rules_of(config.events, name):
         return None
+    require_classes(config.events, [str(one) for one in config.detector.classes] or classes)
     section, evidence = config.events, None
     if section.evidence:
         evidence = EvidenceKeeper(folder, section, source, classes, quality=config.output.quality)

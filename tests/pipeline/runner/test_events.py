@@ -311,3 +311,18 @@ def test_a_wrong_rule_costs_no_network(run, rules, monkeypatch, rule, words):
     rules.write_text(f'{places}[[events.rules]]\nname = "r"\n{rule}\n')
     with pytest.raises(UsageError, match=words):
         run("out")
+
+
+def test_a_class_that_supplied_weights_do_not_have_costs_no_network(mote, tmp_path, rules):
+    rules.write_text('[[events.rules]]\nname = "r"\nclasses = ["dron"]\n')
+    weights = ["--weights", "tridos-nano-drone-ir-4c"]
+    reply = mote(tmp_path / "no_such.mp4", *weights, "--config", rules)
+    assert reply.code == 2
+    assert "unknown class of rule 'r' 'dron'; did you mean 'drone'?" in reply.err
+
+
+def test_a_class_that_a_detector_does_not_have_is_refused_before_the_first_frame(run, tmp_path, rules):
+    rules.write_text('[[events.rules]]\nname = "r"\nclasses = ["spots"]\n')
+    with pytest.raises(UsageError, match="unknown class of rule 'r' 'spots'; did you mean 'spot'"):
+        run("out")
+    assert not (tmp_path / "out").exists()
