@@ -126,7 +126,7 @@ class VideoReader(Reader):
             return None
         ring = self._request.packets
         self.coded = ring if copied else None
-        return ring and ring.connect(self._stream if copied else None)
+        return ring.connect(self._stream if copied else None) if ring else None
 
     def _decode_first(self) -> av.VideoFrame:
         first = next(self._decoded, None)

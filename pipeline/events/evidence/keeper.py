@@ -119,7 +119,7 @@ class EvidenceKeeper:
             return FileClip(coded, begin, longest=self._config.max_clip)
         if isinstance(coded, PacketRing):
             packets = coded.cursor(result.frame, self._config.pre_roll)
-            return packets and PacketClip(folder, packets)
+            return PacketClip(folder, packets) if packets else None
         assert self._frames is not None
         return FrameClip(folder, self._frames.cursor(begin), self._info, quality=self._quality)
 

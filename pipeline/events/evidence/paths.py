@@ -35,8 +35,8 @@ class Paths:
     """
 
     def __init__(self) -> None:
-        self._to_frame = np.eye(3)
-        self._from_frame = np.eye(3)
+        self._to_frame: np.ndarray = np.eye(3)
+        self._from_frame: np.ndarray = np.eye(3)
         self._points: dict[int, list[tuple[float, float]]] = {}
 
     def add(self, result: Result, kept: set[int]) -> dict[int, Sight]:

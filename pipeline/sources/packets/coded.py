@@ -40,6 +40,7 @@ def make_template(stream: av.VideoStream, key: bytes) -> bytes:
     NUT is the container, because it changes neither packets nor the parameter sets beside them.
     """
     template = io.BytesIO()
+    assert stream.time_base is not None  # as a stream with packets has it
     with av.open(template, "w", format="nut") as container:
         copy = container.add_stream_from_template(stream)
         copy.time_base = stream.time_base
