@@ -21,6 +21,8 @@ from pipeline.system.errors import UsageError, unknown_name
 T = TypeVar("T")
 MMDET = "mmdet:"
 """Prefix of the names of mmdet's trackers."""
+CENTRE = "centre:"
+"""Prefix of the names of the presets of the default tracker."""
 
 
 class NoTracker:
@@ -39,9 +41,21 @@ class NoTracker:
 
 
 def _centre(**options) -> Tracker:
-    from trackers.centre import CentreOptions, CentreTracker
+    from trackers.centre import CentreTracker
+    from trackers.centre_options import CentreOptions
+    from trackers.evidence_tracker import EvidenceTracker
 
-    return CentreTracker(_options(CentreOptions, options))
+    chosen = _options(CentreOptions, options)
+    return EvidenceTracker(chosen) if chosen.birth == "evidence" else CentreTracker(chosen)
+
+
+def _preset(name: str) -> Callable[..., Tracker]:
+    def build(**options) -> Tracker:
+        from trackers.centre_options import PRESETS
+
+        return _centre(**{**PRESETS[name], **options})
+
+    return build
 
 
 def _sort(**options) -> Tracker:
@@ -89,6 +103,8 @@ def _mmdet(name: str) -> Callable[..., Tracker]:
 
 TRACKERS: dict[str, Callable[..., Tracker]] = {
     "centre": _centre,
+    "centre:quiet": _preset("quiet"),
+    "centre:sensitive": _preset("sensitive"),
     "byte": _byte,
     "ocsort": _ocsort,
     "sort": _sort,
@@ -106,7 +122,7 @@ def build(name: str, **options) -> Tracker:
 
     Raises UsageError if the name or an option is unknown, or a value is out of range.
     """
-    if name not in TRACKERS and is_plugin(name) and not name.startswith(MMDET):
+    if name not in TRACKERS and is_plugin(name) and not name.startswith((MMDET, CENTRE)):
         tracker = build_plugin(name, **options)
         require_part(tracker, "tracker", name)
         return tracker
