@@ -169,11 +169,11 @@ class RuleConfig:
     def __post_init__(self) -> None:
         require_name("a rule", self.name)
         prefix = f"rule '{self.name}': "
-        names = ("min_duration", "hold", "cooldown")
-        require_range(self, *names, low=0, expected="seconds, 0 or more", prefix=prefix)
+        seconds = ("min_duration", "hold", "cooldown")
+        require_range(self, *seconds, low=0, expected="seconds, 0 or more", prefix=prefix)
         require_range(self, "min_score", low=0, high=1, prefix=prefix)
-        names = ("min_speed", "max_speed")
-        require_range(self, *names, low=0, expected="pixels per second, 0 or more", prefix=prefix)
+        speeds = ("min_speed", "max_speed")
+        require_range(self, *speeds, low=0, expected="pixels per second, 0 or more", prefix=prefix)
         require_range(self, "min_size", "max_size", low=0, expected="pixels, 0 or more", prefix=prefix)
         for what in ("speed", "size"):
             low, high = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")

@@ -122,8 +122,8 @@ def make_stream(
     config = resolve(config, tracker, annotator, networks, source)
     truth = GroundTruth(annotations, len(classes), labels=networks.kept_labels) if annotations else None
     path = annotations.path if annotations else None
-    rows, names = networks.segmenter_infos, {"stream": name, "run_id": resume.run_id}
-    header = make_header(source.info, config, info, rows, path, requested, **names)
+    rows, run_id = networks.segmenter_infos, resume.run_id
+    header = make_header(source.info, config, info, rows, path, requested, stream=name, run_id=run_id)
     resume.require_same(header)
     events = make_events(name, folder, source, config, classes, header["id"], resume)
     if events:

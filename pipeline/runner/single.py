@@ -66,7 +66,7 @@ def run(
     Whatever ends the run, each file is valid and run.json says how far it came. Raises MoteError for what is
     wrong before the first frame; a later error is the `failure` of the record that is returned.
     """
-    summary = Summary()
+    summary, tell = Summary(), on_event or _ignore
     with (
         stop_on_signals(at_once=True) as stop,
         health_server(summary, config.service),
@@ -88,15 +88,15 @@ def run(
             with stream.sinks, closing_results(process(stream, networks, resume, stop)) as results, bar:
                 for result in results:
                     written = stream.write(result)
-                    for event in written.events if on_event else ():
-                        on_event(event)
+                    for event in written.events:
+                        tell(event)
                     if on_result:
                         on_result(written)
                     bar.advance()
                 stop.check()
                 resume.require_complete(record.written)
-            for event in stream.events.ends if on_event and stream.events else ():
-                on_event(event)
+            for event in stream.events.ends if stream.events else ():
+                tell(event)
         except BaseException as error:
             record.failure = error
             if not isinstance(error, MoteError):  # a bug: the files are kept, and the error is raised
@@ -127,7 +127,11 @@ def watch(
             config = without_batching(config)
         stream = make_stream(name, Path(), source, config, networks, parts, None)
         with closing(process(stream, networks, ResumeState(), stop)) as results:
-            yield from _with_events(results, stream, on_event or (lambda event: None))
+            yield from _with_events(results, stream, on_event or _ignore)
+
+
+def _ignore(event: Event) -> None:
+    """Does nothing with a message that nobody wants."""
 
 
 def _with_events(
