@@ -54,7 +54,7 @@ def test_another_tracker_and_other_options_change_tracks_and_not_detections(reco
     )
     assert (tmp_path / "none" / "tracks.txt").read_text() == ""
     table = json.loads((tmp_path / "none" / "run.json").read_text())
-    assert table["config"]["tracker"] == {"name": "none", "options": {}}
+    assert table["config"]["tracker"] == {"name": "none", "options": {}, "camera_motion": "auto"}
     assert table["detections_of"] == str(recorded)
     counts = [json.loads((folder / "run.json").read_text()) for folder in (recorded, tmp_path / "none")]
     assert counts[0]["detections"] == counts[1]["detections"]
