@@ -59,10 +59,10 @@ class CentreOptions:
     agile_acceleration: float = 3.0
     """The same of a target that turns, or of a camera that shakes. Too small: tracks overshoot in turns and
     lose the target. Too large: tracks of turning targets take detections of others."""
-    agile_share: float = 0.1
+    agile_share: float = 0.05
     """Share of the targets that are agile, as far as nothing is known about one of them. Too small: tracks
     lose targets that turn at once. Too large: as for the agile acceleration."""
-    persistence: float = 0.95
+    persistence: float = 0.98
     """Probability that a target stays calm, or agile, from one frame to the next. Too small: a turn is not
     remembered until the next one. Too large: the first turn of a calm target is lost."""
     growth: float = 0.05
@@ -96,4 +96,4 @@ PRESETS: dict[str, dict[str, float]] = {
     "quiet": {"high_score": 0.5, "birth_hits": 6, "birth_window": 8},
     "sensitive": {"high_score": 0.3, "low_score": 0.2, "birth_hits": 4, "birth_window": 6},
 }
-"""Options that differ from the defaults where false tracks must be rare, and where dim targets must be found."""
+"""Options that differ from the defaults, for where false tracks must be rare or dim targets must be found."""
