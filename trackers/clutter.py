@@ -67,7 +67,8 @@ class ScoreDensity:
         """
         kept = math.exp(-elapsed / MEMORY)
         bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
-        counts = np.pad(np.bincount(bins, minlength=BINS) * float(BINS), 1, mode="edge")
+        counts = np.bincount(bins, minlength=BINS) * float(BINS)
+        counts = np.concatenate([counts[:1], counts, counts[-1:]])
         smooth = (counts[:-2] + 2 * counts[1:-1] + counts[2:]) / 4
         self._sum = self._sum * kept + smooth
         self._frames = self._frames * kept + 1
@@ -149,6 +150,7 @@ class PlaceMap:
     def clear(self) -> None:
         """Forgets all places."""
         self._hits = np.zeros((CELLS, CELLS), np.float32)
+        self._used = False
 
     def fit(self, width: int, height: int) -> None:
         """Adapts the size of the cells to frames of a size in pixels; forgets all places if it changes."""
@@ -159,17 +161,21 @@ class PlaceMap:
 
     def forget(self, elapsed: float) -> None:
         """Lets `elapsed` frame intervals pass."""
-        self._hits *= np.float32(math.exp(-elapsed / MEMORY))
+        if self._used:
+            self._hits *= np.float32(math.exp(-elapsed / MEMORY))
 
     def add(self, points: np.ndarray) -> None:
         """Counts detections at `points` (K, 2) x y in pixels."""
         columns, rows = self._cells(points)
         np.add.at(self._hits, (rows % CELLS, columns % CELLS), 1)
+        self._used = True
 
     def probability(self, points: np.ndarray) -> np.ndarray:
         """Returns the probability (K,) of persistent clutter at `points` (K, 2) x y in pixels."""
-        columns, rows = self._cells(points)
         hits = np.zeros(len(points))
+        if not self._used:
+            return hits
+        columns, rows = self._cells(points)
         for down in (-1, 0, 1):
             for right in (-1, 0, 1):
                 hits += self._hits[(rows + down) % CELLS, (columns + right) % CELLS]
