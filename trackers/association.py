@@ -30,7 +30,8 @@ def near_pairs(
     if len(predicted) * len(detected) <= DENSE_PAIRS:
         difference = predicted[:, None] - detected[None]  # (N, M, 2)
         squared = np.einsum("nmk,nmk->nm", difference, difference)
-        return np.nonzero(squared <= radius[:, None] ** 2)
+        close_rows, close_columns = np.nonzero(squared <= radius[:, None] ** 2)
+        return close_rows, close_columns
     found = cKDTree(detected).query_ball_point(predicted, radius, return_sorted=True)
     rows = np.repeat(np.arange(len(predicted)), [len(row) for row in found])
     columns = np.fromiter((column for row in found for column in row), np.int64, len(rows))

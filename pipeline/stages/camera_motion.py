@@ -90,6 +90,12 @@ class CameraMotion:
     is closed, and where too few points agree, as in a sky without detail.
     """
 
+    _key: KeyFrame | None
+    _total: np.ndarray
+    """(2, 3) motion from the first frame to the last."""
+    _places: deque[np.ndarray]
+    _moving: bool
+
     def __init__(self) -> None:
         self._small: SmallPictures | None = None
         self._size = 0, 0
@@ -135,9 +141,9 @@ class CameraMotion:
 
     def _restart(self) -> None:
         """Forgets the frames so far; what is fixed in the sensor stays known."""
-        self._key: KeyFrame | None = None
-        self._total = IDENTITY  # from the first frame to the last
-        self._places: deque[np.ndarray] = deque(maxlen=HISTORY)
+        self._key = None
+        self._total = IDENTITY
+        self._places = deque(maxlen=HISTORY)
         self._moving = False
 
     def _key_frame(self, smooth: np.ndarray) -> KeyFrame | None:
@@ -224,7 +230,7 @@ class KeyFrame:
         self.offset_step = self._offset - before
         self._agree = agree
         if self._agreed is None:
-            self._agreed = np.count_nonzero(agree)
+            self._agreed = int(np.count_nonzero(agree))
         step = compose(pose, invert(self._pose))
         self._pose = pose
         return step
@@ -278,7 +284,7 @@ class KeyFrame:
             (np.abs(moved.mean(axis=0)) > MAX_SHIFT * size).any() or (bent > MAX_BEND * size).any()
         )
         few = np.count_nonzero(self._agree) < MAX_LOSS * self._agreed
-        return distant or few or clock - self.clock >= KEY_FRAMES
+        return distant or bool(few) or clock - self.clock >= KEY_FRAMES
 
 
 def fit_motion(

@@ -131,7 +131,7 @@ class _Scorer:
         self,
         metrics: Mapping[str, Any],
         seen: Presence,
-        hota: Mapping[str, float],
+        hota: Mapping[str, Any],
         tubes: tuple[float | None, float | None],
         tracks: int,
     ) -> TrackScores:
