@@ -73,6 +73,7 @@ def parser() -> cli.Parser:
 def measure(options: argparse.Namespace) -> str:
     """Returns the tables. Raises MoteError."""
     groups = dict.fromkeys(_scenario_names(options), SYNTHETIC_LIMIT)
+    own, peers = _own_trackers(options), _peer_names(options)
     scenes = {name: [make_scene(name, seed) for seed in options.seeds] for name in groups}
     for text in options.real:
         name, separator, file = text.partition("=")
@@ -81,7 +82,7 @@ def measure(options: argparse.Namespace) -> str:
         groups[name] = REAL_LIMIT
         scenes[name] = real_scenes(options.data / name, Path(file), motion=options.motion)
     tables, means = [], {}
-    for tracker, tracks in _tracks(options, [scene for name in groups for scene in scenes[name]]):
+    for tracker, tracks in _tracks(own, peers, options, [scene for name in groups for scene in scenes[name]]):
         scores = {}
         for name, limit in groups.items():
             scorer = SceneScorer(limit, hota=options.hota)
@@ -107,24 +108,35 @@ def _scenario_names(options: argparse.Namespace) -> list[str]:
     return names
 
 
+def _own_trackers(options: argparse.Namespace) -> dict[str, Callable[[], Tracker]]:
+    """Returns what builds each tracker of this project, by its name and options. Raises UsageError."""
+    texts = ([] if options.peers else ["centre"]) if options.tracker is None else options.tracker
+    names = [[*text.split(","), *options.set] for text in texts]
+    return {", ".join(words): _builder(words[0], words[1:]) for words in names}
+
+
+def _peer_names(options: argparse.Namespace) -> list[str]:
+    """Returns the names of the peers to run. Raises UsageError."""
+    if not options.peers:
+        return []
+    known = peer_names(options.peers / "bin" / "python")
+    for name in options.peer or []:
+        if name not in known:
+            raise unknown_name("peer", name, known)
+    return options.peer or known
+
+
 def _tracks(
-    options: argparse.Namespace, scenes: Sequence[TrackScene]
+    own: Mapping[str, Callable[[], Tracker]],
+    peers: Sequence[str],
+    options: argparse.Namespace,
+    scenes: Sequence[TrackScene],
 ) -> Iterator[tuple[str, Iterator[TrackRows]]]:
     """Yields the name of each tracker and its tracks of the scenes."""
-    own = ([] if options.peers else ["centre"]) if options.tracker is None else options.tracker
-    for text in own:
-        name, *settings = text.split(",")
-        build = _builder(name, [*settings, *options.set])
-        title = ", ".join([name, *settings, *options.set])
+    for title, build in own.items():
         yield title, (tracked(build(), scene, coasting=options.coasting) for scene in scenes)
-    if options.peers:
-        python = options.peers / "bin" / "python"
-        known = peer_names(python)
-        names = options.peer or known
-        for name in names:
-            if name not in known:
-                raise unknown_name("peer", name, known)
-        for name, rows in peer_tracks(python, names, scenes).items():
+    if peers:
+        for name, rows in peer_tracks(options.peers / "bin" / "python", peers, scenes).items():
             yield name, iter(rows)
 
 
