@@ -20,10 +20,11 @@ import numpy as np
 
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
-from pipeline.structures.tracks import Tracks, TrackState
+from pipeline.structures.tracks import Tracks
 from trackers.association import assign, gate_radius, mixture_cost, near_pairs, nearest
 from trackers.centre_options import CentreOptions
 from trackers.kalman import KalmanFilter, Noise, centres_and_sizes
+from trackers.records import tracks_of
 
 SHORT_COAST = 30.0
 """Frame intervals for which any confirmed track may coast, and for which two tracks may share detections."""
@@ -170,9 +171,10 @@ class CentreTracker:
         """
         options = self.options
         centres, _ = centres_and_sizes(detections.boxes)
-        density = options.unrelated / (frame.width * frame.height)
-        limit = -2 * math.log(2 * math.pi * density)
+        area = frame.width * frame.height
+        limit = -2 * math.log(2 * math.pi * options.unrelated / area)
         expected, variance = self._motion.means[..., :2], self._motion.innovation_variances()
+        variance = np.minimum(variance, area / (2 * math.pi))  # the target is somewhere in the frame
         probability, mean = self._motion.probability, self._motion.mean[:, :2]
         offset = np.hypot(*np.moveaxis(expected - mean[:, None], -1, 0))
         radius = (gate_radius(variance, probability, limit) + offset).max(axis=1)
@@ -282,19 +284,7 @@ class CentreTracker:
 
     def _tracks(self) -> Tracks:
         """Returns a copy of the current tracks."""
-        records = self._records
-        if not len(records):
-            return Tracks.empty()
-        state_if_confirmed = np.where(records["coasted"] == 0, TrackState.CONFIRMED, TrackState.COASTING)
-        return Tracks(
-            boxes=self._motion.boxes(),
-            scores=records["score"],
-            labels=records["label"],
-            ids=records["id"],
-            state=np.where(records["confirmed"], state_if_confirmed, TrackState.TENTATIVE),
-            velocity=self._motion.mean[:, 2:4],
-            age=np.rint(records["age"]),
-        )
+        return tracks_of(self._records, self._motion.boxes(), self._motion.mean[:, 2:4])
 
 
 def _vote(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pipeline.sinks.base import close_preserving_error
-from pipeline.sinks.jsonl_codec import DECODE_ERRORS, EMPTY, ValidPrefix, is_count
+from pipeline.sinks.jsonl_codec import EMPTY, ValidPrefix, is_count, read_records, scan_lines
 from pipeline.sinks.record_file import RecordFile
 from pipeline.structures.events import Event
 from pipeline.structures.results import Result
-from pipeline.system.errors import UsageError, reason_of
-from pipeline.system.files import require_regular
+from pipeline.system.errors import UsageError
 
 _KEYS = ("id", "sequence", "phase")
 """What has to be equal in two messages that are the same."""
@@ -32,7 +31,7 @@ class EventFile:
 
     def __init__(self, path: str | Path, *, kept: ValidPrefix = EMPTY, checked: bool = True):
         self.path, self._kept, self._checked = Path(path), kept, checked
-        self._known = read_messages(self.path, kept.line_count)
+        self._known = read_records(self.path, kept.line_count)
 
     def __enter__(self) -> Self:
         self._file = RecordFile(self.path, kept=self._kept.end)
@@ -72,35 +71,7 @@ def scan_events(path: Path) -> ValidPrefix:
 
     Raises UsageError if the file cannot be read, is a link, or is damaged before its last line.
     """
-    count, end = 0, 0
-    problem: str | None = None
-    try:
-        require_regular(path)
-        with path.open("rb") as file:
-            for text in file:
-                if problem:
-                    raise UsageError(f"{path}, line {count + 1} is no message of an event: {problem}")
-                try:
-                    _require_message(text)
-                except DECODE_ERRORS as error:
-                    problem = reason_of(error)
-                else:
-                    count, end = count + 1, end + len(text)
-            size = file.tell()
-    except FileNotFoundError:
-        return EMPTY
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return ValidPrefix(count, end, size - end)
-
-
-def read_messages(path: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Yields the messages of the first `count` lines of a file, which `scan_events` has validated."""
-    if not count:  # the file may be missing
-        return
-    with path.open("rb") as file:
-        for _, text in zip(range(count), file, strict=False):
-            yield json.loads(text)
+    return scan_lines(path, _require_message, kind="a message of an event")
 
 
 def _require_message(text: bytes) -> None:

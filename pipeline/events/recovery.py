@@ -12,9 +12,9 @@ from typing import Any
 from pipeline.config.events_section import EventsConfig
 from pipeline.events.clock import TimeOfDay
 from pipeline.events.engine import EventEngine
-from pipeline.events.event_file import EventFile, read_messages, scan_events
+from pipeline.events.event_file import EventFile, scan_events
 from pipeline.events.rules import rules_of
-from pipeline.sinks.jsonl_codec import ValidPrefix
+from pipeline.sinks.jsonl_codec import ValidPrefix, read_records
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import UsageError
@@ -51,7 +51,7 @@ def recorded_time(record: dict[str, Any], paths: Iterable[Path]) -> TimeOfDay:
     """Returns the time of the frames of a live source, by its last message, else by the start of the run."""
     pts, known = 0.0, record.get("started")
     for path in paths:
-        for message in read_messages(path, scan_events(path).line_count):
+        for message in read_records(path, scan_events(path).line_count):
             if isinstance(message.get("time"), str) and isinstance(message.get("pts"), int | float):
                 pts, known = float(message["pts"]), message["time"]
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,16 +185,36 @@ def scan(path: Path) -> ValidPrefix:
 
     Raises UsageError if the file cannot be read, is a link, or is damaged before its last line.
     """
-    count, end, last = 0, 0, -1
+    last = -1
+
+    def require_result(text: bytes) -> None:
+        nonlocal last
+        last = _validated(text, last)["frame"]
+
+    return scan_lines(path, require_result, kind="a result")
+
+
+def scan_lines(path: Path, validate: Callable[[bytes], None], *, kind: str) -> ValidPrefix:
+    """Finds the complete lines of a file of JSON Lines; a missing file has none.
+
+    Args:
+        path: the file.
+        validate: called with each line; raises one of `DECODE_ERRORS` if it is invalid.
+        kind: what a line is, for messages.
+
+    Raises:
+        UsageError: the file cannot be read, is a link, or is damaged before its last line.
+    """
+    count, end = 0, 0
     problem: str | None = None
     try:
         require_regular(path)
         with path.open("rb") as file:
             for text in file:
                 if problem:
-                    raise UsageError(f"{path}, line {count + 1} is not a result: {problem}")
+                    raise UsageError(f"{path}, line {count + 1} is not {kind}: {problem}")
                 try:
-                    last = _validated(text, last)["frame"]
+                    validate(text)
                 except DECODE_ERRORS as error:
                     problem = reason_of(error)
                 else:
@@ -208,7 +228,7 @@ def scan(path: Path) -> ValidPrefix:
 
 
 def read_records(path: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Yields the records of the first `count` lines of a file, which `scan` has validated."""
+    """Yields the objects in the first `count` lines of a file, which were found valid before."""
     if not count:  # the file may be missing
         return
     with path.open("rb") as file:

@@ -20,10 +20,11 @@ from pipeline.config.ranges import require_range
 from pipeline.structures.boxes import from_centres, iou, to_centres
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
-from pipeline.structures.tracks import Tracks, TrackState
+from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import UsageError
 from trackers.association import assign
 from trackers.iou.filter import BoxNoise, States, corrected, predicted, started
+from trackers.records import tracks_of
 
 MIN_POSITIVE = 1e-3
 """Lower bound of options that would disable the tracker at 0."""
@@ -220,19 +221,7 @@ class IouTracker:
 
     def _tracks(self) -> Tracks:
         """Returns a copy of the current tracks."""
-        records = self._records
-        if not len(records):
-            return Tracks.empty()
-        state_if_confirmed = np.where(records["coasted"] == 0, TrackState.CONFIRMED, TrackState.COASTING)
-        return Tracks(
-            boxes=self._states.boxes(),
-            scores=records["score"],
-            labels=records["label"],
-            ids=records["id"],
-            state=np.where(records["confirmed"], state_if_confirmed, TrackState.TENTATIVE),
-            velocity=self._states.mean[:, 2:4],
-            age=np.rint(records["age"]),
-        )
+        return tracks_of(self._records, self._states.boxes(), self._states.mean[:, 2:4])
 
 
 class Assignment:

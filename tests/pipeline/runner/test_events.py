@@ -207,7 +207,9 @@ def test_a_damaged_file_of_events_is_refused(run, whole, tmp_path):
     cut(whole, tmp_path / "out", frames=30)
     path = tmp_path / "out" / "events.jsonl"
     path.write_text("{}\n" + path.read_text())
-    with pytest.raises(UsageError, match=r"events.jsonl, line 1 is no message of an event: there is no 'id'"):
+    with pytest.raises(
+        UsageError, match=r"events.jsonl, line 1 is not a message of an event: there is no 'id'"
+    ):
         run("out", resume=True)
 
 
