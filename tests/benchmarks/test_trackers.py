@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,7 @@ def test_tentative_and_coasting_rows_are_left_out_unless_asked_for(scenes):
         (["--tracker", "centr"], "unknown tracker 'centr'; did you mean 'centre'"),
         (["--real", "drone-ir"], "'drone-ir' is not of the form SET=FILE"),
         (["--peers", "nowhere"], "cannot run nowhere/bin/python: No such file or directory"),
+        (["--peers", sys.prefix], "has none of the packages trackers, boxmot and norfair"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(arguments, message, capsys):

@@ -17,8 +17,11 @@ SCRIPT = Path(__file__).with_name("tracker_peers.py")
 
 
 def peer_names(python: Path) -> list[str]:
-    """Returns the names of the peers. Raises UsageError if the environment cannot be used."""
-    return _run(python).splitlines()
+    """Returns the names of the peers that are installed. Raises UsageError if there are none."""
+    found = [name for name in _run(python).splitlines() if name]
+    if not found:
+        raise UsageError(f"{python} has none of the packages trackers, boxmot and norfair")
+    return found
 
 
 def peer_tracks(

@@ -6,7 +6,8 @@ It imports nothing of this project, and nothing of this project imports it. `sce
 all scenes one after another: `boxes` (N, 4) x1 y1 x2 y2, `scores` (N,), `frames` (N,) index over all scenes;
 `lengths` (S,), `widths` (S,), `heights` (S,) and `rates` (S,) of the scenes. For each name, `FOLDER/0.npz`
 and so on get `frames`, `ids` and `boxes` of the tracks that have a detection in a frame, and `seconds`.
-Without arguments the names of `PEERS` are printed. With -P, no file beside this one is imported.
+Without arguments the names of the `PEERS` that are installed are printed. With -P, no file beside this one is
+imported.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,6 +160,10 @@ PEERS: dict[str, Callable[[], Callable[[float], Update]]] = {
 """Settings by name: as the packages come, and as chosen on seeds 0 to 2 and on other clips of drone-ir."""
 
 
+PACKAGES = {"roboflow": "trackers", "boxmot": "boxmot", "norfair": "norfair"}
+"""First words of the names and the packages that they need."""
+
+
 def tracked(scenes: dict[str, np.ndarray], build: Callable[[float], Update]) -> dict[str, np.ndarray]:
     """Returns the tracks of all scenes, and the seconds that the tracker took."""
     frames, ids, boxes, seconds = [], [], [], 0.0
@@ -194,7 +200,7 @@ def _frames(
 def main() -> None:
     """Prints the names of peers, or runs some."""
     if len(sys.argv) == 1:
-        print("\n".join(PEERS))
+        print("\n".join(name for name in PEERS if find_spec(PACKAGES[name.partition(" ")[0].strip(",")])))
         return
     source, target, *names = sys.argv[1:]
     with np.load(source) as file:
