@@ -66,6 +66,8 @@ def parser() -> cli.Parser:
     add("--set", action="append", metavar="A.B=VALUE", help="override a configuration key; repeatable")
     add("--progress", choices=MODES, help="display of the progress (default: auto)")
     add("--list", action="store_true", help="list detectors, weights and trackers, and exit")
+    tested = "send a test message to each receiver of alarms and exit: 0, or 1 if one failed"
+    add("--test-alarm", action="store_true", help=tested)
     add("--version", action="version", version=f"mote {__version__}")
     add_detector_options(parser.add_argument_group("detector, segmenters and tracker"))
     add_source_options(parser.add_argument_group("source"))
@@ -101,6 +103,8 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     table = load_toml(Path(given["config"])) if "config" in given else {}
     settings = [parse_setting(text) for text in given.get("set", [])]
     settings += [(key.split("."), given[flag]) for flag, key in FLAGS.items() if flag in given]
+    if "test_alarm" in given:  # which needs no rule of events
+        settings.append((["events", "enabled"], True))
     table = override(table, settings)
     if given.get("precision") == "half":
         table = override(table, [(["detector", "precision"], half_precision(table["detector"]))])
@@ -108,6 +112,25 @@ def configuration(options: argparse.Namespace) -> RunConfig:
         rows = segmenter_rows(table, given.get("segmenter"), given.get("segmenter_weights", []))
         table = override(table, [(["segmentation", "segmenters"], rows)])
     return build(RunConfig, table, typed=typed_keys(options))
+
+
+def require_rules(config: RunConfig) -> None:
+    """Raises UsageError for a rule of events that names a class which supplied weights do not have.
+
+    The classes of other weights are known when they are loaded.
+    """
+    if not any(rule.classes for rule in config.events.active_rules):
+        return
+    from detectors.networks.registry import canonical, kind_of
+    from detectors.weights.zoo import ZOO_TABLE, default_weights
+    from pipeline.events.rules import require_classes
+
+    if kind_of(config.detector.name) != "detector":
+        return
+    known = default_weights(canonical(config.detector.name))
+    entry = ZOO_TABLE.get(config.detector.weights or known or "")
+    if entry:
+        require_classes(config.events, entry.classes)
 
 
 def half_precision(detector: Mapping[str, Any]) -> str:
@@ -192,13 +215,32 @@ def listing() -> str:
     return "\n".join([*lines, "graphs of networks for other runtimes", f"  {kept}"])
 
 
+def try_alarms(config: RunConfig) -> int:
+    """Sends a test message to each receiver of alarms and prints what happened; returns the exit code."""
+    from pipeline.alarms.opening import try_receivers
+
+    code = 0
+    for trial in try_receivers(config.alarms):
+        took = f"{1e3 * trial.seconds:.0f} ms"
+        failed = trial.failure is not None
+        print(
+            f"{trial.receiver}: "
+            + (f"failed after {took}: {trial.failure}" if failed else f"delivered in {took}")
+        )
+        code = 1 if failed else code
+    return code
+
+
 def work(options: argparse.Namespace) -> int:
     """Runs the pipeline or lists its parts; returns the exit code. Raises MoteError if a run ended early."""
     if "list" in options:
         print(listing())
         return 0
+    if "test_alarm" in options:
+        return try_alarms(configuration(options))
     sources, config = locations(options), configuration(options)
     require_applicable(options, config, sources)
+    require_rules(config)
     truth, progress = vars(options).get("annotations"), vars(options).get("progress", "auto")
     if len(sources) > 1:
         from pipeline.runner.multi import run_many

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from mote.finder import Finder
     from mote.runs import run, watch
     from pipeline.structures.detections import Detections
+    from pipeline.structures.events import Event
     from pipeline.structures.frame import Frame
     from pipeline.structures.results import FrameDetections, Result
     from pipeline.structures.tracks import Tracks, TrackState
 
 __all__ = [
     "Detections",
+    "Event",
     "Finder",
     "Frame",
     "FrameDetections",
@@ -38,6 +40,7 @@ __all__ = [
 
 _MODULES = {
     "Detections": "pipeline.structures.detections",
+    "Event": "pipeline.structures.events",
     "Finder": "mote.finder",
     "Frame": "pipeline.structures.frame",
     "FrameDetections": "pipeline.structures.results",

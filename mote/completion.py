@@ -10,7 +10,7 @@ from mote.commands import COMMANDS
 from pipeline.system import cli
 from pipeline.system.packages import require_package
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
 
 def parser() -> cli.Parser:

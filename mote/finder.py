@@ -7,18 +7,19 @@ from contextlib import closing
 from fractions import Fraction
 from math import isfinite
 from numbers import Rational
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from mote.runs import prepare, require_effect
 from pipeline.config.schema import RunConfig
 from pipeline.runner.parts import Networks, load_networks
-from pipeline.runner.steps import select_and_fuse
+from pipeline.runner.steps import detect, select_and_fuse
 from pipeline.sources.preparation import SensorPreprocessing
+from pipeline.stages.camera_motion import marking
 from pipeline.stages.gaps import GapMarker
 from pipeline.stages.segmentation import segment
-from pipeline.stages.tracking import track
+from pipeline.stages.tracking import NumberedTracker, track
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.protocols import Detector, Tracker
 from pipeline.structures.results import FrameDetections, Result
@@ -36,8 +37,9 @@ class Finder:
         finder = Finder(rate=25)
         result = finder(image)
 
-    The networks are loaded with the first frame, whose size, depth and channels hold for the sequence. Not
-    thread-safe; each sequence needs a `Finder` of its own.
+    The networks are loaded with the first frame, whose size, depth and channels hold for the sequence;
+    `close`, or the end of a `with` block, releases them. Not thread-safe; each sequence needs a `Finder` of
+    its own.
 
     Args:
         rate: frames per second of the sequence.
@@ -105,6 +107,16 @@ class Finder:
         tracker = self._parts.build_tracker(config.name, config.options)
         return _Stages(info, self._config, self._networks, tracker)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the sequence and releases the networks; a further frame loads them again."""
+        self._count, self._stages, self._networks = 0, None, None
+
     def reset(self) -> None:
         """Starts a new sequence: windows are empty, all tracks end, and ids count from 1 again.
 
@@ -122,13 +134,13 @@ class _Stages:
     """The stages of one sequence, from a frame to its result."""
 
     def __init__(self, info: SourceInfo, config: RunConfig, networks: Networks, tracker: Tracker):
-        self._info, self._config, self._networks, self._tracker = info, config, networks, tracker
-        tracker.reset()
+        self._info, self._config, self._networks = info, config, networks
+        self._tracker = NumberedTracker(tracker)
+        self._tracker.reset()
         self._prepare = SensorPreprocessing(config.source, info)
         live = config.live
-        self._mark_gaps = GapMarker(
-            info, window=networks.detector.window, policy=live.on_gap, cuts=live.scene_cuts
-        )
+        gaps = GapMarker(info, window=networks.detector.window, policy=live.on_gap, cuts=live.scene_cuts)
+        self._mark = marking(gaps, config.tracker.camera_motion)
 
     def __call__(self, frame: Frame) -> Result:
         """Returns the result of the next frame. Raises ValueError if its form is not that of the first."""
@@ -143,8 +155,8 @@ class _Stages:
             raise ValueError(
                 f"a frame of {channels} channels of {frame.bit_depth} bits in a sequence of {form}"
             )
-        marked = self._mark_gaps(self._prepare(frame))
-        with closing(self._networks.detector.detect([(marked,)])) as detected:
+        marked = self._mark(self._prepare(frame))
+        with closing(detect(self._networks.detector, [(marked,)])) as detected:
             found: Iterable[FrameDetections] = detected
             for segmenter in self._networks.segmenters:
                 found = segment(found, segmenter, batch=1)

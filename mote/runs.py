@@ -18,10 +18,11 @@ from pipeline.runner.parts import Parts
 from pipeline.runner.run_record import RunRecord
 from pipeline.sinks.base import Sink
 from pipeline.structures.detector_info import DetectorInfo
+from pipeline.structures.events import Event
 from pipeline.structures.protocols import Detector, Tracker
 from pipeline.structures.results import Result
 from pipeline.system.errors import UsageError, unknown_name
-from pipeline.system.progress import Mode
+from pipeline.system.progress import MODES, Mode
 
 OTHER_SETTINGS = ("config", "set", "segmenter", "segmenter_weights")
 """Settings that are no single key of the configuration."""
@@ -32,6 +33,7 @@ def watch(
     *,
     detector: str | Detector | None = None,
     tracker: str | Tracker | None = None,
+    on_event: Callable[[Event], None] | None = None,
     **settings: Any,
 ) -> Generator[Result]:
     """Yields the result of each frame of a source; no file is written.
@@ -43,6 +45,9 @@ def watch(
         source: what the command takes: a video, a folder or pattern of images, an address, a camera number.
         detector: name of a network, or an object as `pipeline.structures.protocols.Detector` describes it.
         tracker: name of a tracker, or an object as `pipeline.structures.protocols.Tracker` describes it.
+        on_event: called with each message about an event that starts, goes on or has ended, if the settings
+            have rules of events or `events=True`. `Result.events` holds them, too, except for the ends of
+            events that go on when the source ends.
         settings: options of `mote run` with underscores, such as `conf=0.2`, `max_frames=100`,
             `segmenter=["rdian"]`, `config="run.toml"` and `set=["source.rate=25"]`; those of outputs are
             refused.
@@ -52,7 +57,7 @@ def watch(
     """
     require_effect(settings, ("output", "service"), (), "mote.watch writes no files and serves no port")
     config, parts = prepare(detector, tracker, settings)
-    return single.watch(_location(source), config, parts)
+    return single.watch(_location(source), config, parts, on_event=on_event)
 
 
 def run(
@@ -62,6 +67,7 @@ def run(
     tracker: str | Tracker | None = None,
     sinks: Sequence[Sink] = (),
     on_result: Callable[[Result], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
     annotations: str | Path | None = None,
     progress: Mode = "off",
     **settings: Any,
@@ -76,19 +82,31 @@ def run(
             `save_video=False`.
         sinks: further outputs, which get each result after the files.
         on_result: called with each result after all outputs have it.
+        on_event: as for `watch`, after all outputs have the message.
         annotations: COCO-video ground truth of the source.
         progress: display of the progress: auto, bar, plain or off.
 
     Raises MoteError for what is wrong before the first frame. A later error is `failure` of the record, and
     what was written until then is kept.
     """
+    if progress not in MODES:
+        raise unknown_name("progress", str(progress), MODES)
+    if on_result is not None and not callable(on_result):
+        raise UsageError(f"on_result is of type {type(on_result).__name__}, expected a function")
     config, parts = prepare(detector, tracker, settings)
     for sink in sinks:
         require_part(sink, "sink")
     truth = None if annotations is None else str(annotations)
     place = _location(source)
     return single.run(
-        place, config, parts, annotations=truth, progress=progress, sinks=sinks, on_result=on_result
+        place,
+        config,
+        parts,
+        annotations=truth,
+        progress=progress,
+        sinks=sinks,
+        on_result=on_result,
+        on_event=on_event,
     )
 
 

@@ -6,30 +6,34 @@ frames becomes CONFIRMED, otherwise it is removed. A confirmed track without a d
 predicted until it is hit again, has been coasting for too long, or has left the frame. Low-score detections
 are assigned to confirmed tracks only, in a second pass (Zhang et al., "ByteTrack", ECCV 2022, section 3, with
 centre distances in place of IoU). M-of-N confirmation is described by Blackman and Popoli, "Design and
-Analysis of Modern Tracking Systems", 1999, chapter 6. Class labels are not used in the association, because
-those of tiny targets are unstable.
+Analysis of Modern Tracking Systems", 1999, chapter 6; `trackers.evidence_tracker` has another one. Class
+labels are not used in the association, because those of tiny targets are unstable.
+
+Two targets that are too close to be told apart have one detection between them: both tracks keep it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config.ranges import require_range
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
-from pipeline.structures.tracks import Tracks, TrackState
-from pipeline.system.errors import UsageError
-from trackers.association import assign, association_cost, gate_radius, squared_distances
+from pipeline.structures.tracks import Tracks
+from trackers.association import assign, gate_radius, mixture_cost, near_pairs, nearest
+from trackers.centre_options import CentreOptions
 from trackers.kalman import KalmanFilter, Noise, centres_and_sizes
+from trackers.records import tracks_of
+
+SHORT_COAST = 30.0
+"""Frame intervals for which any confirmed track may coast, and for which two tracks may share detections."""
+
+ESTABLISHED = 8
+"""Number of hits of a track that may share the detection of another one."""
 
 MAX_LABEL_VOTE = 5.0
 """Upper bound of a label's vote, in hits of score 1: one contrary hit more changes any label."""
-
-MIN_POSITIVE = 1e-3
-"""Lower bound of options that are divisors, or that would disable the tracker at 0."""
 
 _RECORD = np.dtype(
     [
@@ -39,71 +43,12 @@ _RECORD = np.dtype(
         ("frames", np.int64),  # number of processed frames since the first detection, including it
         ("age", np.float64),  # frame intervals since the first detection
         ("coasted", np.float64),  # frame intervals since the last detection
+        ("shared", np.float64),  # frame intervals since the last detection that no other track shared
         ("score", np.float64),
         ("label", np.int64),
         ("vote", np.float64),  # support of the label, see _vote
     ]
 )
-
-
-@dataclass(frozen=True)
-class CentreOptions:
-    """Options of `CentreTracker`, each with the symptoms of a bad value.
-
-    The defaults were tuned on infrared clips of 320×256 pixels at 30 frames per second with targets of 8 to
-    35 pixels. Values that scale with the target or the frame are fractions of its size; only `acceleration`
-    and `position_floor` are in pixels.
-    """
-
-    high_score: float = 0.45
-    """Detections of this score or more start tracks and are assigned first. Too low: clutter becomes tracks.
-    Too high: faint targets never get a track although they are detected in every frame."""
-    low_score: float = 0.3
-    """Detections from this score up to `high_score` are assigned to confirmed tracks; lower ones are ignored.
-    Too low: the track of a hidden target drifts along clutter. Too high: tracks of fading targets coast and
-    end."""
-    birth_hits: int = 3
-    """Number of hits that confirm a track. Too small: false alarms become short tracks. Too large: tracks
-    appear late, and those of briefly visible targets never do."""
-    birth_window: int = 5
-    """Number of frames, including the first one, in which those hits must occur; skipped frames do not count.
-    Too small: a target that is missed once starts again. Too large: unrelated false alarms form a track."""
-    coast: int = 30
-    """Maximum number of frame intervals that a confirmed track coasts. Too small: a target that reappears
-    from behind a cloud gets a new id. Too large: tracks outlive their targets and may take over others."""
-    gate: float = 4.5
-    """Radius of the gate in standard deviations of the innovation; in pixels it grows with the time since the
-    last hit. Too small: a target that turns gets a new id. Too large: tracks jump to clutter."""
-    max_gate: float = 0.1
-    """Maximum radius of a gate, as a fraction of the frame's diagonal. Too small: fast targets get no track,
-    and none is recovered after a gap. Too large: coasting tracks take detections from anywhere."""
-    acceleration: float = 0.5
-    """Standard deviation of the change of velocity per frame in px/frame², including camera shake. Too small:
-    tracks overshoot in turns and lose the target. Too large: boxes jitter and coast in wrong directions."""
-    growth: float = 0.05
-    """Standard deviation of the change of width and height per frame, as a fraction of the size. Too small:
-    boxes lag behind targets that approach. Too large: the size of boxes jitters."""
-    start_speed: float = 1.5
-    """Standard deviation of the velocity after the first detection, in target sizes per frame. Too small:
-    fast targets are detected but never get a track. Too large: distant false alarms form tracks."""
-    position_floor: float = 0.8
-    """Standard deviation of a detected centre in pixels, for the smallest targets. Too small: jitter is taken
-    for motion. Too large: tracks respond late to motion."""
-    position_share: float = 0.15
-    """Standard deviation that is added in quadrature for larger targets, as a fraction of the size. Too
-    small: tracks of large targets jitter. Too large: they lag behind."""
-
-    def __post_init__(self):
-        bounds = {
-            "high_score": (0, 1),
-            "low_score": (0, self.high_score),
-            "birth_hits": (1, math.inf),
-            "birth_window": (self.birth_hits, math.inf),
-            **dict.fromkeys(("gate", "max_gate", "position_floor"), (MIN_POSITIVE, math.inf)),
-        }
-        for name in vars(self):
-            low, high = bounds.get(name, (0, math.inf))
-            require_range(self, name, low=low, high=high, prefix="tracker option ", error=UsageError)
 
 
 class CentreTracker:
@@ -114,7 +59,7 @@ class CentreTracker:
     confirmed tracks therefore have gaps.
     """
 
-    _filter: KalmanFilter
+    _motion: KalmanFilter
     _records: np.ndarray
     """(N,) structured array of dtype `_RECORD`, in the order of the filter's rows."""
     _index: int | None
@@ -127,18 +72,19 @@ class CentreTracker:
         self.options = options or CentreOptions()
         self.reset()
 
+    @property
+    def _start_score(self) -> float:
+        """Lowest score of a detection that starts a track."""
+        return self.options.high_score
+
+    @property
+    def _patience(self) -> int:
+        """Number of frames without a detection after which a tentative track ends at the latest."""
+        return self.options.birth_window
+
     def reset(self) -> None:
         """Removes all tracks: the next frame, of any index, starts a new sequence, with ids from 1."""
-        options = self.options
-        self._filter = KalmanFilter(
-            Noise(
-                acceleration=options.acceleration,
-                growth=options.growth,
-                start_speed=options.start_speed,
-                position_floor=options.position_floor,
-                position_share=options.position_share,
-            )
-        )
+        self._motion = _motion_models(self.options)
         self._records = np.zeros(0, dtype=_RECORD)
         self._index = None
         self._time = 0.0
@@ -156,10 +102,13 @@ class CentreTracker:
             self._keep(np.zeros(len(self._records), dtype=bool))
         time = frame.index if frame.time_in_frames is None else frame.time_in_frames
         self._advance(frame, time)
-        centres, _ = centres_and_sizes(detections.boxes)
-        partners, taken = self._associate(centres, detections.scores, math.hypot(frame.width, frame.height))
+        partners, taken = self._associate(detections, frame)
+        sharing, shared = self._share(partners, detections)
         tracks = np.flatnonzero(partners >= 0)
         self._correct(tracks, detections, partners[tracks])
+        self._motion.update(sharing, detections.boxes[shared] + self._shift[sharing])
+        self._records["coasted"][sharing] = 0
+        self._confirm()
         self._remove_ended(frame)
         self._start(detections, self._seeds(detections, taken))
         return self._tracks()
@@ -177,67 +126,113 @@ class CentreTracker:
         records = self._records
         records["age"] += elapsed
         records["coasted"] += np.where(records["coasted"] == 0, elapsed, 0) if hidden else elapsed
+        records["shared"] += elapsed
         records["frames"] += not hidden
         # this frame is not missed yet; birth windows count frames, so tentative tracks need a limit in time
-        options = self.options
-        limit = np.where(records["confirmed"], options.coast, options.birth_window * frame.stride)
+        limit = np.where(records["confirmed"], self._longest_coast(), self._patience * frame.stride)
         self._keep(records["coasted"] - frame.stride <= limit)
-        self._filter.predict(elapsed)
+        self._motion.predict(elapsed)
+        if frame.motion is not None:
+            self._motion.move(frame.motion)
 
-    def _associate(
-        self, centres: np.ndarray, scores: np.ndarray, diagonal: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _longest_coast(self) -> np.ndarray:
+        """Returns how long each track may coast, (N,) frame intervals: the longer, the better it is known."""
+        return np.minimum(self.options.coast, np.maximum(self._records["hits"], SHORT_COAST))
+
+    def _associate(self, detections: Detections, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """Assigns detections to tracks.
 
-        `centres` (M, 2) in pixels and `scores` (M,) are those of the detections, `diagonal` that of the frame
-        in pixels. Returns the index of each track's detection or -1, (N,) int64, and whether each detection
-        is assigned, (M,) bool.
+        Returns the index of each track's detection or -1, (N,) int64, and whether each detection is assigned,
+        (M,) bool.
         """
-        options = self.options
-        confirmed = self._records["confirmed"]
+        options, confirmed, scores = self.options, self._records["confirmed"], detections.scores
         partners = np.full(len(confirmed), -1)
         taken = np.zeros(len(scores), dtype=bool)
         if not len(partners) or not len(taken):
             return partners, taken
-        variance = self._filter.innovation_variance()
-        squared = squared_distances(self._filter.mean[:, :2], centres)
-        radius = gate_radius(variance, deviations=options.gate, cap=options.max_gate * diagonal)
-        near = squared <= radius[:, None] ** 2
-        cost = association_cost(squared, variance)
+        rows, columns, cost, limit = self._pairs(detections, frame)
         high = scores >= options.high_score
         low = (scores >= options.low_score) & ~high
         # confirmed tracks come first, so that tentative ones cannot take their detections
         for chosen, candidates in ((confirmed, high), (confirmed, low), (~confirmed, high)):
-            allowed = near & (chosen & (partners < 0))[:, None] & (candidates & ~taken)
-            rows, columns = assign(cost, allowed)
-            partners[rows] = columns
-            taken[columns] = True
+            free = chosen & (partners < 0)
+            pairs = free[rows] & (candidates & ~taken)[columns]
+            some, others = assign(rows[pairs], columns[pairs], cost[pairs], limit)
+            partners[some] = others
+            taken[others] = True
         return partners, taken
+
+    def _pairs(
+        self, detections: Detections, frame: Frame
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Returns the tracks and detections that may belong together: rows, columns and costs, all (P,).
+
+        The last value is the cost above which a detection is more likely unrelated than that of the track.
+        """
+        options = self.options
+        centres, _ = centres_and_sizes(detections.boxes)
+        area = frame.width * frame.height
+        limit = -2 * math.log(2 * math.pi * options.unrelated / area)
+        expected, variance = self._motion.means[..., :2], self._motion.innovation_variances()
+        variance = np.minimum(variance, area / (2 * math.pi))  # the target is somewhere in the frame
+        probability, mean = self._motion.probability, self._motion.mean[:, :2]
+        offset = np.hypot(*np.moveaxis(expected - mean[:, None], -1, 0))
+        radius = (gate_radius(variance, probability, limit) + offset).max(axis=1)
+        cap = options.max_gate * math.hypot(frame.width, frame.height) * frame.stride
+        rows, columns = near_pairs(mean, np.minimum(radius, cap), centres)
+        squared = ((centres[columns, None] - expected[rows]) ** 2).sum(axis=2)
+        return rows, columns, mixture_cost(squared, variance[rows], probability[rows]), limit
+
+    def _share(self, partners: np.ndarray, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+        """Finds tracks without a detection whose targets are too close to others to be detected apart.
+
+        `partners` (N,) are the detections of the tracks or -1. Returns these tracks (K,) and the detections
+        that they share (K,). Such a detection shows the middle of both targets: sets `_shift` (N, 4) to the
+        way from there to where the box of each target is expected.
+        """
+        records = self._records
+        self._shift = np.zeros((len(records), 4))
+        confirmed, known = records["confirmed"], records["hits"] >= ESTABLISHED
+        owners = np.flatnonzero(confirmed & (partners >= 0))
+        centres, sizes = centres_and_sizes(detections.boxes[partners[owners]])
+        lone = np.flatnonzero(
+            confirmed & known & (partners < 0) & (records["shared"] <= min(SHORT_COAST, self.options.coast))
+        )
+        mean = self._motion.mean[:, :2]
+        some, found = nearest(mean[lone], centres, np.sqrt(sizes.prod(axis=1)))
+        sharing, with_whom = lone[some], owners[found]
+        records["shared"][np.setdiff1d(owners, with_whom)] = 0
+        apart = np.tile((mean[sharing] - mean[with_whom]) / 2, 2)
+        self._shift[sharing], self._shift[with_whom] = apart, -apart
+        return sharing, partners[with_whom]
 
     def _correct(self, tracks: np.ndarray, detections: Detections, partners: np.ndarray) -> None:
         """Updates `tracks` (K,) by the detections assigned to them, rows `partners` (K,) of `detections`."""
         if not len(tracks):
             return
-        self._filter.update(tracks, detections.boxes[partners])
+        self._motion.update(tracks, detections.boxes[partners] + self._shift[tracks])
         records = self._records
         records["coasted"][tracks] = 0
         records["hits"][tracks] += 1
-        records["confirmed"] |= records["hits"] >= self.options.birth_hits
         scores = detections.scores[partners].astype(np.float64)
         records["score"][tracks] = scores
         records["label"][tracks], records["vote"][tracks] = _vote(
             records["label"][tracks], records["vote"][tracks], detections.labels[partners], scores
         )
 
+    def _confirm(self) -> None:
+        """Confirms the tentative tracks with enough hits."""
+        self._records["confirmed"] |= self._records["hits"] >= self.options.birth_hits
+
     def _remove_ended(self, frame: Frame) -> None:
         """Removes tracks that coasted for too long, can no longer be confirmed, or have left the frame."""
         records, options = self._records, self.options
         if not len(records):
             return
-        overdue = records["confirmed"] & (records["coasted"] > options.coast)
+        overdue = records["confirmed"] & (records["coasted"] > self._longest_coast())
         possible_hits = records["hits"] + options.birth_window - records["frames"]
         hopeless = ~records["confirmed"] & (possible_hits < options.birth_hits)
-        centres = self._filter.mean[:, :2]
+        centres = self._motion.mean[:, :2]
         outside = ((centres < 0) | (centres > (frame.width, frame.height))).any(axis=1)
         self._keep(~(overdue | hopeless | (outside & (records["coasted"] > 0))))
 
@@ -247,16 +242,24 @@ class CentreTracker:
         A detection whose centre lies in the box of an assigned one, or of one of higher score that starts a
         track, is a duplicate that non-maximum suppression has left: it starts none.
         """
-        high = np.flatnonzero((detections.scores >= self.options.high_score) & ~taken)
-        claimed, seeds = detections.boxes[taken], []
-        for row in high[np.argsort(-detections.scores[high], kind="stable")]:
-            left, top, right, bottom = detections.boxes[row]
-            x, y = (left + right) / 2, (top + bottom) / 2
-            inside = (claimed[:, 0] <= x) & (x < claimed[:, 2]) & (claimed[:, 1] <= y) & (y < claimed[:, 3])
-            if not inside.any():
-                claimed = np.concatenate([claimed, detections.boxes[row : row + 1]])
-                seeds.append(row)
-        return np.sort(np.array(seeds, dtype=np.int64))
+        high = np.flatnonzero((detections.scores >= self._start_score) & ~taken)
+        if not len(high):
+            return high
+        high = high[np.argsort(-detections.scores[high], kind="stable")]
+        claimed = np.concatenate([np.flatnonzero(taken), high])  # by order of their right to a track
+        boxes = detections.boxes[claimed].astype(np.float64)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        reach = np.hypot(*(boxes[:, 2:] - boxes[:, :2]).T) / 2
+        owners, others = near_pairs(centres, reach, centres[len(claimed) - len(high) :])
+        others = others + len(claimed) - len(high)
+        at, box = centres[others], boxes[owners]
+        inside = ((box[:, :2] <= at) & (at < box[:, 2:])).all(axis=1) & (owners < others)
+        starts = np.ones(len(claimed), dtype=bool)
+        # an owner that starts no track claims nothing, so the order matters
+        order = np.lexsort((owners[inside], others[inside]))
+        for owner, other in zip(owners[inside][order], others[inside][order], strict=True):
+            starts[other] &= not starts[owner]
+        return np.sort(high[starts[len(claimed) - len(high) :]])
 
     def _start(self, detections: Detections, seeds: np.ndarray) -> None:
         """Starts a track with each of the rows `seeds` (K,) of `detections`."""
@@ -271,29 +274,17 @@ class CentreTracker:
         born["label"] = detections.labels[seeds]
         self._next_id += count
         self._records = np.concatenate([self._records, born])
-        self._filter.add(detections.boxes[seeds])
+        self._motion.add(detections.boxes[seeds])
 
     def _keep(self, alive: np.ndarray) -> None:
         """Removes the tracks that are not `alive` (N,) bool."""
         if not alive.all():
             self._records = self._records[alive]
-            self._filter.keep(alive)
+            self._motion.keep(alive)
 
     def _tracks(self) -> Tracks:
         """Returns a copy of the current tracks."""
-        records = self._records
-        if not len(records):
-            return Tracks.empty()
-        state_if_confirmed = np.where(records["coasted"] == 0, TrackState.CONFIRMED, TrackState.COASTING)
-        return Tracks(
-            boxes=self._filter.boxes(),
-            scores=records["score"],
-            labels=records["label"],
-            ids=records["id"],
-            state=np.where(records["confirmed"], state_if_confirmed, TrackState.TENTATIVE),
-            velocity=self._filter.mean[:, 2:4],
-            age=np.rint(records["age"]),
-        )
+        return tracks_of(self._records, self._motion.boxes(), self._motion.mean[:, 2:4])
 
 
 def _vote(
@@ -306,3 +297,18 @@ def _vote(
     """
     votes = votes + np.where(detected == labels, scores, -scores)
     return np.where(votes < 0, detected, labels), np.minimum(np.abs(votes), MAX_LABEL_VOTE)
+
+
+def _motion_models(options: CentreOptions) -> KalmanFilter:
+    """Returns the filter with the models of calm and of agile targets, without tracks."""
+    share = options.agile_share
+    noise = Noise(
+        accelerations=(options.calm_acceleration, options.agile_acceleration),
+        shares=(1 - share, share),
+        persistence=options.persistence,
+        growth=options.growth,
+        start_speed=options.start_speed,
+        position_floor=options.position_floor,
+        position_share=options.position_share,
+    )
+    return KalmanFilter(noise)

@@ -11,11 +11,12 @@ import torch
 from detectors.mmdet_adapter import installation
 from pipeline.config.parsing import build
 from pipeline.config.ranges import require_range
+from pipeline.structures.boxes import from_centres, to_centres
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.errors import UsageError, reason_of, unknown_name
-from trackers.centre import CentreOptions
+from trackers.centre_options import CentreOptions
 
 if TYPE_CHECKING:
     from mmengine.structures import InstanceData
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 START_SCORE, LOW_SCORE = CentreOptions.high_score, CentreOptions.low_score
 """Default thresholds of scores: those of our default tracker, since mmdet's are for pedestrians, whose tracks
 start at 0.7. The scores of our detectors rarely exceed 0.6."""
+ENLARGE = 4.0
+"""Default factor by which boxes are enlarged about their centres for the tracker. Those of targets of a few
+pixels would not overlap between frames, and mmdet's motion noise, a share of the size, would be too small."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class IouThresholds:
 class ByteOptions:
     """Options of mmdet's ByteTracker; those that are left out keep these defaults."""
 
+    enlarge: float = ENLARGE
     obj_score_thrs: ScoreThresholds = field(default_factory=ScoreThresholds)
     init_track_thr: float | None = None
     """Score above which a detection starts a track while there is none; None: `obj_score_thrs.high`."""
@@ -67,6 +72,7 @@ class ByteOptions:
     def __post_init__(self) -> None:
         if self.init_track_thr is None:
             object.__setattr__(self, "init_track_thr", self.obj_score_thrs.high)
+        require_range(self, "enlarge", low=1, high=100)
         require_range(self, "init_track_thr", low=0, high=1)
         require_range(self, "num_tentatives", "num_frames_retain", low=1)
 
@@ -75,6 +81,7 @@ class ByteOptions:
 class OcsortOptions:
     """Options of mmdet's OCSORTTracker; those that are left out keep these defaults."""
 
+    enlarge: float = ENLARGE
     obj_score_thr: float = LOW_SCORE
     """Score above which detections are assigned to tracks."""
     init_track_thr: float = START_SCORE
@@ -90,6 +97,7 @@ class OcsortOptions:
     """Number of frames without a detection after which a track ends."""
 
     def __post_init__(self) -> None:
+        require_range(self, "enlarge", low=1, high=100)
         require_range(self, "obj_score_thr", "init_track_thr", "match_iou_thr", low=0, high=1)
         require_range(self, "vel_consist_weight", low=0)
         require_range(self, "num_tentatives", "num_frames_retain", "vel_delta_t", low=1)
@@ -125,6 +133,7 @@ class MmdetTracker:
         from mmdet.registry import MODELS
 
         known = asdict(self.options)
+        self._enlarge = known.pop("enlarge")
         try:
             self._tracker = MODELS.build({"type": name, "motion": {"type": "KalmanFilter"}, **known})
         except (TypeError, ValueError, KeyError, AssertionError) as error:
@@ -145,7 +154,7 @@ class MmdetTracker:
             self._first = frame.index
         elapsed = (frame.index - self._first) // frame.stride  # its motion models predict one step a frame
         sample = DetDataSample(metainfo={"frame_id": elapsed})
-        rows = (detections.boxes, detections.scores, detections.labels)
+        rows = (scaled(detections.boxes, self._enlarge), detections.scores, detections.labels)
         boxes, scores, labels = (torch.from_numpy(row.copy()) for row in rows)
         sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         return self._tracks(self._tracker.track(data_sample=sample), elapsed, stride=frame.stride)
@@ -163,7 +172,7 @@ class MmdetTracker:
         tentative = np.array([record.tentative for record in records])
         started = np.array([int(record.frame_ids[0]) for record in records])
         return Tracks(
-            boxes=boxes,
+            boxes=scaled(boxes, 1 / self._enlarge),
             scores=scores,
             labels=labels,
             ids=ids[order] + 1,
@@ -171,3 +180,10 @@ class MmdetTracker:
             velocity=np.stack([record.mean[4:6] for record in records]) / stride,  # of centre x and y
             age=(elapsed - started) * stride,
         )
+
+
+def scaled(boxes: np.ndarray, factor: float) -> np.ndarray:
+    """Returns boxes (N, 4) float32 x1 y1 x2 y2 with sides multiplied by `factor`, about the same centres."""
+    rows = to_centres(boxes.astype(np.float64))
+    rows[:, 2:] *= factor
+    return from_centres(rows).astype(np.float32)

@@ -1,14 +1,15 @@
 """Tracks the detections of a finished run again: `python -m trackers.track runs/NAME --output DIR`.
 
-The detections are read from results.jsonl, so no video is decoded and no network is computed. Times between
-frames follow from their presentation times, and gaps are those that the run recorded.
+The detections are read from results.jsonl, or from the rotated files of a run, so no video is decoded and no
+network is computed. Times between frames follow from their presentation times, and gaps are those that the
+run recorded.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,19 +18,27 @@ from typing import Any
 import trackers
 from pipeline.config.parsing import build, override, parse_setting
 from pipeline.config.schema import OutputConfig, RunConfig
-from pipeline.runner.recovery import RecordedSource, recorded_info, recorded_results, recorded_truth
+from pipeline.runner.recovery import (
+    RecordedSource,
+    recorded_gap,
+    recorded_info,
+    recorded_results,
+    recorded_truth,
+)
 from pipeline.runner.run_json import read_record, write_end, write_start
 from pipeline.runner.run_record import RunRecord
-from pipeline.runner.setup import prepare_folders, resolve_tracker
+from pipeline.runner.setup import resolve_tracker
 from pipeline.runner.summary import run_table
 from pipeline.sinks.base import Sinks
 from pipeline.sinks.file_names import JSONL, MOT
+from pipeline.sinks.folders import prepare_folders
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.jsonl_codec import read_records, scan
-from pipeline.sinks.mot import MotSink
+from pipeline.sinks.mot import mot_sink
+from pipeline.sinks.rotating import find_rotated_files
 from pipeline.stages.gaps import GapMarker
 from pipeline.stages.tracking import track
-from pipeline.structures.frame import Gap, SourceInfo
+from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import FrameDetections
 from pipeline.system import cli
 from pipeline.system.errors import UsageError
@@ -51,6 +60,10 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="option of the tracker; repeatable"
     )
+    text = "write predicted boxes to tracks.txt, too (default: as the run did)"
+    parser.add_argument("--save-coasting", action=argparse.BooleanOptionalAction, help=text)
+    text = "write smoothed tracks to tracks.txt (default: as the run did)"
+    parser.add_argument("--smooth", action=argparse.BooleanOptionalAction, help=text)
     text = "COCO-video ground truth of the source (default: the file that the run was given)"
     parser.add_argument("--annotations", metavar="JSON", type=Path, help=text)
     return parser
@@ -61,8 +74,9 @@ def work(options: argparse.Namespace) -> None:
     folder = options.run.parent if options.run.name == JSONL else options.run
     old = read_record(folder)
     config = build(RunConfig, old["config"])
-    require_lines(folder, config)
-    config = configuration(config, options.tracker, options.set)
+    paths = recorded_files(folder, config)
+    wanted = {"coasting": options.save_coasting, "smooth": options.smooth}
+    config = configuration(config, options.tracker, options.set, wanted)
     tracker = trackers.build(config.tracker.name, **config.tracker.options)
     config = replace(config, tracker=resolve_tracker(config.tracker, tracker))
     info = recorded_info(old)
@@ -71,14 +85,13 @@ def work(options: argparse.Namespace) -> None:
     header |= {"config": asdict(config), "detections_of": str(folder)}
     record = RunRecord(options.output, RecordedSource(info), config, header)
     with ExitStack() as locks:
-        prepare_folders([options.output], locks, overwrite=options.overwrite, sources=[str(folder / JSONL)])
+        prepare_folders([options.output], locks, overwrite=options.overwrite, sources=[*map(str, paths)])
         write_start(record)
-        sinks = Sinks([JsonlSink(options.output / JSONL), MotSink(options.output / MOT)])
+        sinks = Sinks([JsonlSink(options.output / JSONL), mot_sink(options.output / MOT, config.output)])
         try:
             with sinks:
-                for result in track(
-                    recorded_detections(folder / JSONL, info, stride=config.source.stride), tracker
-                ):
+                found = recorded_detections(paths, info, stride=config.source.stride)
+                for result in track(found, tracker):
                     record.decoded += 1
                     sinks.write(result)
                     record.add(result)
@@ -92,60 +105,63 @@ def work(options: argparse.Namespace) -> None:
     print(run_table(record))
 
 
-def require_lines(folder: Path, config: RunConfig) -> None:
-    """Raises UsageError if the folder of a run has no results.jsonl, and says why; `config` is the run's."""
+def recorded_files(folder: Path, config: RunConfig) -> list[Path]:
+    """Returns the results.jsonl in the folder of a run, or its rotated files in their order.
+
+    Raises UsageError, which says why, if there are none or they hold no frames; `config` is the run's.
+    """
     path = folder / JSONL
     if path.exists():
-        if not path.stat().st_size:
-            raise UsageError(f"{path} holds no frames")
-        return
-    if not config.output.jsonl:
-        why = "the run was given --no-save-jsonl"
-    elif config.output.rotation:
-        why = "the run began new files at times (--rotate-every, --rotate-size)"
+        paths = [path]
     else:
-        why = "it was moved or removed"
+        rotated = find_rotated_files(folder) if folder.is_dir() else []
+        paths = [path for files in rotated if (path := files.path(JSONL)).exists()]
+    if paths:
+        if not any(path.stat().st_size for path in paths):
+            raise UsageError(f"{paths[0]} holds no frames")
+        return paths
+    why = "it was moved or removed" if config.output.jsonl else "the run was given --no-save-jsonl"
     raise UsageError(f"{folder} has no {JSONL}: {why}")
 
 
-def configuration(config: RunConfig, tracker: str | None, settings: list[str]) -> RunConfig:
+def configuration(
+    config: RunConfig, tracker: str | None, settings: list[str], wanted: Mapping[str, bool | None]
+) -> RunConfig:
     """Returns the configuration of a run with another tracker and other options of it. Raises UsageError.
 
-    Options of the run are kept if its tracker is.
+    Options of the run are kept if its tracker is, and keys of its output that are None in `wanted`.
     """
     name = tracker or config.tracker.name
     options: dict[str, Any] = dict(config.tracker.options) if name == config.tracker.name else {}
     options = override(options, [parse_setting(text) for text in settings])
-    output = replace(OutputConfig(), video=False, coco=False)
+    kept = {key: getattr(config.output, key) if value is None else value for key, value in wanted.items()}
+    output = build(OutputConfig, {"video": False, "coco": False, **kept}, "output.")
     return replace(config, tracker=replace(config.tracker, name=name, options=options), output=output)
 
 
-def recorded_detections(path: Path, info: SourceInfo, *, stride: int = 1) -> Iterator[FrameDetections]:
-    """Yields the detections of each frame of a results.jsonl, with its gap and its time in frame intervals.
+def recorded_detections(
+    paths: Sequence[Path], info: SourceInfo, *, stride: int = 1
+) -> Iterator[FrameDetections]:
+    """Yields the detections of each frame of successive files, with its gap and its time in frame intervals.
 
-    `stride` is the difference of the indices of successive frames.
-
-    The images are black. Raises UsageError if the file is missing or damaged.
+    `paths` are files like results.jsonl, `stride` is the difference of the indices of successive frames. The
+    images are black. Raises UsageError if a file is missing or damaged, or does not follow the one before.
     """
-    lines = scan(path)
-    if not lines.line_count:
-        raise UsageError(f"{path} holds no results; name the folder of a run")
+    scanned = [(path, scan(path)) for path in paths]
+    if not any(lines.line_count for _, lines in scanned):
+        raise UsageError(f"{paths[0]} holds no results; name the folder of a run")
     mark, connection = GapMarker(info, window=1, policy="flush", stride=stride, cuts=False), 0
-    records = read_records(path, lines.line_count)
-    for record, result in zip(records, recorded_results(path, lines, info), strict=True):
-        gap = recorded_gap(record)
-        connection += gap is not None and gap.event == "reconnect"
-        frame = mark(replace(result.frame, connection=connection))
-        yield FrameDetections(replace(frame, gap=gap), result.detections, result.warmup, result.timings)
-
-
-def recorded_gap(record: dict[str, Any]) -> Gap | None:
-    """Returns the gap before the frame of a record."""
-    if "gap" not in record:
-        return None
-    gap = record["gap"]
-    missing, repeated = gap["missing"], gap["window"] == "repeated"
-    return Gap(gap["event"], missing or 0, repeat_previous=repeated, elapsed_known=missing is not None)
+    last = -1
+    for path, lines in scanned:
+        records = read_records(path, lines.line_count)
+        for record, result in zip(records, recorded_results(path, lines, info), strict=True):
+            if result.frame.index <= last:
+                raise UsageError(f"{path} begins with frame {result.frame.index}, after frame {last}")
+            last = result.frame.index
+            gap = recorded_gap(record)
+            connection += gap is not None and gap.event == "reconnect"
+            frame = mark(replace(result.frame, connection=connection))
+            yield FrameDetections(replace(frame, gap=gap), result.detections, result.warmup, result.timings)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,9 @@ import torch
 from pipeline.system.errors import UsageError
 from pipeline.system.packages import require_package
 
+MAX_JOINS = 4
+"""Most windows that are joined at once: decoding, features and outputs do not keep up with more."""
+
 
 def pick_device(name: str) -> torch.device:
     """Returns the device of a name; auto is a CUDA device if there is one, else the CPU.
@@ -61,6 +64,11 @@ def thread_count(network: object) -> int:
 def core_count() -> int:
     """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def join_count() -> int:
+    """Returns how many windows of a narrow network are joined at once: one a core, up to `MAX_JOINS`."""
+    return min(core_count(), MAX_JOINS)
 
 
 @contextmanager

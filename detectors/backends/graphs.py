@@ -12,10 +12,16 @@ from detectors.backends.real_spectrum import RealFrequencyBlock
 from detectors.networks.tridos import Tridos
 from detectors.networks.tridos.features import FrameFeatures
 from detectors.networks.tridos.frequency import FrequencyBlock
+from detectors.networks.tridos.memory import MemoryReader
 from detectors.networks.tridos.swin import HEADS, SwinLayer, WindowAttention
 
 BATCH = 2
 """Batch size of the examples; tracing with 1 would make it a constant."""
+
+WHOLE_CELLS = 1280
+"""Number of positions up to which the memory is read in one piece: those of 320x256."""
+CHUNK_CELLS = 320
+"""Maximum number of positions that are read at once in larger inputs."""
 
 
 class Graph(NamedTuple):
@@ -114,6 +120,26 @@ class FixedWindowAttention(nn.Module):
         return self.proj(attended.transpose(2, 3).reshape(-1, windows, tokens, HEADS * width))
 
 
+class ChunkedReader(nn.Module):
+    """`MemoryReader` for `cells` positions, which reads equal chunks of them one after another.
+
+    A graph stores the scores that it reads with: those of all positions would be 4 GB at 1920x1080.
+    """
+
+    def __init__(self, reader: MemoryReader, cells: int):
+        super().__init__()
+        self.memory_reduce = reader.memory_reduce
+        self.chunk = next(size for size in range(CHUNK_CELLS, 0, -1) if cells % size == 0)
+
+    def forward(self, memory: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]) -> Tensor:
+        """See `MemoryReader`."""
+        keys, values = memory[0].flatten(2), memory[1].flatten(2).transpose(1, 2)
+        queries = query[0].flatten(2).transpose(1, 2) * query[0].shape[1] ** -0.5
+        parts = [(part @ keys).softmax(dim=-1) @ values for part in queries.split(self.chunk, dim=1)]
+        read = torch.cat(parts, dim=1).transpose(1, 2).reshape(query[1].shape)
+        return self.memory_reduce(torch.cat([read, query[1]], dim=1))
+
+
 def _fix_attention(model: Tridos, join: Graph) -> None:
     """Replaces both attention layers by `FixedWindowAttention` for the size of the examples."""
     masks: list[Tensor | None] = []
@@ -142,6 +168,9 @@ def graphs(model: Tridos, size: tuple[int, int]) -> dict[str, Graph]:
     assert isinstance(frequency_block, FrequencyBlock)
     fixed = _Identity() if nonlocal_block.is_identity() else _NonLocal(nonlocal_block)
     own.neck.add_module("nolocal", fixed)
+    cells = height // 8 * (width // 8)
+    if cells > WHOLE_CELLS:
+        own.neck.add_module("memory", ChunkedReader(own.neck.memory, cells))
     own.neck.agpf.body[0] = RealFrequencyBlock(frequency_block, height // 8, width // 8)
     images = torch.randn(BATCH, 3, height, width, generator=torch.Generator().manual_seed(0))
     frame = Graph(FramePart(own).eval(), (images,), ("images",), FrameFeatures._fields)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.backends import export_folder
-from detectors.backends.devices import require_compiler, thread_count
+from detectors.backends.devices import join_count, require_compiler, thread_count
 from detectors.backends.export_folder import NETWORKS, Contents, Export, Origin
 from detectors.backends.graph_cache import GraphCache
 from detectors.networks.tridos import TridosStream
@@ -39,7 +40,7 @@ BackendKind = detector_info.Backend
 
 
 class GraphRunner(Protocol):
-    """A graph that is ready to run."""
+    """A graph that is ready to run, also in several threads at once."""
 
     def __init__(self, graph: bytes, *, threads: int):
         """Reads the content of a graph's file; raises any exception for files of another kind."""
@@ -87,20 +88,24 @@ class OpenVinoRunner:
     def __init__(self, graph: bytes, *, threads: int):
         import openvino
 
+        requests = join_count() if threads == 1 else 1
         settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads * requests,
+            "NUM_STREAMS": requests,
             "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 on CPUs that support it
             "ENABLE_CPU_PINNING": False,  # decoder and encoder need the cores too
         }
         core = openvino.Core()
         model = core.read_model(io.BytesIO(graph))
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self._model = core.compile_model(model, "CPU", settings)
+        self._requests = threading.local()  # a request serves one thread at a time
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """See `GraphRunner`."""
         arrays = [tensor.contiguous().numpy() for tensor in inputs]
-        outputs = self._request.infer(arrays, share_inputs=True, share_outputs=False)
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._model.create_infer_request()
+        outputs = self._requests.own.infer(arrays, share_inputs=True, share_outputs=False)
         return [torch.from_numpy(outputs[number]) for number in range(len(outputs))]
 
 

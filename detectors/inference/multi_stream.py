@@ -61,8 +61,9 @@ class MultiStreamDetector:
         if not self._streaming:
             yield from ((list(self._detect_by_sequence(frames)), tag) for frames, tag in rounds)
             return
-        schedule = self._streaming[0].schedule
-        with closing(run_two_phase(rounds, self._extract, self._join, schedule)) as results:
+        first = self._streaming[0]
+        phases = run_two_phase(rounds, self._extract, self._join, first.schedule, first.joins_at_once)
+        with closing(phases) as results:
             for outputs, tag in results:
                 yield list(self._postprocess(outputs)), tag
 

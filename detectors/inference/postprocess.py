@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,14 +26,39 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float) -> Tensor:
     their order. `boxes` (N, 4) x1 y1 x2 y2, `scores` (N,), `labels` (N,).
     """
     order = torch.argsort(scores, descending=True, stable=True)
-    boxes, labels = boxes[order], labels[order]
-    overlaps = (box_iou(boxes, boxes) > iou) & (labels[:, None] == labels)
-    overlaps = overlaps.triu(diagonal=1).cpu()
-    alive = torch.ones(len(order), dtype=torch.bool)
-    for row in range(len(order)):
-        if alive[row]:
-            alive &= ~overlaps[row]
-    return order[alive.to(order.device)]
+    best, worse = _overlapping(boxes[order].cpu().numpy(), iou)
+    names = labels[order].cpu().numpy()
+    same = names[best] == names[worse]
+    best, worse = best[same], worse[same]
+    alive = np.ones(len(order), dtype=bool)
+    starts = np.flatnonzero(np.diff(best, prepend=-1))  # the pairs of one better box follow one another
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(best)], strict=False):
+        if alive[best[start]]:
+            alive[worse[start:end]] = False
+    return order[torch.from_numpy(alive).to(order.device)]
+
+
+def _overlapping(boxes: np.ndarray, iou: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows (P,), (P,) of all pairs of boxes (N, 4) x1 y1 x2 y2 whose IoU is greater than `iou`.
+
+    The smaller row comes first, and pairs are sorted by it. Only boxes whose ranges in x overlap are
+    compared, which are few if boxes are small.
+    """
+    rows = np.argsort(boxes[:, 0], kind="stable")
+    left, right = boxes[rows, 0], boxes[rows, 2]
+    after = np.arange(1, len(rows) + 1)
+    counts = np.maximum(np.searchsorted(left, right) - after, 0)
+    first = np.repeat(rows, counts)
+    offsets = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+    second = rows[np.repeat(after, counts) + offsets]
+    sides = np.minimum(boxes[first, 2:], boxes[second, 2:]) - np.maximum(boxes[first, :2], boxes[second, :2])
+    shared = np.maximum(sides, 0).prod(axis=1)
+    areas = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
+    union = areas[first] + areas[second] - shared
+    close = (union > 0) & (shared / np.where(union > 0, union, 1) > np.float32(iou))
+    low, high = np.minimum(first[close], second[close]), np.maximum(first[close], second[close])
+    by_first = np.argsort(low, kind="stable")
+    return low[by_first], high[by_first]
 
 
 def _candidates(raw: Tensor, conf: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

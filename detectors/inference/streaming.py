@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.backends.devices import core_count
+from detectors.backends.devices import core_count, join_count
 from detectors.backends.runtimes import ExportedNetwork
 from detectors.inference.normalisation import to_network_input
 from detectors.inference.postprocess import FixedShapeDetections, decode, detections_of, nms_fixed_shape
@@ -183,6 +183,16 @@ class StreamingDetector:
             return "delayed"
         return "threaded" if torch.get_num_threads() == 1 and core_count() > 1 else "sequential"
 
+    @property
+    def joins_at_once(self) -> int:
+        """Number of joins that run at the same time, each in a thread of its own.
+
+        Several for exported graphs, in which nearly all of the work is in the join; the phases of other
+        networks share it evenly.
+        """
+        exported = isinstance(self.model, ExportedNetwork)
+        return join_count() if exported and self.schedule == "threaded" else 1
+
     def preprocess(self, frames: tuple[Frame, ...]) -> Tensor:
         """Returns the network input (B, 3, H, W) float32 of the next frames.
 
@@ -227,7 +237,9 @@ def raw_outputs(groups: Iterable[tuple[Frame, ...]], detector: StreamingDetector
 
     Close the generator before using `groups` elsewhere: a thread may be reading from it.
     """
-    outputs = run_two_phase(groups, detector.extract, detector.join, detector.schedule)
+    outputs = run_two_phase(
+        groups, detector.extract, detector.join, detector.schedule, detector.joins_at_once
+    )
     with closing(outputs):
         yield from (output.wait() for output in outputs)
 

@@ -183,6 +183,12 @@ RULES = (
         "the annotated video",
     ),
     Rule(
+        ("output.coasting", "output.smooth"),
+        lambda situation: situation.config.output.mot,
+        "tracks.txt (--save-mot)",
+    ),
+    Rule(("alarms.",), lambda situation: bool(situation.config.events.active_rules), "runs with events"),
+    Rule(
         ("service.health_host", "service.stalled_after"),
         lambda situation: bool(situation.config.service.health_port),
         "the server of --health-port",

@@ -23,6 +23,8 @@ FLAGS = {
     "batch": "detector.batch",
     "fuse": "segmentation.fuse",
     "tracker": "tracker.name",
+    "camera_motion": "tracker.camera_motion",
+    "events": "events.enabled",
     "start": "source.start",
     "end": "source.end",
     "stride": "source.stride",
@@ -47,6 +49,8 @@ FLAGS = {
     "save_video": "output.video",
     "save_coco": "output.coco",
     "save_mot": "output.mot",
+    "save_coasting": "output.coasting",
+    "smooth": "output.smooth",
     "save_jsonl": "output.jsonl",
     "save_zarr": "output.zarr",
     "rotate_every": "output.rotate_every",
@@ -82,6 +86,8 @@ def add_detector_options(group: argparse._ArgumentGroup) -> None:
         "--fuse", choices=("none", "confirm", "union"), help="how masks change the detections (default: none)"
     )
     add("--tracker", metavar="NAME", help="tracker, see --list (default: centre)")
+    moves = "estimate the motion of the camera for the tracker (default: auto)"
+    add("--camera-motion", choices=("auto", "off"), help=moves)
     add("--conf", type=float, metavar="SCORE", help="minimum score of a detection, 0 to 1 (default: 0.05)")
     classes = "keep the detections of these classes alone: names or numbers from 0 (default: all)"
     add("--classes", nargs="+", action="extend", metavar="NAME|NUMBER", help=classes)
@@ -173,6 +179,10 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     for name, what in (("video", "annotated.mp4"), ("coco", "detections.json"), ("mot", "tracks.txt")):
         add(f"--save-{name}", action=argparse.BooleanOptionalAction, help=f"write {what} (default: yes)")
+    coasting = "write predicted boxes to tracks.txt, too (default: no)"
+    add("--save-coasting", action=argparse.BooleanOptionalAction, help=coasting)
+    smooth = "replace tracks.txt by smoothed tracks at the end; for recordings (default: no)"
+    add("--smooth", action=argparse.BooleanOptionalAction, help=smooth)
     add("--save-jsonl", action=argparse.BooleanOptionalAction, help="write results.jsonl (default: yes)")
     arrays = "write frames, score maps and detections to results.zarr (default: no)"
     add("--save-zarr", action=argparse.BooleanOptionalAction, help=arrays)
@@ -183,5 +193,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
         metavar="SIZE",
         help="delete the oldest rotated files above 20GB, … (default: no limit)",
     )
+    told = "write events.jsonl, without rules for each target of 0.5 s (default: if there are rules)"
+    add("--events", action=argparse.BooleanOptionalAction, help=told)
     add("--health-port", type=int, metavar="N", help="port that serves /healthz and /metrics (default: off)")
     add("--health-host", metavar="ADDRESS", help="address to serve them on (default: 127.0.0.1)")

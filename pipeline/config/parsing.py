@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pipeline.system.bounded_reads import MAX_SETTINGS_BYTES, read_bounded
 from pipeline.system.errors import UsageError, as_json
+from pipeline.system.redaction import HIDDEN
 
 T = TypeVar("T")
 
@@ -121,12 +122,17 @@ def _without_none(value: Any) -> Any:
 
 
 def build(
-    kind: type[T], table: Mapping[str, Any], where: str = "", *, typed: Mapping[str, str] | None = None
+    kind: type[T],
+    table: Mapping[str, Any],
+    where: str = "",
+    *,
+    typed: Mapping[str, str] | None = None,
+    secret: bool = False,
 ) -> T:
     """Returns an instance of dataclass `kind` from nested tables; missing keys keep their defaults.
 
     Raises UsageError for unknown keys, values of a wrong type, and values that `kind` itself refuses with a
-    ValueError.
+    ValueError. Its messages show no value of a field whose metadata has `secret`, or of one within it.
 
     Args:
         kind: the dataclass.
@@ -134,30 +140,39 @@ def build(
         where: prefix of the keys in messages.
         typed: what the user typed before the value of a key, such as "--conf ", by dotted path; messages name
             it instead of the key.
+        secret: whether any value may be one, so that messages show none.
     """
-    return _build(kind, table, where, _keys(kind, where), typed or {})
+    return _build(kind, table, where, _keys(kind, where), typed or {}, secret)
 
 
 def _build(
-    kind: type[T], table: Mapping[str, Any], where: str, known: list[str], typed: Mapping[str, str]
+    kind: type[T],
+    table: Mapping[str, Any],
+    where: str,
+    known: list[str],
+    typed: Mapping[str, str],
+    secret: bool,
 ) -> T:
     """Builds one section; `known` are the dotted paths of all keys of the configuration."""
     hints = typing.get_type_hints(kind)
+    secrets = {row.name for row in dataclasses.fields(kind) if secret or row.metadata.get("secret")}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{where}{key}"
-        given = typed.get(name, f"configuration key '{name}' = ") + as_json(value)
+        hidden = key in secrets
+        shown = HIDDEN if hidden else as_json(value)
+        given = typed.get(name, f"configuration key '{name}' = ") + shown
         if key not in hints:
             raise _unknown_key(key, where, list(hints), known)
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, Mapping):
-                raise UsageError(f"configuration key '{name}' is a section, got {as_json(value)}")
-            values[key] = _build(hints[key], value, f"{name}.", known, typed)
+                raise UsageError(f"configuration key '{name}' is a section, got {shown}")
+            values[key] = _build(hints[key], value, f"{name}.", known, typed, hidden)
             continue
         if row := _row_type(hints[key]):
             if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
                 raise UsageError(f"{given}, expected a list of tables")
-            values[key] = tuple(build(row, item, f"{name}.") for item in value)
+            values[key] = tuple(build(row, item, f"{name}.", secret=hidden) for item in value)
             continue
         try:
             values[key] = _convert(hints[key], value)

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.config.alarms_section import AlarmsConfig
+from pipeline.config.events_section import EventsConfig, RuleConfig, require_known
 from pipeline.config.ranges import require_range
 from pipeline.config.rotation import Rotation, rotation
 from pipeline.config.source_section import MAX_RATE, MAX_SECONDS, MIN_RATE, SourceConfig, parse_size
@@ -21,10 +23,13 @@ __all__ = [
     "MAX_SECONDS",
     "MIN_RATE",
     "MIN_SCALE",
+    "AlarmsConfig",
     "ComponentsConfig",
     "DetectorConfig",
+    "EventsConfig",
     "LiveConfig",
     "OutputConfig",
+    "RuleConfig",
     "RunConfig",
     "SegmentationConfig",
     "SegmenterConfig",
@@ -231,7 +236,10 @@ class TrackerConfig:
     name: str = "centre"
     """A name of `--list`."""
     options: dict = field(default_factory=dict)
-    """Options of the tracker; for `centre` the fields of `trackers.centre.CentreOptions`."""
+    """Options of the tracker; for `centre` the fields of `trackers.centre_options.CentreOptions`."""
+    camera_motion: Literal["auto", "off"] = "auto"
+    """auto: estimate the motion of the camera between frames, so that tracks move with the picture; a camera
+    that stands is recognised, and nothing changes. off: take every camera for one that stands."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,13 @@ class OutputConfig:
     """detections.json"""
     mot: bool = True
     """tracks.txt"""
+    coasting: bool = False
+    """Write the predicted boxes of tracks without a detection to tracks.txt, too. They are in results.jsonl
+    and in the video in any case."""
+    smooth: bool = False
+    """At the end, replace the boxes in tracks.txt by smoothed ones, which use what came after each frame,
+    too. Tracks then begin with their first detection, and short gaps are interpolated. Only for
+    recordings. results.jsonl and the video, written while the run goes on, keep the boxes of that time."""
     jsonl: bool = True
     """results.jsonl"""
     zarr: bool = False
@@ -280,6 +295,11 @@ class OutputConfig:
             remedy = "leave --rotate-every, --rotate-size and --disk-budget out"
             raise ValueError(f"--resume cannot continue files that rotate; {remedy}")
         require_range(self, "quality", low=0, high=51)
+        if self.smooth and self.rotation:
+            remedy = "leave --smooth out, and use mote track RUN --smooth when the run has ended"
+            raise ValueError(f"--smooth needs whole tracks, of which files that rotate hold parts; {remedy}")
+        if self.smooth and self.coasting:
+            raise ValueError("--smooth and --save-coasting exclude each other; leave one out")
         if self.overwrite and self.resume:
             raise ValueError("--overwrite and --resume exclude each other; leave one out")
 
@@ -311,7 +331,21 @@ class RunConfig:
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    events: EventsConfig = field(default_factory=EventsConfig)
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig, metadata={"secret": True})
     output: OutputConfig = field(default_factory=OutputConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
     annotate: dict = field(default_factory=dict)
     """What is drawn: fields of `pipeline.drawing.annotator.AnnotatorOptions`."""
+
+    def __post_init__(self) -> None:
+        self._require_rules_of_receivers()
+
+    def _require_rules_of_receivers(self) -> None:
+        """Raises ValueError for receivers of alarms that no event can reach, or that name unknown rules."""
+        rules = [rule.name for rule in self.events.active_rules]
+        if self.alarms.names and not rules and self.events.enabled == "auto":
+            remedy = "add [[events.rules]], or --events for each target that is followed for half a second"
+            raise ValueError(f"there are receivers of alarms, but no rule of events; {remedy}")
+        if rules:
+            require_known("rule of an alarm receiver", self.alarms.wanted_rules, rules)

@@ -18,8 +18,10 @@ import numpy as np
 from pipeline.config.ranges import require_range
 from pipeline.drawing.contours import contour_colour, draw_contours, protected_pixels
 from pipeline.drawing.insets import Inset, InsetLayout, Mark
+from pipeline.drawing.places import Outline, draw_places
 from pipeline.drawing.primitives import (
     Colour,
+    Occupancy,
     Style,
     draw_outline,
     draw_text,
@@ -29,6 +31,7 @@ from pipeline.drawing.primitives import (
 )
 from pipeline.drawing.tone_mapping import ToneMapper
 from pipeline.structures.detections import Detections
+from pipeline.structures.events import Event
 from pipeline.structures.rectangle import Rectangle
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks, TrackState
@@ -71,6 +74,8 @@ class AnnotatorOptions:
     """Class names by label, written after the id; empty if there is one class."""
     detections: bool = True
     """Mark detections that belong to no track."""
+    places: bool = True
+    """Draw the zones, lines and masks of the rules of events."""
     contours: bool = True
     """Draw contours of the masks of segmenters, in one colour for each, and their names in a corner."""
     min_score: float = 0.4
@@ -111,12 +116,16 @@ class Annotator:
             count=self.options.insets, zoom=self.options.inset_zoom, share=self.options.inset_share
         )
         self._trails: dict[int, deque[tuple[float, float]]] = {}
+        self._events: dict[int, list[str]] = {}  # rules of the events of each track that go on
+        self.places: Sequence[Outline] = ()
+        """Zones, lines and masks of events."""
 
     def reset(self) -> None:
         """Resets the state for a new source."""
         self._tone.reset()
         self._layout.reset()
         self._trails.clear()
+        self._events.clear()
 
     def __call__(self, result: Result) -> np.ndarray:
         """Draws one result; returns a new image, (H, W, 3) uint8 R, G, B, at the size of the frame."""
@@ -133,6 +142,9 @@ class Annotator:
             untracked = _untracked(detections, result.tracks)
 
         self._update_trails(result.tracks)
+        self._update_events(result.events)
+        if options.places:
+            draw_places(canvas, self.places, unit)
         self._draw_trails(canvas, marks, unit)
         for mark in marks:  # no trail covers a target
             target = mark.box.slices()
@@ -146,15 +158,19 @@ class Annotator:
             )
         for mark in marks:
             _draw_box(canvas, mark, margin=margin, unit=unit)
+            if mark.id in self._events:
+                _draw_box(canvas, mark, margin=margin + 2 * unit, unit=unit)
 
         insets = self._layout.arrange(
             marks, untracked=untracked, width=width, height=height, clearance=2 * (reach + unit)
         )
         for inset in insets:
             self._draw_inset(canvas, image, inset, masks, unit)
-        occupied = [mark.box.grown(reach) for mark in marks] + [inset.position for inset in insets]
+        occupied = Occupancy(canvas.shape, (inset.position for inset in insets))
+        for mark in marks:
+            occupied.add(mark.box.grown(self._reach(mark, reach, unit)))
         if options.labels:
-            occupied += self._draw_labels(canvas, marks, occupied=occupied, reach=reach, unit=unit)
+            self._draw_labels(canvas, marks, occupied=occupied, reach=reach, unit=unit)
         self._draw_status(canvas, result, occupied=occupied, unit=unit)
         return canvas
 
@@ -164,11 +180,24 @@ class Annotator:
             return
         trails = {}
         centres = (tracks.boxes[:, :2] + tracks.boxes[:, 2:]) / 2
-        for track_id, centre in zip(tracks.ids.tolist(), centres.tolist(), strict=True):
-            trail = self._trails.get(track_id)
+        before = tracks.ids if tracks.provisional is None else tracks.provisional
+        columns = (tracks.ids.tolist(), before.tolist(), centres.tolist())
+        for track_id, provisional, centre in zip(*columns, strict=True):
+            trail = self._trails.get(track_id, self._trails.get(provisional))
             trails[track_id] = deque(maxlen=self.options.trail) if trail is None else trail
             trails[track_id].append(tuple(centre))
         self._trails = trails
+
+    def _update_events(self, events: Iterable[Event]) -> None:
+        """Notes the events that start and end in this frame."""
+        for event in events:
+            rules = self._events.setdefault(event.track, [])
+            if event.phase == "start":
+                rules.append(event.rule)
+            elif event.phase == "end" and event.rule in rules:
+                rules.remove(event.rule)
+            if not rules:
+                del self._events[event.track]
 
     def _draw_trails(self, canvas: np.ndarray, marks: Iterable[Mark], unit: int) -> None:
         for mark in marks:
@@ -207,28 +236,29 @@ class Annotator:
         canvas: np.ndarray,
         marks: Iterable[Mark],
         *,
-        occupied: Sequence[Rectangle],
+        occupied: Occupancy,
         reach: int,
         unit: int,
-    ) -> list[Rectangle]:
-        """Draws labels beside confirmed and coasting tracks, if there is room; returns their rectangles."""
-        written: list[Rectangle] = []
+    ) -> None:
+        """Draws labels beside confirmed and coasting tracks, if there is room; adds them to `occupied`."""
         for mark in sorted(marks, key=lambda mark: (mark.state != TrackState.CONFIRMED, -mark.score)):
             if mark.state == TrackState.TENTATIVE:
                 continue
             words = self._words(mark)
             height, width = text_size(words, scale=unit)
             position = label_position(
-                mark.box.grown(reach),
+                mark.box.grown(self._reach(mark, reach, unit)),
                 height=height,
                 width=width,
-                occupied=[*occupied, *written],
-                canvas=canvas,
+                occupied=occupied,
             )
             if position is not None:
-                written.append(position)
+                occupied.add(position)
                 draw_text(canvas, words, left=position.left, top=position.top, scale=unit)
-        return written
+
+    def _reach(self, mark: Mark, reach: int, unit: int) -> int:
+        """Returns how far the lines around a box reach from it; those of a track in an event are two."""
+        return reach + 2 * unit * (mark.id in self._events)
 
     def _words(self, mark: Mark) -> list[tuple[str, Colour]]:
         """Returns the words of a label with their colours; a coasting track has no score in this frame."""
@@ -237,11 +267,10 @@ class Annotator:
             words.append((str(self.options.class_names[mark.label]), _TEXT))
         if mark.state == TrackState.CONFIRMED:
             words.append((f"{mark.score:.2f}".removeprefix("0"), _TEXT))
+        words += [(rule, mark.colour) for rule in self._events.get(mark.id, ())[:1]]
         return words
 
-    def _draw_status(
-        self, canvas: np.ndarray, result: Result, *, occupied: Sequence[Rectangle], unit: int
-    ) -> None:
+    def _draw_status(self, canvas: np.ndarray, result: Result, *, occupied: Occupancy, unit: int) -> None:
         """Writes status, warm-up and the names of segmenters in the first free corner."""
         words: list[tuple[str, Colour]] = []
         if self.options.status:
@@ -259,7 +288,7 @@ class Annotator:
             return
         for x, y in ((margin, bottom), (right, bottom), (margin, margin), (right, margin)):
             position = Rectangle(x, y, x + text_width, y + text_height)
-            if all(position.distance(other) >= 0 for other in occupied):
+            if occupied.is_free(position):
                 draw_text(canvas, words, left=x, top=y, scale=unit)
                 return
 

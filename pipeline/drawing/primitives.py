@@ -117,22 +117,48 @@ def _text_masks(text: str, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return strokes, dilated.astype(bool)
 
 
-def label_position(
-    box: Rectangle, *, height: int, width: int, occupied: Iterable[Rectangle], canvas: np.ndarray
-) -> Rectangle | None:
+class Occupancy:
+    """The pixels of a canvas of `shape` (H, W, …) that rectangles cover.
+
+    Asking whether a rectangle is free takes as long as it has pixels, however many rectangles there are.
+    """
+
+    def __init__(self, shape: Sequence[int], rectangles: Iterable[Rectangle] = ()):
+        self._covered = np.zeros(shape[:2], dtype=bool)
+        for rectangle in rectangles:
+            self.add(rectangle)
+
+    @property
+    def height(self) -> int:
+        """Number of rows of the canvas."""
+        return self._covered.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns of the canvas."""
+        return self._covered.shape[1]
+
+    def add(self, rectangle: Rectangle) -> None:
+        """Covers the pixels of a rectangle, as far as they lie on the canvas."""
+        self._covered[rectangle.slices()] = True
+
+    def is_free(self, rectangle: Rectangle) -> bool:
+        """Returns whether a rectangle lies on the canvas and overlaps none of those that were added."""
+        left, top, right, bottom = rectangle
+        inside = left >= 0 and top >= 0 and right <= self.width and bottom <= self.height
+        return inside and not self._covered[rectangle.slices()].any()
+
+
+def label_position(box: Rectangle, *, height: int, width: int, occupied: Occupancy) -> Rectangle | None:
     """Returns a rectangle of `height` × `width` pixels beside `box`; None if there is no room.
 
-    It is above, below, right or left of the box, in this order of preference, within the canvas, and overlaps
-    none of `occupied`.
+    It is above, below, right or left of the box, in this order of preference, and free.
     """
-    rows, columns = canvas.shape[:2]
-    x = min(max(box.left, 0), columns - width)
-    y = min(max(box.top, 0), rows - height)
+    x = min(max(box.left, 0), occupied.width - width)
+    y = min(max(box.top, 0), occupied.height - height)
     corners = ((x, box.top - height), (x, box.bottom), (box.right, y), (box.left - width, y))
-    occupied = list(occupied)
     for left, top in corners:
         position = Rectangle(left, top, left + width, top + height)
-        inside = left >= 0 and top >= 0 and position.right <= columns and position.bottom <= rows
-        if inside and all(position.distance(other) >= 0 for other in occupied):
+        if occupied.is_free(position):
             return position
     return None

@@ -202,12 +202,17 @@ class GroundTruth:
         """Returns the detection metrics of the frames added, with the operating point at a score."""
         return self._evaluator.report(threshold)
 
-    def score_tracks(self, tracks: Path) -> dict[str, TrackScores]:
+    def score_tracks(self, tracks: Path, rate: float | None = None) -> dict[str, TrackScores]:
         """Returns the scores of a MOT file over the frames added, by the name of the gate.
+
+        `rate` are the frames per second of the source; None for those of the annotations.
 
         Raises UsageError if the annotations do not tell targets apart.
         """
         from pipeline.evaluation.tracking.gates import GATES
         from pipeline.evaluation.tracking.scoring import score_tracks
 
-        return {gate: score_tracks(self._record, tracks, gate=gate, frames=self._scored) for gate in GATES}
+        return {
+            gate: score_tracks(self._record, tracks, gate=gate, frames=self._scored, rate=rate)
+            for gate in GATES
+        }

@@ -26,6 +26,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from pipeline import __version__
+from pipeline.alarms.delivery import Deliveries
 from pipeline.config.schema import ServiceConfig
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.summary import Summary
@@ -65,6 +66,7 @@ class RunMetrics(Collector):
                 family.add_metric([stream], value(record))
             yield family
         yield _labelled("frames_dropped", "Frames left out on purpose.", "reason", streams, _drops)
+        yield _labelled("events", "Events that have started, by rule.", "rule", streams, _events)
         yield _labelled("gaps", "Events between frames, by kind.", "event", streams, _gaps)
         alive = GaugeMetricFamily("mote_live_tracks", "Confirmed tracks now.", labels=["stream"])
         latency = HistogramMetricFamily(
@@ -88,6 +90,8 @@ class RunMetrics(Collector):
                 state.add_metric([stream, name.replace(" ", "_")], facts["state"] == name)
         yield well
         yield state
+        if self._summary.alarms is not None:
+            yield from alarm_metrics(self._summary.alarms)
 
 
 COUNTS = (
@@ -99,6 +103,45 @@ COUNTS = (
     ("tracks", "Tracks confirmed at least once.", lambda one: one.tracks),
 )
 """Counters: name, help text, and the function that reads it from the record of a stream."""
+
+
+def alarm_metrics(alarms: Deliveries) -> Iterator[Any]:
+    """Yields the metrics of the receivers of alarms, with the name of each as the label `receiver`."""
+    delivered = CounterMetricFamily("mote_alarms_delivered", "Alarms delivered.", labels=["receiver"])
+    text = "Alarms given up: refused by the receiver, or discarded from the queue."
+    failed = CounterMetricFamily("mote_alarms_failed", text, labels=["receiver", "reason"])
+    for name, counts in alarms.counts.items():
+        delivered.add_metric([name], counts.delivered)
+        for reason in ("refused", "too_many", "too_old"):
+            failed.add_metric([name, reason], getattr(counts, reason))
+    waiting = GaugeMetricFamily("mote_alarms_waiting", "Alarms in the queue.", labels=["receiver"])
+    for name, count in alarms.waiting().items():
+        waiting.add_metric([name], count)
+    text = "Seconds since the first of the failures in a row; 0 if the last delivery succeeded."
+    failing = GaugeMetricFamily("mote_alarms_failing_seconds", text, labels=["receiver"])
+    for name, health in alarms.health.items():
+        failing.add_metric([name], health.failing)
+    yield from (delivered, failed, waiting, failing)
+
+
+def alarm_states(alarms: Deliveries) -> dict[str, dict[str, Any]]:
+    """Returns the state of each receiver of alarms.
+
+    It is `ok`, `failing` while its deliveries fail, or `down` if they have failed for more than
+    `alarms.down_after` seconds.
+    """
+    states: dict[str, dict[str, Any]] = {}
+    waiting = alarms.waiting()
+    for name, health in alarms.health.items():
+        late = "down" if health.failing > alarms.config.down_after else "failing"
+        facts = {"state": late if health.reason else "ok", "waiting": waiting[name]}
+        why = {"failing_seconds": round(health.failing, 1), "reason": health.reason}
+        states[name] = {**facts, **(why if health.reason else {})}
+    return states
+
+
+def _events(record: RunRecord) -> dict[str, int]:
+    return record.events
 
 
 def _drops(record: RunRecord) -> dict[str, int]:
@@ -124,14 +167,20 @@ def health(summary: Summary, config: ServiceConfig) -> dict[str, Any]:
     A stream is `starting` before its first result, with the reason if its source could not be opened so far
     or takes more than `service.stalled_after` seconds. Then it is `running` while results are written,
     `stalled` after these seconds without a result, `away` while a live source is reconnected, and finally
-    `ended` or `failed`; a stream that could not be opened is `not opened`.
+    `ended` or `failed`; a stream that could not be opened is `not opened`. Receivers of alarms have states,
+    too, see `alarm_states`; they count for the status only with `alarms.unhealthy`.
     """
     streams = {name: _starting_state(pending, config) for name, pending in summary.starting.items()}
     streams |= {name: _state(record, config) for name, record in dict(summary.records).items()}
     for name, error in dict(summary.unopened).items():
         streams[name] = {"state": "not opened", "reason": redact(describe(error))}
     failing = not all(map(_is_well, streams.values()))
-    return {"status": "failing" if failing else "ok", "streams": streams}
+    if summary.alarms is None:
+        return {"status": "failing" if failing else "ok", "streams": streams}
+    receivers = alarm_states(summary.alarms)
+    if summary.alarms.config.unhealthy:
+        failing |= any(facts["state"] == "down" for facts in receivers.values())
+    return {"status": "failing" if failing else "ok", "streams": streams, "alarms": receivers}
 
 
 def _is_well(facts: dict[str, Any]) -> bool:

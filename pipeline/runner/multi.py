@@ -15,19 +15,28 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config.schema import RunConfig
+from pipeline.events.opening import check_events
 from pipeline.runner.parts import MultiStreamDetector, Networks, Parts, load_networks
 from pipeline.runner.run_json import write_end, write_start
 from pipeline.runner.setup import (
+    RUNS,
     Stream,
     StreamMaker,
     batch_size,
     distinct_names,
     load_annotations,
 )
-from pipeline.runner.steps import RESULTS_AHEAD, count_frames, health_server, select_and_fuse
+from pipeline.runner.steps import (
+    RESULTS_AHEAD,
+    alarms_delivered,
+    count_frames,
+    health_server,
+    select_and_fuse,
+)
 from pipeline.runner.summary import Summary
 from pipeline.sources.opening import waits_for_peer
 from pipeline.sources.pending import PendingSource
@@ -75,12 +84,15 @@ def run_many(
             return summary
         truths = load_annotations(annotations, list(opened.values()), config, among=len(locations))
         known = dict(zip(opened, truths, strict=True))
+        infos = {name: source.info for name, source in opened.items()}
+        check_events(config.events, infos, names=list(by_name))
         stop.begin()
         networks = load_networks(config, parts)
         count = len(locations) - len(summary.unopened)
         config = _with_batch(config, networks.info.device, count)
         maker = StreamMaker(config, networks, parts, summary, locations, stack)
         maker.require_free(summary.starting)
+        stack.enter_context(alarms_delivered(config, Path(config.output.folder or RUNS), summary))
         streams = maker.make(opened, known)
 
         def join(name: str, source: FrameSource) -> Stream:
@@ -231,9 +243,9 @@ class Lanes:
         for name, stream in streams.items():
             self._begin(self._names.index(name), stream)
 
-    def mark_gaps(self, number: int, frame: Frame) -> Frame:
-        """Returns the next frame of a source with its gap, time and window length set."""
-        return self._streams[number].mark_gaps(frame)
+    def mark(self, number: int, frame: Frame) -> Frame:
+        """Returns the next frame of a source with its gap, its time and the motion of the camera set."""
+        return self._streams[number].mark(frame)
 
     def put(self, number: int, found: FrameDetections) -> None:
         """Passes the detections of the next frame of a source to its writer."""
@@ -340,7 +352,7 @@ def _split_at_gaps(items: Sequence[tuple[int, Frame]], lanes: Lanes) -> Iterator
     """Marks the gaps of a round of frames; splits it before a gap that follows other frames of its source."""
     group: list[tuple[int, Frame]] = []
     for number, item in items:
-        frame = lanes.mark_gaps(number, item)
+        frame = lanes.mark(number, item)
         if frame.gap and any(number == other for other, _ in group):
             yield group
             group = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,30 @@ import numpy as np
 
 from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
+from pipeline.events.engine import EventEngine
+from pipeline.events.event_file import scan_events
+from pipeline.events.recovery import complete_events, recorded_engine
 from pipeline.imaging.image_files import IMAGE_SUFFIXES
 from pipeline.runner.ground_truth import GroundTruth, annotated_source, read_annotations
 from pipeline.runner.run_json import read_record, write_end
 from pipeline.runner.run_record import RecoveredRun, RunRecord
 from pipeline.runner.setup import coco_sink
 from pipeline.sinks.base import Sink, Sinks
-from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
-from pipeline.sinks.jsonl_codec import ValidPrefix, detections_of, read_records, scan, tracks_of
-from pipeline.sinks.mot import MotSink
+from pipeline.sinks.file_names import COCO, EVENTS, JSONL, MOT, VIDEO, ZARR
+from pipeline.sinks.jsonl_codec import (
+    ValidPrefix,
+    detections_of,
+    motion_of,
+    read_records,
+    scan,
+    tracks_of,
+)
+from pipeline.sinks.mot import mot_sink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
 from pipeline.sinks.video import defragment, write_empty
 from pipeline.sources.opening import open_source
 from pipeline.stages.classes import class_labels
-from pipeline.structures.frame import Frame, SourceInfo
+from pipeline.structures.frame import Frame, Gap, SourceInfo
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError, SourceError, UsageError
 from pipeline.system.files import atomic_write, open_kept, output_error, require_idle
@@ -67,12 +77,18 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
         truth = recorded_truth(old, config, annotations)
         header = {key: value for key, value in old.items() if key != "state"}
         counts = {"kept": len(sets), "deleted": sets[0].number - 1, "deleted_frames": None} if sets else None
-        record = RunRecord(folder, RecordedSource(recorded_info(old)), config, header, rotated=counts)
+        source = RecordedSource(recorded_info(old))
+        whole = not sets or sets[0].number == 1  # else the engine would not know what was before
+        paths = [place(EVENTS) for place in places]
+        engine = recorded_engine(old, config.events, source.info, paths) if whole else None
+        rules = [rule.name for rule in engine.rules] if engine else []
+        record = RunRecord(folder, source, config, header, rotated=counts, rules=rules)
         record.decoded = sum(valid.line_count for valid in lines)
         record.fail(RecoveredRun(f"the process ended without closing its files; rebuilt from {JSONL}"))
         for place, valid in zip(places, lines, strict=True):
             _truncate(place(JSONL), valid)
-            _rebuild(record, place, valid, truth)
+            _truncate(place(EVENTS), scan_events(place(EVENTS)))
+            _rebuild(record, place, valid, truth, engine, is_last=place is places[-1])
         if sets:
             merge_detections(folder)
         videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
@@ -171,22 +187,45 @@ def _truncate(path: Path, valid: ValidPrefix) -> None:
 
 
 def _rebuild(
-    record: RunRecord, place: Callable[[str], Path], valid: ValidPrefix, truth: GroundTruth | None
+    record: RunRecord,
+    place: Callable[[str], Path],
+    valid: ValidPrefix,
+    truth: GroundTruth | None,
+    engine: EventEngine | None,
+    *,
+    is_last: bool,
 ) -> None:
-    """Writes detections.json and tracks.txt again from the lines; each replaces the old file as a whole."""
+    """Writes detections.json and tracks.txt again from the lines; each replaces the old file as a whole.
+
+    Messages of `engine` that events.jsonl lacks are appended; its last file gets the ends of open events if
+    the source was live, because a run over a recording may be resumed.
+    """
     wanted = record.config.output
     sinks: list[Sink] = []
     with ExitStack() as replaced:
         if wanted.coco:
             sinks.append(coco_sink(place(COCO), truth))
         if wanted.mot:
-            sinks.append(MotSink(replaced.enter_context(atomic_write(place(MOT)))))
+            sinks.append(mot_sink(replaced.enter_context(atomic_write(place(MOT))), wanted))
+        results = recorded_results(place(JSONL), valid, record.source.info)
+        if engine:
+            path, finish = place(EVENTS), is_last and record.source.info.live
+            results = complete_events(engine, path, scan_events(path), results, finish=finish)
         with Sinks(sinks) as both:
-            for result in recorded_results(place(JSONL), valid, record.source.info):
+            for result in results:
                 both.write(result)
                 record.add(result)
                 if truth:
                     truth.add(result)
+
+
+def recorded_gap(record: Mapping[str, Any]) -> Gap | None:
+    """Returns the gap before the frame of a record."""
+    if "gap" not in record:
+        return None
+    gap = record["gap"]
+    missing, repeated = gap["missing"], gap["window"] == "repeated"
+    return Gap(gap["event"], missing or 0, repeat_previous=repeated, elapsed_known=missing is not None)
 
 
 def recorded_results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterator[Result]:
@@ -194,5 +233,6 @@ def recorded_results(path: Path, valid: ValidPrefix, info: SourceInfo) -> Iterat
     blank = np.broadcast_to(np.uint8(0), (info.height, info.width))
     for line in read_records(path, valid.line_count):
         frame = Frame(blank, line["frame"], Fraction(line["pts"] or 0), info.name)
+        frame = replace(frame, gap=recorded_gap(line), motion=motion_of(line))
         spent = {stage: (value or 0) / 1e3 for stage, value in line["timings_ms"].items()}
         yield Result(frame, detections_of(line), line["warmup"], spent, tracks=tracks_of(line))

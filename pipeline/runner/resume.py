@@ -21,13 +21,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.schema import OutputConfig
+from pipeline.events.event_file import scan_events
 from pipeline.runner.run_json import read_record
 from pipeline.sinks import zarr_store
-from pipeline.sinks.file_names import JSONL, METRICS, RUN, UNFINISHED, ZARR
+from pipeline.sinks.file_names import EVENTS, JSONL, METRICS, RUN, UNFINISHED, ZARR
 from pipeline.sinks.jsonl_codec import (
     EMPTY,
     ValidPrefix,
     detections_of,
+    motion_of,
     read_records,
     scan,
     seconds_of,
@@ -45,8 +47,8 @@ NEAR_PIXELS = 0.05
 """Tolerance in pixels for boxes of the same frame that were computed on two machines."""
 NEAR_SCORE = 0.005
 """Tolerance for their scores."""
-FREE = ("output", "annotate", "service")
-"""Sections of the configuration that may change: the files that they describe are rebuilt from the start."""
+FREE = ("output", "annotate", "service", "alarms")
+"""Sections of the configuration that may change: no result depends on them."""
 MAY_DIFFER = ("weights", "cache", "ms_per_frame", "overhead")
 """Keys of run.json that may change: paths of files that are known by their digest, and measured times."""
 
@@ -73,6 +75,8 @@ class ResumeState:
         self._record, self._folder = record, folder
         self.written: ValidPrefix = EMPTY
         """The part of results.jsonl that is kept."""
+        self.events: ValidPrefix = EMPTY
+        """The part of events.jsonl that is kept."""
         self.stored = 0
         """Number of frames of results.zarr that are kept."""
         self._known = 0  # frames whose results are known
@@ -83,10 +87,15 @@ class ResumeState:
             raise UsageError(
                 f"{folder} holds a complete run: there is nothing to resume; use another --output"
             )
-        self.written = scan(folder / JSONL)
+        self.written, self.events = scan(folder / JSONL), scan_events(folder / EVENTS)
         self._known = self.written.line_count
         if arrays:  # results.jsonl does not hold the score maps
             self.stored = self._known = min(zarr_store.count_complete_frames(folder / ZARR), self._known)
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run; None if it has none."""
+        return self._record.get("id")
 
     @property
     def begun(self) -> bool:
@@ -183,6 +192,7 @@ class ResumeState:
             segments = segments_of(line, mask_names, frame.image.shape[:2]) if "masks" in line else {}
         except ValueError as error:
             raise self._refusal(f"frame {line['frame']} of {JSONL} is damaged: {error}") from error
+        frame = replace(frame, motion=motion_of(line))  # another machine may differ in the last digit
         return FrameDetections(frame, detections_of(line), line["warmup"], timings, segments)
 
     def _require_close(self, computed: Detections, recorded: FrameDetections) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,20 +55,27 @@ def make_header(
     segmenters: Sequence[SegmenterInfo],
     annotations: Path | None,
     requested: Mapping[str, str] = MappingProxyType({}),
+    *,
+    stream: str,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """Returns what is known before the first frame: source, networks, configuration, versions and machine.
 
-    `requested` are the times that were given for frame numbers of the configuration.
+    `requested` are the times that were given for frame numbers of the configuration. `stream` is the name of
+    the source in messages about events, `run_id` the id of the run that is resumed; None for a new run, which
+    gets a random one.
     """
     return {
         "mote": __version__,
+        "stream": stream,
+        "id": run_id or secrets.token_hex(6),
         "commit": commit(),
         "command": [Path(sys.argv[0]).name, *map(redact_argument, sys.argv[1:])],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {**asdict(info), "rate": str(info.rate), "fingerprint": fingerprint(info.name)},
         "detector": detector.record(),
         "segmenters": [segmenter.record() for segmenter in segmenters],
-        "config": asdict(config),
+        "config": {**asdict(config), "alarms": config.alarms.public()},
         **({"requested": dict(requested)} if requested else {}),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "cpu": platform.machine()},
@@ -179,7 +187,8 @@ def _metrics(record: RunRecord, truth: GroundTruth) -> dict[str, Any]:
         record.tracks_unscored = "their files are rotated"
     elif record.config.output.mot:
         try:
-            record.track_scores = truth.score_tracks(record.folder / MOT)
+            rate = float(record.source.info.rate)
+            record.track_scores = truth.score_tracks(record.folder / MOT, rate or None)
         except UsageError as error:  # annotations that do for detections need not do for tracks
             record.tracks_unscored = str(error)
     if record.tracks_unscored:
@@ -212,6 +221,7 @@ def _account(record: RunRecord) -> dict[str, Any]:
         "segmenters": [{**row, **record.segmenter_cost(row["name"])} for row in segmenters],
         "detections": record.detections,
         "tracks": record.tracks,
+        **({"events": dict(record.events)} if record.events else {}),
         "stages_ms": {name: latency.summary() for name, latency in record.stages.items()},
         "metrics": record.report.scores.as_dict() if record.report else None,
     }

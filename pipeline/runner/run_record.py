@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -136,6 +136,7 @@ class RunRecord:
         gaps: counts the gaps of the source; None if it is not read.
         rotated: numbers of rotated files that are kept and deleted; None if files are not rotated.
         resumed_after: frames that an earlier process had finished; they count as written again.
+        rules: names of the rules of events that are in effect.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class RunRecord:
         gaps: GapMarker | None = None,
         rotated: Mapping[str, int | None] | None = None,
         resumed_after: int = 0,
+        rules: Sequence[str] = (),
     ):
         self.folder, self.source, self.config, self.header = folder, source, config, header
         self.dropped = dropped or DropCounter()
@@ -166,6 +168,8 @@ class RunRecord:
         """Highest score of a detection."""
         self.tracks = 0
         """Tracks that were confirmed at least once."""
+        self.events: dict[str, int] = dict.fromkeys(rules, 0)
+        """Events that have started, by the name of the rule."""
         self.failure: BaseException | None = None
         """What ended the run early."""
         self.not_annotated = 0
@@ -234,6 +238,8 @@ class RunRecord:
         tracks = result.tracks
         confirmed = set(tracks.ids[tracks.state != TrackState.TENTATIVE].tolist())
         self.tracks += len(confirmed - self._confirmed)
+        for event in result.events:
+            self.events[event.rule] += event.phase == "start"
         # ids are never used twice, so those of dead tracks need not be remembered
         self._confirmed = (self._confirmed | confirmed) & set(tracks.ids.tolist())
 

@@ -1,4 +1,4 @@
-"""What precedes the main loop: names, output folders, sinks, resolved configuration."""
+"""What precedes the main loop: names, sinks, resolved configuration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.parsing import build
 from pipeline.config.plugins import build_plugin, require_part
 from pipeline.config.schema import DetectorConfig, RunConfig, SourceConfig, TrackerConfig
 from pipeline.drawing.annotator import Annotator, AnnotatorOptions
+from pipeline.events.engine import EventEngine
+from pipeline.events.evidence.keeper import EvidenceKeeper
+from pipeline.events.opening import outlines_of
+from pipeline.events.rules import require_classes, rules_of
+from pipeline.events.sink import EventSink
 from pipeline.imaging.intensity_scaling import resolve_scaling
 from pipeline.runner.ground_truth import (
     GroundTruth,
@@ -27,23 +33,27 @@ from pipeline.runner.run_record import RunRecord
 from pipeline.runner.summary import Summary
 from pipeline.sinks.base import Sink, Sinks
 from pipeline.sinks.coco import CocoSink
-from pipeline.sinks.file_names import COCO, JSONL, MOT, OUTPUTS, UNFINISHED, VIDEO, ZARR
+from pipeline.sinks.file_names import COCO, EVENTS, JSONL, MOT, VIDEO, ZARR
+from pipeline.sinks.folders import prepare_folders, require_free
 from pipeline.sinks.jsonl import JsonlSink
-from pipeline.sinks.mot import MotSink
-from pipeline.sinks.rotating import RotatingSink, SizedSink, delete_output, find_rotated_files
+from pipeline.sinks.mot import mot_sink
+from pipeline.sinks.rotating import RotatingSink, SizedSink
 from pipeline.sinks.video import VideoSink
-from pipeline.sinks.zarr_store import ZarrSink, is_store
+from pipeline.sinks.zarr_store import ZarrSink
 from pipeline.sources.live import queue_policy
 from pipeline.sources.source import FrameSource
+from pipeline.stages.camera_motion import marking
 from pipeline.stages.gaps import DropCounter, GapMarker
-from pipeline.structures.frame import SourceInfo
+from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.protocols import Tracker
 from pipeline.structures.results import Result
-from pipeline.system.errors import OutputError, UsageError
-from pipeline.system.files import lock_folder, output_error
+from pipeline.system.errors import UsageError
 from pipeline.system.prefetch import QueuePolicy
 from pipeline.system.redaction import stream_name
 from pipeline.system.terminal import CONTROL
+
+if TYPE_CHECKING:
+    from pipeline.alarms.delivery import Deliveries
 
 _ZARR_SUFFIX = Path(ZARR).suffix
 RUNS = "runs"
@@ -59,19 +69,34 @@ class Stream:
     record: RunRecord
     queue: QueuePolicy
     """Queue between decoder and detector."""
-    mark_gaps: GapMarker
+    mark: Callable[[Frame], Frame]
+    """Sets the gap before the next frame, its time and the motion of the camera."""
     tracker: Tracker
     sinks: Sinks
     """Not yet entered: no file is open."""
     truth: GroundTruth | None
+    events: EventSink | None
+    """One of the sinks; None without rules of events."""
 
-    def write(self, result: Result) -> None:
-        """Writes a result to the sinks, counts it, and scores it if there is ground truth."""
+    def tell(self, alarms: Deliveries | None) -> None:
+        """Has the events of the source delivered by `alarms`; to be called before the first frame."""
+        if alarms and self.events:
+            alarms.announce(self.name, self.record.folder, self.events.rules)
+            self.events.add([alarms])
+
+    def write(self, result: Result) -> Result:
+        """Writes a result to the sinks, counts it, and scores it if there is ground truth.
+
+        Returns the result with its events.
+        """
         with self.record.timed("write"):
+            if self.events:
+                result = self.events.complete(result)
             self.sinks.write(result)
         self.record.add(result)
         if self.truth:
             self.truth.add(result)
+        return result
 
 
 def make_stream(
@@ -97,9 +122,13 @@ def make_stream(
     config = resolve(config, tracker, annotator, networks, source)
     truth = GroundTruth(annotations, len(classes), labels=networks.kept_labels) if annotations else None
     path = annotations.path if annotations else None
-    header = make_header(source.info, config, info, networks.segmenter_infos, path, requested)
+    rows, run_id = networks.segmenter_infos, resume.run_id
+    header = make_header(source.info, config, info, rows, path, requested, stream=name, run_id=run_id)
     resume.require_same(header)
-    sinks = open_sinks(folder, config, source.info, annotator, truth, resume)
+    events = make_events(name, folder, source, config, classes, header["id"], resume)
+    if events:
+        annotator.places = outlines_of(events.engine.places)
+    sinks = open_sinks(folder, config, source.info, annotator, truth, resume, events)
     dropped, live = DropCounter(), config.live
     gaps = GapMarker(
         source.info,
@@ -119,9 +148,11 @@ def make_stream(
         gaps=gaps,
         rotated=rotated,
         resumed_after=resume.written.line_count,
+        rules=events.rules if events else (),
     )
     queue = queue_policy(source.info, live, dropped)
-    return Stream(name, source, record, queue, gaps, tracker, Sinks(sinks), truth)
+    mark = marking(gaps, config.tracker.camera_motion)
+    return Stream(name, source, record, queue, mark, tracker, Sinks(sinks), truth, events)
 
 
 class StreamMaker:
@@ -160,6 +191,8 @@ class StreamMaker:
             streams[name] = make_stream(name, folder, *arguments)
         folders = [stream.record.folder for stream in streams.values()]
         prepare_folders(folders, self._locks, overwrite=config.output.overwrite, sources=self._locations)
+        for stream in streams.values():
+            stream.tell(self._summary.alarms)
         records = {name: stream.record for name, stream in streams.items()}
         # replaced and not changed, because the health server reads it in another thread
         self._summary.records = {**self._summary.records, **records}
@@ -284,57 +317,6 @@ def distinct_names(locations: Sequence[str]) -> list[str]:
     return names
 
 
-def prepare_folders(
-    folders: Sequence[Path], locks: ExitStack, *, overwrite: bool, sources: Sequence[str]
-) -> None:
-    """Creates the output folders, locks them until `locks` is closed, and removes the files of earlier runs.
-
-    Nothing is removed before all folders are locked and checked. Raises OutputError if another run writes to
-    a folder, if it holds a run and `overwrite` is False, if it cannot be written, or if one of the `sources`
-    would be removed.
-    """
-    for folder in folders:
-        _create(folder)
-        locks.enter_context(lock_folder(folder))
-    require_free(folders, overwrite=overwrite, sources=sources)
-    for folder in folders:
-        for path in [folder / output for output in (*OUTPUTS, *UNFINISHED)]:
-            delete_output(path)
-        for files in find_rotated_files(folder):
-            files.delete()
-
-
-def _create(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
-
-
-def require_free(folders: Sequence[Path], *, overwrite: bool, sources: Sequence[str]) -> None:
-    """Raises OutputError if one of the folders, as far as they exist, holds what must not be removed."""
-    for folder in folders:
-        if folder.exists():
-            _require_free(folder, overwrite, sources)
-
-
-def _require_free(folder: Path, overwrite: bool, sources: Sequence[str]) -> None:
-    try:
-        present = [folder / output for output in OUTPUTS if (folder / output).exists()]
-        present += [path for files in find_rotated_files(folder) for path in files.files()]
-        if present and not overwrite:
-            found = f"{folder} holds an earlier run ({present[0].name})"
-            raise OutputError(f"{found}; use --overwrite or another --output")
-        strange = next((path for path in present if path.is_dir() and not is_store(path)), None)
-        if strange:
-            raise OutputError(f"{strange} is a folder where a file is to be written; use another --output")
-        for location in filter(os.path.exists, sources):
-            if any(path.samefile(location) for path in present):
-                raise OutputError(f"{location} is to be read and would be overwritten; use another --output")
-    except OSError as error:
-        raise output_error(folder, error) from error
-
-
 def make_annotator(config: RunConfig, classes: Sequence[str]) -> Annotator:
     """Builds the annotator of a configuration; it names classes if there are several. Raises UsageError."""
     options = dict(config.annotate)
@@ -350,10 +332,11 @@ def open_sinks(
     annotator: Annotator,
     truth: GroundTruth | None,
     resume: ResumeState,
+    events: EventSink | None,
 ) -> list[Sink]:
     """Builds the sinks of a configuration; each opens its file when it is entered.
 
-    `resume` says how much of the files is kept if a run is resumed.
+    `resume` says how much of the files is kept if a run is resumed. `events` is one of the sinks.
     """
     wanted = config.output
 
@@ -361,10 +344,12 @@ def open_sinks(
         sinks: list[SizedSink] = []
         if wanted.jsonl:
             sinks.append(JsonlSink(place(JSONL), kept=resume.written))
+        if events:  # after the lines from which a killed run makes them again
+            sinks.append(events.open_file(place(EVENTS)))
         if wanted.coco:
             sinks.append(coco_sink(place(COCO), truth))
         if wanted.mot:
-            sinks.append(MotSink(place(MOT)))
+            sinks.append(mot_sink(place(MOT), wanted, live=info.live))
         if wanted.video:
             endless = info.live and not wanted.rotation
             sinks.append(VideoSink(place(VIDEO), info, annotator, quality=wanted.quality, endless=endless))
@@ -375,9 +360,31 @@ def open_sinks(
     own: list[Sink] = [build_plugin(name, folder, info) for name in wanted.sinks]
     for name, sink in zip(wanted.sinks, own, strict=True):
         require_part(sink, "sink", name)
+    own = [*([events] if events else []), *own]
     if wanted.rotation:
-        return [RotatingSink(folder, files, wanted.rotation), *own]
+        shared = events.evidence.finished if events and events.evidence else None
+        return [RotatingSink(folder, files, wanted.rotation, shared=shared), *own]
     return [*files(folder.joinpath), *own]
+
+
+def make_events(
+    name: str,
+    folder: Path,
+    source: FrameSource,
+    config: RunConfig,
+    classes: Sequence[str],
+    run_id: str,
+    resume: ResumeState,
+) -> EventSink | None:
+    """Builds the sink of the events of a source; None if no rule is for it. Raises UsageError."""
+    if not rules_of(config.events, name):
+        return None
+    require_classes(config.events, [str(one) for one in config.detector.classes] or classes)
+    section, evidence = config.events, None
+    if section.evidence:
+        evidence = EvidenceKeeper(folder, section, source, classes, quality=config.output.quality)
+    engine = EventEngine(section, source.info, name, classes, run=run_id, evidence=evidence is not None)
+    return EventSink(engine, live=source.info.live, evidence=evidence, kept=resume.events)
 
 
 def coco_sink(path: Path, truth: GroundTruth | None) -> CocoSink:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
 
 from pipeline.config.schema import RunConfig, ServiceConfig
 from pipeline.runner.parts import Networks
@@ -13,7 +14,9 @@ from pipeline.sources.source import FrameSource
 from pipeline.stages.classes import keep_classes
 from pipeline.stages.fusion import fuse
 from pipeline.structures.frame import Frame
+from pipeline.structures.protocols import Detector
 from pipeline.structures.results import FrameDetections, Result
+from pipeline.system.errors import UsageError
 from pipeline.system.packages import require_package
 from pipeline.system.signals import StopRequest
 
@@ -30,6 +33,27 @@ def count_frames(source: FrameSource, record: RunRecord, stop: StopRequest) -> I
             return
         record.decoded += 1
         yield frame
+
+
+def detect(detector: Detector, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
+    """Yields what a detector finds; one of another package may return any iterable, such as a list.
+
+    Raises UsageError if it returns something else.
+    """
+    found = detector.detect(groups)
+    if not isinstance(found, Iterable):
+        raise UsageError(
+            f"the detector '{type(detector).__name__}' returned {type(found).__name__} from detect, "
+            "expected the results of each frame"
+        )
+    with closing(found) if isinstance(found, Generator) else nullcontext():
+        for item in found:
+            if not isinstance(item, FrameDetections):
+                raise UsageError(
+                    f"the detector '{type(detector).__name__}' returned {type(item).__name__} for a frame, "
+                    "expected mote.FrameDetections"
+                )
+            yield item
 
 
 def select_and_fuse(
@@ -51,6 +75,29 @@ def health_server(summary: Summary, config: ServiceConfig) -> AbstractContextMan
     from pipeline.runner.health import serve_health  # loads prometheus_client
 
     return serve_health(summary, config)
+
+
+@contextmanager
+def alarms_delivered(config: RunConfig, folder: Path, summary: Summary) -> Iterator[None]:
+    """Delivers alarms during the block, if there are receivers; the summary gets what delivers them.
+
+    What earlier runs left in the queue is delivered first; its place is the output folder `folder`, unless
+    the configuration names another. Raises MoteError if the queue, a secret or a package is missing.
+    """
+    from pipeline.alarms.opening import QUEUE, open_deliveries
+    from pipeline.alarms.queue import remove_if_done
+
+    if config.output.overwrite:
+        remove_if_done(folder / QUEUE)
+    summary.alarms = open_deliveries(config.alarms, folder)
+    if summary.alarms is None:
+        yield
+        return
+    summary.alarms.start()
+    try:
+        yield
+    finally:
+        summary.alarms.close()
 
 
 @contextmanager

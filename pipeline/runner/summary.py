@@ -16,6 +16,7 @@ from pipeline.system.redaction import redact
 from pipeline.system.terminal import printable
 
 if TYPE_CHECKING:
+    from pipeline.alarms.delivery import Deliveries
     from pipeline.sources.pending import PendingSource
 
 
@@ -36,6 +37,7 @@ def run_table(record: RunRecord) -> str:
         *_live_rows(record),
         ("detections", _detections(record)),
         ("tracks", _tracks(record)),
+        *([("events", _events(record))] if record.events else []),
         ("speed", _speed(max(record.written - record.resumed_after, 0), record.seconds)),
     ]
     if record.resumed_after:
@@ -77,6 +79,12 @@ def _tracks(record: RunRecord) -> str:
     if not isinstance(start, int | float) or record.best_score >= start:
         return text
     return f"{text}, tracks start at {start:g} (--set tracker.options.high_score=SCORE)"
+
+
+def _events(record: RunRecord) -> str:
+    """Number of events, and of those of each rule that had some."""
+    counts = [f"{name} {count}" for name, count in record.events.items() if count]
+    return ": ".join([str(sum(record.events.values())), *([", ".join(counts)] if counts else [])])
 
 
 def _speed(count: int, seconds: float) -> str:
@@ -132,9 +140,10 @@ def _score_rows(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("MOTA", f"not scored: {record.tracks_unscored}"))
     for gate, tracks in record.track_scores.items():
         if tracks.boxes:
-            mota, idf1 = format_number(tracks.mota), format_number(tracks.idf1)
+            mota, idf1, hota = map(format_number, (tracks.mota, tracks.idf1, tracks.hota))
             matched = _GATES[gate].format(f"{tracks.limit:g}")
-            rows.append(("MOTA", f"{mota}, IDF1 {idf1}, {tracks.switches} switches, with {matched}"))
+            counts = f"{tracks.switches} switches, {tracks.false_tracks} false tracks"
+            rows.append(("MOTA", f"{mota}, IDF1 {idf1}, HOTA {hota}, {counts}, with {matched}"))
     return rows
 
 
@@ -146,6 +155,8 @@ class Summary:
         """Records of the sources that were opened."""
         self.pending: dict[str, PendingSource] = {}
         """All sources by their names, from before they are open."""
+        self.alarms: Deliveries | None = None
+        """What delivers the alarms of all sources; None if there are no receivers."""
         self.unopened: dict[str, MoteError] = {}
         """Errors of the sources that could not be opened, or not be joined to the run."""
         self.seconds = 0.0
@@ -200,9 +211,12 @@ class Summary:
     def table(self) -> str:
         """Returns the closing table: a line for each source and one for all of them."""
         scored = any(record.report for record in self.records.values())
-        heads = ["stream", "frames", "detections", "tracks", "frames/s", *(["AP50"] * scored), "state"]
+        told = any(record.events for record in self.records.values())
+        events = ["events"] * told
+        scores = ["AP50"] * scored
+        heads = ["stream", "frames", "detections", "tracks", *events, "frames/s", *scores, "state"]
         drawn_from = {f"{record.drawn_from:g}" for record in self.records.values()}
-        rows = [self._row(name, record, scored) for name, record in self.records.items()]
+        rows = [self._row(name, record, scored=scored, told=told) for name, record in self.records.items()]
         rows += [[printable(name), *["-"] * (len(heads) - 2), "not opened"] for name in self.unopened]
         frames = sum(record.written for record in self.records.values())
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
@@ -219,9 +233,10 @@ class Summary:
         lines += [f"outputs   {printable(folder)}: a folder for each stream" for folder in folders]
         return "\n".join(lines)
 
-    def _row(self, name: str, record: RunRecord, scored: bool) -> list[str]:
+    def _row(self, name: str, record: RunRecord, *, scored: bool, told: bool) -> list[str]:
         rate = format_rate(record.written / max(record.seconds, 1e-9)) if record.written else "-"
-        cells = [printable(name), record.written, record.drawn, record.tracks, rate]
+        cells = [printable(name), record.written, record.drawn, record.tracks]
+        cells += [sum(record.events.values())] * told + [rate]
         if scored:
             cells.append(_ap50_cell(record))
         return [*map(str, cells), record.state]

@@ -24,6 +24,11 @@ class JsonlSink:
     `behind` is the number of real frames, this one included, in the temporal window of the detector; `state`
     is tentative, confirmed or coasting; numbers that are not finite are null. Boxes and scores keep all
     digits of a float32, see `pipeline.sinks.jsonl_codec`. Detections with masks have them under ``"rle"``.
+    Confirmed tracks are numbered from 1, tentative ones have negative ids. A track that was tentative has
+    this id as ``"provisional"`` in the frame of its confirmation.
+
+    While the camera moves a line also has ``"motion": [a, b, c, d, e, f]``: a point x, y of the frame before
+    is at a·x + b·y + c, d·x + e·y + f in this one.
 
     After a gap a line also has ``"gap": {"event": "lost" | "dropped" | "reconnect" | "jump" | "resize" |
     "cut" | "shutter", "missing": frames or null, "window": "repeated" | "restarted"}``. If segmenters run

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +81,22 @@ def _gap_fields(frame: Frame) -> dict[str, Any]:
             "missing": gap.missing if gap.elapsed_known else None,
             "window": window,
         }
+    if frame.motion is not None:
+        fields["motion"] = frame.motion.ravel().tolist()
     return fields
+
+
+def motion_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """Returns the motion of the camera in a record, (2, 3) float64; None if it has none.
+
+    Raises one of `DECODE_ERRORS` if it is not six finite numbers.
+    """
+    if "motion" not in record:
+        return None
+    motion = np.array(record["motion"], np.float64)
+    if motion.shape != (6,) or not np.isfinite(motion).all():
+        raise ValueError("its motion is not six numbers")
+    return motion.reshape(2, 3)
 
 
 def seconds_of(frame: Frame) -> float | None:
@@ -99,10 +114,12 @@ def track_records(tracks: Tracks) -> list[dict[str, Any]]:
         tracks.state.tolist(),
         tracks.velocity.tolist(),
         tracks.age.tolist(),
+        [0] * len(tracks) if tracks.provisional is None else tracks.provisional.tolist(),
     )
     return [
         {
             "id": track_id,
+            **({"provisional": provisional} if provisional else {}),
             "bbox": bbox,
             "score": score,
             "label": label,
@@ -110,7 +127,7 @@ def track_records(tracks: Tracks) -> list[dict[str, Any]]:
             "velocity": [_rounded(component, 4) for component in velocity],
             "age": age,
         }
-        for track_id, bbox, score, label, state, velocity, age in zip(*columns, strict=True)
+        for track_id, bbox, score, label, state, velocity, age, provisional in zip(*columns, strict=True)
     ]
 
 
@@ -138,7 +155,8 @@ def tracks_of(record: Mapping[str, Any]) -> Tracks:
     states = np.array([TrackState[row["state"].upper()] for row in rows], np.int64)
     velocities = np.reshape([row["velocity"] for row in rows], (-1, 2))
     ids, ages = (np.array([row[key] for row in rows], np.int64) for key in ("id", "age"))
-    return Tracks(*_arrays(rows), ids, states, velocities, ages)
+    provisional = np.array([row.get("provisional", 0) for row in rows], np.int64)
+    return Tracks(*_arrays(rows), ids, states, velocities, ages, provisional)
 
 
 def segments_of(
@@ -167,16 +185,36 @@ def scan(path: Path) -> ValidPrefix:
 
     Raises UsageError if the file cannot be read, is a link, or is damaged before its last line.
     """
-    count, end, last = 0, 0, -1
+    last = -1
+
+    def require_result(text: bytes) -> None:
+        nonlocal last
+        last = _validated(text, last)["frame"]
+
+    return scan_lines(path, require_result, kind="a result")
+
+
+def scan_lines(path: Path, validate: Callable[[bytes], None], *, kind: str) -> ValidPrefix:
+    """Finds the complete lines of a file of JSON Lines; a missing file has none.
+
+    Args:
+        path: the file.
+        validate: called with each line; raises one of `DECODE_ERRORS` if it is invalid.
+        kind: what a line is, for messages.
+
+    Raises:
+        UsageError: the file cannot be read, is a link, or is damaged before its last line.
+    """
+    count, end = 0, 0
     problem: str | None = None
     try:
         require_regular(path)
         with path.open("rb") as file:
             for text in file:
                 if problem:
-                    raise UsageError(f"{path}, line {count + 1} is not a result: {problem}")
+                    raise UsageError(f"{path}, line {count + 1} is not {kind}: {problem}")
                 try:
-                    last = _validated(text, last)["frame"]
+                    validate(text)
                 except DECODE_ERRORS as error:
                     problem = reason_of(error)
                 else:
@@ -190,7 +228,7 @@ def scan(path: Path) -> ValidPrefix:
 
 
 def read_records(path: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Yields the records of the first `count` lines of a file, which `scan` has validated."""
+    """Yields the objects in the first `count` lines of a file, which were found valid before."""
     if not count:  # the file may be missing
         return
     with path.open("rb") as file:
@@ -207,6 +245,7 @@ def _validated(text: bytes, last: int) -> dict[str, Any]:
         raise ValueError("its frame does not follow the one before")
     detections_of(record)
     tracks_of(record)
+    motion_of(record)
     for row in record.get("masks", ()):
         _decode_masks([row])
         Detections(*_arrays([{**row, "label": 0}]))

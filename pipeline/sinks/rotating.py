@@ -20,13 +20,13 @@ from pipeline.config.rotation import Rotation
 from pipeline.sinks import zarr_store
 from pipeline.sinks.base import Sink, Sinks, close_preserving_error
 from pipeline.sinks.coco import join_coco
-from pipeline.sinks.file_names import COCO, JSONL, MOT, VIDEO, ZARR
+from pipeline.sinks.file_names import COCO, EVENTS, JSONL, MOT, VIDEO, ZARR
 from pipeline.structures.results import Result
 from pipeline.system.errors import OutputError
 from pipeline.system.files import output_error
 from pipeline.system.reserved import FollowedFolder
 
-ROTATED_OUTPUTS = (JSONL, COCO, MOT, VIDEO, ZARR)
+ROTATED_OUTPUTS = (JSONL, EVENTS, COCO, MOT, VIDEO, ZARR)
 """Names of the outputs that are rotated."""
 _STORE_SUFFIX = Path(ZARR).suffix
 _STEMS = "|".join(Path(name).stem for name in ROTATED_OUTPUTS)
@@ -83,6 +83,21 @@ class SizedSink(Sink, Protocol):
         """Size of the output in bytes so far; used between entering and leaving."""
 
 
+class BudgetShare(Protocol):
+    """Other outputs of a run that share the budget of the disk with the rotated files."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of them."""
+
+    @property
+    def oldest(self) -> float | None:
+        """Time at which the oldest output that may be deleted was complete; None if there is none."""
+
+    def delete_oldest(self) -> int:
+        """Deletes this output; returns its bytes. Raises OutputError if that fails."""
+
+
 class _OpenFiles(NamedTuple):
     """The set of files that is being written."""
 
@@ -97,6 +112,8 @@ class _ClosedFiles(NamedTuple):
     files: RotatedFiles
     frames: int
     size: int
+    ended: float
+    """Time by the clock."""
 
 
 class RotatingSink:
@@ -108,6 +125,8 @@ class RotatingSink:
             the path of its file.
         rotation: when the next set begins, always between two frames, and the budget of all sets.
         clock: monotonic clock in seconds.
+        shared: other outputs that count for the budget and are deleted in the order of their age, by the same
+            clock.
     """
 
     def __init__(
@@ -117,8 +136,10 @@ class RotatingSink:
         rotation: Rotation,
         *,
         clock: Callable[[], float] = time.monotonic,
+        shared: BudgetShare | None = None,
     ):
         self._path, self._open_files, self._rotation, self._clock = folder, open_files, rotation, clock
+        self._shared = shared
         self._followed: FollowedFolder | None = None
         self._closed: deque[_ClosedFiles] = deque()
         self._open: _OpenFiles | None = None
@@ -128,6 +149,8 @@ class RotatingSink:
         self._began = 0.0  # start of the open set, by the clock
         self.counts = {"kept": 0, "deleted": 0, "deleted_frames": 0, "deleted_bytes": 0}
         """Sets that exist, and sets, frames and bytes that were deleted for the budget; goes to run.json."""
+        if shared is not None:
+            self.counts["deleted_events"] = 0
 
     def __enter__(self) -> Self:
         self._followed = FollowedFolder(self._path)
@@ -194,20 +217,36 @@ class RotatingSink:
             ended.entered.__exit__(type(error) if error else None, error, None)
         finally:
             size = ended.files._replace(folder=self._folder).size()
-            self._closed.append(_ClosedFiles(ended.files, self._frames, size))
+            self._closed.append(_ClosedFiles(ended.files, self._frames, size, self._clock()))
             self._size = 0
 
     def _keep_budget(self) -> None:
-        """Deletes the oldest closed sets while all exceed the budget; the last set of a run always stays."""
-        budget, used = self._rotation.budget, self._size + sum(closed.size for closed in self._closed)
-        while budget and used > budget and len(self._closed) > (self._open is None):
-            oldest = self._closed.popleft()
-            oldest.files._replace(folder=self._folder).delete()
-            used -= oldest.size
-            self.counts["kept"] -= 1
-            self.counts["deleted"] += 1
-            self.counts["deleted_frames"] += oldest.frames
-            self.counts["deleted_bytes"] += oldest.size
+        """Deletes the oldest closed outputs while all exceed the budget; the last set of files stays."""
+        budget, shared = self._rotation.budget, self._shared
+        if not budget:
+            return
+        used = self._size + sum(closed.size for closed in self._closed) + (shared.size if shared else 0)
+        while used > budget:
+            closed = self._closed[0].ended if len(self._closed) > (self._open is None) else None
+            other = shared.oldest if shared else None
+            if shared and other is not None and (closed is None or other <= closed):
+                freed = shared.delete_oldest()
+                self.counts["deleted_events"] += 1
+            elif closed is not None:
+                freed = self._delete_oldest()
+            else:
+                return
+            used -= freed
+            self.counts["deleted_bytes"] += freed
+
+    def _delete_oldest(self) -> int:
+        """Deletes the oldest closed set; returns its bytes."""
+        oldest = self._closed.popleft()
+        oldest.files._replace(folder=self._folder).delete()
+        self.counts["kept"] -= 1
+        self.counts["deleted"] += 1
+        self.counts["deleted_frames"] += oldest.frames
+        return oldest.size
 
 
 def merge_detections(folder: Path) -> None:

@@ -11,7 +11,8 @@ The arrays, for T frames and N detections:
     detections/scores  (N,) float32
     detections/labels  (N,) int32
     detections/frames  (N,) int64       index of the frame in the source
-    detections/tracks  (N,) int64       id of the track that the detection is assigned to, 0 for none
+    detections/tracks  (N,) int64       id of the track that the detection is assigned to, negative
+                                        while the track is tentative, 0 for none
     detections/starts  (T + 1,) int64   frame t has the rows starts[t] to starts[t + 1]
 
 The attributes of a map give the meaning of its values and the geometry of its cells: the cell in row r and
@@ -38,10 +39,10 @@ import numpy as np
 
 from pipeline.sinks.appendable_array import AppendableArray, ArraySpec, create_array
 from pipeline.sinks.base import close_preserving_error
-from pipeline.structures.detections import Detections, ScoreMap
+from pipeline.stages.assignment import track_ids
+from pipeline.structures.detections import ScoreMap
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import Result
-from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.errors import OutputError
 from pipeline.system.files import output_error
 from pipeline.system.packages import require_package
@@ -221,32 +222,6 @@ def new_rows(results: Sequence[Result], row: int) -> dict[str, np.ndarray]:
         "indices": indices,
         "times": np.array([float(frame.pts) for frame in frames]),
     }
-
-
-def track_ids(detections: Detections, tracks: Tracks) -> np.ndarray:
-    """Returns the id of the track that each of N detections is assigned to, (N,) int64; 0 for none.
-
-    A track has exactly the score of its last detection. It is assigned the nearest of the detections with
-    this score whose centre is no farther than the sum of the diagonals of both boxes.
-    """
-    ids = np.zeros(len(detections), np.int64)
-    tracks = tracks[tracks.state != TrackState.COASTING]
-    found_centres, found_diagonals = _centres_and_diagonals(detections.boxes)
-    centres, diagonals = _centres_and_diagonals(tracks.boxes)
-    distances = np.linalg.norm(centres[:, None] - found_centres, axis=-1)  # (tracks, N)
-    is_near = distances <= diagonals[:, None] + found_diagonals
-    possible = (tracks.scores[:, None] == detections.scores) & is_near
-    for row, track_id in enumerate(tracks.ids):
-        candidates = np.flatnonzero(possible[row] & (ids == 0))
-        if candidates.size:
-            ids[candidates[np.argmin(distances[row, candidates])]] = track_id
-    return ids
-
-
-def _centres_and_diagonals(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the centres, (N, 2), and diagonals, (N,), of boxes, (N, 4) x1 y1 x2 y2."""
-    low, high = boxes[:, :2], boxes[:, 2:]
-    return (low + high) / 2, np.linalg.norm(high - low, axis=1)
 
 
 def count_complete_frames(path: Path) -> int:

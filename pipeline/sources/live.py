@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.config.schema import LiveConfig, SourceConfig
 from pipeline.imaging.pixel_formats import convert_channels
 from pipeline.sources.opening import open_source
+from pipeline.sources.packets.ring import PacketRing
 from pipeline.sources.source import FrameSource, Source
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import SourceError, SourceLost
@@ -112,10 +113,18 @@ class LiveSource(FrameSource):
     """
 
     def __init__(
-        self, source: Source, location: str, config: SourceConfig, policy: LiveConfig, *, stop: StopRequest
+        self,
+        source: Source,
+        location: str,
+        config: SourceConfig,
+        policy: LiveConfig,
+        *,
+        stop: StopRequest,
+        packets: PacketRing | None = None,
     ):
-        """Takes ownership of `source`, which was opened at `location` with `config`."""
-        self._info, self.selection = source.info, source.selection
+        """Takes ownership of `source`, which was opened at `location` with `config` and `packets`."""
+        self._info, self.selection, self.coded = source.info, source.selection, source.coded
+        self._packets = packets
         self._location, self._config, self._policy, self._stop = location, config, policy, stop
         self._closed = threading.Event()
         self._counts = 0, 0  # corrupt frames and derived times of earlier connections
@@ -279,7 +288,8 @@ class LiveSource(FrameSource):
             left = 0 if end is None else end - following
             config = replace(config, start=0, end=left, max_frames=limit and limit - self._yielded)
         self._connection = _Connection(
-            lambda: open_source(self._location, config, allow_resize=True), self.info.name
+            lambda: open_source(self._location, config, allow_resize=True, packets=self._packets),
+            self.info.name,
         )
 
 

@@ -26,6 +26,7 @@ from pipeline.config.schema import SourceConfig
 from pipeline.imaging.image_files import IMAGE_SUFFIXES, natural_order
 from pipeline.sources import raw, streams, video, zarr_array
 from pipeline.sources.images import ImageReader
+from pipeline.sources.packets.ring import PacketRing
 from pipeline.sources.reader import Reader, ReadRequest
 from pipeline.sources.source import ReaderFault, Source
 from pipeline.system.errors import MoteError, SourceError, UsageError
@@ -45,6 +46,7 @@ def open_source(
     *,
     allow_resize: bool = False,
     remark: bool = True,
+    packets: PacketRing | None = None,
     **changes: Any,
 ) -> Source:
     """Opens any kind of source that this module lists.
@@ -60,6 +62,8 @@ def open_source(
         allow_resize: continue with frames of another size if the size changes within a video; otherwise, and
             if pixels are corrected, such a change raises SourceLost.
         remark: warn if the frames use a small part of their scale.
+        packets: gets the coded packets of a stream or of standard input, if they can be copied into a video
+            that browsers play; `Source.coded` is the ring then. None: no packet is kept.
         changes: fields of `config` to replace, such as `start=100`; None leaves a field unchanged.
 
     Raises SourceError if the location does not exist, is of no supported kind, or has no frame that can be
@@ -73,7 +77,7 @@ def open_source(
         raise UsageError(f"source: {error}") from error
     location = str(location)
     allow_resize = allow_resize and not (config.offset or config.bad_pixels)
-    request = ReadRequest(redact_location(location), config, allow_resize)
+    request = ReadRequest(redact_location(location), config, allow_resize, packets)
     kind = next((kind for kind in _KINDS if kind.matches(location, config)), None)
     if kind is None:
         raise SourceError(f"{request.name}: no such file or folder{_remedy(location)}")

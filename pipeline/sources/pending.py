@@ -9,6 +9,7 @@ import time
 from pipeline.config.schema import RunConfig
 from pipeline.sources.live import LiveSource, backoff
 from pipeline.sources.opening import open_source
+from pipeline.sources.packets.ring import PacketRing
 from pipeline.sources.reader import SourceUnavailable
 from pipeline.sources.source import FrameSource
 from pipeline.system.errors import MoteError, SourceError
@@ -18,6 +19,19 @@ from pipeline.system.signals import StopRequest
 from pipeline.system.terminal import printable
 
 log = logging.getLogger(__name__)
+
+
+RING_SECONDS = 15.0
+"""Time that a ring of packets covers in addition to the pre-roll: from the arrival of a packet to the message
+about its frame, with a group of pictures."""
+
+
+def packet_ring(config: RunConfig) -> PacketRing | None:
+    """Returns a ring for the packets of a source, if evidence of events is kept; None otherwise."""
+    events = config.events
+    if not events.keeps_evidence:
+        return None
+    return PacketRing(seconds=events.pre_roll + RING_SECONDS, max_bytes=events.clip_bytes)
 
 
 class PendingSource:
@@ -117,10 +131,13 @@ class PendingSource:
 
     def _open(self) -> FrameSource:
         config = self._config
-        source = open_source(self._location, config.source, allow_resize=True)
+        packets = packet_ring(config)
+        source = open_source(self._location, config.source, allow_resize=True, packets=packets)
         if not source.info.live:
             return source
-        return LiveSource(source, self._location, config.source, config.live, stop=self._stop)
+        return LiveSource(
+            source, self._location, config.source, config.live, stop=self._stop, packets=packets
+        )
 
     def _final_error(self, error: SourceError, retries: int) -> MoteError:
         """Returns the error for a source that was not opened after a number of repeated attempts."""

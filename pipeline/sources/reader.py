@@ -10,6 +10,8 @@ from fractions import Fraction
 
 from pipeline.config.schema import SourceConfig
 from pipeline.config.units import frame_or_time
+from pipeline.sources.packets.coded import CodedFile
+from pipeline.sources.packets.ring import PacketRing
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import SourceError, UsageError
 
@@ -54,6 +56,8 @@ class ReadRequest:
     """The frames to read, and the properties that the source itself does not declare."""
     allow_resize: bool = False
     """True if the frame size of a video may change; otherwise a change ends the frames."""
+    packets: PacketRing | None = None
+    """Gets the coded packets of a stream that can be copied; None if nobody wants them."""
 
     @property
     def rate(self) -> Fraction:
@@ -144,6 +148,8 @@ class Reader(ABC):
     """The frames that will be read."""
     pictures: Sequence[str] = ()
     """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
+    coded: CodedFile | PacketRing | None = None
+    """Where the coded packets of the frames are, if copies of them are videos that browsers play."""
     corrupt = 0
     """Number of damaged frames skipped so far; their indices are left out."""
     skipped = 0

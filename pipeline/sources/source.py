@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Self
 
 from pipeline.config.schema import SourceConfig
+from pipeline.sources.packets.coded import CodedFile
+from pipeline.sources.packets.ring import PacketRing
 from pipeline.sources.preparation import SensorPreprocessing
 from pipeline.sources.reader import Reader, Selection
 from pipeline.structures.frame import Frame, SourceInfo
@@ -37,6 +39,9 @@ class FrameSource(ABC):
     """Path of the image file of each frame, from frame 0; empty if the frames are no image files."""
     selection: Selection = Selection()
     """Which frames of the source this iterator yields."""
+    coded: CodedFile | PacketRing | None = None
+    """Where the coded packets of the frames are, if copies of them are videos that browsers play. Those of
+    streams are kept if `open_source` was given a ring for them."""
     reconnects: int = 0
     """Number of connections after the first that yielded frames."""
     outage: str | None = None
@@ -91,7 +96,7 @@ class Source(FrameSource):
         except BaseException:
             reader.close()
             raise
-        self.pictures, self.selection = reader.pictures, reader.selection
+        self.pictures, self.selection, self.coded = reader.pictures, reader.selection, reader.coded
         self._frames = reader.frames()
         self._closed = False
         # `close` may be called in another thread than the one that decodes, and must not close the container

@@ -19,6 +19,8 @@ from pipeline.imaging import image_files
 from pipeline.imaging.file_signatures import describe_foreign
 from pipeline.imaging.image_files import check_size
 from pipeline.imaging.pixel_formats import FrameConverter
+from pipeline.sources.packets.coded import CodedFile, can_be_copied
+from pipeline.sources.packets.ring import Tap
 from pipeline.sources.reader import Reader, ReadRequest, SourceUnavailable
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import SourceError, SourceLost, UsageError
@@ -63,6 +65,7 @@ class VideoReader(Reader):
         self._clock = 0, Fraction(0)  # index and time of the last frame
         try:
             self._stream = _video_stream(container, request)
+            self._keep = self._find_packets()
             live = live and not container.duration  # a recording at an address waits for its reader
             # Limits the wait for the first frame, in case packets arrive and none can be decoded.
             self._deadline = time.monotonic() + request.config.timeout if live else None
@@ -115,6 +118,16 @@ class VideoReader(Reader):
                 return
         self._check_end(count)
 
+    def _find_packets(self) -> Tap | None:
+        """Sets `coded`; returns what takes the packets of a stream, None if they are not kept."""
+        copied = can_be_copied(self._container, self._stream)
+        if self._path is not None:
+            self.coded = CodedFile(self._path, self._stream.index) if copied else None
+            return None
+        ring = self._request.packets
+        self.coded = ring if copied else None
+        return ring.connect(self._stream if copied else None) if ring else None
+
     def _decode_first(self) -> av.VideoFrame:
         first = next(self._decoded, None)
         if first is None:
@@ -151,6 +164,8 @@ class VideoReader(Reader):
                 self._packets += 1
                 arrival = time.monotonic()
                 packet.opaque = arrival  # the decoder copies it to the frame
+                if self._keep is not None:
+                    self._keep(packet, arrival)
                 if self._deadline is not None and arrival > self._deadline:
                     self._failure = f"none in {self._request.config.timeout:g} s; see --timeout"
                     break

@@ -84,6 +84,10 @@ class Frame:
     real_frames_in_window: int | None = None
     """Number of real frames, this one included, in the temporal window that ends here; None if unknown."""
 
+    motion: np.ndarray | None = None
+    """(2, 3) float64: maps pixel coordinates x, y of the previous frame to those of this one, as far as the
+    camera moved. None if it stands still, or its motion is unknown."""
+
     seen: np.ndarray | None = None
     """The image that networks read instead of `image` while the shutter of the camera is closed, the last one
     before it: such a frame shows no scene, and nothing is detected in it. None if the shutter is open."""
@@ -95,6 +99,8 @@ class Frame:
             raise ValueError(f"an image of dtype {self.image.dtype}, expected uint8 or uint16")
         if self.index < 0:
             raise ValueError(f"{self.index = }, expected 0 or more")
+        if self.motion is not None and self.motion.shape != (2, 3):
+            raise ValueError(f"a motion of shape {self.motion.shape}, expected (2, 3)")
         if not 1 <= self.bit_depth <= 8 * self.image.dtype.itemsize:
             raise ValueError(f"{self.bit_depth = } does not fit {self.image.dtype}")
 

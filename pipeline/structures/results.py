@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.structures.detections import Detections, ScoreMap, Segments
+from pipeline.structures.events import Event
 from pipeline.structures.frame import Frame
 from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.packages import require_package
@@ -48,6 +49,8 @@ class Result(FrameDetections):
     """All that is known about one frame when it reaches the sinks."""
 
     tracks: Tracks = field(kw_only=True)
+    events: tuple[Event, ...] = field(default=(), kw_only=True)
+    """Messages about events that start, go on or have ended; empty without rules of events."""
 
     def to_supervision(self, *, tracks: bool = True) -> supervision.Detections:
         """Returns the confirmed and coasting tracks as `supervision.Detections` with `tracker_id`.

@@ -30,18 +30,24 @@ class Tracks(BoxRows):
     """
 
     ids: np.ndarray
-    """(N,) int64: from 1, never reused within a sequence."""
+    """(N,) int64, never reused within a sequence. A tracker returns any from 1; in a result they are 1, 2, 3
+    in the order in which tracks were confirmed, and negative for tentative ones."""
     state: np.ndarray
     """(N,) int64 values of `TrackState`."""
     velocity: np.ndarray
     """(N, 2) float32: x and y in source pixels per frame interval."""
     age: np.ndarray
     """(N,) int64: frame intervals since the first detection of the track."""
+    provisional: np.ndarray | None = None
+    """(N,) int64: in the frame of its confirmation, the id that a track had while it was tentative; else 0. A
+    tracker leaves it None."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("ids", "state", "age"):
             self._coerce(name, np.int64, ())
+        if self.provisional is not None:
+            self._coerce("provisional", np.int64, ())
         self._coerce("velocity", np.float32, (2,))
         if not np.isin(self.state, list(TrackState)).all():
             raise ValueError(f"unknown track states: {self.state.tolist()}")

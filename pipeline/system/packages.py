@@ -15,6 +15,7 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python",
     "google": "protobuf",
     "mmcv": "mmcv-lite",
+    "paho": "paho-mqtt",
     "PIL": "pillow",
     "prometheus_client": "prometheus-client",
     "tomli_w": "tomli-w",

@@ -25,6 +25,8 @@ _SECRET = re.compile(
     r"([?&;,/_][^=&;,/\s]*(?:pas|pwd|token|secret|key|auth|sig|credential)[^=&;,/\s]*=)[^&\s]+",
     re.IGNORECASE,
 )
+_SECRET_SETTING = re.compile(r"((?:--set=)?\s*\"?alarms\"?\s*\.[^=]*=).+", re.DOTALL)
+"""Setting of a configuration key whose value may be the secret address of a receiver of alarms."""
 _HIDDEN_END = re.compile(r"(?<=\*\*\*)[:;,.'\")\]]+$")
 
 
@@ -68,6 +70,8 @@ def redact_location(location: str) -> str:
 
 def redact_argument(argument: str) -> str:
     """Returns an argument of the command line without credentials."""
+    if setting := _SECRET_SETTING.fullmatch(argument):
+        return setting[1] + HIDDEN
     flag, equals, value = argument.partition("=")
     if argument.startswith("-") and equals:
         return flag + equals + redact_location(value)

@@ -193,8 +193,9 @@ def test_the_sample_is_what_the_command_makes(tmp_path):
     shown, times = decode(SAMPLES / "demo.mp4", "gray")
     assert times == [Fraction(index, 30) for index in range(300)]
     assert {picture.shape for picture in shown} == {(256, 320)}
-    for index in (0, 150, 299):
-        assert np.abs(shown[index].astype(int) - again[index]).mean() < 1
+    for index in (0, 150, 299):  # the encoder decides a little differently on processors of other kinds
+        assert np.abs(shown[index].astype(int) - again[index]).mean() < 2
+        assert np.abs(shown[index].astype(int) - again[(index + 40) % 300]).mean() > 2
 
 
 def test_the_sample_is_small():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 import pytest
@@ -11,7 +12,7 @@ from pipeline.config.parsing import build, load_toml
 from pipeline.config.schema import RunConfig
 from pipeline.drawing.annotator import AnnotatorOptions
 from tests.conftest import PROJECT_ROOT
-from trackers.centre import CentreOptions
+from trackers.centre_options import CentreOptions
 
 CONFIGS = PROJECT_ROOT / "configs"
 
@@ -30,9 +31,11 @@ def test_the_default_file_holds_every_key_with_its_default(table):
     expected = {section: dict(values) for section, values in asdict(RunConfig()).items()}
     expected["segmentation"] = as_toml(RunConfig().segmentation)
     expected["output"] = as_toml(RunConfig().output)
+    expected["events"] = as_toml(RunConfig().events)
     expected["detector"] = as_toml(RunConfig().detector)
     expected["tracker"]["options"] = as_toml(CentreOptions())
     expected["annotate"] = as_toml(AnnotatorOptions())
+    expected["alarms"] = json.loads(json.dumps(asdict(RunConfig().alarms)))
     assert table == expected
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,25 +70,34 @@ class Measurements(NamedTuple):
     frames_alive: list[int]
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
-    """The measurements of a run over the long clip."""
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("reading its own memory needs the /proc of Linux")
-    folder, taken = tmp_path_factory.mktemp("measured"), Measurements([], [])
+def measure(clip: Path, folder: Path, weights: str) -> Measurements:
+    """Runs over a clip and returns the measurements."""
+    taken = Measurements([], [])
 
     class Measured(setup.RunRecord):
         def add(self, result):
             super().add(result)
-            if self.written == 1:
-                alive(Frame)  # the list of all objects of a large process takes megabytes of its own
             taken.memory.append(resident())
             if self.written % SETTLED == 0:
                 taken.frames_alive.append(alive(Frame))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setup, "RunRecord", Measured)
-        single.run(str(long_clip), configuration(folder, nano_weights), parts(), progress="off")
+        single.run(str(clip), configuration(folder, weights), parts(), progress="off")
+    return taken
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, long_clip, nano_weights) -> Measurements:
+    """The measurements of a run over the long clip, in a process that does nothing else.
+
+    In the process of the tests, megabytes of what others left are returned and taken again at any time.
+    """
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("reading its own memory needs the /proc of Linux")
+    folder = tmp_path_factory.mktemp("measured")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        taken = process.submit(measure, long_clip, folder, nano_weights).result()
     assert check_consistent(folder) == FRAMES
     return taken
 

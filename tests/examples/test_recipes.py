@@ -73,6 +73,13 @@ def test_a_drone_watch_runs_by_its_configuration(mote, night, tmp_path):
     assert (record["state"], record["frames"]["written"]) == ("complete", 40)
     assert record["config"]["live"]["reconnect"] == "forever"
     assert len(list((tmp_path / "watch").glob("annotated-*.mp4"))) == 1
+    (events,) = (tmp_path / "watch").glob("events-*.jsonl")
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [(row["rule"], row["phase"], row["zone"]) for row in told] == [
+        ("drone", "start", "sky"),
+        ("drone", "end", "sky"),
+    ]
+    assert record["events"]["drone"] == 1
 
 
 def test_a_sky_station_has_a_stack_and_a_picture_of_the_track(recipe, night, tmp_path, capsys):

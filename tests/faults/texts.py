@@ -60,7 +60,7 @@ def config() -> list[Seed]:
     from detectors.training.recipe import Recipe
     from pipeline.config.schema import RunConfig
     from pipeline.drawing.annotator import AnnotatorOptions
-    from trackers.centre import CentreOptions
+    from trackers.centre_options import CentreOptions
 
     table = json.loads(json.dumps(asdict(RunConfig())))
     table["segmentation"]["segmenters"] = [{"name": "madnet", "size": "64x64", "fit": "stretch"}]

@@ -80,7 +80,7 @@ def test_the_printed_default_configuration_is_accepted_by_a_run(tmp_path, capsys
     assert cli.main(["run", str(tmp_path / "none.mp4"), "--config", str(tmp_path / "run.toml")]) == 3
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh", "powershell"])
 def test_the_completion_script_knows_subcommands_and_options(shell, capsys):
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out

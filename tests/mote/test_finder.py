@@ -50,6 +50,14 @@ def test_a_reset_finder_gives_the_results_of_a_new_one(clip, nano_weights):
     assert other.frame.index == 0
 
 
+def test_a_closed_finder_has_no_networks_and_begins_anew():
+    with mote.Finder(tracker="none") as finder:
+        finder(np.zeros((32, 32), np.uint8))
+        assert finder._networks is not None
+    assert finder._networks is None
+    assert finder(np.zeros((48, 64), np.uint8)).frame.index == 0
+
+
 def test_images_of_sixteen_bits_are_scaled_as_in_a_run():
     finder = mote.Finder(detector=OneBox())
     image = np.full((40, 50), 7000, np.uint16)

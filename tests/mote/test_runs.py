@@ -35,7 +35,7 @@ class OneBox:
 
 
 class EveryDetection:
-    """A tracker that gives each detection an id of its own."""
+    """A tracker that gives each detection an id of its own, and `first` - 1 as its age."""
 
     def __init__(self, first: int = 1):
         self.first = self.next = first
@@ -53,7 +53,7 @@ class EveryDetection:
             ids,
             np.ones(count),
             still,
-            np.zeros(count),
+            np.full(count, self.first - 1),
         )
 
     def reset(self):
@@ -149,7 +149,8 @@ def test_classes_of_other_packages_are_named_in_the_configuration(clip, tmp_path
     assert table["detector"]["classes"] == ["spot"]
     assert (tmp_path / "run" / "frames.txt").read_text() == "[0, 1]"
     assert record.tracks == 2
-    assert (tmp_path / "run" / "tracks.txt").read_text().split(",")[1] == "7"
+    line = json.loads((tmp_path / "run" / "results.jsonl").read_text().splitlines()[0])
+    assert line["tracks"][0]["age"] == 6  # the option has reached the tracker
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,37 @@ def test_objects_of_another_kind_are_refused_before_anything_is_written(clip, tm
         mote.run(clip, **{kind: part}, output=tmp_path / "run")
     with pytest.raises(UsageError, match="'object' is no sink: it has no '__enter__'"):
         mote.run(clip, detector=OneBox(), sinks=[object()], output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_detector_may_return_a_list(clip):
+    class Listed(OneBox):
+        def detect(self, groups):
+            return list(super().detect(groups))
+
+    assert len(list(mote.watch(clip, detector=Listed(), max_frames=3))) == 3
+    finder = mote.Finder(detector=Listed())
+    assert len(finder(np.zeros((32, 32), np.uint8)).detections) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [(None, "returned NoneType from detect"), ([ONE_BOX], "returned ndarray for a frame")],
+)
+def test_a_detector_that_returns_something_else_is_named(clip, found, message):
+    class Wrong(OneBox):
+        def detect(self, groups):
+            return found
+
+    with pytest.raises(UsageError, match=f"'Wrong' {message}"):
+        list(mote.watch(clip, detector=Wrong(), max_frames=3))
+
+
+def test_wrong_arguments_of_a_run_are_refused_before_anything_is_written(clip, tmp_path):
+    with pytest.raises(UsageError, match="on_result is of type str, expected a function"):
+        mote.run(clip, output=str(tmp_path / "run"), on_result="print")
+    with pytest.raises(UsageError, match="unknown progress 'loud'"):
+        mote.run(clip, output=str(tmp_path / "run"), progress="loud")
     assert not (tmp_path / "run").exists()
 
 
@@ -232,11 +264,11 @@ def test_a_missing_source_is_refused(tmp_path):
 
 def test_results_become_detections_of_supervision(clip):
     supervision = pytest.importorskip("supervision")
-    result = next(mote.watch(clip, detector=OneBox(), tracker=EveryDetection(first=5)))
+    result = next(mote.watch(clip, detector=OneBox(), tracker=EveryDetection()))
     tracks = result.to_supervision()
     assert isinstance(tracks, supervision.Detections)
     np.testing.assert_array_equal(tracks.xyxy, ONE_BOX)
-    assert tracks.tracker_id.tolist() == [5]
+    assert tracks.tracker_id.tolist() == [1]
     found = result.to_supervision(tracks=False)
     assert found.tracker_id is None
     np.testing.assert_allclose(found.confidence, [0.9])

@@ -125,8 +125,8 @@ def test_tracks_are_scored_by_overlap_and_by_centres(evaluator, tmp_path):
     code, out, _ = evaluator("--tracks", str(tmp_path / "t.txt"), images=[image], videos=[video])
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0
-    assert "iou 0.5 1.000 0.000 1.000 0 0 0 0 1" in lines
-    assert "centre 5 1.000 0.000 1.000 0 0 0 0 1" in lines
+    assert "iou 0.5 1.000 0.000 1.000 1.000 1.000 1.000 1.000 1.000 0 0 0 0 1" in lines
+    assert "centre 5 1.000 0.000 1.000 1.000 1.000 1.000 1.000 1.000 0 0 0 0 1" in lines
 
 
 def test_tracks_need_a_single_video(evaluator, tmp_path):

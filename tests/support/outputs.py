@@ -80,7 +80,7 @@ def check_consistent(folder: Path) -> int:
     assert [record["frame"] for record in records] == list(range(len(records)))
     assert len(video(folder / "annotated.mp4")) == len(records)
     assert len(detections(folder)) == sum(len(record["detections"]) for record in records)
-    followed = sum(track["state"] != "tentative" for record in records for track in record["tracks"])
+    followed = sum(track["state"] == "confirmed" for record in records for track in record["tracks"])
     rows = (folder / "tracks.txt").read_text().splitlines()
     assert [len(row.split(",")) for row in rows] == [10] * followed
     frames = report(folder)["frames"]

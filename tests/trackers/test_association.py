@@ -1,4 +1,4 @@
-"""The assignment equals brute force; costs and gates."""
+"""The assignment equals brute force and that of the whole matrix; costs and gates."""
 
 from __future__ import annotations
 
@@ -6,57 +6,96 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
-from trackers.association import assign, association_cost, gate_radius, squared_distances
+from trackers import association
+from trackers.association import assign, gate_radius, mixture_cost, near_pairs
 
 
-def best_by_trying_all(cost, allowed):
-    """The largest number of allowed pairs and, for that number, the lowest total cost."""
-    if cost.shape[0] > cost.shape[1]:
-        cost, allowed = cost.T, allowed.T
-    rows = np.arange(cost.shape[0])
-    best = (0, 0.0)
-    for columns in permutations(range(cost.shape[1]), cost.shape[0]):
-        used = allowed[rows, list(columns)]
-        best = min(best, (-int(used.sum()), float(cost[rows, list(columns)][used].sum())))
-    return -best[0], best[1]
+def total_of(rows, columns, matrix, limit):
+    return float((matrix[rows, columns] - limit).sum())
+
+
+def best_by_trying_all(matrix, limit):
+    """The lowest sum of cost − limit over all one-to-one assignments of allowed (finite) pairs."""
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = matrix.T
+    gain = np.minimum(np.where(np.isfinite(matrix), matrix - limit, 0), 0)
+    rows = np.arange(matrix.shape[0])
+    return min(gain[rows, list(columns)].sum() for columns in permutations(range(matrix.shape[1]), len(rows)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 3), (4, 2), (5, 5), (3, 6)])
 def test_assignment_equals_brute_force(shape):
     rng = np.random.default_rng(shape)
     for _ in range(40):
-        cost = rng.uniform(-20, 20, shape)
-        allowed = rng.random(shape) < rng.uniform(0.2, 0.9)
-        rows, columns = assign(cost, allowed)
+        matrix = np.where(rng.random(shape) < rng.uniform(0.2, 0.9), rng.uniform(-20, 20, shape), np.inf)
+        pairs = np.nonzero(np.isfinite(matrix))
+        rows, columns = assign(*pairs, matrix[pairs], 12.0)
         assert len(set(rows)) == len(rows)
         assert len(set(columns)) == len(columns)
-        assert allowed[rows, columns].all()
-        count, total = best_by_trying_all(cost, allowed)
-        assert len(rows) == count
-        assert cost[rows, columns].sum() == pytest.approx(total)
+        assert (matrix[rows, columns] < 12).all()
+        assert rows.tolist() == sorted(rows)
+        assert total_of(rows, columns, matrix, 12.0) == pytest.approx(best_by_trying_all(matrix, 12.0))
 
 
-@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (2, 0), (2, 3)])
-def test_nothing_allowed_gives_no_pairs(shape):
-    rows, columns = assign(np.zeros(shape), np.zeros(shape, bool))
-    assert len(rows) == len(columns) == 0
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 90), spread=st.floats(5, 300))
+def test_the_assignment_by_components_equals_that_of_the_whole_matrix(seed, count, spread):
+    rng = np.random.default_rng(seed)
+    predicted, detected = rng.uniform(0, spread, (count, 2)), rng.uniform(0, spread, (count + 7, 2))
+    radius = rng.uniform(1, 15, count)
+    distance = np.linalg.norm(predicted[:, None] - detected, axis=2)
+    whole = np.where(distance <= radius[:, None], distance, np.inf)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(association, "DENSE_PAIRS", 0)  # trees and components at any size
+        pairs = near_pairs(predicted, radius, detected)
+        rows, columns = assign(*pairs, distance[pairs], 10.0)
+    gain = np.minimum(np.where(np.isfinite(whole), whole - 10, 0), 0)
+    assert np.array_equal(np.column_stack(pairs), np.argwhere(np.isfinite(whole)))
+    assert len(set(rows)) == len(rows)
+    assert len(set(columns)) == len(columns)
+    assert total_of(rows, columns, whole, 10.0) == pytest.approx(gain[linear_sum_assignment(gain)].sum())
 
 
-def test_two_expensive_pairs_are_preferred_to_one_cheap_pair():
-    cost = np.array([[0.0, 50.0], [60.0, 0.0]])
-    allowed = np.array([[True, True], [True, False]])
-    rows, columns = assign(cost, allowed)
-    assert list(zip(rows, columns, strict=True)) == [(0, 1), (1, 0)]
+def test_nothing_near_gives_no_pairs():
+    none = np.zeros((0, 2))
+    for predicted, detected in ((none, none), (none, np.ones((3, 2))), (np.ones((2, 2)), none)):
+        rows, columns = near_pairs(predicted, np.ones(len(predicted)), detected)
+        assert len(rows) == len(columns) == 0
+        assert len(assign(rows, columns, np.zeros(0), 5.0)[0]) == 0
+
+
+def test_a_pair_that_costs_more_than_the_limit_is_not_chosen():
+    rows, columns = assign(np.array([0, 1]), np.array([0, 1]), np.array([3.0, 7.0]), 5.0)
+    assert (rows.tolist(), columns.tolist()) == ([0], [0])
+
+
+def test_a_track_keeps_its_detection_if_another_gains_less_from_it():
+    """Row 1 has no other detection; row 0 has a bad one that is hardly worth having."""
+    rows, columns = assign(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([1.0, 9.5, 8.0]), 10.0)
+    assert list(zip(rows, columns, strict=True)) == [(0, 0)]
 
 
 def test_the_cost_prefers_the_track_with_the_smaller_variance():
     """A track that coasted for long (variance 400) is nearer in deviations but less likely."""
-    squared = squared_distances(np.array([[10.0, 10.0], [13.0, 14.0]]), np.array([[10.0, 14.0]]))
-    np.testing.assert_array_equal(squared, [[16], [9]])
-    cost = association_cost(squared, np.array([4.0, 400.0]))
-    assert cost[0, 0] < cost[1, 0]
+    cost = mixture_cost(np.array([[16.0], [9.0]]), np.array([[4.0], [400.0]]), np.ones((2, 1)))
+    np.testing.assert_allclose(cost, [16 / 4 + 2 * np.log(4), 9 / 400 + 2 * np.log(400)])
+    assert cost[0] < cost[1]
 
 
-def test_the_gate_grows_with_uncertainty_up_to_the_cap():
-    np.testing.assert_array_equal(gate_radius(np.array([1.0, 4, 100]), deviations=3, cap=20), [3, 6, 20])
+def test_a_far_detection_costs_less_if_the_target_may_be_agile():
+    squared, variance = np.array([[100.0, 100.0]] * 2), np.array([[1.0, 30.0]] * 2)
+    cost = mixture_cost(squared, variance, np.array([[0.999, 0.001], [0.5, 0.5]]))
+    assert cost[1] < cost[0] - 10
+
+
+def test_no_detection_beyond_the_gate_costs_less_than_the_limit():
+    rng = np.random.default_rng(8)
+    variance = rng.uniform(0.5, 500, (200, 2))
+    probability = rng.dirichlet((1, 1), 200)
+    radius = gate_radius(variance, probability, 15.0).max(axis=1)
+    beyond = np.repeat(radius[:, None] ** 2, 2, axis=1) * 1.0001
+    assert (mixture_cost(beyond, variance, probability) >= 15).all()
+    assert (radius > 0).any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,14 +16,16 @@ from pipeline.structures.tracks import TrackState
 from pipeline.system.errors import UsageError
 from tests.conftest import PROJECT_ROOT
 from trackers import TRACKERS, build
-from trackers.centre import CentreOptions, CentreTracker
+from trackers.centre import CentreTracker
+from trackers.centre_options import CentreOptions
 
 TENTATIVE, CONFIRMED, COASTING = TrackState
 WIDTH, HEIGHT = 320, 256
 
 
-def frame(index):
-    return Frame(np.zeros((HEIGHT, WIDTH), np.uint8), index, Fraction(index, 30), "clip")
+def frame(index, *, stride=1, motion=None):
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+    return Frame(image, index, Fraction(index, 30), "clip", stride=stride, motion=motion)
 
 
 def targets(*centres, size=6, scores=0.9, labels=0):
@@ -121,6 +124,70 @@ def test_crossing_targets_keep_their_ids():
             first = tracks.ids[np.argsort(centres_of(tracks)[:, 1])]
     assert sorted(tracks.ids) == sorted(first)
     assert tracks.ids[np.argsort(centres_of(tracks)[:, 1])].tolist() == first[::-1].tolist()
+
+
+def test_targets_that_cross_keep_their_ids_though_they_are_one_detection_for_a_while():
+    """Below 5 pixels there is one detection in the middle; both tracks go on with it, as confirmed ones."""
+    rng = np.random.default_rng(9)
+    tracker = build("centre")
+    for index in range(80):
+        both = np.array([(100 + index, 100 + 0.3 * index), (100 + index, 124 - 0.3 * index)])
+        seen = both.mean(axis=0, keepdims=True) if abs(both[1, 1] - both[0, 1]) < 5 else both
+        tracks = tracker.update(targets(*(seen + rng.normal(0, 0.4, seen.shape))), frame(index))
+        if index > 2:
+            assert (tracks.ids.tolist(), tracks.state.tolist()) == ([1, 2], [CONFIRMED, CONFIRMED])
+            np.testing.assert_allclose(centres_of(tracks), both, atol=3)
+
+
+def test_a_track_whose_target_is_gone_shares_the_detection_of_another_for_a_limited_time():
+    tracker = build("centre")
+    for index in range(80):
+        apart = max(20 - index, 0)
+        both = targets((100, 100 + apart)) if apart == 0 else targets((100, 100), (100, 100 + apart))
+        tracks = tracker.update(both, frame(index))
+    assert tracks.state.tolist().count(CONFIRMED) == 1
+
+
+def test_a_target_that_shakes_keeps_its_id():
+    """It changes its velocity by up to 3 pixels a frame, all the time."""
+    tracker = build("centre")
+    for index in range(90):
+        at = (150 + 0.5 * index, 100 + 10 * np.sin(index * 2 * np.pi / 11))
+        tracks = tracker.update(targets(at), frame(index))
+        assert tracks.ids.tolist() == [1]
+    assert tracks.state.tolist() == [CONFIRMED]
+
+
+def test_tracks_move_with_the_camera():
+    """The camera stands, then turns by 30 pixels a frame at once, and a neighbour is 30 pixels away."""
+    tracker = build("centre")
+    for index in range(20):
+        shift = max(index - 12, 0) * 30
+        motion = np.array([[1.0, 0, -30], [0, 1, 0]]) if index > 12 else None
+        seen = targets((280 - shift, 100), (310 - shift, 100))
+        tracks = tracker.update(seen, frame(index, motion=motion))
+        assert tracks.ids.tolist() == [1, 2]
+        np.testing.assert_allclose(centres_of(tracks), centres_of(seen), atol=0.1)
+        np.testing.assert_allclose(tracks.velocity, np.zeros((2, 2)), atol=0.1)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 10])
+def test_a_target_is_followed_at_any_stride(stride):
+    tracker = build("centre")
+    for number in range(9):
+        index = stride * number
+        tracks = tracker.update(targets((40 + 2 * index, 60 + index)), frame(index, stride=stride))
+        assert tracks.ids.tolist() == [1]
+    assert tracks.state.tolist() == [CONFIRMED]
+
+
+@pytest.mark.parametrize(("frames", "hidden", "ids"), [(10, 25, [1]), (10, 50, [2]), (80, 50, [1])])
+def test_a_track_coasts_longer_if_its_target_has_been_seen_for_long(frames, hidden, ids):
+    tracker = confirmed_tracker(at=(50, 100), velocity=(0.5, 0), frames=frames)
+    for index in range(frames, frames + hidden):
+        tracker.update(targets(), frame(index))
+    index = frames + hidden
+    assert tracker.update(targets((50 + 0.5 * index, 100)), frame(index)).ids.tolist() == ids
 
 
 def test_low_scores_continue_a_track_but_never_start_or_confirm_one():
@@ -310,10 +377,20 @@ def test_the_tracker_none_has_no_tracks():
 
 
 def test_options_reach_the_tracker():
-    tracker = build("centre", coast=7, gate=3.0)
+    tracker = build("centre", coast=7, unrelated=3.0)
     assert isinstance(tracker, CentreTracker)
-    assert tracker.options == CentreOptions(coast=7, gate=3.0)
-    assert sorted(TRACKERS) == ["centre", "mmdet:ByteTracker", "mmdet:OCSORTTracker", "none"]
+    assert tracker.options == CentreOptions(coast=7, unrelated=3.0)
+    assert {"centre", "none", "mmdet:ByteTracker", "mmdet:OCSORTTracker"} <= set(TRACKERS)
+
+
+def test_presets_differ_in_their_defaults_and_take_options():
+    assert build("centre").options == CentreOptions()
+    quiet, sensitive = build("centre:quiet").options, build("centre:sensitive").options
+    assert quiet.birth_hits > CentreOptions().birth_hits > 1
+    assert sensitive.high_score < CentreOptions().high_score < quiet.high_score
+    assert build("centre:quiet", birth_hits=2, coast=5).options == replace(quiet, birth_hits=2, coast=5)
+    with pytest.raises(UsageError, match="unknown tracker 'centre:quite'; did you mean 'centre:quiet'"):
+        build("centre:quite")
 
 
 @pytest.mark.parametrize(
@@ -323,8 +400,8 @@ def test_options_reach_the_tracker():
         ("centre", {"coasting": 3}, "unknown tracker option 'coasting'; did you mean 'coast'"),
         ("centre", {"low_score": 0.9}, r"low_score = 0.9, expected 0 to 0.45"),
         ("centre", {"birth_window": 2}, "birth_window = 2, expected 3 or more"),
-        ("centre", {"gate": 0}, "tracker option gate = 0, expected 0.001 or more"),
-        ("centre", {"acceleration": float("nan")}, "acceleration = nan, expected 0 or more"),
+        ("centre", {"unrelated": 0}, "tracker option unrelated = 0, expected 0.001 or more"),
+        ("centre", {"calm_acceleration": float("nan")}, "calm_acceleration = nan, expected 0 or more"),
         ("none", {"coast": 3}, "tracker 'none' takes no options, got coast"),
     ],
 )

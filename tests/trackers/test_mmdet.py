@@ -21,8 +21,8 @@ def frame(index: int) -> Frame:
     return Frame(np.zeros((200, 300), np.uint8), index, Fraction(index, 25), "made")
 
 
-def at(*centres, score: float = 0.9) -> Detections:
-    boxes = [[x - 5, y - 4, x + 5, y + 4] for x, y in centres]
+def at(*centres, score: float = 0.9, half: tuple[int, int] = (5, 4)) -> Detections:
+    boxes = [[x - half[0], y - half[1], x + half[0], y + half[1]] for x, y in centres]
     return Detections(np.reshape(boxes, (-1, 4)), np.full(len(boxes), score), np.zeros(len(boxes)))
 
 
@@ -55,6 +55,19 @@ def test_a_target_that_is_missed_for_some_frames_keeps_its_id(name):
         tracker.update(at((50, 40)), frame(index))
     assert len(tracker.update(Detections.empty(), frame(5))) == 0
     assert tracker.update(at((51, 40)), frame(6)).ids.tolist() == [1]
+
+
+@BOTH
+def test_a_target_of_four_pixels_is_followed_at_the_speed_of_its_size(name):
+    ids = {1.0: set(), 4.0: set()}
+    for enlarge, seen in ids.items():
+        tracker = build(name, enlarge=enlarge)
+        for index in range(12):
+            tracks = tracker.update(at((50 + 4 * index, 40 + 2 * index), half=(2, 2)), frame(index))
+            seen |= set(tracks.ids.tolist())
+    assert ids[4.0] == {1}
+    assert tracks.boxes[0].tolist() == pytest.approx([92, 60, 96, 64], abs=1e-4)
+    assert len(ids[1.0]) > 1
 
 
 @BOTH

@@ -12,9 +12,10 @@ class TrackScores:
     """Metrics of tracks against annotated targets; a ratio without a denominator is None.
 
     MOTA, MOTP and their counts are the CLEAR MOT metrics (Bernardin and Stiefelhagen, 2008), IDF1, IDP and
-    IDR the identity metrics of Ristani et al. (ECCV 2016 workshops). In a frame, an annotated box is
-    *matched* with a track inside the gate: with the track of its previous match if that is inside the gate;
-    the other boxes are matched so that their number is greatest, then their total distance lowest.
+    IDR the identity metrics of Ristani et al. (ECCV 2016 workshops), both by motmetrics. In a frame, an
+    annotated box is *matched* with a track inside the gate: with the track of its previous match if that is
+    inside the gate; the other boxes are matched so that their number is greatest, then their total distance
+    lowest.
     """
 
     gate: str
@@ -52,6 +53,34 @@ class TrackScores:
     """Track ids."""
     frames: int
     """Frames scored, with or without targets."""
+    hota: float | None = None
+    """Geometric mean of `deta` and `assa` at each of 19 thresholds of the similarity, 0.05 to 0.95, averaged
+    over them (Luiten et al., IJCV 2021; by trackeval). The similarity of a target and a track is their IoU,
+    or max(0, 1 - d / (2 * limit)) for centres d pixels apart. None also if trackeval is not installed."""
+    deta: float | None = None
+    """Detection accuracy, TP / (TP + FN + FP) of boxes matched at a threshold, averaged over the thresholds.
+    In HOTA matches are chosen for the best identities, not from frame to frame."""
+    assa: float | None = None
+    """Association accuracy: mean over the matches of the IoU of their target and their track, as sets of
+    frames, averaged over the thresholds."""
+    coverage: float | None = None
+    """Share of the annotated boxes with a track inside the gate, whichever it is."""
+    missed_targets: int = 0
+    """Targets with less than a fifth of their boxes covered."""
+    first_confirmation: float | None = None
+    """Mean time from the first box of a target to the first that is covered, over the targets that are
+    covered at all: seconds; frame intervals if the rate is unknown. Read it with `missed_targets`."""
+    false_tracks: int = 0
+    """Tracks with less than a fifth of their rows inside the gate of any annotated box."""
+    false_tracks_per_minute: float | None = None
+    """Of the video at its rate; None if the rate is unknown."""
+    false_tracks_per_hour: float | None = None
+    """60 times as many."""
+    tube_ap: float | None = None
+    """Average precision of whole tracks, mean over ten lowest overlaps of a hit, 0.5 to 0.95: see
+    `pipeline.evaluation.tracking.tubes`. None without targets."""
+    tube_ap50: float | None = None
+    """The same at an overlap of 0.5."""
 
     def as_dict(self) -> dict[str, float | int | str | None]:
         """Returns plain values for JSON; None for what is undefined."""
@@ -62,7 +91,7 @@ class TrackScores:
         rows = {name: format_value(value) for name, value in self.as_dict().items()}
         unit = f" ({GATES[self.gate].unit})" if self.gate in GATES and self.motp is not None else ""
         rows["motp"] += unit
-        return "\n".join(f"{name:<17}{text}" for name, text in rows.items())
+        return "\n".join(f"{name:<25}{text}" for name, text in rows.items())
 
 
 def format_value(value: float | int | str | None) -> str:

@@ -1,20 +1,23 @@
-"""Scores tracks against annotated targets with motmetrics, on the distances of a gate."""
+"""Scores tracks against annotated targets with motmetrics and trackeval, on the distances of a gate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from pipeline.evaluation.tracking.frame_rows import FrameRows, TrackedVideo, scored_frames
 from pipeline.evaluation.tracking.gates import Gate, select_gate
-from pipeline.evaluation.tracking.identities import target_identities
+from pipeline.evaluation.tracking.hota import HotaScores
+from pipeline.evaluation.tracking.presence import Presence, presence, sum_presence
 from pipeline.evaluation.tracking.scores import TrackScores
-from pipeline.evaluation.tracking.track_rows import TrackRows, read_tracks
+from pipeline.evaluation.tracking.track_rows import TrackRows
+from pipeline.evaluation.tracking.tubes import TubeAP
 from pipeline.structures.annotations import VideoRecord
 from pipeline.system.errors import UsageError
+from pipeline.system.packages import is_installed
 
 if TYPE_CHECKING:
     from motmetrics import MOTAccumulator
@@ -29,16 +32,6 @@ _METRICS = [
 """Metrics to compute, by their names in motmetrics."""
 
 
-class TrackedVideo(NamedTuple):
-    """Ground truth and tracks of one video, and the frames that were processed."""
-
-    record: VideoRecord
-    tracks: TrackRows | str | Path
-    """Rows, or the path of a MOT file."""
-    frames: Iterable[int] | None = None
-    """Indices of the processed frames; None for all annotated frames."""
-
-
 def score_tracks(
     record: VideoRecord,
     tracks: TrackRows | str | Path,
@@ -46,16 +39,17 @@ def score_tracks(
     gate: str = "iou",
     limit: float | None = None,
     frames: Iterable[int] | None = None,
+    rate: float | None = None,
 ) -> TrackScores:
     """Scores the tracks of one video against its annotated targets.
 
     A frame is scored if it is annotated, with or without targets, and is in `frames`. Tracks in other frames
     are ignored. For missing identities see `target_identities`.
 
-    MOTA assumes that the annotations are complete. If they label one target per frame and more are visible,
-    as in drone-ir, every track row on an unlabelled target is a false positive: compare trackers by it on the
-    same data only, together with IDR. In drone-ir one identity also spans each clip, and a switch is counted
-    when the label moves from one target to another.
+    MOTA and the number of false tracks assume that the annotations are complete. If they label one target per
+    frame and more are visible, as in drone-ir, every track row on an unlabelled target is a false positive:
+    compare trackers by it on the same data only, together with IDR. In drone-ir one identity also spans each
+    clip, and a switch is counted when the label moves from one target to another.
 
     Args:
         record: the ground truth. tracks: rows, or the path of a MOT file (see `read_tracks`). gate: a name in
@@ -64,14 +58,15 @@ def score_tracks(
             its default, IoU 0.5 or 5 px.
         frames: indices of the processed frames, from 0; None for all. Annotated frames that a run did not
             process would count as misses.
+        rate: frames per second; None for that of the record.
 
     Raises:
         UsageError: the gate is unknown, the limit is out of range, the file is not a MOT file, or targets
             without identities are ambiguous.
     """
-    selected, limit = select_gate(gate, limit)
-    accumulator, ids = _accumulate(TrackedVideo(record, tracks, frames), selected, limit)
-    return _track_scores(_video_metrics(accumulator), gate=gate, limit=limit, tracks=len(ids))
+    if rate is not None:
+        record = replace(record, fps=rate)
+    return _Scorer(gate, limit).add(TrackedVideo(record, tracks, frames))
 
 
 def score_videos(
@@ -92,39 +87,82 @@ def score_videos(
     Raises:
         UsageError: as `score_tracks`, or two videos have the same name.
     """
-    selected, limit = select_gate(gate, limit)
-    metrics, scores, tracks = [], {}, 0
+    scorer, scores = _Scorer(gate, limit), {}
     for video in (TrackedVideo(*video) for video in videos):
         name = video.record.name
         if name in scores or name == OVERALL:
             raise UsageError(f"tracks of two videos named '{name}'; names must differ, also from {OVERALL}")
-        accumulator, ids = _accumulate(video, selected, limit)
-        metrics.append(_video_metrics(accumulator))
-        tracks += len(ids)
-        scores[name] = _track_scores(metrics[-1], gate=gate, limit=limit, tracks=len(ids))
-    scores[OVERALL] = _track_scores(_overall_metrics(metrics), gate=gate, limit=limit, tracks=tracks)
+        scores[name] = scorer.add(video)
+    scores[OVERALL] = scorer.overall()
     return scores
 
 
-def _accumulate(video: TrackedVideo, gate: Gate, limit: float) -> tuple[MOTAccumulator, set[int]]:
-    """Returns the events of the scored frames in order, and the ids of the tracks in these frames."""
+class _Scorer:
+    """Scores videos one by one and keeps what the scores of all together need."""
+
+    def __init__(self, gate: str, limit: float | None):
+        self._name = gate
+        self._gate, self._limit = select_gate(gate, limit)
+        self._metrics: list[dict[str, Any]] = []
+        self._presence: list[Presence] = []
+        self._tubes = TubeAP()
+        self._tracks = 0
+        self._hota = HotaScores() if is_installed("trackeval") else None
+
+    def add(self, video: TrackedVideo) -> TrackScores:
+        """Returns the scores of one more video."""
+        rows = list(scored_frames(video))
+        accumulator = _accumulate(rows, self._gate, self._limit)
+        self._metrics.append(_video_metrics(accumulator))
+        self._presence.append(presence(rows, self._gate, self._limit, video.record.fps or None))
+        tracks = len({number for row in rows for number in row.tracks.tolist()})
+        self._tracks += tracks
+        hota = self._hota.add(rows, self._gate, self._limit) if self._hota else {}
+        tubes = self._tubes.add(rows, self._gate, self._limit)
+        return self._scores(self._metrics[-1], self._presence[-1], hota, tubes, tracks)
+
+    def overall(self) -> TrackScores:
+        """Returns the scores of all videos together."""
+        hota = self._hota.overall() if self._hota and self._metrics else {}
+        metrics, seen = _overall_metrics(self._metrics), sum_presence(self._presence)
+        return self._scores(metrics, seen, hota, self._tubes.overall(), self._tracks)
+
+    def _scores(
+        self,
+        metrics: Mapping[str, Any],
+        seen: Presence,
+        hota: Mapping[str, Any],
+        tubes: tuple[float | None, float | None],
+        tracks: int,
+    ) -> TrackScores:
+        """Gathers the metrics; HOTA is undefined if there are neither targets nor tracks."""
+        defined = metrics["num_objects"] or metrics["num_false_positives"]
+        return TrackScores(
+            gate=self._name,
+            limit=self._limit,
+            **_clear_and_identity(metrics),
+            tracks=tracks,
+            **(hota if defined else {}),
+            coverage=seen.coverage,
+            missed_targets=seen.missed,
+            first_confirmation=seen.first_confirmation,
+            false_tracks=seen.false_tracks,
+            false_tracks_per_minute=seen.false_per_minute,
+            false_tracks_per_hour=None if seen.false_per_minute is None else 60 * seen.false_per_minute,
+            tube_ap=tubes[0],
+            tube_ap50=tubes[1],
+        )
+
+
+def _accumulate(rows: Sequence[FrameRows], gate: Gate, limit: float) -> MOTAccumulator:
+    """Returns the events of the scored frames in order."""
     from motmetrics import MOTAccumulator
 
-    record = video.record
-    rows = video.tracks if isinstance(video.tracks, TrackRows) else read_tracks(video.tracks)
-    scored = set(record.image_ids) if video.frames is None else set(record.image_ids) & set(video.frames)
-    identities, accumulator = target_identities(record), MOTAccumulator()
-    seen: set[int] = set()
-    order = np.lexsort((rows.ids, rows.frames))
-    sorted_frames = rows.frames[order]
-    for frame in sorted(scored):
-        first, end = (np.searchsorted(sorted_frames, frame, side=side) for side in ("left", "right"))
-        present = order[first:end]
-        ids, boxes = rows.ids[present], rows.boxes[present]
-        distances = gate.distances(record.boxes[frame], boxes, limit)
-        accumulator.update(identities[frame], ids, distances, frameid=frame)
-        seen.update(ids.tolist())
-    return accumulator, seen
+    accumulator = MOTAccumulator()
+    for row in rows:
+        distances = gate.distances(row.target_boxes, row.track_boxes, limit)
+        accumulator.update(row.targets, row.tracks, distances, frameid=row.frame)
+    return accumulator
 
 
 def _video_metrics(accumulator: MOTAccumulator) -> dict[str, Any]:
@@ -147,26 +185,19 @@ def _overall_metrics(videos: list[dict[str, Any]]) -> dict[str, Any]:
     return metrics.create().compute_overall(videos, metrics=_METRICS, return_dataframe=False)
 
 
-def _track_scores(metrics: Mapping[str, Any], *, gate: str, limit: float, tracks: int) -> TrackScores:
-    def ratio(name: str) -> float | None:
-        return float(metrics[name]) if math.isfinite(metrics[name]) else None
-
-    return TrackScores(
-        gate=gate,
-        limit=limit,
-        mota=ratio("mota"),
-        motp=ratio("motp"),
-        idf1=ratio("idf1"),
-        idp=ratio("idp"),
-        idr=ratio("idr"),
-        switches=int(metrics["num_switches"]),
-        fragments=int(metrics["num_fragmentations"]),
-        misses=int(metrics["num_misses"]),
-        false_positives=int(metrics["num_false_positives"]),
-        mostly_tracked=int(metrics["mostly_tracked"]),
-        mostly_lost=int(metrics["mostly_lost"]),
-        boxes=int(metrics["num_objects"]),
-        targets=int(metrics["num_unique_objects"]),
-        tracks=tracks,
-        frames=int(metrics["num_frames"]),
-    )
+def _clear_and_identity(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the metrics of motmetrics by the names of the fields of `TrackScores`; None for NaN."""
+    counts = {
+        "switches": "num_switches",
+        "fragments": "num_fragmentations",
+        "misses": "num_misses",
+        "false_positives": "num_false_positives",
+        "mostly_tracked": "mostly_tracked",
+        "mostly_lost": "mostly_lost",
+        "boxes": "num_objects",
+        "targets": "num_unique_objects",
+        "frames": "num_frames",
+    }
+    ratios = {name: float(metrics[name]) for name in ("mota", "motp", "idf1", "idp", "idr")}
+    found: dict[str, Any] = {name: value if math.isfinite(value) else None for name, value in ratios.items()}
+    return {**found, **{name: int(metrics[key]) for name, key in counts.items()}}

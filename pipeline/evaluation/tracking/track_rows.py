@@ -29,13 +29,18 @@ class TrackRows:
     """(N,) int64, not negative, unique within a frame."""
     boxes: np.ndarray
     """(N, 4) float32 x1 y1 x2 y2 in pixels, right and bottom exclusive."""
+    scores: np.ndarray = None  # type: ignore[assignment]
+    """(N,) float64; 1 for all if it is not given."""
 
     def __post_init__(self) -> None:
         count = np.size(self.frames)
+        if self.scores is None:
+            object.__setattr__(self, "scores", np.ones(count))
         for name, dtype, shape in (
             ("frames", np.int64, ()),
             ("ids", np.int64, ()),
             ("boxes", np.float32, (4,)),
+            ("scores", np.float64, ()),
         ):
             array = np.array(getattr(self, name), dtype=dtype)
             array = array if array.size else array.reshape(0, *shape)
@@ -45,6 +50,8 @@ class TrackRows:
             object.__setattr__(self, name, array)
         if (self.frames < 0).any() or (self.ids < 0).any() or (self.ids > _MAX_ID).any():
             raise ValueError("frames and ids must be 0 or more, ids at most 2**53")
+        if not np.isfinite(self.scores).all():
+            raise ValueError("scores must be finite")
         if not np.isfinite(self.boxes).all() or (self.boxes[:, 2:] < self.boxes[:, :2]).any():
             raise ValueError("boxes must be finite, with x1 <= x2 and y1 <= y2")
         if len(set(zip(self.frames.tolist(), self.ids.tolist(), strict=True))) < len(self):
@@ -55,7 +62,9 @@ class TrackRows:
 
 
 def read_tracks(path: str | Path) -> TrackRows:
-    """Reads a MOT file: lines of `frame,id,left,top,width,height`, further values ignored.
+    """Reads a MOT file: lines of `frame,id,left,top,width,height,score`, further values ignored.
+
+    Rows without a score have 1.
 
     Frames, left and top count from 1 in the file, as `pipeline.sinks.mot.MotSink` writes them, and from 0 in
     the result. That sink omits tentative tracks and includes coasting ones, whose boxes are predictions; all
@@ -69,34 +78,37 @@ def read_tracks(path: str | Path) -> TrackRows:
     except UnicodeDecodeError as error:
         raise UsageError(f"tracks {path} are not MOT text: {error}") from error
     rows: dict[tuple[int, int], list[float]] = {}
+    scores = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            frame, track, box = _parse_line(line)
+            frame, track, box, score = _parse_line(line)
             if (frame, track) in rows:
                 raise ValueError(f"track {track} is in frame {frame} a second time")
         except ValueError as error:
             raise UsageError(f"tracks {path}, line {number}: {error}") from error
         rows[frame, track] = box
+        scores.append(score)
     keys = np.array(list(rows), dtype=np.int64).reshape(-1, 2)
     corners = from_xywh(np.array(list(rows.values()), dtype=np.float64)) - 1
-    return TrackRows(frames=keys[:, 0] - 1, ids=keys[:, 1], boxes=corners)
+    return TrackRows(frames=keys[:, 0] - 1, ids=keys[:, 1], boxes=corners, scores=np.array(scores))
 
 
-def _parse_line(line: str) -> tuple[int, int, list[float]]:
-    """Returns frame from 1, id, and left, top, width, height. Raises ValueError if the line is malformed."""
+def _parse_line(line: str) -> tuple[int, int, list[float], float]:
+    """Returns frame from 1, id, left, top, width and height, and score. Raises ValueError if malformed."""
     fields = line.split(",")
     if len(fields) < 6:
         raise ValueError(f"{len(fields)} values between commas, expected frame,id,left,top,width,height,…")
     frame, track, *box = (_parse_number(field) for field in fields[:6])
+    score = _parse_number(fields[6]) if fields[6:] and fields[6].strip() else 1.0
     if frame < 1 or frame != int(frame):
         raise ValueError(f"frame {fields[0]} is not a whole number from 1")
     if track < 0 or track != int(track):
         raise ValueError(f"id {fields[1]} is not a whole number from 0; -1 is for detections without tracks")
     if min(box[2:]) < 0:
         raise ValueError(f"width {fields[4]}, height {fields[5]}: neither may be negative")
-    return int(frame), int(track), box
+    return int(frame), int(track), box, score
 
 
 def _parse_number(field: str) -> float:

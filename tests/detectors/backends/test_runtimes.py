@@ -8,6 +8,7 @@ whose score is within 1e-3 and whose edges are within a twentieth of a pixel.
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 import torch
 
 from detectors.backends import export_folder, runtimes
+from detectors.backends.devices import join_count
+from detectors.inference import streaming
 from detectors.loading import load_detector
 from pipeline.config.schema import DetectorConfig
 from pipeline.sources.opening import open_source
@@ -87,6 +90,35 @@ def test_a_graph_takes_any_number_of_samples(name, nano, exported, noise):
     for count in (1, 3, 7):
         found, expected = frame(noise[:count]), nano.frame_features(noise[:count])
         assert all(equal_raw(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_graph_in_several_threads_gives_the_results_of_one_thread(name, exported, noise):
+    frame = runtimes.FolderGraphs(exported(name), name, threads=1).get(SIZE)["frame"]
+    samples = list(noise.split(1)) * 6
+    expected = [frame(sample) for sample in samples[:7]] * 6
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(frame, samples))
+    for outputs, others in zip(found, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(outputs, others, strict=True))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_joins_at_once_find_what_one_after_the_other_finds(name, clip, kept, monkeypatch):
+    def found():
+        detector, _ = load_detector(DetectorConfig(backend=name, cache=str(kept), threads=1, conf=0.01))
+        with open_source(clip) as source:
+            return detector.joins_at_once, [item.detections for item in detector.detect(batches(source, 1))]
+
+    monkeypatch.setattr(streaming, "core_count", lambda: 2)
+    at_once, together = found()
+    monkeypatch.setattr(streaming, "join_count", lambda: 1)
+    alone, expected = found()
+    assert (at_once > 1, alone) == (join_count() > 1, 1)
+    assert sum(map(len, expected)) > 10
+    for a, b in zip(together, expected, strict=True):
+        assert np.array_equal(a.boxes, b.boxes)
+        assert np.array_equal(a.scores, b.scores)
 
 
 @pytest.mark.real_data

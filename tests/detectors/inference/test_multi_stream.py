@@ -126,9 +126,16 @@ def test_each_phase_has_a_thread_if_scheduled_so(load, mixed, monkeypatch):
 
         monkeypatch.setattr(streaming.StreamingDetector, name, noting)
     monkeypatch.setattr(streaming.StreamingDetector, "schedule", "threaded")
+    monkeypatch.setattr(streaming.StreamingDetector, "joins_at_once", 1)
     rounds = [([(0, a), (1, b)], None) for a, b in zip(*mixed[:2], strict=True)]
     of_rounds(MultiStreamDetector(load(), 2), rounds)
     assert threads == {"preprocess": {"features"}, "join": {threading.current_thread().name}}
+
+    monkeypatch.setattr(streaming.StreamingDetector, "joins_at_once", 3)
+    threads["join"].clear()
+    of_rounds(MultiStreamDetector(load(), 2), rounds)
+    assert {name.rstrip("0123456789") for name in threads["join"]} <= {"join_"}
+    assert len(threads["join"]) >= 1
 
 
 def test_a_round_without_frames_returns_its_tag(load):

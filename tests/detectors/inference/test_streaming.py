@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import queue
+import random
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -167,6 +171,70 @@ def test_an_item_is_returned_after_the_next_one_is_computed_if_delayed():
     assert steps(2, "delayed") == ["begin 0", "finish 0", "begin 1", "finish 1", "got 0", "got 1"]
     assert steps(1, "delayed") == ["begin 0", "finish 0", "got 0"]
     assert steps(0, "delayed") == []
+
+
+def in_pool(items, finish, workers=3):
+    return run_two_phase(items, lambda item: item, finish, "threaded", workers)
+
+
+def test_results_of_a_pool_come_in_order():
+    pauses = random.Random(0)
+
+    def finish(item):
+        time.sleep(pauses.uniform(0, 0.003))
+        return 10 * item
+
+    assert list(in_pool(range(40), finish)) == list(range(0, 400, 10))
+
+
+def test_a_pool_finishes_several_items_at_once():
+    meeting = threading.Barrier(3, timeout=10)  # passed only by three together
+    assert len(list(in_pool(range(6), lambda item: meeting.wait()))) == 6
+
+
+def test_no_more_items_than_workers_and_one_are_in_progress():
+    taken, done = [], threading.Event()
+    items = (taken.append(item) or item for item in range(100))
+    results = in_pool(items, lambda item: done.wait(10) and item, workers=2)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(next, results)
+        while len(taken) < 3:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert len(taken) == 3
+        done.set()
+        assert first.result() == 0
+    results.close()
+
+
+def test_a_result_of_a_pool_does_not_wait_for_the_next_item():
+    more = queue.SimpleQueue()
+    results = in_pool(iter(more.get, None), lambda item: item)
+    more.put("first")
+    assert next(results) == "first"
+    more.put(None)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("place", ["items", "finish"])
+def test_an_error_in_a_pool_comes_after_the_results_before_it(place):
+    def finish(item):
+        if place == "finish" and item.index == 2:
+            raise SourceError("lost")
+        return item.index
+
+    results = in_pool(lost_after(2) if place == "items" else frames(9), finish)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(SourceError, match="lost"):
+        next(results)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("join", "features"))]
+
+
+def test_a_pool_that_is_closed_early_leaves_no_threads():
+    results = in_pool(range(1000), lambda item: item)
+    assert next(results) == 0
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("join", "features"))]
 
 
 def test_one_item_is_held_back_and_no_more():

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import pytest
 
 from pipeline import recover
-from pipeline.runner.setup import prepare_folders
 from pipeline.sinks.base import Sinks
+from pipeline.sinks.folders import prepare_folders
 from pipeline.sinks.rotating import find_rotated_files
 from pipeline.system.errors import OutputError
 from pipeline.system.files import atomic_write

@@ -287,6 +287,7 @@ def test_other_files_are_not_taken_for_rotated_ones(tmp_path):
     assert {files.path(name).name.partition("-")[0] for name in ROTATED_OUTPUTS} == {
         "annotated",
         "detections",
+        "events",
         "results",
         "tracks",
     }

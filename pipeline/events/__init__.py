@@ -1,0 +1,1 @@
+"""Events: confirmed tracks that fulfil the rules of the configuration, as messages and files."""

@@ -1,0 +1,1 @@
+"""Coded packets of sources, from which clips are cut without encoding them again."""
