@@ -72,6 +72,17 @@ class Poster:
             raise PostError(why) from error
 
 
+def connection_failure(error: object) -> str | None:
+    """Returns why a connection was not made, in words; None for other errors."""
+    if isinstance(error, socket.gaierror):
+        return "its host is unknown, or the name server does not answer"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    return None
+
+
 def ssl_context(ca: str) -> ssl.SSLContext:
     """Returns a context that checks certificates. Raises UsageError if `ca` has none."""
     try:
@@ -84,12 +95,8 @@ def ssl_context(ca: str) -> ssl.SSLContext:
 def _why(error: Exception) -> str:
     """Returns why a request failed, in words."""
     reason: Any = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(reason, socket.gaierror):
-        return "its host is unknown, or the name server does not answer"
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {reason.verify_message}"
-    if isinstance(reason, TimeoutError):
-        return "it does not answer in time"
+    if failure := connection_failure(reason):
+        return failure
     if isinstance(reason, http.client.RemoteDisconnected):
         return "it ends the connection without an answer"
     text = getattr(reason, "strerror", None) or str(reason)

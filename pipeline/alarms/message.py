@@ -81,7 +81,7 @@ class Message:
             return None
 
     def title(self) -> str:
-        """Returns one line for people."""
+        """Returns the event in one line of text."""
         where = f" in {self.event['zone']}" if self.event.get("zone") else ""
         words = {"start": "is followed", "update": "is still followed", "end": "was followed"}
         state = words.get(str(self.event["phase"]), str(self.event["phase"]))
@@ -89,7 +89,7 @@ class Message:
         return f"{test}{self.event['rule']}: {self.event['label']} {state}{where}"
 
     def text(self) -> str:
-        """Returns a few lines for people."""
+        """Returns the event in a few lines of text."""
         event = self.event
         when = event.get("time") or f"{event['pts']:.1f} s of the recording"
         speed = sum(part * part for part in event["velocity"]) ** 0.5

@@ -11,8 +11,6 @@ Topics below the prefix of the configuration, all of QoS 1:
 
 from __future__ import annotations
 
-import socket
-import ssl
 import sys
 import threading
 import time
@@ -20,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.alarms import home_assistant
-from pipeline.alarms.http import ssl_context
+from pipeline.alarms.http import connection_failure, ssl_context
 from pipeline.alarms.message import Message
 from pipeline.alarms.receiver import NotReached
 from pipeline.alarms.secrets import Secrets
@@ -42,7 +40,7 @@ GOODBYE_SECONDS = 2.0
 
 
 class MqttReceiver:
-    """A broker of MQTT. The connection is kept, and made anew in the background if it is lost.
+    """A broker of MQTT. The connection is kept, and reopened in the background if it is lost.
 
     Args:
         config: its configuration.
@@ -87,7 +85,7 @@ class MqttReceiver:
     def deliver(self, message: Message) -> None:
         """Publishes a message, and waits until the broker has it. Raises NotReached.
 
-        If the connection is lost meanwhile, the library publishes the rest after it is made anew; a second
+        If the connection is lost meanwhile, the library publishes the rest after it is reopened; a second
         call with the same message waits for that.
         """
         latest = time.monotonic() + self.timeout
@@ -215,10 +213,4 @@ class MqttReceiver:
 
 def _why(error: BaseException | None) -> str:
     """Returns why no connection was made, in words."""
-    if isinstance(error, socket.gaierror):
-        return "its host is unknown, or the name server does not answer"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, TimeoutError):
-        return "it does not answer in time"
-    return getattr(error, "strerror", None) or "it cannot be connected"
+    return connection_failure(error) or getattr(error, "strerror", None) or "it cannot be connected"

@@ -1,4 +1,4 @@
-"""Section `[alarms]` of the configuration: who is told about events, and how.
+"""Section `[alarms]` of the configuration: receivers of events, and the limits of their delivery.
 
 Secrets are never written into a configuration: their keys name an environment variable, `env:NAME`, or a file
 that holds nothing else, `file:PATH`.

@@ -1,4 +1,4 @@
-"""Events: what is told about a confirmed track that fulfils a rule."""
+"""Events: messages about a confirmed track that fulfils a rule."""
 
 from __future__ import annotations
 

@@ -49,11 +49,11 @@ def real_scenes(
     return [_scene(record, found, root, motion) for record in records]
 
 
-def by_image(rows: Iterable[dict]) -> dict[int, Detections]:
-    """Groups COCO results with a score of at least `MIN_SCORE` by image id."""
+def by_image(rows: Iterable[dict], conf: float = MIN_SCORE) -> dict[int, Detections]:
+    """Groups COCO results with a score of at least `conf` by image id."""
     grouped: dict[int, list[dict]] = {}
     for row in rows:
-        if row["score"] >= MIN_SCORE:
+        if row["score"] >= conf:
             grouped.setdefault(row["image_id"], []).append(row)
     return {
         image: Detections(

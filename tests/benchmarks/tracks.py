@@ -25,11 +25,11 @@ from pipeline.evaluation.tracking.gates import GATES
 from pipeline.evaluation.tracking.scoring import score_videos
 from pipeline.evaluation.tracking.track_rows import read_tracks
 from pipeline.sinks.mot import MotSink
-from pipeline.structures.boxes import from_xywh
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.system.errors import MoteError
+from tests.benchmarks.tracker_sets import by_image
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,22 +43,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--detections", type=Path, help="COCO results (default: run the network)")
     parser.add_argument("--workers", type=int, default=2)
     return parser
-
-
-def by_image(rows: list[dict], conf: float) -> dict[int, Detections]:
-    """Groups COCO results with a score of at least `conf` by image id."""
-    grouped: dict[int, list[dict]] = {}
-    for row in rows:
-        if row["score"] >= conf:
-            grouped.setdefault(row["image_id"], []).append(row)
-    return {
-        image: Detections(
-            from_xywh([row["bbox"] for row in found]).astype(np.float32),
-            np.array([row["score"] for row in found], np.float32),
-            np.zeros(len(found), np.int64),
-        )
-        for image, found in grouped.items()
-    }
 
 
 def tracked(record, found: dict[int, Detections], folder: Path):
