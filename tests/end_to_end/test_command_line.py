@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import wave
@@ -60,27 +59,27 @@ def write_video(path, sizes=((64, 64),) * 20, **container_options):
 # Options that need no network
 
 
-def test_help_is_printed_quickly():
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    reply = subprocess.run([*COMMAND, "--help"], cwd=PROJECT_ROOT, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert reply.returncode == 0
-    assert "exit codes: 0 success" in reply.stdout
-    # CPU time, since the machine may be busy
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
+def test_help_lists_the_exit_codes(mote):
+    code, out, err = mote("--help")
+    assert (code, err) == (0, "")
+    assert "exit codes: 0 success" in out
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version", "--list"])
-def test_options_without_a_network_load_no_torch(flag):
+def test_options_without_a_network_import_nothing_that_takes_long(flag):
     code = f"""
 import sys, run_pipeline
 try:
     run_pipeline.main([{flag!r}])
 except SystemExit:
     pass
-sys.exit(any(name in sys.modules for name in ("torch", "cv2", "av", "scipy")))
+import importlib.metadata
+installed = importlib.metadata.packages_distributions()
+packages = {{name.partition(".")[0] for name in sys.modules}}
+print(sorted(name for name in packages if name in installed and name[0] != "_"), file=sys.stderr)
 """
-    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True).returncode == 0
+    reply = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert reply.stderr == "['numpy']\n"
 
 
 def test_version_names_the_program_and_its_version(mote):
