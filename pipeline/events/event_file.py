@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -27,10 +27,18 @@ class EventFile:
         path: file to write.
         kept: the lines that stay if a run is resumed. Their messages come first, and are not written again.
         checked: whether they have to be those of the lines.
+        then: called with each result after its messages were written.
     """
 
-    def __init__(self, path: str | Path, *, kept: ValidPrefix = EMPTY, checked: bool = True):
-        self.path, self._kept, self._checked = Path(path), kept, checked
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        kept: ValidPrefix = EMPTY,
+        checked: bool = True,
+        then: Callable[[Result], None] | None = None,
+    ):
+        self.path, self._kept, self._checked, self._then = Path(path), kept, checked, then
         self._known = read_records(self.path, kept.line_count)
 
     def __enter__(self) -> Self:
@@ -40,6 +48,8 @@ class EventFile:
     def write(self, result: Result) -> None:
         """Appends the messages of a frame. Raises OutputError if they cannot be written."""
         self.append(result.events)
+        if self._then:
+            self._then(result)
 
     def append(self, events: Iterable[Event]) -> None:
         """Appends messages.

@@ -344,7 +344,8 @@ def open_sinks(
         sinks: list[SizedSink] = []
         if wanted.jsonl:
             sinks.append(JsonlSink(place(JSONL), kept=resume.written))
-        if events:  # after the lines from which a killed run makes them again
+        # after the lines from which a killed run makes them again, before a frame is drawn and encoded
+        if events:
             sinks.append(events.open_file(place(EVENTS)))
         if wanted.coco:
             sinks.append(coco_sink(place(COCO), truth))
