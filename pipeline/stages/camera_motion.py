@@ -39,7 +39,7 @@ MIN_SPREAD = 0.7
 waves is no background."""
 START_DISTANCE = 0.25
 """Distance in pixels of the small pictures from its usual place at which a standing camera moves."""
-SURE_DISTANCE, UNANIMOUS = 0.6, 0.85
+SURE_DISTANCE, UNANIMOUS = 0.6, 0.78
 """Up to the first of these distances it only moves if at least this share of the points are nearer to where
 its motion puts them than to where they are if it stands: clouds may be most of a picture, and drift."""
 SMALL_STEP = 0.5
