@@ -175,6 +175,19 @@ def test_a_closed_shutter_is_no_evidence_against_a_track():
     assert (tracker._evidence._records["chance"] == chance).all()
 
 
+def test_a_detection_that_two_targets_share_is_no_evidence_against_either():
+    frames, tracker = 60, build("centre", birth="evidence")
+    lead, behind = path((60, 100), (1.0, 0), frames), path((80, 100), (0.3, 0), frames)
+    follow(np.concatenate([lead, behind], axis=1)[:24], (0.6, 0.8), tracker=tracker)
+    assert tracker._records["id"].tolist() == [1, 2]
+    before = tracker._evidence._records["chance"].copy()
+    together = (lead + behind)[24:30] / 2
+    rows = follow(together, (0.6, 0.8), tracker=tracker, first=24)
+    assert all(ids == [1, 2] for ids, _ in rows)
+    assert (tracker._evidence._records["chance"] >= before).all()
+    assert (tracker._evidence._records["misses"] == 0).all()
+
+
 def test_other_kinds_of_birth_are_named():
     with pytest.raises(UsageError, match="hits, evidence"):
         build("centre", birth="luck")
