@@ -47,18 +47,23 @@ def _tokens(x: Tensor) -> Tensor:
 def _read(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of scaled queries (N, c) over keys (M, c) and values (M, C) → (N, C), in chunks of queries.
 
-    With oneDNN, products are 1×1 convolutions: torch's are half as fast on some CPUs in float32.
+    With oneDNN, products are 1×1 convolutions: torch's are half as fast on some CPUs in float32. Each result
+    is copied at once: kept in between, these small arrays take room from the freed scores, so that the
+    allocator would find none for the next scores, and all of them would stay in memory.
     """
+    read = values.new_empty(len(queries), values.shape[1])
+    parts = zip(queries.split(QUERIES), read.split(QUERIES), strict=True)
     if not uses_onednn(queries):
-        return torch.cat([softmax(part @ keys.T) @ values for part in queries.split(QUERIES)])
+        for part, out in parts:
+            out.copy_(softmax(part @ keys.T) @ values)
+        return read
     (count, width), size = keys.shape, min(QUERIES, len(queries))
     keys = pack_weight(keys[:, :, None, None], size=(1, width, size, 1))
     values = pack_weight(values.T[:, :, None, None], size=(1, count, size, 1))
-    read = []
-    for part in queries.split(QUERIES):
+    for part, out in parts:
         scores = from_map(convolve(to_map(part), keys, None), part)
-        read.append(from_map(convolve(to_map(softmax(scores)), values, None), part))
-    return torch.cat(read)
+        out.copy_(from_map(convolve(to_map(softmax(scores)), values, None), part))
+    return read
 
 
 class Reader(nn.Module):
