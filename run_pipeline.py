@@ -172,14 +172,15 @@ def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> 
 def parts() -> Parts:
     """Returns the functions that make the networks and trackers of a run."""
     import trackers
-    from detectors.inference.multi_stream import MultiStreamDetector
+    from detectors.inference.sizing import fit_to_memory
+    from detectors.inference.tiling.streams import share
     from detectors.loading import load_detector, load_segmenters
     from pipeline.runner.parts import Parts
 
     def build_tracker(name: str, options: Mapping[str, Any]) -> Tracker:
         return trackers.build(name, **options)
 
-    return Parts(load_detector, load_segmenters, build_tracker, MultiStreamDetector)
+    return Parts(load_detector, load_segmenters, build_tracker, share, fit_to_memory)
 
 
 def locations(options: argparse.Namespace) -> list[str]:

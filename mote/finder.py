@@ -113,7 +113,7 @@ class Finder:
         channels = 1 if frame.image.ndim == 2 else 3
         info = SourceInfo(NAME, frame.width, frame.height, self._rate, None, frame.bit_depth, channels)
         if self._networks is None:
-            self._networks = load_networks(self._config, self._parts)
+            self._networks = load_networks(self._config, self._parts, [info])
         config = self._config.tracker
         tracker = self._parts.build_tracker(config.name, config.options)
         return _Stages(info, self._config, self._networks, tracker)
@@ -136,7 +136,9 @@ class Finder:
             self._pass_on(stages.engine.finish())
 
     def _pass_on(self, events: Iterable[Event]) -> None:
-        for event in events if self._tell else ():
+        if self._tell is None:
+            return
+        for event in events:
             self._tell(event)
 
     def reset(self) -> None:

@@ -48,7 +48,7 @@ from pipeline.stages.tracking import track
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import SegmentStage
 from pipeline.structures.results import FrameDetections
-from pipeline.system.errors import MoteError, SourceError, UsageError
+from pipeline.system.errors import MoteError, SourceError, UsageError, out_of_memory
 from pipeline.system.prefetch import POLL_SECONDS, prefetch
 from pipeline.system.progress import Mode, Progress
 from pipeline.system.signals import StopRequest, stop_on_signals
@@ -88,7 +88,7 @@ def run_many(
         infos = {name: source.info for name, source in opened.items()}
         check_events(config.events, infos, names=list(by_name))
         stop.begin()
-        networks = load_networks(config, parts)
+        networks = load_networks(config, parts, list(infos.values()))
         count = len(locations) - len(summary.unopened)
         config = _with_batch(config, networks.info.device, count)
         maker = StreamMaker(config, networks, parts, summary, locations, stack)
@@ -98,6 +98,7 @@ def run_many(
 
         def join(name: str, source: FrameSource) -> Stream:
             (truth,) = load_annotations(annotations, [source], config, among=len(locations))
+            parts.fit(config.detector, [source.info])  # refuses frames that the detector cannot compute
             return maker.make({name: source}, {name: truth})[name]
 
         bar = Progress(summary.announced, mode=progress, note=summary.progress_note)
@@ -327,7 +328,7 @@ def process(
                     if stop.signal is not None:  # rounds computed ahead are left; what was queued is written
                         break
         except BaseException as error:
-            failure = error
+            failure = out_of_memory(error) or error
         lanes.end_all(failure)
     for fault in (failure, *lanes.failures):
         if fault is not None and not isinstance(fault, MoteError):

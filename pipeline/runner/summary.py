@@ -107,10 +107,12 @@ def _segmenter_rows(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _live_rows(record: RunRecord) -> list[tuple[str, str]]:
-    """Dropped frames, gaps and latency, as far as there are any."""
+    """Dropped and skipped frames, gaps and latency, as far as there are any."""
     rows = []
     if record.dropped.count:
         rows.append(("dropped", f"{record.dropped.count} frames, since the queue was full"))
+    if record.limit.skipped.count:
+        rows.append(("skipped", f"{record.limit.skipped.count} frames, because of --max-rate"))
     if record.gaps and record.gaps.events:
         rows.append(("gaps", ", ".join(f"{n} {event}" for event, n in record.gaps.events.items())))
     if record.latency.count:

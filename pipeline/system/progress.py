@@ -17,6 +17,15 @@ MODES: tuple[Mode, ...] = ("auto", "bar", "plain", "off")
 
 BAR_WIDTH = 24  # characters
 BAR_SECONDS, PLAIN_SECONDS = 0.2, 5.0  # minimum time between two updates
+FIRST_SECONDS, LATER_SECONDS = 1.8, 10.0  # without a frame, the first or another, until the work is told
+
+_doing = ""
+
+
+def working_on(text: str) -> None:
+    """Tells what takes long, for progress reports while no frame is finished; "" when it is over."""
+    global _doing
+    _doing = text
 
 
 class Progress:
@@ -48,13 +57,22 @@ class Progress:
         self._done = self._shown = 0  # frames
         self._started = self._updated = time.monotonic()
         self._bar = _bar(total, stream) if mode == "bar" else None
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
+        working_on("")
+        if self._mode != "off":
+            self._updated = time.monotonic()
+            self._watcher.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._ended.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
         if self._shown < self._done:
             self._show()
         if self._mode == "bar" and self._bar is not None:
@@ -67,6 +85,21 @@ class Progress:
             self._done += 1
             if time.monotonic() - self._updated >= interval:
                 self._show()
+
+    def _watch(self) -> None:
+        """Tells what is being done while no frame is finished, in a thread."""
+        told = since = self._updated
+        while not self._ended.wait(BAR_SECONDS):
+            now, doing = time.monotonic(), _doing
+            with self._lock:
+                since = max(since, self._updated)
+                quiet = LATER_SECONDS if self._done else FIRST_SECONDS
+                drawn = self._bar is not None and self._done  # a line would tear the bar
+                if not doing or drawn or now - max(told, since) < quiet or self._mode == "off":
+                    continue
+                told = now
+                text = f"{doing}, {now - since:.0f} s"
+                self._silenced_if_closed(print, text, file=self._stream, flush=True)
 
     def _show(self) -> None:
         if self._mode == "off":

@@ -1,11 +1,12 @@
 """Progress is a bar on a terminal and plain lines elsewhere, and never a reason to stop."""
 
 import io
+import threading
 
 import pytest
 
 from pipeline.system import progress
-from pipeline.system.progress import Progress, format_duration
+from pipeline.system.progress import Progress, format_duration, working_on
 from tests.support.clock import Clock
 
 
@@ -134,3 +135,30 @@ def test_a_stderr_closed_on_the_way_silences_the_progress(time, mode):
 )
 def test_durations_read_like_a_clock(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(("stream", "mode"), [(io.StringIO(), "plain"), (Terminal(), "bar")])
+def test_what_takes_long_is_told_until_the_first_frame(monkeypatch, stream, mode):
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.03)
+    told = threading.Event()
+    write = stream.write
+    monkeypatch.setattr(stream, "write", lambda text: (write(text), "computing" in text and told.set())[0])
+    with Progress(3, mode=mode, stream=stream) as bar:
+        working_on("computing frame 0")
+        assert told.wait(20)
+        working_on("")
+        bar.advance()
+    text = stream.getvalue()
+    assert "computing frame 0, 0 s" in text
+    assert "1/3 frames" in text
+
+
+def test_without_anything_that_takes_long_nothing_is_told(monkeypatch):
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    working_on("left by an earlier run")
+    stream = io.StringIO()
+    with Progress(3, mode="plain", stream=stream) as bar:
+        assert not bar._ended.wait(0.1)
+    assert stream.getvalue() == ""
