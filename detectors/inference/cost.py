@@ -6,6 +6,7 @@ The formulas count products of convolutions and attention, and the arrays that l
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cache
 from typing import Literal, NamedTuple
@@ -31,8 +32,11 @@ MAPS: dict[Form, float] = {"torch": 105.0, "graph": 275.0}
 """Maps of the neck's width, float32, that live at the same time when a window is joined, by form."""
 RING_MAPS: dict[Form, float] = {"torch": 8.4, "graph": 20.4}
 """Such maps that the state of a sequence holds: four frames of features and three pairs."""
-SCORES: dict[Form, float] = {"torch": 3 * 256 * 4.0, "graph": 2 * 320 * 4.0}
-"""Bytes per cell of the scores of one chunk of the memory reader."""
+SCORES: dict[Form, tuple[float, float]] = {
+    "torch": (3 * 256 * 4.0, 3 * 4.0 * 2**23),
+    "graph": (2 * 320 * 4.0, math.inf),
+}
+"""Bytes per cell of the scores of one chunk of the memory reader, and at most."""
 WINDOW_SCORES = 3 * 6400.0
 """Bytes per cell of the window attention in a graph: its constant, scores and their softmax, 4 heads."""
 PLAIN_BYTES = 12_000.0
@@ -78,7 +82,9 @@ def network_bytes(shape: Shape, form: Form, count: int) -> float:
     if not shape.channels:
         return PLAIN_BYTES * count
     windows = WINDOW_SCORES if form == "graph" else 0.0
-    return (4 * MAPS[form] * shape.channels + SCORES[form] + windows) * count * shape.joins
+    per_cell, most = SCORES[form]
+    scores = min(per_cell * count, most)
+    return ((4 * MAPS[form] * shape.channels + windows) * count + scores) * shape.joins
 
 
 def ring_bytes(shape: Shape, form: Form, count: int) -> float:

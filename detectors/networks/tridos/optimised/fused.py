@@ -35,8 +35,10 @@ from detectors.networks.tridos.optimised.window_attention import WindowLayers, s
 from detectors.networks.tridos.stream import Parts, TridosStream
 from detectors.networks.tridos.swin import Swin
 
-QUERIES = 256
-"""Query positions that a CPU computes at a time."""
+QUERIES, MIN_QUERIES = 256, 16
+"""Most and fewest query positions that a CPU computes at a time, a multiple of 16."""
+SCORES = 1 << 23
+"""Most scores of them, 32 MB: glibc maps larger arrays anew for each chunk, at twice the time in all."""
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -52,12 +54,13 @@ def _read(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     allocator would find none for the next scores, and all of them would stay in memory.
     """
     read = values.new_empty(len(queries), values.shape[1])
-    parts = zip(queries.split(QUERIES), read.split(QUERIES), strict=True)
+    size = min(QUERIES, max(SCORES // len(keys) // MIN_QUERIES, 1) * MIN_QUERIES)
+    parts = zip(queries.split(size), read.split(size), strict=True)
     if not uses_onednn(queries):
         for part, out in parts:
             out.copy_(softmax(part @ keys.T) @ values)
         return read
-    (count, width), size = keys.shape, min(QUERIES, len(queries))
+    (count, width), size = keys.shape, min(size, len(queries))
     keys = pack_weight(keys[:, :, None, None], size=(1, width, size, 1))
     values = pack_weight(values.T[:, :, None, None], size=(1, count, size, 1))
     for part, out in parts:

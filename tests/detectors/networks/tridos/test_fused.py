@@ -303,3 +303,11 @@ def test_scores_of_the_memory_reader_do_not_stay_in_memory_in_a_thread():
     """All scores together have 1.3 GB; those of one chunk have 33 MB, and their softmax as many."""
     done = subprocess.run([sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 400
+
+
+@pytest.mark.parametrize("scores", [1, 16 * 300, 48 * 300])
+def test_the_memory_reader_reads_the_same_in_chunks_of_any_size(monkeypatch, scores):
+    queries, keys, values = torch.randn(200, 16), torch.randn(300, 16), torch.randn(300, 32)
+    whole = (queries @ keys.T).softmax(dim=-1) @ values
+    monkeypatch.setattr(fused, "SCORES", scores)
+    torch.testing.assert_close(fused._read(queries, keys, values), whole, rtol=1e-4, atol=1e-5)
