@@ -46,7 +46,7 @@ PROCESS = 420e6
 """Bytes of a process that has loaded all libraries, and of buffers that do not depend on the size."""
 FRAMES = 16
 """Frames that wait before the network and after it, at most."""
-PIXEL = 220.0
+PIXEL = 80.0
 """Bytes per source pixel of preparation, drawing and the encoder, which keeps some frames."""
 
 EFFICIENCY = 0.28
