@@ -132,8 +132,8 @@ class Sizing:
         return not self._is_large() and (available is None or needed <= SHARE * available)
 
     def _is_large(self) -> bool:
-        largest = max(count for row in self.inputs(self._config) for count in row)
-        return largest * cost.STRIDE**2 > LARGE
+        """Returns whether what is computed of a frame, all tiles together, is large."""
+        return max(map(sum, self.inputs(self._config))) * cost.STRIDE**2 > LARGE
 
     def choose(self, available: int | None) -> DetectorConfig:
         """Returns the configuration that fits the memory, in bytes, and tells what it takes.

@@ -107,8 +107,16 @@ def test_a_region_outside_of_the_frame_is_refused():
         fit_to_memory(DetectorConfig(roi=("700,0,10,10",)), [source(640, 512)])
 
 
-def test_frames_are_told_once(monkeypatch, caplog):
+@pytest.mark.parametrize("options", [{}, {"tile": "320x256"}, {"tile": "none"}])
+def test_large_frames_are_told_once_as_a_whole_or_in_tiles(monkeypatch, caplog, options):
     monkeypatch.setattr(sizing.memory, "available_memory", lambda: 64 * GB)
     caplog.set_level(logging.INFO)
-    fit_to_memory(DetectorConfig(), [source(1280, 720)])
-    assert len(caplog.records) == 1
+    fit_to_memory(DetectorConfig(**options), [source(1280, 720)])
+    (told,) = [record.message for record in caplog.records]
+    assert told.startswith("frames of 1280x720: about ")
+
+
+def test_a_small_part_of_a_large_frame_is_computed_in_silence(monkeypatch, caplog):
+    monkeypatch.setattr(sizing.memory, "available_memory", lambda: 64 * GB)
+    fit_to_memory(DetectorConfig(roi=("0,0,320,256",)), [source(1280, 720)])
+    assert caplog.text == ""
