@@ -90,6 +90,16 @@ def test_nor_a_cloud_that_drifts_slowly():
     assert not any(ids for ids, _ in follow(path((60, 60), (0.25, 0), 150), (0.2, 0.35)))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_target_of_middling_scores_that_flies_as_slowly_is_followed_once_it_has_come_far(seed):
+    centres = path((60, 60), (0.23, 0), 150)
+    rows = follow(centres, (0.44, 0.52), seed=seed)
+    assert share_followed(rows[40:], centres[40:]) > 0.95
+    assert len({number for ids, _ in rows for number in ids}) == 1
+    standing = path((60, 60), (0, 0), 150)
+    assert not any(ids for ids, _ in follow(standing, (0.44, 0.52), seed=seed))
+
+
 def test_high_scores_confirm_within_three_frames():
     rows = follow(path((60, 60), (1.0, 0), 10), (0.7, 0.9))
     assert [bool(ids) for ids, _ in rows[:4]] in ([False, False, True, True], [False, True, True, True])
