@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from detectors.backends.devices import torch_threads
 from detectors.networks.tridos.head import STRIDE
 
 Form = Literal["graph", "torch"]
@@ -49,8 +50,8 @@ FRAMES = 16
 PIXEL = 80.0
 """Bytes per source pixel of preparation, drawing and the encoder, which keeps some frames."""
 
-EFFICIENCY = 0.28
-"""Share of the speed of a large convolution that a whole frame reaches."""
+EFFICIENCY = 0.5
+"""Share of the speed of the convolution of `core_rate` that a whole frame reaches."""
 
 
 class Shape(NamedTuple):
@@ -100,20 +101,17 @@ def frame_bytes(size: tuple[int, int], *, samples: int) -> float:
 
 
 @cache
-def machine_rate(threads: int) -> float:
-    """Returns the operations per second of a convolution in torch with so many threads, measured in 50 ms."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+def core_rate() -> float:
+    """Returns the operations per second of a convolution in torch on one free core, measured in 50 ms.
+
+    Time of other programs does not count.
+    """
+    work, best = 2 * 9 * 64**4, 0.0
+    with torch_threads(1), torch.inference_mode():
         x, weight = torch.ones(1, 64, 64, 64), torch.ones(64, 64, 3, 3)
-        best, latest = 0.0, time.perf_counter() + 0.05
-        work = 2 * 9 * 64 * 64 * 64 * 64
-        while True:
-            started = time.perf_counter()
+        F.conv2d(x, weight, padding=1)  # the first one prepares the library
+        latest = time.thread_time() + 0.05
+        while (started := time.thread_time()) < latest or not best:
             F.conv2d(x, weight, padding=1)
-            ended = time.perf_counter()
-            best = max(best, work / max(ended - started, 1e-9))
-            if ended > latest:
-                return best
-    finally:
-        torch.set_num_threads(before)
+            best = max(best, work / max(time.thread_time() - started, 1e-6))
+    return best

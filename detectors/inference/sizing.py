@@ -51,10 +51,10 @@ class Estimate(NamedTuple):
     """Operations of one frame of each source together."""
 
     def words(self, shape: Shape) -> str:
-        """Returns the estimate in words: memory, and frames per second on this machine."""
-        parallel = core_count() if shape.threads == 1 else 1
-        speed = cost.machine_rate(shape.threads) * parallel * cost.EFFICIENCY
-        rate = speed / self.operations
+        """Returns the estimate in words: memory, and frames per second on free cores of this machine."""
+        # narrow networks have a thread for each half of the work, or for each window
+        cores = min(core_count(), max(shape.threads, shape.joins, 2))
+        rate = cores * cost.EFFICIENCY * cost.core_rate() / self.operations
         return f"about {_gigabytes(self.memory)} of memory and {format_rate(rate)} frames/s"
 
 

@@ -69,5 +69,5 @@ def test_memory_of_the_network_in_torch_is_about_the_estimate():
 
 def test_the_speed_of_the_machine_is_measured_without_changing_its_threads():
     before = torch.get_num_threads()
-    assert cost.machine_rate(1) > 1e8
+    assert 1e8 < cost.core_rate() < 1e13
     assert torch.get_num_threads() == before

@@ -29,7 +29,7 @@ def nano(*sources, graph=True, **options):
 
 @pytest.fixture(autouse=True)
 def _speed(monkeypatch):
-    monkeypatch.setattr(cost, "machine_rate", lambda threads: 1e11)
+    monkeypatch.setattr(cost, "core_rate", lambda: 1e11)
 
 
 def test_memory_decides_between_graphs_torch_and_tiles(caplog):
