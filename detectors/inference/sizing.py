@@ -146,7 +146,9 @@ class Sizing:
         for chosen, form, words in self.candidates():
             estimate = self.estimate(chosen, form)
             first = first or estimate
-            if limit is not None and estimate.memory > limit:
+            # small frames are tried in any memory
+            accepted = not self._is_large() and (form == "torch" or config.backend != "auto")
+            if limit is not None and estimate.memory > limit and not accepted:
                 continue
             self._tell(chosen, form, words if estimate is not first else "", estimate, first, available)
             return chosen
@@ -223,6 +225,8 @@ def fit_to_memory(config: DetectorConfig, sources: Sequence[SourceInfo]) -> Dete
     enlarge = config.enlarge or restore.trained_enlargement(zoo.locate_weights(weights)[0])
     sizing = Sizing(config, width=WIDTHS[name], enlarge=enlarge, graph=True, sources=sources)
     available = memory.available_memory()
+    if available is not None:  # the estimate counts what the process has already
+        available += memory.resident_memory()
     if sizing.is_small(available):
         return _settled(config)
     backend = resolve_backend(name, config, device).kind

@@ -38,6 +38,12 @@ def available_memory(root: Path = Path("/")) -> int | None:
     return min((max(amount, 0) for amount in known if amount is not None), default=None)
 
 
+def resident_memory(root: Path = Path("/")) -> int:
+    """Returns the bytes of memory that this process occupies; 0 where the system does not say."""
+    found = re.search(r"^VmRSS:\s*(\d+) kB", _text(root / "proc/self/status"), re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
+
+
 def _system_memory(root: Path) -> int | None:
     """Returns MemAvailable of the kernel in bytes, elsewhere the size of the memory; None if unknown."""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)

@@ -33,6 +33,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(cost, "PIXEL", 0.0)
     monkeypatch.setattr(cost, "FRAMES", 0)
     monkeypatch.setattr(sizing, "TILES", ((64, 64),))
+    monkeypatch.setattr(sizing, "LARGE", 0)
+    monkeypatch.setattr(sizing.memory, "resident_memory", lambda: 0)
 
     def set_memory(times, form):
         choice = Sizing(DetectorConfig(), width=0.25, enlarge=1.0, graph=True, sources=[INFO])

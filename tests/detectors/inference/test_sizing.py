@@ -80,10 +80,21 @@ def test_small_frames_are_computed_as_requested_in_silence(monkeypatch, caplog):
     assert caplog.text == ""
 
 
-def test_small_frames_in_little_memory_are_no_exception(monkeypatch, caplog):
-    monkeypatch.setattr(sizing.memory, "available_memory", lambda: 100 * 10**6)
-    with pytest.raises(UsageError, match="are available"):
-        fit_to_memory(DetectorConfig(), [source(320, 256)])
+def test_small_frames_are_tried_in_any_memory_by_torch(monkeypatch, caplog):
+    monkeypatch.setattr(sizing.memory, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(sizing.memory, "resident_memory", lambda: 10**6)
+    fitted = fit_to_memory(DetectorConfig(), [source(320, 256)])
+    assert (fitted.backend, fitted.tile) == ("torch", "none")
+    assert "using torch" in caplog.text
+    asked = fit_to_memory(DetectorConfig(backend="onnxruntime"), [source(320, 256)])
+    assert (asked.backend, asked.tile) == ("onnxruntime", "none")
+
+
+def test_what_the_process_has_already_is_not_needed_again(monkeypatch, caplog):
+    whole = nano(source(320, 256)).estimate(DetectorConfig(), "graph").memory / sizing.SHARE
+    monkeypatch.setattr(sizing.memory, "available_memory", lambda: int(0.6 * whole))
+    monkeypatch.setattr(sizing.memory, "resident_memory", lambda: int(0.5 * whole))
+    assert fit_to_memory(DetectorConfig(), [source(320, 256)]).backend == "auto"
 
 
 def test_several_sources_count_together():

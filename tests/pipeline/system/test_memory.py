@@ -119,3 +119,12 @@ def test_a_group_beyond_its_limit_leaves_nothing(tmp_path):
 def test_without_files_of_the_kernel_the_size_of_the_memory_counts(tmp_path):
     known = memory.available_memory(tmp_path)
     assert known is None or known > 1 << 28
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_that_the_process_occupies_is_known():
+    assert memory.resident_memory() > 10**6
+
+
+def test_it_is_0_where_the_system_does_not_say(tmp_path):
+    assert memory.resident_memory(tmp_path) == 0
