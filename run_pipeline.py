@@ -106,12 +106,32 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     if "test_alarm" in given:  # which needs no rule of events
         settings.append((["events", "enabled"], True))
     table = override(table, settings)
+    table = override(table, network_of_weights(table))
     if given.get("precision") == "half":
         table = override(table, [(["detector", "precision"], half_precision(table["detector"]))])
     if "segmenter" in given or "segmenter_weights" in given:
         rows = segmenter_rows(table, given.get("segmenter"), given.get("segmenter_weights", []))
         table = override(table, [(["segmentation", "segmenters"], rows)])
     return build(RunConfig, table, typed=typed_keys(options))
+
+
+def network_of_weights(table: Mapping[str, Any]) -> list[tuple[list[str], str]]:
+    """Returns the setting of the detector that supplied weights in a configuration are for.
+
+    There is none if the weights are a file, or none are given. Raises UsageError if another detector is
+    given.
+    """
+    detector = table.get("detector")
+    weights = detector.get("weights") if isinstance(detector, Mapping) else None
+    if not weights:
+        return []
+    from detectors.networks.registry import DETECTORS
+    from detectors.weights.zoo import ZOO_TABLE, network_of
+
+    name = detector.get("name")
+    if weights not in ZOO_TABLE or (name and name not in DETECTORS):
+        return []
+    return [(["detector", "name"], network_of(weights, name))]
 
 
 def require_rules(config: RunConfig) -> None:

@@ -57,6 +57,11 @@ def parser() -> cli.Parser:
     add("--size", type=cli.int_at_least(32), default=320, help="its input size in pixels (default: 320)")
     add("--minutes", type=cli.int_at_least(1), default=20, help="minutes of a core for each (default: 20)")
     add(
+        "--steps",
+        type=cli.int_at_least(1),
+        help="training steps of the plain network (default: by two short trainings, as the minutes allow)",
+    )
+    add(
         "--every",
         type=cli.int_at_least(1),
         default=15,
@@ -117,9 +122,11 @@ class Comparison:
         """Trains the plain network by its recipe, with as many steps as the time allows."""
 
         def train() -> dict[str, Any]:
-            short, long = (self._train(f"probe-{steps}", steps) for steps in PROBE)
-            per_step = (long - short) / (PROBE[1] - PROBE[0])
-            steps = round(self.options.minutes / per_step)
+            steps = self.options.steps
+            if steps is None:
+                short, long = (self._train(f"probe-{steps}", steps) for steps in PROBE)
+                per_step = (long - short) / (PROBE[1] - PROBE[0])
+                steps = round(self.options.minutes / per_step)
             return {"steps": steps, "cpu_minutes": self._train("plain", steps)}
 
         return self._once("plain-train", train)

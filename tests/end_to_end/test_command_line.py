@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import detectors
+import run_pipeline
 from detectors.weights import state_dict
 from pipeline import __version__
 from tests.conftest import PROJECT_ROOT
@@ -92,6 +93,21 @@ def test_list_names_detectors_weights_and_trackers(mote):
     names = out.split()
     for name in ("detectors", "tridos", "tridos-nano", "weights", "trackers", "centre", "none"):
         assert name in names
+
+
+@pytest.mark.parametrize("set_in", ["flag", "file"])
+def test_supplied_weights_choose_their_detector(tmp_path, set_in):
+    flags = ["--weights", "plain-specks"]
+    if set_in == "file":
+        (tmp_path / "a.toml").write_text('[detector]\nweights = "plain-specks"\n')
+        flags = ["--config", str(tmp_path / "a.toml")]
+    options = run_pipeline.parser().parse_args(["in.mp4", *flags])
+    assert run_pipeline.configuration(options).detector.name == "plain"
+
+
+def test_weights_of_another_detector_are_refused_with_its_name(fault):
+    line = fault(2, "--video", "in.mp4", "--detector", "tridos-nano", "--weights", "plain-specks")
+    assert line == "error: --detector tridos-nano: weights 'plain-specks' are for 'plain'; leave it out"
 
 
 def test_a_missing_source_is_a_usage_error(mote):
