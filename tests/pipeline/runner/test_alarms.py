@@ -60,10 +60,10 @@ def test_an_alarm_arrives_while_its_frame_is_still_being_drawn(process, clip, se
     arrived, write = [], VideoSink.write
 
     def slow(self, result):
-        for event in result.events:
-            if event.phase == "start":
-                wait_until(lambda key=f"{event.id}:{event.sequence}": key in server.keys)
-                arrived.append(event.id)
+        for message in result.events:
+            if message.phase == "start":
+                wait_until(lambda key=f"{message.id}:{message.sequence}": key in server.keys)
+                arrived.append(message.id)
         write(self, result)
 
     monkeypatch.setattr(VideoSink, "write", slow)
