@@ -122,16 +122,15 @@ def network_of_weights(table: Mapping[str, Any]) -> list[tuple[list[str], str]]:
     given.
     """
     detector = table.get("detector")
-    weights = detector.get("weights") if isinstance(detector, Mapping) else None
-    if not weights:
+    if not isinstance(detector, Mapping) or not detector.get("weights"):
         return []
-    from detectors.networks.registry import DETECTORS
+    from detectors.networks.registry import ALIASES, DETECTORS
     from detectors.weights.zoo import ZOO_TABLE, network_of
 
-    name = detector.get("name")
-    if weights not in ZOO_TABLE or (name and name not in DETECTORS):
-        return []
-    return [(["detector", "name"], network_of(weights, name))]
+    name, weights = detector.get("name"), str(detector["weights"])
+    if weights not in ZOO_TABLE or (name and str(name).lower() not in {*DETECTORS, *ALIASES}):
+        return []  # what is wrong is told when the configuration is read
+    return [(["detector", "name"], network_of(weights, name and str(name)))]
 
 
 def require_rules(config: RunConfig) -> None:

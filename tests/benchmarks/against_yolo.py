@@ -1,6 +1,6 @@
 """Compares Mote with a YOLO of ultralytics and its ByteTrack, on the same clips after equal training.
 
-    python -m venv ENV && ENV/bin/pip install ultralytics
+    python -m venv ENV && ENV/bin/pip install ultralytics lap
     python -m tests.benchmarks.against_yolo --peer ENV/bin/python --root DATA --folder runs/against_yolo
 
 Both networks start from random weights and train on `drone-ir` for the same processor time, of one core

@@ -110,6 +110,12 @@ def test_weights_of_another_detector_are_refused_with_its_name(fault):
     assert line == "error: --detector tridos-nano: weights 'plain-specks' are for 'plain'; leave it out"
 
 
+@pytest.mark.parametrize("text", ['weights = ["plain-specks"]', 'name = ["a"]\nweights = "plain-specks"'])
+def test_weights_and_detectors_that_are_no_text_are_refused(fault, tmp_path, text):
+    (tmp_path / "a.toml").write_text(f"[detector]\n{text}\n")
+    assert "expected text" in fault(2, "--video", "in.mp4", "--config", tmp_path / "a.toml")
+
+
 def test_a_missing_source_is_a_usage_error(mote):
     assert mote() == (
         2,
