@@ -40,9 +40,29 @@ def test_plain_progress_is_a_line_every_five_seconds_and_one_at_the_end(time):
 
 
 def test_a_slow_rate_is_not_rounded_to_zero(time):
-    assert advance(time, io.StringIO(), total=2, frames=1, seconds=40.0).splitlines() == [
-        "1/2 frames, 0.025 frames/s, 0:40 left"
+    assert advance(time, io.StringIO(), total=3, frames=2, seconds=40.0).splitlines() == [
+        "1/3 frames",
+        "2/3 frames, 0.025 frames/s, 0:40 left",
     ]
+
+
+@pytest.mark.parametrize(
+    ("stream", "first", "second"),
+    [
+        (io.StringIO, "1/9 frames", "6/9 frames, 1.0 frames/s, 0:03 left"),
+        (Terminal, "1/9 frames, ? frames/s, ? left", "2/9 frames,  1.00 frames/s, 00:07 left"),
+    ],
+    ids=["log", "tty"],
+)
+def test_what_the_first_frame_waits_for_does_not_count_for_the_rate(time, stream, first, second):
+    with Progress(9, mode="auto", stream=(text := stream())) as bar:
+        time.now += 300
+        for _ in range(6):
+            bar.advance()
+            time.now += 1
+    lines = [line for line in text.getvalue().replace("\r", "\n").splitlines() if line]
+    assert lines[0].endswith(first)
+    assert lines[1].endswith(second)
 
 
 def test_the_last_frame_is_reported_once(time):
@@ -55,7 +75,7 @@ def test_a_bar_draws_over_itself_and_ends_its_line(time):
     text = advance(time, Terminal(), total=2, frames=2, seconds=0.5)
     start, half, *whole = text.split("\r")
     assert start == ""
-    assert half == "[############............] 1/2 frames,  2.00 frames/s, 00:00 left"
+    assert half == "[############............] 1/2 frames, ? frames/s, ? left"
     assert set(whole) == {
         "[########################] 2/2 frames,  2.00 frames/s, 00:00 left",
         "[########################] 2/2 frames,  2.00 frames/s, 00:00 left\n",
