@@ -9,7 +9,7 @@ import mote
 from pipeline.sources import open_source
 from pipeline.system.errors import UsageError
 from tests.mote.test_runs import OneBox
-from tests.support.two_spots import NAME, RAW, recording
+from tests.support.two_spots import EVENTS, NAME, RAW, recording
 
 
 def same(first, second) -> bool:
@@ -164,11 +164,8 @@ def test_settings_that_frames_of_any_origin_do_not_have_are_refused(setting):
     mote.Finder(scaling="full-range", on_gap="flush")
 
 
-RULES = """
-[events]
-update = 1.0
-[events.zones]
-right = [[60, 0], [96, 0], [96, 64], [60, 64]]
+RULES = f"""
+{EVENTS}
 [[events.rules]]
 name = "any"
 [[events.rules]]

@@ -9,14 +9,11 @@ import pytest
 
 import mote
 from tests.support.outputs import report
-from tests.support.two_spots import NAME, RAW, recording
+from tests.support.two_spots import EVENTS, NAME, RAW, recording
 from trackers import track
 
-RULES = """
-[events]
-update = 1.0
-[events.zones]
-right = [[60, 0], [96, 0], [96, 64], [60, 64]]
+RULES = f"""
+{EVENTS}
 [[events.rules]]
 name = "any"
 hold = 0.3

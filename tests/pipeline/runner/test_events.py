@@ -15,15 +15,10 @@ from pipeline.sinks.video import VideoSink
 from pipeline.system.errors import OutputError, UsageError
 from tests.support.interrupted_runs import interrupted_copy, kill_runs
 from tests.support.outputs import report
-from tests.support.two_spots import NAME, OPTIONS, QUIET, RAW, recording
+from tests.support.two_spots import EVENTS, NAME, OPTIONS, QUIET, RAW, recording
 
-RULES = """
-[events]
-update = 1.0
-
-[events.zones]
-right = [[60, 0], [96, 0], [96, 64], [60, 64]]
-
+RULES = f"""
+{EVENTS}
 [[events.rules]]
 name = "any"
 
