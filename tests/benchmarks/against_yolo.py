@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -313,14 +312,13 @@ def measure(options: argparse.Namespace) -> str:
         )
     found, followed, speeds = comparison.detections(), comparison.tracks(), comparison.speeds()
     site = str(next((Path(options.peer).parents[1] / "lib").glob("python*/site-packages")))
-    version = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["name"]
     sizes = {"yolo": installed_megabytes({"ultralytics"}, site)}
     sizes["plain"] = sizes["default"] = installed_megabytes(own_requirements())
     title = {
         "yolo": f"{options.model} at {options.size}, ByteTrack (ultralytics {yolo['ultralytics']}), "
         f"{yolo['steps']} steps in {yolo['cpu_minutes']:.0f} min",
-        "plain": f"{version}: `plain`, {mote['steps']} steps in {mote['cpu_minutes']:.0f} min",
-        "default": f"{version}: `tridos-nano-drone-ir` as shipped",
+        "plain": f"Mote, `plain`, {mote['steps']} steps in {mote['cpu_minutes']:.0f} min",
+        "default": "Mote, `tridos-nano-drone-ir` as shipped",
     }
     lines = [
         "| | centre AP | AP50 | MOTA | IDF1 | switches | frames/s | MB without torch |",
