@@ -121,6 +121,11 @@ def _live_rows(record: RunRecord) -> list[tuple[str, str]]:
     return rows
 
 
+def _counted(count: int, one: str, many: str) -> str:
+    """Returns a number with its noun."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def _score_rows(record: RunRecord) -> list[tuple[str, str]]:
     """Metrics against the ground truth, if it was given."""
     rows = []
@@ -142,10 +147,12 @@ def _score_rows(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("MOTA", f"not scored: {record.tracks_unscored}"))
     for gate, tracks in record.track_scores.items():
         if tracks.boxes:
-            mota, idf1, hota = map(format_number, (tracks.mota, tracks.idf1, tracks.hota))
+            mota, idf1 = format_number(tracks.mota), format_number(tracks.idf1)
+            hota = "" if tracks.hota is None else f"HOTA {tracks.hota:.3f}, "  # needs a package of its own
             matched = _GATES[gate].format(f"{tracks.limit:g}")
-            counts = f"{tracks.switches} switches, {tracks.false_tracks} false tracks"
-            rows.append(("MOTA", f"{mota}, IDF1 {idf1}, HOTA {hota}, {counts}, with {matched}"))
+            counts = f"{_counted(tracks.switches, 'switch', 'switches')}, "
+            counts += _counted(tracks.false_tracks, "false track", "false tracks")
+            rows.append(("MOTA", f"{mota}, IDF1 {idf1}, {hota}{counts}, with {matched}"))
     return rows
 
 

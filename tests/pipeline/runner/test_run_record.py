@@ -143,14 +143,14 @@ def test_track_metrics_say_how_tracks_and_targets_are_matched(record, monkeypatc
     scores = {
         "iou": TrackScores(gate="iou", limit=0.5, mota=0.44, idf1=0.61, switches=2, **rest),
         "centre": TrackScores(
-            gate="centre", limit=5.0, mota=0.91, idf1=0.95, hota=0.88, switches=0, false_tracks=3, **rest
+            gate="centre", limit=5.0, mota=0.91, idf1=0.95, hota=0.88, switches=1, false_tracks=3, **rest
         ),
     }
     monkeypatch.setattr(record, "track_scores", scores)
     rows = [row for row in run_table(record).splitlines() if row.startswith("MOTA ")]
     assert [" ".join(row.split()) for row in rows] == [
-        "MOTA 0.440, IDF1 0.610, HOTA -, 2 switches, 0 false tracks, with IoU 0.5 or more",
-        "MOTA 0.910, IDF1 0.950, HOTA 0.880, 0 switches, 3 false tracks, with centres within 5 px",
+        "MOTA 0.440, IDF1 0.610, 2 switches, 0 false tracks, with IoU 0.5 or more",
+        "MOTA 0.910, IDF1 0.950, HOTA 0.880, 1 switch, 3 false tracks, with centres within 5 px",
     ]
 
 
