@@ -159,7 +159,8 @@ def add_source_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="significant bits per sample, if fewer than stored (default: all)",
     )
-    add("--scaling", metavar="HOW", help="intensity scaling of the network input (default: auto)")
+    levels = "levels that become 0 and 1: full-range, 'fixed LO HI', percentile or running (default: auto)"
+    add("--scaling", metavar="HOW", help=levels)
     add("--bad-pixels", metavar="MASK|auto", help="replace bad pixels: white in MASK, or detected (auto)")
     add("--offset", metavar="IMAGE", help="subtract the fixed-pattern offset shown by a flat-field image")
     add(
