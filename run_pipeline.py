@@ -106,12 +106,31 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     if "test_alarm" in given:  # which needs no rule of events
         settings.append((["events", "enabled"], True))
     table = override(table, settings)
+    table = override(table, network_of_weights(table))
     if given.get("precision") == "half":
         table = override(table, [(["detector", "precision"], half_precision(table["detector"]))])
     if "segmenter" in given or "segmenter_weights" in given:
         rows = segmenter_rows(table, given.get("segmenter"), given.get("segmenter_weights", []))
         table = override(table, [(["segmentation", "segmenters"], rows)])
     return build(RunConfig, table, typed=typed_keys(options))
+
+
+def network_of_weights(table: Mapping[str, Any]) -> list[tuple[list[str], str]]:
+    """Returns the setting of the detector that supplied weights in a configuration are for.
+
+    There is none if the weights are a file, or none are given. Raises UsageError if another detector is
+    given.
+    """
+    detector = table.get("detector")
+    if not isinstance(detector, Mapping) or not detector.get("weights"):
+        return []
+    from detectors.networks.registry import ALIASES, DETECTORS
+    from detectors.weights.zoo import ZOO_TABLE, network_of
+
+    name, weights = detector.get("name"), str(detector["weights"])
+    if weights not in ZOO_TABLE or (name and str(name).lower() not in {*DETECTORS, *ALIASES}):
+        return []  # what is wrong is told when the configuration is read
+    return [(["detector", "name"], network_of(weights, name and str(name)))]
 
 
 def require_rules(config: RunConfig) -> None:
@@ -172,14 +191,15 @@ def segmenter_rows(table: dict, names: list[str] | None, weights: list[str]) -> 
 def parts() -> Parts:
     """Returns the functions that make the networks and trackers of a run."""
     import trackers
-    from detectors.inference.multi_stream import MultiStreamDetector
+    from detectors.inference.sizing import fit_to_memory
+    from detectors.inference.tiling.streams import share
     from detectors.loading import load_detector, load_segmenters
     from pipeline.runner.parts import Parts
 
     def build_tracker(name: str, options: Mapping[str, Any]) -> Tracker:
         return trackers.build(name, **options)
 
-    return Parts(load_detector, load_segmenters, build_tracker, MultiStreamDetector)
+    return Parts(load_detector, load_segmenters, build_tracker, share, fit_to_memory)
 
 
 def locations(options: argparse.Namespace) -> list[str]:

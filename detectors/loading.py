@@ -16,6 +16,7 @@ from detectors.backends.runtimes import Backend, network_from_folder, network_fr
 from detectors.inference.probability_maps import ProbabilityMaps
 from detectors.inference.segmentation import FrameSegmenter, SegmentingDetector
 from detectors.inference.streaming import StreamingDetector, StreamingNetwork
+from detectors.inference.tiling.streams import in_views
 from detectors.networks import registry
 from detectors.networks.plain import PlainNetwork
 from detectors.networks.segmenters.base import Segmenter
@@ -33,9 +34,16 @@ from pipeline.system.files import file_sha256
 def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detector, DetectorInfo]:
     """Loads the detector of a configuration; returns it and its description.
 
-    `maps` adds score maps to its results; networks of mmdet have none. Raises UsageError for settings that
-    the detector does not support, WeightsError for weights that are missing, damaged or of another network.
+    `maps` adds score maps to its results; networks of mmdet and tiles have none. Raises UsageError for
+    settings that the detector does not support, WeightsError for weights that are missing, damaged or of
+    another network.
     """
+    detector, info = _load_detector(config, maps=maps)
+    return in_views(detector, config), replace(info, tile=config.tile)
+
+
+def _load_detector(config: DetectorConfig, *, maps: bool) -> tuple[Detector, DetectorInfo]:
+    """Loads the detector of a configuration for whole frames."""
     kind = registry.kind_of(config.name)
     if config.flip_averaging and kind != "segmenter":
         raise UsageError(f"flip_averaging is for segmenters, not for '{config.name}'; leave it out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from mote.commands import COMMANDS
 from pipeline import __version__
@@ -30,7 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mote {__version__}")
         return 0
     if name not in COMMANDS:
-        cli.print_error(f"{unknown_name('command', name, COMMANDS)}; see mote --help")
+        if "." in name or "/" in name or Path(name).exists():  # a file or an address
+            cli.print_error(f"'{name}' is no command; did you mean: mote run {name}")
+        else:
+            cli.print_error(f"{unknown_name('command', name, COMMANDS)}; see mote --help")
         return 2
     with cli.invoked_as(f"mote {name}"):
         return import_module(COMMANDS[name].module).main(rest)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from math import isfinite
 from numbers import Rational
@@ -13,6 +15,9 @@ import numpy as np
 
 from mote.runs import prepare, require_effect
 from pipeline.config.schema import RunConfig
+from pipeline.events.engine import EventEngine
+from pipeline.events.opening import check_events
+from pipeline.events.rules import rules_of
 from pipeline.runner.parts import Networks, load_networks
 from pipeline.runner.steps import detect, select_and_fuse
 from pipeline.sources.preparation import SensorPreprocessing
@@ -20,6 +25,7 @@ from pipeline.stages.camera_motion import marking
 from pipeline.stages.gaps import GapMarker
 from pipeline.stages.segmentation import segment
 from pipeline.stages.tracking import NumberedTracker, track
+from pipeline.structures.events import Event
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.protocols import Detector, Tracker
 from pipeline.structures.results import FrameDetections, Result
@@ -46,6 +52,8 @@ class Finder:
         bits: significant bits per sample; None for all of the dtype, 8 or 16.
         detector: as for `mote.watch`.
         tracker: as for `mote.watch`.
+        on_event: called with each message about an event, as for `mote.watch`; with the ends of events that
+            go on when the sequence ends, too, by `close` or `reset`.
         settings: as for `mote.watch`, without those that say how a source is read.
 
     Raises UsageError for settings that are unknown or have no effect, ValueError for a rate or a number of
@@ -59,6 +67,7 @@ class Finder:
         bits: int | None = None,
         detector: str | Detector | None = None,
         tracker: str | Tracker | None = None,
+        on_event: Callable[[Event], None] | None = None,
         **settings: Any,
     ):
         if not rate > 0:
@@ -69,12 +78,13 @@ class Finder:
         require_effect(settings, of_a_source, APPLICABLE, "frames are passed to a Finder one by one")
         self._rate, self._bits = _fraction(rate, "rate").limit_denominator(1_000_000), bits
         self._config, self._parts = prepare(detector, tracker, settings)
+        self._tell = on_event
         self._networks: Networks | None = None
         self._stages: _Stages | None = None
         self._count = 0
 
     def __call__(self, image: np.ndarray, *, time: float | None = None) -> Result:
-        """Returns the detections of the next frame and the tracks alive in it.
+        """Returns the detections of the next frame, the tracks alive in it, and events if there are rules.
 
         Args:
             image: (H, W) grey or (H, W, 3) in R, G, B order; uint8 or uint16 of either byte order. It is
@@ -95,6 +105,7 @@ class Finder:
         result = stages(frame)
         self._stages = stages  # only now: the form of a frame that failed does not hold for the sequence
         self._count += 1
+        self._pass_on(result.events)
         return result
 
     def _begin(self, frame: Frame) -> _Stages:
@@ -102,7 +113,7 @@ class Finder:
         channels = 1 if frame.image.ndim == 2 else 3
         info = SourceInfo(NAME, frame.width, frame.height, self._rate, None, frame.bit_depth, channels)
         if self._networks is None:
-            self._networks = load_networks(self._config, self._parts)
+            self._networks = load_networks(self._config, self._parts, [info])
         config = self._config.tracker
         tracker = self._parts.build_tracker(config.name, config.options)
         return _Stages(info, self._config, self._networks, tracker)
@@ -115,14 +126,27 @@ class Finder:
 
     def close(self) -> None:
         """Ends the sequence and releases the networks; a further frame loads them again."""
-        self._count, self._stages, self._networks = 0, None, None
+        self._end()
+        self._networks = None
+
+    def _end(self) -> None:
+        """Ends the sequence and its events."""
+        stages, self._count, self._stages = self._stages, 0, None
+        if stages and stages.engine:
+            self._pass_on(stages.engine.finish())
+
+    def _pass_on(self, events: Iterable[Event]) -> None:
+        if self._tell is None:
+            return
+        for event in events:
+            self._tell(event)
 
     def reset(self) -> None:
         """Starts a new sequence: windows are empty, all tracks end, and ids count from 1 again.
 
         The next frame may have another size, depth and number of channels. The networks stay loaded.
         """
-        self._count, self._stages = 0, None
+        self._end()
         reset = getattr(self._networks and self._networks.detector, "reset", None)
         if reset is None:  # a detector that cannot be reset is loaded again
             self._networks = None
@@ -141,6 +165,8 @@ class _Stages:
         live = config.live
         gaps = GapMarker(info, window=networks.detector.window, policy=live.on_gap, cuts=live.scene_cuts)
         self._mark = marking(gaps, config.tracker.camera_motion)
+        self.engine = _engine(config, info, networks)
+        """Finds the events; None without rules."""
 
     def __call__(self, frame: Frame) -> Result:
         """Returns the result of the next frame. Raises ValueError if its form is not that of the first."""
@@ -162,7 +188,18 @@ class _Stages:
                 found = segment(found, segmenter, batch=1)
             found = select_and_fuse(found, self._config, self._networks)
             (result,) = track(found, self._tracker)
-        return result
+        events = self.engine.update(result) if self.engine else ()
+        return replace(result, events=tuple(events)) if events else result
+
+
+def _engine(config: RunConfig, info: SourceInfo, networks: Networks) -> EventEngine | None:
+    """Returns what finds the events of a sequence; None without rules. Raises UsageError for wrong ones."""
+    section, classes = config.events, networks.info.classes
+    kept = classes if networks.kept_labels is None else [classes[label] for label in networks.kept_labels]
+    check_events(section, {NAME: info}, names=[NAME], classes=kept)
+    if not rules_of(section, NAME):
+        return None
+    return EventEngine(section, info, NAME, classes, run=secrets.token_hex(6))
 
 
 def _native_copy(image: np.ndarray) -> np.ndarray:

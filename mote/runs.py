@@ -14,7 +14,7 @@ from pipeline.config.other_programs import OTHER_NAMES
 from pipeline.config.plugins import require_part
 from pipeline.config.schema import RunConfig
 from pipeline.runner import single
-from pipeline.runner.parts import Parts
+from pipeline.runner.parts import Parts, as_configured
 from pipeline.runner.run_record import RunRecord
 from pipeline.sinks.base import Sink
 from pipeline.structures.detector_info import DetectorInfo
@@ -127,7 +127,7 @@ def prepare(
         given["detector"] = detector
     elif detector is not None:
         require_part(detector, "detector")
-        parts = replace(parts, load_detector=_giving(detector))
+        parts = replace(parts, load_detector=_giving(detector), fit=as_configured)
     if isinstance(tracker, str):
         given["tracker"] = tracker
     elif tracker is not None:
@@ -171,9 +171,10 @@ def _giving_tracker(tracker: Tracker) -> Callable[[str, Mapping[str, Any]], Trac
 
 def _giving(detector: Detector) -> Callable[..., tuple[Detector, DetectorInfo]]:
     """Returns a function that takes the place of `detectors.load_detector` and returns this detector."""
+    from detectors.inference.tiling.streams import in_views
     from detectors.loading import describe_plugin
 
     def load(config: Any, *, maps: bool = False) -> tuple[Detector, DetectorInfo]:
-        return detector, describe_plugin(detector)
+        return in_views(detector, config), replace(describe_plugin(detector), tile=config.tile)
 
     return load

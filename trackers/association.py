@@ -9,10 +9,12 @@ few detections only.
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from scipy.spatial import cKDTree
 
 DENSE_PAIRS = 4096
@@ -33,8 +35,8 @@ def near_pairs(
         close_rows, close_columns = np.nonzero(squared <= radius[:, None] ** 2)
         return close_rows, close_columns
     found = cKDTree(detected).query_ball_point(predicted, radius, return_sorted=True)
-    rows = np.repeat(np.arange(len(predicted)), [len(row) for row in found])
-    columns = np.fromiter((column for row in found for column in row), np.int64, len(rows))
+    rows = np.repeat(np.arange(len(predicted)), np.fromiter(map(len, found), np.int64, len(found)))
+    columns = np.fromiter(chain.from_iterable(found), np.int64, len(rows))
     return rows, columns
 
 
@@ -47,7 +49,7 @@ def assign(
     chosen. So a pair is worth having if it costs less than what its row and column would without it. Costs
     must be finite. Returns the chosen rows and columns, int64 of equal length, rows ascending.
 
-    Each connected component of the pairs is solved by itself: the sum is that of the whole matrix.
+    Many pairs are solved as a sparse matrix, without those of rows and columns that have no other pair.
     """
     useful = cost < limit
     rows, columns, gain = rows[useful], columns[useful], cost[useful] - limit
@@ -56,28 +58,12 @@ def assign(
     if rows.max() * columns.max() <= DENSE_PAIRS:
         pairs = _solve(rows, columns, gain)
         return rows[pairs], columns[pairs]
-    row_of, column_of = _ranks(rows), _ranks(columns)
-    alone = (np.bincount(row_of)[row_of] == 1) & (np.bincount(column_of)[column_of] == 1)
-    chosen = [np.flatnonzero(alone)]
+    alone = (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1)
     rest = np.flatnonzero(~alone)
-    if len(rest):
-        count = row_of.max() + 1
-        size = count + column_of.max() + 1
-        links = coo_array((np.ones(len(rest)), (row_of[rest], count + column_of[rest])), shape=(size, size))
-        component = connected_components(links, directed=False)[1][row_of[rest]]
-        order = np.argsort(component, kind="stable")
-        ends = np.flatnonzero(np.diff(component[order])) + 1
-        for pairs in np.split(rest[order], ends):
-            own_rows, own_columns = (_ranks(names[pairs]) for names in (row_of, column_of))
-            chosen.append(pairs[_solve(own_rows, own_columns, gain[pairs])])
-    pairs = np.concatenate(chosen)
-    pairs = pairs[np.argsort(rows[pairs], kind="stable")]
+    contested = rest[_solve_sparse(rows[rest], columns[rest], gain[rest])]
+    chosen = np.concatenate([np.flatnonzero(alone), contested])
+    pairs = chosen[np.argsort(rows[chosen], kind="stable")]
     return rows[pairs], columns[pairs]
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Returns the position of each value among the sorted different ones."""
-    return np.unique(values, return_inverse=True)[1]
 
 
 def _solve(rows: np.ndarray, columns: np.ndarray, gain: np.ndarray) -> np.ndarray:
@@ -88,6 +74,26 @@ def _solve(rows: np.ndarray, columns: np.ndarray, gain: np.ndarray) -> np.ndarra
     number[rows, columns] = np.arange(len(gain))
     chosen = number[linear_sum_assignment(matrix)]
     return chosen[chosen >= 0]
+
+
+def _solve_sparse(rows: np.ndarray, columns: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Returns what `_solve` does, with memory and time that depend on P and not on the size of the matrix."""
+    if not len(gain):
+        return np.zeros(0, np.int64)
+    _, row_of = np.unique(rows, return_inverse=True)
+    _, column_of = np.unique(columns, return_inverse=True)
+    count, width = row_of.max() + 1, column_of.max() + 1
+    own = np.arange(count)
+    # each row may also take a column of its own, at which it gains nothing: then all rows are assigned
+    places = np.concatenate([row_of, own]), np.concatenate([column_of, width + own])
+    # a sum over all rows is the lowest whatever is added to each entry; zeros would count as no entry
+    weights = np.concatenate([gain, np.zeros(count)]) - gain.min() + 1
+    matrix = csr_array((weights, places), shape=(count, width + count))
+    some, others = min_weight_full_bipartite_matching(matrix)
+    inner = others < width
+    number = row_of * width + column_of  # of each entry of the matrix
+    order = np.argsort(number)
+    return order[np.searchsorted(number, some[inner] * width + others[inner], sorter=order)]
 
 
 def nearest(points: np.ndarray, others: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -153,8 +153,9 @@ class CentreTracker:
         rows, columns, cost, limit = self._pairs(detections, frame)
         high = scores >= options.high_score
         low = (scores >= options.low_score) & ~high
+        recent = self._records["coasted"] - frame.stride <= (options.low_coast or math.inf)
         # confirmed tracks come first, so that tentative ones cannot take their detections
-        for chosen, candidates in ((confirmed, high), (confirmed, low), (~confirmed, high)):
+        for chosen, candidates in ((confirmed, high), (confirmed & recent, low), (~confirmed, high)):
             free = chosen & (partners < 0)
             pairs = free[rows] & (candidates & ~taken)[columns]
             some, others = assign(rows[pairs], columns[pairs], cost[pairs], limit)

@@ -35,6 +35,11 @@ class CentreOptions:
     """Detections from this score up to `high_score` are assigned to confirmed tracks; lower ones are ignored.
     Too low: the track of a hidden target drifts along clutter. Too high: tracks of fading targets coast and
     end."""
+    low_coast: int = 0
+    """Maximum number of frame intervals without a detection after which a track still takes one of low score;
+    then only one of `high_score` or more finds it again. 0: as long as it coasts. Too small: fading targets
+    get a new id. Too large: the track of a thing that is gone is drawn away by faint clutter. Not used with
+    "evidence"."""
     birth_hits: int = 3
     """Number of hits that confirm a track. Too small: false alarms become short tracks. Too large: tracks
     appear late, and those of briefly visible targets never do."""
@@ -93,7 +98,7 @@ class CentreOptions:
 
 
 PRESETS: dict[str, dict[str, float]] = {
-    "quiet": {"high_score": 0.5, "birth_hits": 6, "birth_window": 8},
+    "quiet": {"high_score": 0.5, "low_coast": 5, "birth_hits": 6, "birth_window": 8},
     "sensitive": {"high_score": 0.3, "low_score": 0.2, "birth_hits": 4, "birth_window": 6},
 }
 """Options that differ from the defaults, for where false tracks must be rare or dim targets must be found."""

@@ -49,6 +49,8 @@ HOVERING = 0.3
 """Share of the targets that stand still."""
 LAMPS = 24.0
 """How many times as numerous as targets persistent clutter is."""
+DRIFTING = 0.1
+"""Share of the persistent clutter that drifts steadily, such as a cloud; known where the camera stands."""
 MOTION_RANGE = (-5.0, 30.0)
 """Bounds of `motion`: a target that has stood for long is still found soon after it moves."""
 MAX_STEP = 1.5
@@ -112,6 +114,7 @@ _RECORD = np.dtype(
         ("first", np.float64, 2),  # place of the first detection, likewise
         ("age", np.float64),  # frame intervals since then
         ("squares", np.float64),  # sum of squared distances to it along one axis
+        ("spread", np.float64),  # variance around the own place along one axis, in px²
         ("sensor", np.float64, 2),
         ("sensor_variance", np.float64),
     ]
@@ -219,6 +222,7 @@ class Evidence:
         born["score"], born["ratio"] = scores, self._score_ratio(scores)
         born["scene"] = born["sensor"] = born["first"] = centres
         born["scene_variance"], born["sensor_variance"] = variance, SENSOR_DEVIATION**2
+        born["spread"] = variance
         self._records = np.concatenate([self._records, born])
 
     def hit(self, rows: np.ndarray, hits: Hits) -> None:
@@ -227,6 +231,7 @@ class Evidence:
             return
         self._correct_motion(rows, hits.centres)
         records = self._records[rows]
+        records["spread"] = _spread(records, hits.variance)
         target = np.maximum(hits.likelihood, TINY)
         false_alarm = self._false_alarms(hits.centres, hits.scores)
         known = self._persistent(hits.centres) * _density(0, hits.variance)
@@ -271,9 +276,11 @@ class Evidence:
     def lowest_scores(self) -> np.ndarray:
         """Returns the lowest score (N,) of a detection that may belong to each track.
 
-        It is 1 for tracks that never moved: with lower scores they are taken for persistent clutter.
+        It is 1 for tracks that never moved: with lower scores they are taken for persistent clutter. One that
+        has come farther than clutter wanders has moved.
         """
-        return np.where(self._records["moved"], DIM_SHARE * self._records["score"], 1.0)
+        moved = self._records["moved"] | (self._explained_share() < 2 * DRIFTING)
+        return np.where(moved, DIM_SHARE * self._records["score"], 1.0)
 
     def score_costs(self, scores: np.ndarray) -> np.ndarray:
         """Returns what detections of `scores` (M,) cost more than rare ones, in −2 log likelihood, 0 or more.
@@ -314,10 +321,8 @@ class Evidence:
     def _own_place(self, records: np.ndarray, hits: Hits) -> np.ndarray:
         """Returns the density (K,) of the detections if the tracks `records` (K,) are persistent clutter."""
 
-        count = np.minimum(records["hits"], SPREAD_HITS)
-        spread = (SPREAD_PRIOR * hits.variance + records["squares"]) / (SPREAD_PRIOR + count)
         offset = ((hits.centres - records["scene"]) ** 2).sum(axis=1)
-        density = _density(offset, np.maximum(records["scene_variance"] + hits.variance, spread))
+        density = _density(offset, np.maximum(records["scene_variance"] + hits.variance, records["spread"]))
         if self._moves:
             offset = ((hits.centres - records["sensor"]) ** 2).sum(axis=1)
             variance = records["sensor_variance"] + SENSOR_DEVIATION**2
@@ -332,7 +337,22 @@ class Evidence:
         """Returns the log odds (N,) of a target against persistent clutter."""
         records = self._records
         moves = np.log(HOVERING + (1 - HOVERING) * np.exp(records["motion"]))
-        return moves - math.log(LAMPS) + records["ratio"] * np.minimum(records["hits"], SCORE_HITS)
+        prior = math.log(LAMPS) + np.log(self._explained_share())
+        return moves - prior + records["ratio"] * np.minimum(records["hits"], SCORE_HITS)
+
+    def _explained_share(self) -> np.ndarray:
+        """Returns the share (N,) of the persistent clutter that could have come as far as each track.
+
+        What stays at its place cannot, unless the motion of the camera is part of the way. It is 1 before
+        `MEAN_HITS` hits.
+        """
+        records = self._records
+        if self._camera_moved or self._shift > 0:
+            return np.ones(len(records))
+        variance = records["spread"] + WANDER**2 * records["age"]
+        way = ((records["scene"] - records["first"]) ** 2).sum(axis=1)
+        share = DRIFTING + (1 - DRIFTING) * np.exp(-way / (2 * variance))
+        return np.where(records["hits"] >= MEAN_HITS, share, 1.0)
 
     def _correct_motion(self, rows: np.ndarray, centres: np.ndarray) -> None:
         """Corrects the motion of the camera by standing sources that all moved alike.
@@ -361,6 +381,15 @@ class Evidence:
 def _moved(points: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Returns `points` (..., 2) after an affine motion (2, 3)."""
     return points @ motion[:, :2].T + motion[:, 2]
+
+
+def _spread(records: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Returns the variance (K,) of detections of `records` around their own places along one axis, in px².
+
+    `variance` (K,) is that of detected centres, which is expected before there are many.
+    """
+    count = np.minimum(records["hits"], SPREAD_HITS)
+    return (SPREAD_PRIOR * variance + records["squares"]) / (SPREAD_PRIOR + count)
 
 
 def _density(squared: np.ndarray | float, variance: np.ndarray) -> np.ndarray:

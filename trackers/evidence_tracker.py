@@ -87,6 +87,10 @@ class EvidenceTracker(CentreTracker):
         self._likelihood[tracks] = likelihood[at]
         return partners, taken
 
+    def _share(self, partners: np.ndarray, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+        self._sharing, shared = super()._share(partners, detections)
+        return self._sharing, shared
+
     def _correct(self, tracks: np.ndarray, detections: Detections, partners: np.ndarray) -> None:
         hits = Hits(
             self._centres[partners],
@@ -98,6 +102,7 @@ class EvidenceTracker(CentreTracker):
         if not self._hidden:
             missed = np.ones(len(self._records), dtype=bool)
             missed[tracks] = False
+            missed[self._sharing] = False  # their targets may well be there
             self._evidence.miss(np.flatnonzero(missed))
         self._owner[partners] = self._records["id"][tracks]
         super()._correct(tracks, detections, partners)

@@ -2,12 +2,14 @@
 
 The detections are read from results.jsonl, or from the rotated files of a run, so no video is decoded and no
 network is computed. Times between frames follow from their presentation times, and gaps are those that the
-run recorded.
+run recorded. Rules of events are judged again, too; clips and pictures of events need the video, and are not
+made.
 """
 
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import trackers
-from pipeline.config.parsing import build, override, parse_setting
+from pipeline.config.events_section import EventsConfig
+from pipeline.config.parsing import build, load_toml, override, parse_setting
 from pipeline.config.schema import OutputConfig, RunConfig
+from pipeline.events.engine import EventEngine
+from pipeline.events.recovery import recorded_time
+from pipeline.events.rules import require_classes, rules_of
+from pipeline.events.sink import EventSink
 from pipeline.runner.recovery import (
     RecordedSource,
     recorded_gap,
@@ -29,8 +36,8 @@ from pipeline.runner.run_json import read_record, write_end, write_start
 from pipeline.runner.run_record import RunRecord
 from pipeline.runner.setup import resolve_tracker
 from pipeline.runner.summary import run_table
-from pipeline.sinks.base import Sinks
-from pipeline.sinks.file_names import JSONL, MOT
+from pipeline.sinks.base import Sink, Sinks
+from pipeline.sinks.file_names import EVENTS, JSONL, MOT
 from pipeline.sinks.folders import prepare_folders
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sinks.jsonl_codec import read_records, scan
@@ -49,7 +56,8 @@ def parser() -> cli.Parser:
     parser = cli.Parser(
         prog="python -m trackers.track",
         description="Tracks the detections of a finished run again, without video and network. Writes "
-        "results.jsonl, tracks.txt and run.json, and metrics.json if there is ground truth.",
+        "results.jsonl, tracks.txt and run.json, metrics.json if there is ground truth, and events.jsonl if "
+        "there are rules of events.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="output folder of a run, or its results.jsonl")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="output folder")
@@ -60,6 +68,10 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="option of the tracker; repeatable"
     )
+    text = "file with the rules of events, in its section [events] (default: those of the run)"
+    parser.add_argument("--config", metavar="TOML", type=Path, help=text)
+    text = "find events, by the rule any-target if there are no rules (default: if there are rules)"
+    parser.add_argument("--events", action=argparse.BooleanOptionalAction, help=text)
     text = "write predicted boxes to tracks.txt, too (default: as the run did)"
     parser.add_argument("--save-coasting", action=argparse.BooleanOptionalAction, help=text)
     text = "write smoothed tracks to tracks.txt (default: as the run did)"
@@ -77,23 +89,30 @@ def work(options: argparse.Namespace) -> None:
     paths = recorded_files(folder, config)
     wanted = {"coasting": options.save_coasting, "smooth": options.smooth}
     config = configuration(config, options.tracker, options.set, wanted)
+    config = replace(config, events=events_section(config.events, options.config, options.events))
     tracker = trackers.build(config.tracker.name, **config.tracker.options)
     config = replace(config, tracker=resolve_tracker(config.tracker, tracker))
     info = recorded_info(old)
     truth = recorded_truth(old, config, options.annotations)
     header = {key: old[key] for key in old if key not in ("state", "reason", "frames")}
     header |= {"config": asdict(config), "detections_of": str(folder)}
-    record = RunRecord(options.output, RecordedSource(info), config, header)
+    told = [path.with_name(path.name.replace(Path(JSONL).stem, Path(EVENTS).stem, 1)) for path in paths]
+    events = recorded_events(old, config, info, told)
+    rules = events.rules if events else ()
+    record = RunRecord(options.output, RecordedSource(info), config, header, rules=rules)
     with ExitStack() as locks:
         prepare_folders([options.output], locks, overwrite=options.overwrite, sources=[*map(str, paths)])
         write_start(record)
-        sinks = Sinks([JsonlSink(options.output / JSONL), mot_sink(options.output / MOT, config.output)])
+        sinks: list[Sink] = [JsonlSink(options.output / JSONL)]
+        sinks += [events.open_file(options.output / EVENTS), events] if events else []
+        sinks.append(mot_sink(options.output / MOT, config.output))
         try:
-            with sinks:
+            with Sinks(sinks) as outputs:
                 found = recorded_detections(paths, info, stride=config.source.stride)
                 for result in track(found, tracker):
                     record.decoded += 1
-                    sinks.write(result)
+                    result = events.complete(result) if events else result
+                    outputs.write(result)
                     record.add(result)
                     if truth:
                         truth.add(result)
@@ -137,6 +156,46 @@ def configuration(
     kept = {key: getattr(config.output, key) if value is None else value for key, value in wanted.items()}
     output = build(OutputConfig, {"video": False, "coco": False, **kept}, "output.")
     return replace(config, tracker=replace(config.tracker, name=name, options=options), output=output)
+
+
+def events_section(recorded: EventsConfig, path: Path | None, wanted: bool | None) -> EventsConfig:
+    """Returns the section of events without evidence, which needs the video.
+
+    Args:
+        recorded: that of the run.
+        path: file with another one.
+        wanted: whether there are events; None if that section says so.
+
+    Raises UsageError.
+    """
+    section = recorded
+    if path is not None:
+        section = build(RunConfig, load_toml(path)).events
+    enabled = section.enabled if wanted is None else wanted
+    return replace(section, evidence=False, enabled=enabled)
+
+
+def recorded_events(
+    old: Mapping[str, Any], config: RunConfig, info: SourceInfo, paths: Sequence[Path]
+) -> EventSink | None:
+    """Returns what finds and writes the events of a recorded run; None if no rule is for its source.
+
+    Args:
+        old: contents of its run.json.
+        config: the configuration.
+        info: its source.
+        paths: its events.jsonl, or those of its rotated files in order, which tell the time of a live source.
+
+    Raises UsageError for rules that do not fit.
+    """
+    name, section, classes = old.get("stream", ""), config.events, old["detector"]["classes"]
+    if not rules_of(section, name):
+        return None
+    require_classes(section, [str(one) for one in config.detector.classes] or classes)
+    clock = recorded_time(dict(old), paths) if info.live else None
+    run = old.get("id") or secrets.token_hex(6)
+    engine = EventEngine(section, info, name, classes, run=run, time_of_day=clock)
+    return EventSink(engine, live=info.live)
 
 
 def recorded_detections(

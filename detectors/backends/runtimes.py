@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.backends import export_folder
-from detectors.backends.devices import join_count, require_compiler, thread_count
+from detectors.backends.devices import LARGE, join_count, require_compiler, thread_count
 from detectors.backends.export_folder import NETWORKS, Contents, Export, Origin
 from detectors.backends.graph_cache import GraphCache
 from detectors.networks.tridos import TridosStream
@@ -28,6 +28,7 @@ from pipeline.config.schema import DetectorConfig
 from pipeline.structures import detector_info
 from pipeline.system.errors import UsageError, WeightsError
 from pipeline.system.packages import is_installed, require_package
+from pipeline.system.progress import working_on
 
 if TYPE_CHECKING:
     from detectors.networks.tridos import Tridos
@@ -280,10 +281,15 @@ class ModelGraphs:
     def get(self, size: tuple[int, int]) -> Graphs:
         """See `GraphSource`. A cache that cannot be used is a warning, not an error."""
         if size not in self._graphs:
+            is_large = size[0] * size[1] > LARGE
+            if is_large:
+                working_on(f"preparing the network for input of {size[0]}x{size[1]}")
             kind = BACKENDS[self._kind].format
             contents = self._cache.load_or_export(self._model, self._origin, size=size, kind=kind)
             place = self._cache.folder
             self._graphs[size] = open_graphs(contents, self._kind, threads=self._threads, place=place)
+            if is_large:
+                working_on("computing the first frame")
         return self._graphs[size]
 
 

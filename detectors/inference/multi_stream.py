@@ -37,8 +37,8 @@ class BatchInProgress(NamedTuple):
 class MultiStreamDetector:
     """A detector on `count` sequences, numbered from 0; results equal those of one detector for each.
 
-    Streaming networks compute frames with network inputs of the same size as one batch. Other detectors,
-    which have no temporal window, compute one sequence after another.
+    More sequences may come later. Streaming networks compute frames with network inputs of the same size as
+    one batch. Other detectors, which have no temporal window, compute one sequence after another.
     """
 
     def __init__(self, detector: Detector, count: int):
@@ -58,10 +58,10 @@ class MultiStreamDetector:
         a round may follow a gap. Close the generator before using `rounds` elsewhere: a thread may be reading
         from it.
         """
-        if not self._streaming:
+        if not isinstance(self._detector, StreamingDetector):
             yield from ((list(self._detect_by_sequence(frames)), tag) for frames, tag in rounds)
             return
-        first = self._streaming[0]
+        first = self._detector
         phases = run_two_phase(rounds, self._extract, self._join, first.schedule, first.joins_at_once)
         with closing(phases) as results:
             for outputs, tag in results:
@@ -69,8 +69,15 @@ class MultiStreamDetector:
 
     def end(self, number: int) -> None:
         """Resets the state of a sequence that has ended."""
-        if self._streaming:
-            self._streaming[number].reset()
+        if isinstance(self._detector, StreamingDetector):
+            self._stream(number).reset()
+
+    def _stream(self, number: int) -> StreamingDetector:
+        """Returns the detector of a sequence, which is made when it is first needed."""
+        assert isinstance(self._detector, StreamingDetector)
+        while len(self._streaming) <= number:
+            self._streaming.append(self._detector.sibling() if self._streaming else self._detector)
+        return self._streaming[number]
 
     def _detect_by_sequence(
         self, frames: Iterable[tuple[int, Frame]]
@@ -84,7 +91,7 @@ class MultiStreamDetector:
         by_size: defaultdict[tuple[int, ...], dict[int, Tensor]] = defaultdict(dict)
         started = time.perf_counter()
         for number, group in groups.items():
-            images = self._streaming[number].preprocess(group)
+            images = self._stream(number).preprocess(group)
             by_size[images.shape[2:]][number] = images
         batches = []
         for inputs in by_size.values():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.backends.devices import core_count, join_count
+from detectors.backends.devices import LARGE, core_count, join_count
 from detectors.backends.runtimes import ExportedNetwork
 from detectors.inference.normalisation import to_network_input
 from detectors.inference.postprocess import FixedShapeDetections, decode, detections_of, nms_fixed_shape
@@ -32,6 +32,7 @@ from pipeline.structures.boxes import clip
 from pipeline.structures.detections import Detections, ScoreMap
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import FrameDetections
+from pipeline.system.progress import working_on
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precision in the configuration → dtype of the computation; None for float32."""
@@ -204,6 +205,8 @@ class StreamingDetector:
             else:
                 self.stream.reset()
         geometry = self._current_geometry(frames[0])
+        if geometry.network[0] * geometry.network[1] > LARGE:
+            working_on(f"computing frame {frames[0].index}")
         images, full_scale = network_images(frames)
         images = [geometry.apply(image, full_scale=full_scale) for image in images]
         return to_network_input(images, full_scale=full_scale, device=self.device)
@@ -252,6 +255,7 @@ def frame_detections(
     `conf` is the minimum score, `iou` the maximum IoU of two boxes of a class; `maps` adds score maps.
     """
     for batch in outputs:
+        working_on("")
         started = time.perf_counter()
         found = []
         if batch.detections is None:

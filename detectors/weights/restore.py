@@ -98,16 +98,18 @@ def _recipe(path: Path) -> Any:
 
 
 def _metadata(path: Path, key: str) -> Any:
-    """Returns a value of the metadata of a file; empty if it has none."""
+    """Returns a value of the metadata of a file; empty if it has none.
+
+    It is empty for a damaged file, too: whoever reads its tensors tells.
+    """
     if path.suffix != ".safetensors":
         return {}
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(key, "{}")
     try:
-        return json.loads(text)
-    except ValueError:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(key, "{}"))
+    except (ValueError, SafetensorError):
         return {}
 
 

@@ -156,6 +156,16 @@ RULES = (
         lambda situation: situation.detector in ("detector", "plugin"),
         "detectors that predict boxes; models of mmdet and segmenters have their own rules",
     ),
+    Rule(
+        ("live.max_rate",),
+        _of_sources("address", "input", "camera"),
+        "streams and cameras; --stride is for recordings",
+    ),
+    Rule(
+        ("detector.tile", "detector.tile_overlap", "detector.roi"),
+        lambda situation: situation.detector in ("detector", "plugin"),
+        "detectors that predict boxes; segmenters and models of mmdet see whole frames",
+    ),
     Rule(("detector.fit",), _fits_frames, "a network input of --size WxH"),
     Rule(
         ("detector.components.", "detector.flip_averaging"),

@@ -136,7 +136,8 @@ class RuleConfig:
     min_duration: float = 0.5
     """Seconds that have passed since the first detection of the track."""
     hold: float = 0.0
-    """Seconds for which all other conditions have been fulfilled without a break."""
+    """Seconds for which all other conditions have been fulfilled without a break, while the target was
+    detected in at least half of the frames."""
     min_score: float = 0.0
     """Minimum of the highest score of the track so far, 0 to 1."""
     min_speed: float = 0.0

@@ -16,6 +16,9 @@ FLAGS = {
     "size": "detector.size",
     "enlarge": "detector.enlarge",
     "fit": "detector.fit",
+    "tile": "detector.tile",
+    "tile_overlap": "detector.tile_overlap",
+    "roi": "detector.roi",
     "device": "detector.device",
     "precision": "detector.precision",
     "compile": "detector.compile",
@@ -44,6 +47,7 @@ FLAGS = {
     "on_full": "live.on_full",
     "reconnect": "live.reconnect",
     "on_gap": "live.on_gap",
+    "max_rate": "live.max_rate",
     "health_port": "service.health_port",
     "health_host": "service.health_host",
     "save_video": "output.video",
@@ -100,6 +104,11 @@ def add_detector_options(group: argparse._ArgumentGroup) -> None:
         help="factor by which a native input is enlarged (default: that of the training)",
     )
     add("--fit", choices=("letterbox", "stretch"), help="how frames fill a WxH input (default: letterbox)")
+    tile = "divide the frame into tiles of this size; auto: if the memory does not suffice (default: auto)"
+    add("--tile", metavar="WxH|auto|none", help=tile)
+    add("--tile-overlap", type=int, metavar="N", help="pixels that tiles share at least (default: 64)")
+    region = "look for targets only here: pixels or shares, or corners 'X,Y X,Y X,Y'; repeatable"
+    add("--roi", action="append", metavar="X,Y,W,H", help=region)
     add("--device", metavar="DEVICE", help="auto, cpu, mps, cuda or cuda:N (default: auto)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="number format of the network (default: fp32)")
     half = "the same as --precision fp16 on a GPU and bf16 on a CPU"
@@ -150,7 +159,8 @@ def add_source_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="significant bits per sample, if fewer than stored (default: all)",
     )
-    add("--scaling", metavar="HOW", help="intensity scaling of the network input (default: auto)")
+    levels = "levels that become 0 and 1: full-range, 'fixed LO HI', percentile or running (default: auto)"
+    add("--scaling", metavar="HOW", help=levels)
     add("--bad-pixels", metavar="MASK|auto", help="replace bad pixels: white in MASK, or detected (auto)")
     add("--offset", metavar="IMAGE", help="subtract the fixed-pattern offset shown by a flat-field image")
     add(
@@ -167,6 +177,8 @@ def add_source_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="attempts to reopen a lost stream: a number, none or forever (default: 10)",
     )
+    rate = "process at most N frames per second of a live source, and skip the others (default: 0, all)"
+    add("--max-rate", type=float, metavar="N", help=rate)
     add(
         "--on-gap",
         choices=("repeat", "flush"),

@@ -15,7 +15,7 @@ from pipeline.config.events_section import EventsConfig, RuleConfig, require_kno
 from pipeline.config.ranges import require_range
 from pipeline.config.rotation import Rotation, rotation
 from pipeline.config.source_section import MAX_RATE, MAX_SECONDS, MIN_RATE, SourceConfig, parse_size
-from pipeline.config.units import byte_count, parse_named
+from pipeline.config.units import byte_count, parse_named, region
 
 __all__ = [
     "MAX_RATE",
@@ -39,6 +39,8 @@ __all__ = [
     "parse_size",
 ]
 
+MIN_TILE = 32
+"""Smallest side of a tile in pixels: networks take multiples of it."""
 MIN_SCALE, MAX_SCALE = 0.25, 8.0
 """Range of the enlargement, in network pixels per source pixel."""
 
@@ -57,6 +59,9 @@ class LiveConfig:
     reconnect: int | str = 10
     """Maximum number of successive attempts to reopen a lost live source: a number, none or forever. With
     none the end of a live stream ends the run; otherwise it counts as a loss."""
+    max_rate: float = 0.0
+    """Maximum number of frames per second of a live source that are processed; the others are skipped, which
+    is counted, and no loss. 0: all."""
     backoff: float = 0.5
     """Seconds before the first attempt, doubled for each further one."""
     backoff_cap: float = 30.0
@@ -71,6 +76,7 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         require_range(self, "queue", low=0, expected="0 or more frames")
+        require_range(self, "max_rate", low=0, high=MAX_RATE, expected="frames per second, or 0 for all")
         if self.reconnect not in ("none", "forever") and not str(self.reconnect).isdecimal():
             raise ValueError(f"reconnect = '{self.reconnect}', expected none, forever or a number")
         if not 0 < self.backoff <= self.backoff_cap <= MAX_SECONDS:
@@ -133,6 +139,16 @@ class DetectorConfig:
     """How an image fills a size of WxH: with its aspect ratio kept, on a grey border, or stretched."""
     flip_averaging: bool = False
     """Only for segmenters: average the map over four mirrored views of the image, at four times the cost."""
+    tile: str = "auto"
+    """Size of the tiles that the frame is divided into, WxH in pixels: each is computed on its own, so that
+    memory and time grow with the area alone, and a target on a seam is found once. none: the whole frame.
+    auto: none, unless the memory of the machine does not suffice."""
+    tile_overlap: int = 64
+    """Pixels that neighbouring tiles share at least; twice the largest target or more."""
+    roi: tuple[str, ...] = ()
+    """Regions outside of which nothing is computed or found: X,Y,W,H, or a polygon of three or more corners
+    such as "0,0 640,0 320,512". Pixels, or shares of the frame if no number is above 1 and one has a decimal
+    point. Empty: the whole frame. Coordinates of outputs stay those of the frame."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N; auto uses a CUDA device if there is one."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -162,6 +178,31 @@ class DetectorConfig:
         require_range(self, "batch", "threads", low=0)
         _require_enlargement(self)
         parse_named("cache_limit", self.cache_limit, byte_count)
+        self._require_tiles()
+        for text in self.roi:
+            parse_named("roi", text, region)
+
+    def _require_tiles(self) -> None:
+        """Raises ValueError for tiles that are too small, also for their overlap."""
+        require_range(self, "tile_overlap", low=0, expected="0 pixels or more")
+        tile = self.tile_size()
+        if tile is None:
+            return
+        if min(tile) < MIN_TILE:
+            raise ValueError(f"tile = '{self.tile}', expected sides of {MIN_TILE} pixels or more")
+        if min(tile) < 2 * self.tile_overlap:
+            sides = f"sides of {2 * self.tile_overlap} pixels or more, twice the overlap"
+            raise ValueError(f"tile = '{self.tile}', expected {sides} (--tile-overlap)")
+
+    def tile_size(self) -> tuple[int, int] | None:
+        """Returns (width, height) of the tiles; None if the frame is not divided."""
+        if self.tile in ("auto", "none"):
+            return None
+        try:
+            return parse_size(self.tile)
+        except ValueError as error:
+            expected = "auto, none or WxH such as 640x512"
+            raise ValueError(f"tile = '{self.tile}', expected {expected}") from error
 
     def network_size(self) -> tuple[int, int] | None:
         """Returns (width, height) of the network input; None for native."""

@@ -1,4 +1,4 @@
-"""Durations, sizes and places in a source: 90s, 1h, 500MB, 1:30."""
+"""Durations, sizes, places in a source and in its frames: 90s, 1h, 500MB, 1:30, 0,0,640,256."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 N = TypeVar("N")
 
@@ -54,6 +54,41 @@ def frame_or_time(value: int | str) -> int | Fraction:
         if seconds < 60 and (minutes < 60 or found[1] is None):
             return 3600 * hours + 60 * minutes + seconds
     raise ValueError(f"'{value}', expected a frame number such as 100, or a time such as 12.5s or 1:30")
+
+
+class RegionText(NamedTuple):
+    """A region of a frame as it is written in a configuration."""
+
+    corners: tuple[tuple[float, float], ...]
+    """Corners x, y in their order around the region."""
+    shares: bool
+    """Whether they are shares of width and height of the frame, and not pixels."""
+    polygon: bool
+    """Whether the region is a polygon, and not a rectangle."""
+
+
+def region(text: str) -> RegionText:
+    """Parses a rectangle X,Y,W,H, or a polygon of three or more corners X,Y separated by blanks.
+
+    Numbers are shares of the frame if none is more than 1 and one has a decimal point, else pixels. Raises
+    ValueError for other texts.
+    """
+    expected = ValueError(f"'{text}', expected X,Y,W,H, or three or more corners such as 0,0 640,0 320,512")
+    number = r"\d{1,6}(?:\.\d{1,9})?"
+    groups = text.split()
+    size = 4 if len(groups) == 1 else 2
+    if not all(re.fullmatch(rf"{number}(?:,{number}){{{size - 1}}}", group, re.ASCII) for group in groups):
+        raise expected
+    rows = [tuple(map(float, group.split(","))) for group in groups]
+    shares = "." in text and max(map(max, rows)) <= 1
+    if len(rows) == 1:
+        x, y, width, height = rows[0]
+        if not width or not height:
+            raise expected
+        return RegionText(((x, y), (x + width, y), (x + width, y + height), (x, y + height)), shares, False)
+    if len(rows) < 3:
+        raise expected
+    return RegionText(tuple((row[0], row[1]) for row in rows), shares, True)
 
 
 def parse_named(name: str, text: str, parse: Callable[[str], N]) -> N:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pipeline.sinks.base import close_preserving_error
 from pipeline.sinks.jsonl_codec import EMPTY, ValidPrefix, is_count, read_records, scan_lines
@@ -13,9 +13,17 @@ from pipeline.sinks.record_file import RecordFile
 from pipeline.structures.events import Event
 from pipeline.structures.results import Result
 from pipeline.system.errors import UsageError
+from pipeline.system.files import atomic_write, output_error
 
 _KEYS = ("id", "sequence", "phase")
 """What has to be equal in two messages that are the same."""
+MISSING = "missing"
+"""Key of the last message of an event whose evidence a killed run left incomplete: reasons by file name."""
+
+
+def to_line(message: Mapping[str, Any]) -> bytes:
+    """Returns the line of a message."""
+    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 class EventFile:
@@ -27,10 +35,18 @@ class EventFile:
         path: file to write.
         kept: the lines that stay if a run is resumed. Their messages come first, and are not written again.
         checked: whether they have to be those of the lines.
+        then: called with each result after its messages were written.
     """
 
-    def __init__(self, path: str | Path, *, kept: ValidPrefix = EMPTY, checked: bool = True):
-        self.path, self._kept, self._checked = Path(path), kept, checked
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        kept: ValidPrefix = EMPTY,
+        checked: bool = True,
+        then: Callable[[Result], None] | None = None,
+    ):
+        self.path, self._kept, self._checked, self._then = Path(path), kept, checked, then
         self._known = read_records(self.path, kept.line_count)
 
     def __enter__(self) -> Self:
@@ -40,6 +56,8 @@ class EventFile:
     def write(self, result: Result) -> None:
         """Appends the messages of a frame. Raises OutputError if they cannot be written."""
         self.append(result.events)
+        if self._then:
+            self._then(result)
 
     def append(self, events: Iterable[Event]) -> None:
         """Appends messages.
@@ -49,8 +67,7 @@ class EventFile:
         for event in events:
             known = next(self._known, None)
             if known is None:
-                line = json.dumps(event.to_dict(), allow_nan=False, separators=(",", ":"))
-                self._file.append(line.encode() + b"\n")
+                self._file.append(to_line(event.to_dict()))
             elif self._checked and any(known[key] != getattr(event, key) for key in _KEYS):
                 raise UsageError(
                     f"{self.path.parent} cannot be resumed: {self.path.name} has other events in frame "
@@ -72,6 +89,52 @@ def scan_events(path: Path) -> ValidPrefix:
     Raises UsageError if the file cannot be read, is a link, or is damaged before its last line.
     """
     return scan_lines(path, _require_message, kind="a message of an event")
+
+
+def note_missing(path: Path, notes: Mapping[int, Mapping[str, str]]) -> None:
+    """Writes into messages which files of evidence are missing, and why.
+
+    Args:
+        path: an events.jsonl of complete lines.
+        notes: reasons by the name of the file, by the number of the line from 0; empty for nothing missing.
+
+    Raises OutputError.
+    """
+    lines = _read(path)
+    changed = list(lines)
+    for number, missing in notes.items():
+        message = {key: value for key, value in json.loads(lines[number]).items() if key != MISSING}
+        changed[number] = to_line({**message, **({MISSING: dict(missing)} if missing else {})})
+    _replace(path, lines, changed)
+
+
+def forget_missing(path: Path) -> None:
+    """Removes what `note_missing` has written: a resumed run makes the evidence anew. Raises OutputError."""
+    if path.is_symlink() or not path.exists():
+        return
+    lines, changed = _read(path), []
+    for line in lines:
+        if f'"{MISSING}"'.encode() in line and line.endswith(b"\n"):
+            try:
+                message = json.loads(line)
+                line = to_line({key: value for key, value in message.items() if key != MISSING})
+            except (ValueError, AttributeError):
+                pass  # the file is damaged, which is said later
+        changed.append(line)
+    _replace(path, lines, changed)
+
+
+def _read(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def _replace(path: Path, lines: list[bytes], changed: list[bytes]) -> None:
+    if changed != lines:
+        with atomic_write(path) as partial:
+            partial.write_bytes(b"".join(changed))
 
 
 def _require_message(text: bytes) -> None:

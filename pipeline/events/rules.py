@@ -13,6 +13,9 @@ from pipeline.events.zones import Places, Point, masks_of
 from pipeline.system.errors import unknown_name
 
 _SIDES = {"any": 0, "to-right": 1, "to-left": -1}
+SEEN_SHARE = 0.5
+"""Least share of the frames of `hold` in which the target is detected: a track that has lost its target is
+drawn away by random false alarms, a few of them in many frames."""
 
 
 class Sight(NamedTuple):
@@ -57,6 +60,10 @@ class Progress:
 
     since: float | None = None
     """Time from which its conditions hold without a break, in seconds of the engine; None if they do not."""
+    frames: int = 0
+    """Number of frames since then, with the first one."""
+    seen: int = 0
+    """Number of those in which the target was detected."""
     crossed: str | None = None
     """Name of the line that it has crossed."""
     started: bool = False
@@ -100,8 +107,9 @@ class Rule:
     def judge(self, sight: Sight, progress: Progress, now: float, *, active: bool) -> bool:
         """Returns whether a track starts an event in this frame; its progress is changed.
 
-        Frames without a detection of the target change nothing, because its box is only predicted.
+        Frames without a detection of the target start nothing, because its box is only predicted.
         """
+        progress.frames += 1
         if not sight.detected:
             return False
         config, masked = self.config, self._places.is_masked(self._masks, sight.centre)
@@ -111,8 +119,9 @@ class Rule:
         if masked or not self._fits(sight):
             progress.since = None
             return False
-        if progress.since is None:
-            progress.since = now
+        progress.seen += 1
+        if progress.since is None or progress.seen < SEEN_SHARE * progress.frames:
+            progress.since, progress.frames, progress.seen = now, 1, 1
         held = now - progress.since >= config.hold and sight.duration >= config.min_duration
         return held and sight.confirmed and active and bool(progress.crossed or not config.lines)
 

@@ -17,7 +17,10 @@ from pipeline.structures.results import Result
 
 
 class EventSink:
-    """The events of one source on their way out, as a sink that follows those of the files.
+    """The events of one source on their way out, as a sink.
+
+    It ends what begins with the file of the messages: that is a sink of its own, `open_file`, whose place
+    among the others decides when evidence and listeners get a result.
 
     When the source ends, so do its open events. A run over a recording that ends early leaves them open,
     because `--resume` continues it.
@@ -60,14 +63,20 @@ class EventSink:
         return replace(result, events=tuple(events)) if events else result
 
     def open_file(self, path: Path) -> EventFile:
-        """Returns the sink of an events.jsonl, which the last events of the source go to, too."""
-        self._file, self._kept = EventFile(path, kept=self._kept), EMPTY
+        """Returns the sink of an events.jsonl, which the last events of the source go to, too.
+
+        It passes each result on to evidence and listeners once its messages are in the file.
+        """
+        self._file, self._kept = EventFile(path, kept=self._kept, then=self._pass_on), EMPTY
         return self._file
 
     def __enter__(self) -> Self:
         return self
 
     def write(self, result: Result) -> None:
+        """Does nothing: `open_file` has passed the result on."""
+
+    def _pass_on(self, result: Result) -> None:
         """Takes a result, whose messages are in events.jsonl already, to evidence and listeners."""
         if self.evidence:
             self.evidence.add(result)

@@ -23,9 +23,14 @@ DEEP_SCALING = "percentile"
 more bits rarely use their full scale: a scene of a radiometric one is a hundredth of it. For measurements see
 `docs/scaling.md`."""
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
-"""Default percentiles. A target of a few pixels may lie above the high one, and nothing else beside it."""
+"""Default percentiles. A target of a few pixels may lie above the high one: it is clipped to white."""
 MIN_SPAN = 32
-"""Minimum number of grey levels from 0 to 1; otherwise the noise of an empty sky would fill the scale."""
+"""Minimum number of grey levels from 0 to 1."""
+MIN_NOISE_SPAN = 32
+"""Minimum distance from 0 to 1 in standard deviations of the noise of a pixel. Otherwise the noise of an
+empty sky would fill the scale, and a target, which lies above the high percentile, would be no brighter."""
+SIGMA_OF_DIFFERENCE = 1 / (math.sqrt(2) * 0.67449)
+"""Standard deviation of normal noise over the median absolute difference of two pixels."""
 SAMPLED_PIXELS = 20_000
 """Pixels from which percentiles are computed: exact to a hundredth of the range, cheap at any image size."""
 MIN_FRACTION_IN_USE = 1 / 8
@@ -71,16 +76,37 @@ class Percentiles:
         self._percentiles = low, high
 
     def __call__(self, image: np.ndarray) -> tuple[float, float]:
-        """Returns the percentiles of (H, W) or (H, W, 3), moved apart about their mean up to `MIN_SPAN`."""
+        """Returns the percentiles of (H, W) or (H, W, 3), moved apart about their mean if they are too close.
+
+        Their distance is at least `MIN_SPAN` grey levels and `MIN_NOISE_SPAN` standard deviations of noise.
+        """
         low, high = self.exact(image)
-        lacking = max(0.0, MIN_SPAN - (high - low)) / 2
+        lacking = max(0.0, max(MIN_SPAN, MIN_NOISE_SPAN * pixel_noise(image)) - (high - low)) / 2
         return low - lacking, high + lacking
 
     def exact(self, image: np.ndarray) -> tuple[float, float]:
         """Returns the percentiles of (H, W) or (H, W, 3) as they are."""
-        step = max(1, int((image.shape[0] * image.shape[1] / SAMPLED_PIXELS) ** 0.5))
+        step = _step(image)
         low, high = np.percentile(image[::step, ::step], self._percentiles).tolist()
         return low, high
+
+
+def pixel_noise(image: np.ndarray) -> float:
+    """Returns the standard deviation of the noise of a pixel of (H, W) or (H, W, 3), in grey levels.
+
+    It is estimated from the median of the absolute differences between neighbours in a row, in which targets
+    and edges do not count; fine texture over half of the picture is taken for noise.
+    """
+    step = _step(image)
+    rows = image[::step]
+    left, right = rows[:, :-1:step].astype(np.float32), rows[:, 1::step].astype(np.float32)
+    differences = np.abs(left - right)
+    return float(np.median(differences)) * SIGMA_OF_DIFFERENCE if differences.size else 0.0
+
+
+def _step(image: np.ndarray) -> int:
+    """Returns the step between the pixels of an image from which statistics are computed."""
+    return max(1, int((image.shape[0] * image.shape[1] / SAMPLED_PIXELS) ** 0.5))
 
 
 class RunningPercentiles:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.imaging.affine import compose, invert
-
 MAX_SIDE = 200
 """Maximum of the longer side of the small pictures, in pixels: it bounds the cost."""
 MIN_SIDE = 24
@@ -64,8 +62,9 @@ class SmallPictures:
 
     def in_frame(self, motion: np.ndarray) -> np.ndarray:
         """Converts a motion (2, 3) of indices of pixels in small pictures to pixel coordinates of frames."""
-        to_frame = np.column_stack([np.diag(self.scale), self.scale / 2])
-        return compose(to_frame, compose(motion, invert(to_frame)))
+        linear = motion[:, :2] * self.scale[:, None] / self.scale
+        shift = self.scale * (motion[:, 2] + 0.5) - linear @ (self.scale / 2)
+        return np.column_stack([linear, shift])
 
     def reduce(self, image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
         """Returns the small picture of an image (H, W) or (H, W, 3), (h, w) float32, not yet smooth.
@@ -76,7 +75,10 @@ class SmallPictures:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         small = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA).astype(np.float32)
         low, high = levels
-        return (np.clip(small, low, high) - np.float32(low)) * np.float32(255 / (high - low))
+        np.clip(small, low, high, out=small)
+        small -= np.float32(low)
+        small *= np.float32(255 / (high - low))
+        return small
 
 
 def smoothing(small: np.ndarray) -> float:
@@ -106,7 +108,7 @@ class Contrast:
     def __call__(self, smooth: np.ndarray, offset: float = 0.0) -> np.ndarray:
         """Returns a smooth picture, less `offset`, as (h, w) uint8."""
         shift = 128 - self.gain * (self.middle + offset)
-        return np.clip(smooth * np.float32(self.gain) + np.float32(shift + 0.5), 0, 255).astype(np.uint8)
+        return cv2.addWeighted(smooth, self.gain, smooth, 0, shift, dtype=cv2.CV_8U)
 
 
 def levels_at(smooth: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -146,16 +148,17 @@ def corners(picture: np.ndarray, blocked: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def follow(
-    before: np.ndarray, now: np.ndarray, points: np.ndarray, guess: np.ndarray
+    before: np.ndarray, now: np.ndarray, points: np.ndarray, guess: np.ndarray, *, near: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Follows points from one picture to another, both (h, w) uint8.
 
     `points` (N, 2) float32 are indices x y in the first picture, `guess` (N, 2) where they are expected in
-    the second. Returns where they are, (N, 2) float64, and which of them were followed, (N,) bool.
+    the second; `near` says that they are at most a few pixels from there, which takes a third of the time.
+    Returns where they are, (N, 2) float64, and which of them were followed, (N,) bool.
     """
     if not len(points):
         return np.zeros((0, 2)), np.zeros(0, bool)
-    found, there = _flow(before, now, points, guess.astype(np.float32), levels=LEVELS)
+    found, there = _flow(before, now, points, guess.astype(np.float32), levels=0 if near else LEVELS)
     returned, back = _flow(now, before, found, points, levels=0)
     distance = np.linalg.norm(returned - points, axis=1)
     return found.astype(np.float64), there & back & (distance <= MAX_RETURN_ERROR)

@@ -145,7 +145,7 @@ def _events(record: RunRecord) -> dict[str, int]:
 
 
 def _drops(record: RunRecord) -> dict[str, int]:
-    return {"queue full": record.dropped.count}
+    return {"queue full": record.dropped.count, "max rate": record.limit.skipped.count}
 
 
 def _gaps(record: RunRecord) -> dict[str, int]:

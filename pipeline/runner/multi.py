@@ -1,8 +1,9 @@
 """A run over several sources that share the networks.
 
-Three kinds of threads: one for each source decodes (`pipeline.stages.multiplexer`); this one runs the
-networks on the frames that are there; one for each source tracks, draws and writes. A source that is slow,
-lost, not yet there, or whose outputs cannot be written does not delay the others.
+Four kinds of threads: one for each source decodes; one for each source marks gaps and the motion of the
+camera (`pipeline.stages.multiplexer`); this one runs the networks on the frames that are there; one for each
+source tracks, draws and writes. A source that is slow, lost, not yet there, or whose outputs cannot be
+written does not delay the others.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ from pipeline.stages.tracking import track
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import SegmentStage
 from pipeline.structures.results import FrameDetections
-from pipeline.system.errors import MoteError, SourceError, UsageError
-from pipeline.system.prefetch import POLL_SECONDS
+from pipeline.system.errors import MoteError, SourceError, UsageError, out_of_memory
+from pipeline.system.prefetch import POLL_SECONDS, prefetch
 from pipeline.system.progress import Mode, Progress
 from pipeline.system.signals import StopRequest, stop_on_signals
 
@@ -87,7 +88,7 @@ def run_many(
         infos = {name: source.info for name, source in opened.items()}
         check_events(config.events, infos, names=list(by_name))
         stop.begin()
-        networks = load_networks(config, parts)
+        networks = load_networks(config, parts, list(infos.values()))
         count = len(locations) - len(summary.unopened)
         config = _with_batch(config, networks.info.device, count)
         maker = StreamMaker(config, networks, parts, summary, locations, stack)
@@ -97,6 +98,7 @@ def run_many(
 
         def join(name: str, source: FrameSource) -> Stream:
             (truth,) = load_annotations(annotations, [source], config, among=len(locations))
+            parts.fit(config.detector, [source.info])  # refuses frames that the detector cannot compute
             return maker.make({name: source}, {name: truth})[name]
 
         bar = Progress(summary.announced, mode=progress, note=summary.progress_note)
@@ -234,7 +236,7 @@ class Lanes:
         self._faults: list[BaseException] = []  # that are no MoteError and kept a source from joining
         self.multiplexer = StreamMultiplexer(
             [self._frames(number) for number in range(len(self._names))],
-            names=[f"decode {name}" for name in self._names],
+            names=[f"prepare {name}" for name in self._names],
             in_flight=RESULTS_AHEAD + batch,
         )
 
@@ -242,10 +244,6 @@ class Lanes:
         """Starts the writers of streams; to be called for those of open sources before the multiplexer."""
         for name, stream in streams.items():
             self._begin(self._names.index(name), stream)
-
-    def mark(self, number: int, frame: Frame) -> Frame:
-        """Returns the next frame of a source with its gap, its time and the motion of the camera set."""
-        return self._streams[number].mark(frame)
 
     def put(self, number: int, found: FrameDetections) -> None:
         """Passes the detections of the next frame of a source to its writer."""
@@ -287,7 +285,6 @@ class Lanes:
             self.multiplexer.done(number)
             self._advance()
 
-        self.multiplexer.set_queue(number, stream.queue)
         self._streams[number] = stream
         self._writers[number] = StreamWriter(
             stream, self._networks, self._stop, written=written, ended=lambda: self.multiplexer.drop(number)
@@ -295,15 +292,20 @@ class Lanes:
         self._writers[number].start()
 
     def _frames(self, number: int) -> Iterator[Frame]:
-        """Yields the frames of a source, which joins the run first; runs in the thread of its feed."""
+        """Yields the marked frames of a source, which joins the run first; runs in the thread of its feed."""
+        name = self._names[number]
         if number not in self._streams:
-            source = self._summary.pending[self._names[number]].wait()
+            source = self._summary.pending[name].wait()
             with self._lock:
                 if number in self._ended:
                     return
-                self._begin(number, self._join(self._names[number], source))
+                self._begin(number, self._join(name, source))
         stream = self._streams[number]
-        yield from count_frames(stream.source, stream.record, self._stop)
+        decoded = count_frames(stream.source, stream.record, self._stop)
+        # frames are dropped here, before they are marked; one that is marked waits beside this queue
+        queued = stream.queue._replace(size=max(stream.queue.size - 1, 1))
+        with closing(prefetch(decoded, **queued._asdict(), name=f"decode {name}")) as frames:
+            yield from map(stream.mark, frames)
 
 
 def process(
@@ -326,7 +328,7 @@ def process(
                     if stop.signal is not None:  # rounds computed ahead are left; what was queued is written
                         break
         except BaseException as error:
-            failure = error
+            failure = out_of_memory(error) or error
         lanes.end_all(failure)
     for fault in (failure, *lanes.failures):
         if fault is not None and not isinstance(fault, MoteError):
@@ -341,18 +343,17 @@ def _rounds(
     A round comes at least every `POLL_SECONDS`, even if it is empty, so that delayed results are passed on.
     """
     for turn in lanes.multiplexer.rounds(batch):
-        *groups, last = _split_at_gaps(turn.items, lanes) if turn.items else [[]]
+        *groups, last = _split_at_gaps(turn.items) if turn.items else [[]]
         yield from ((group, []) for group in groups)
         yield last, turn.ended
         if stop.signal is not None:
             return
 
 
-def _split_at_gaps(items: Sequence[tuple[int, Frame]], lanes: Lanes) -> Iterator[list[tuple[int, Frame]]]:
-    """Marks the gaps of a round of frames; splits it before a gap that follows other frames of its source."""
+def _split_at_gaps(items: Sequence[tuple[int, Frame]]) -> Iterator[list[tuple[int, Frame]]]:
+    """Splits a round of frames before each gap that follows other frames of its source."""
     group: list[tuple[int, Frame]] = []
-    for number, item in items:
-        frame = lanes.mark(number, item)
+    for number, frame in items:
         if frame.gap and any(number == other for other, _ in group):
             yield group
             group = []

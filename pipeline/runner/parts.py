@@ -6,14 +6,14 @@ functions that make them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pipeline.config.schema import DetectorConfig, RunConfig, SegmentationConfig
 from pipeline.stages.classes import class_labels
 from pipeline.structures.detector_info import DetectorInfo, SegmenterInfo
-from pipeline.structures.frame import Frame
+from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.protocols import Detector, SegmentStage, Tracker
 from pipeline.structures.results import FrameDetections
 from pipeline.system.errors import UsageError
@@ -52,6 +52,11 @@ class LoadSegmenters(Protocol):
         """Returns the segmenters and their descriptions in configured order. Raises MoteError."""
 
 
+def as_configured(config: DetectorConfig, sources: Sequence[SourceInfo]) -> DetectorConfig:
+    """Returns the configuration of a detector unchanged."""
+    return config
+
+
 @dataclass(frozen=True)
 class Parts:
     """Functions that make the networks and trackers of a run."""
@@ -62,6 +67,8 @@ class Parts:
     """Builds a tracker from its name and options."""
     share: Callable[[Detector, int], MultiStreamDetector]
     """Shares a detector among a number of streams."""
+    fit: Callable[[DetectorConfig, Sequence[SourceInfo]], DetectorConfig] = as_configured
+    """Returns the configuration of the detector that fits its sources and the machine. Raises MoteError."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +93,10 @@ class Networks:
         return [*([self.info.name] if self.info.segmenter else []), *self.segmenter_names]
 
 
-def load_networks(config: RunConfig, parts: Parts) -> Networks:
-    """Loads the detector and the segmenters of a configuration. Raises MoteError."""
+def load_networks(config: RunConfig, parts: Parts, sources: Sequence[SourceInfo]) -> Networks:
+    """Loads the detector and the segmenters of a configuration, for these sources. Raises MoteError."""
     maps = config.output.zarr
-    detector, info = parts.load_detector(config.detector, maps=maps)
+    detector, info = parts.load_detector(parts.fit(config.detector, sources), maps=maps)
     kept = class_labels(config.detector.classes, info.classes) if config.detector.classes else None
     if kept and 0 not in kept and config.segmentation.fuse == "union":
         raise UsageError(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.config.parsing import build
 from pipeline.config.schema import RunConfig
 from pipeline.events.engine import EventEngine
 from pipeline.events.event_file import scan_events
+from pipeline.events.evidence.completion import complete_evidence
 from pipeline.events.recovery import complete_events, recorded_engine
 from pipeline.imaging.image_files import IMAGE_SUFFIXES
 from pipeline.runner.ground_truth import GroundTruth, annotated_source, read_annotations
@@ -35,11 +37,12 @@ from pipeline.sinks.mot import mot_sink
 from pipeline.sinks.rotating import find_rotated_files, merge_detections
 from pipeline.sinks.video import defragment, write_empty
 from pipeline.sources.opening import open_source
+from pipeline.sources.packets.coded import CodedFile
 from pipeline.stages.classes import class_labels
 from pipeline.structures.frame import Frame, Gap, SourceInfo
 from pipeline.structures.results import Result
-from pipeline.system.errors import OutputError, SourceError, UsageError
-from pipeline.system.files import atomic_write, open_kept, output_error, require_idle
+from pipeline.system.errors import MoteError, OutputError, SourceError, UsageError
+from pipeline.system.files import atomic_write, fingerprint, open_kept, output_error, require_idle
 from pipeline.system.redaction import stream_name
 
 
@@ -89,6 +92,10 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
             _truncate(place(JSONL), valid)
             _truncate(place(EVENTS), scan_events(place(EVENTS)))
             _rebuild(record, place, valid, truth, engine, is_last=place is places[-1])
+        completed = 0
+        if config.events.keeps_evidence:
+            source_file = partial(_coded_file, old, config)
+            completed = complete_evidence(folder, paths, config.events, source_file, deletes=bool(sets))
         if sets:
             merge_detections(folder)
         videos = [path for place in places[-1:] if (path := place(VIDEO)).exists()]  # others were closed
@@ -98,10 +105,12 @@ def recover(folder: Path, *, annotations: Path | None = None) -> str:
         write_end(record, truth)
     if faults := getattr(record.failure, "__notes__", None):
         raise OutputError("; ".join(faults))
-    return f"{folder}: recovered {'; '.join(_report(record, lines, frames_shown))}"
+    return f"{folder}: recovered {'; '.join(_report(record, lines, frames_shown, completed))}"
 
 
-def _report(record: RunRecord, lines: Sequence[ValidPrefix], frames_shown: int | None) -> Iterator[str]:
+def _report(
+    record: RunRecord, lines: Sequence[ValidPrefix], frames_shown: int | None, completed: int
+) -> Iterator[str]:
     """Yields the parts of the line that says what was done."""
     yield f"{record.written} frames, {record.detections} detections, {record.tracks} tracks"
     if record.rotated:
@@ -110,6 +119,8 @@ def _report(record: RunRecord, lines: Sequence[ValidPrefix], frames_shown: int |
         yield f"{truncated} bytes of a truncated line were removed"
     if frames_shown is not None:
         yield f"the {'last ' * bool(record.rotated)}video shows {frames_shown} frames"
+    if completed:
+        yield f"the evidence of {completed} event{'s' * (completed > 1)} was closed"
 
 
 def _is_settled(old: dict[str, Any], lines: Sequence[ValidPrefix]) -> bool:
@@ -174,6 +185,18 @@ def _recorded_pictures(old: dict[str, Any], config: RunConfig) -> Sequence[str]:
             return source.pictures
     except SourceError as error:
         raise UsageError(f"the source must be there, to tell which frames are annotated: {error}") from error
+
+
+def _coded_file(old: dict[str, Any], config: RunConfig) -> CodedFile | None:
+    """Returns the source of a recorded run if it is the same file and its packets can be copied."""
+    name, known = old["source"]["name"], old["source"].get("fingerprint")
+    if not known or fingerprint(name) != known:
+        return None
+    try:
+        with open_source(name, config.source) as source:
+            return source.coded if isinstance(source.coded, CodedFile) else None
+    except MoteError:
+        return None
 
 
 def _truncate(path: Path, valid: ValidPrefix) -> None:

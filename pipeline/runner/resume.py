@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.schema import OutputConfig
-from pipeline.events.event_file import scan_events
+from pipeline.events.event_file import forget_missing, scan_events
 from pipeline.runner.run_json import read_record
 from pipeline.sinks import zarr_store
 from pipeline.sinks.file_names import EVENTS, JSONL, METRICS, RUN, UNFINISHED, ZARR
@@ -223,7 +223,9 @@ def find_resumable(folder: Path, output: OutputConfig, locks: ExitStack) -> Resu
         raise UsageError(f"a run is resumed from {JSONL}; leave --no-save-jsonl out")
     if find_rotated_files(folder):
         raise UsageError(f"{folder} holds rotated files and cannot be resumed; use --overwrite")
-    return ResumeState(folder, record=read_record(folder), arrays=output.zarr)
+    record = read_record(folder)
+    forget_missing(folder / EVENTS)
+    return ResumeState(folder, record=record, arrays=output.zarr)
 
 
 def _without_gap_at_start(frames: Iterator[Frame]) -> Iterator[Frame]:

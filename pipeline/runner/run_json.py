@@ -204,6 +204,7 @@ def _account(record: RunRecord) -> dict[str, Any]:
         "decoded": record.decoded,
         "written": record.written,
         "dropped": {"queue full": record.dropped.count} if record.dropped.count else {},
+        **({"skipped": skipped} if (skipped := record.limit.skipped.count) else {}),
         "unprocessed": record.decoded - record.written - record.dropped.count,
         "not_annotated": record.not_annotated,
         "corrupt": record.source.corrupt,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.config.schema import RunConfig
 from pipeline.drawing.annotator import AnnotatorOptions
-from pipeline.stages.gaps import DropCounter, GapMarker
+from pipeline.stages.gaps import DropCounter, GapMarker, RateLimit
 from pipeline.structures.frame import SourceInfo
 from pipeline.structures.results import STAGE, Result
 from pipeline.structures.tracks import TrackState
@@ -133,6 +133,7 @@ class RunRecord:
         config: resolved configuration.
         header: contents of run.json that are known before the first frame.
         dropped: counts the frames that found no room in the queue before the detector.
+        limit: limit of the rate, which counts the frames that it leaves out; they do not count as decoded.
         gaps: counts the gaps of the source; None if it is not read.
         rotated: numbers of rotated files that are kept and deleted; None if files are not rotated.
         resumed_after: frames that an earlier process had finished; they count as written again.
@@ -147,16 +148,17 @@ class RunRecord:
         header: dict[str, Any],
         *,
         dropped: DropCounter | None = None,
+        limit: RateLimit | None = None,
         gaps: GapMarker | None = None,
         rotated: Mapping[str, int | None] | None = None,
         resumed_after: int = 0,
         rules: Sequence[str] = (),
     ):
         self.folder, self.source, self.config, self.header = folder, source, config, header
-        self.dropped = dropped or DropCounter()
+        self.dropped, self.limit = dropped or DropCounter(), limit or RateLimit(0)
         self.gaps, self.rotated, self.resumed_after = gaps, rotated, resumed_after
         self.decoded = 0
-        """Frames that left the source."""
+        """Frames that left the source, without those that were skipped."""
         self.written = 0
         """Frames that all sinks have taken."""
         self.detections = 0
@@ -249,9 +251,11 @@ class RunRecord:
         return len(self._confirmed)
 
     def progress_note(self) -> str:
-        """Returns the latency of live sources and the number of dropped frames for the progress line."""
-        dropped = self.dropped.count
-        return ", ".join(filter(None, [str(self.recent_latency), f"{dropped} dropped" if dropped else ""]))
+        """Returns the latency of live sources, and how many frames were dropped or skipped."""
+        counts = {"dropped": self.dropped.count, "skipped": self.limit.skipped.count}
+        return ", ".join(
+            filter(None, [str(self.recent_latency), *(f"{n} {what}" for what, n in counts.items() if n)])
+        )
 
     def stop_clock(self) -> None:
         """Ends the run and sets its duration."""

@@ -43,7 +43,7 @@ from pipeline.sinks.zarr_store import ZarrSink
 from pipeline.sources.live import queue_policy
 from pipeline.sources.source import FrameSource
 from pipeline.stages.camera_motion import marking
-from pipeline.stages.gaps import DropCounter, GapMarker
+from pipeline.stages.gaps import DropCounter, GapMarker, RateLimit
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.structures.protocols import Tracker
 from pipeline.structures.results import Result
@@ -130,11 +130,13 @@ def make_stream(
         annotator.places = outlines_of(events.engine.places)
     sinks = open_sinks(folder, config, source.info, annotator, truth, resume, events)
     dropped, live = DropCounter(), config.live
+    limit = RateLimit(live.max_rate if source.info.live else 0)
     gaps = GapMarker(
         source.info,
         window=networks.detector.window,
         policy=live.on_gap,
         dropped=dropped,
+        skipped=limit.skipped,
         stride=source.selection.stride,
         cuts=live.scene_cuts,
     )
@@ -145,6 +147,7 @@ def make_stream(
         config,
         header,
         dropped=dropped,
+        limit=limit,
         gaps=gaps,
         rotated=rotated,
         resumed_after=resume.written.line_count,
@@ -244,6 +247,7 @@ def resolve(
         classes=tuple(info.classes[label] for label in networks.kept_labels or ()),
         enlarge=info.enlarge,
         backend=info.backend or "torch",
+        tile=info.tile,
     )
     segmenters = tuple(
         replace(row, name=known.name, weights=known.weights, enlarge=known.enlarge)
@@ -344,7 +348,8 @@ def open_sinks(
         sinks: list[SizedSink] = []
         if wanted.jsonl:
             sinks.append(JsonlSink(place(JSONL), kept=resume.written))
-        if events:  # after the lines from which a killed run makes them again
+        # after the lines from which a killed run makes them again, before a frame is drawn and encoded
+        if events:
             sinks.append(events.open_file(place(EVENTS)))
         if wanted.coco:
             sinks.append(coco_sink(place(COCO), truth))

@@ -122,7 +122,7 @@ def watch(
     with PendingSource(location, config, stop) as pending:
         source, name = pending.wait(), run_name(location)
         check_events(config.events, {name: source.info}, names=[name])
-        networks = load_networks(config, parts)
+        networks = load_networks(config, parts, [source.info])
         if source.info.live:
             config = without_batching(config)
         stream = make_stream(name, Path(), source, config, networks, parts, None)
@@ -200,7 +200,7 @@ def _set_up(
     name = run_name(location)
     check_events(config.events, {name: source.info}, names=[name])
     stop.begin()
-    networks = load_networks(config, parts)
+    networks = load_networks(config, parts, [source.info])
     if source.info.live:
         config = without_batching(config)
     folder = Path(config.output.folder or Path("runs", name))

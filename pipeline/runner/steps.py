@@ -16,7 +16,7 @@ from pipeline.stages.fusion import fuse
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import Detector
 from pipeline.structures.results import FrameDetections, Result
-from pipeline.system.errors import UsageError
+from pipeline.system.errors import UsageError, out_of_memory
 from pipeline.system.packages import require_package
 from pipeline.system.signals import StopRequest
 
@@ -25,14 +25,18 @@ RESULTS_AHEAD = 8
 
 
 def count_frames(source: FrameSource, record: RunRecord, stop: StopRequest) -> Iterator[Frame]:
-    """Yields the frames of a source until a signal asks to stop; counts them and times their decoding."""
+    """Yields the frames of a source until a signal asks to stop; counts them and times their decoding.
+
+    Those that the limit of the rate leaves out are counted as skipped.
+    """
     while stop.signal is None:
         with record.timed("decode"):
             frame = next(source, None)
         if frame is None:
             return
-        record.decoded += 1
-        yield frame
+        if record.limit(frame):
+            record.decoded += 1
+            yield frame
 
 
 def detect(detector: Detector, groups: Iterable[tuple[Frame, ...]]) -> Generator[FrameDetections]:
@@ -46,7 +50,7 @@ def detect(detector: Detector, groups: Iterable[tuple[Frame, ...]]) -> Generator
             f"the detector '{type(detector).__name__}' returned {type(found).__name__} from detect, "
             "expected the results of each frame"
         )
-    with closing(found) if isinstance(found, Generator) else nullcontext():
+    with closing(found) if isinstance(found, Generator) else nullcontext(), memory_shortage_told():
         for item in found:
             if not isinstance(item, FrameDetections):
                 raise UsageError(
@@ -54,6 +58,17 @@ def detect(detector: Detector, groups: Iterable[tuple[Frame, ...]]) -> Generator
                     "expected mote.FrameDetections"
                 )
             yield item
+
+
+@contextmanager
+def memory_shortage_told() -> Iterator[None]:
+    """Raises UsageError, with a remedy, in place of an error within the block that is a lack of memory."""
+    try:
+        yield
+    except Exception as error:
+        if short := out_of_memory(error):
+            raise short from error
+        raise
 
 
 def select_and_fuse(

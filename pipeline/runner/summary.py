@@ -107,16 +107,23 @@ def _segmenter_rows(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _live_rows(record: RunRecord) -> list[tuple[str, str]]:
-    """Dropped frames, gaps and latency, as far as there are any."""
+    """Dropped and skipped frames, gaps and latency, as far as there are any."""
     rows = []
     if record.dropped.count:
         rows.append(("dropped", f"{record.dropped.count} frames, since the queue was full"))
+    if record.limit.skipped.count:
+        rows.append(("skipped", f"{record.limit.skipped.count} frames, because of --max-rate"))
     if record.gaps and record.gaps.events:
         rows.append(("gaps", ", ".join(f"{n} {event}" for event, n in record.gaps.events.items())))
     if record.latency.count:
         times = record.latency.summary()
         rows.append(("latency", f"{times['p50']:.1f} ms, 95 % below {times['p95']:.1f} ms"))
     return rows
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    """Returns a number with its noun."""
+    return f"{count} {one if count == 1 else many}"
 
 
 def _score_rows(record: RunRecord) -> list[tuple[str, str]]:
@@ -140,10 +147,12 @@ def _score_rows(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("MOTA", f"not scored: {record.tracks_unscored}"))
     for gate, tracks in record.track_scores.items():
         if tracks.boxes:
-            mota, idf1, hota = map(format_number, (tracks.mota, tracks.idf1, tracks.hota))
+            mota, idf1 = format_number(tracks.mota), format_number(tracks.idf1)
+            hota = "" if tracks.hota is None else f"HOTA {tracks.hota:.3f}, "  # needs a package of its own
             matched = _GATES[gate].format(f"{tracks.limit:g}")
-            counts = f"{tracks.switches} switches, {tracks.false_tracks} false tracks"
-            rows.append(("MOTA", f"{mota}, IDF1 {idf1}, HOTA {hota}, {counts}, with {matched}"))
+            counts = f"{_counted(tracks.switches, 'switch', 'switches')}, "
+            counts += _counted(tracks.false_tracks, "false track", "false tracks")
+            rows.append(("MOTA", f"{mota}, IDF1 {idf1}, {hota}{counts}, with {matched}"))
     return rows
 
 

@@ -9,15 +9,17 @@ the camera moves: such places are remembered and left out of later key frames.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Literal
 
 import cv2
 import numpy as np
 
-from pipeline.imaging.affine import IDENTITY, apply, compose, fit_shift, fit_similarity, invert
+from pipeline.imaging.affine import IDENTITY, apply, compose, farthest, fit_motion, invert, squared_errors
 from pipeline.imaging.sparse_flow import (
     MAX_WEIGHT,
     Contrast,
@@ -30,23 +32,16 @@ from pipeline.imaging.sparse_flow import (
 from pipeline.stages.gaps import GapMarker
 from pipeline.structures.frame import Frame, Gap
 
-TOLERANCE = 0.5
-"""Maximum distance between a point and where the motion puts it, in pixels of the small pictures."""
 MIN_POINTS, MIN_SHARE = 8, 0.3
 """Minimum number of points that agree on the motion, and their minimum share of those that were followed."""
-GOOD, ENOUGH = 0.12, 0.7
-"""Distance (root mean square, in these pixels) and share of points at which a shift explains enough."""
 MIN_SPREAD = 0.7
 """Minimum sum of width and height of their surroundings, as fractions of the frame: a tree in a corner that
 waves is no background."""
-MIN_BENT_POINTS = 12
-"""Minimum number of points that agree on a motion with rotation and zoom."""
-MAX_COST = 0.7
-"""Maximum squared error of a motion with rotation and zoom, as a fraction of that of the best shift."""
-MIN_BENT = 0.15
-"""Minimum difference of the two at a corner of the frame, in pixels of the small pictures."""
 START_DISTANCE = 0.25
 """Distance in pixels of the small pictures from its usual place at which a standing camera moves."""
+SURE_DISTANCE, UNANIMOUS = 0.6, 0.78
+"""Up to the first of these distances it only moves if at least this share of the points are nearer to where
+its motion puts them than to where they are if it stands: clouds may be most of a picture, and drift."""
 SMALL_STEP = 0.5
 """Distance in these pixels up to which a step of a moving camera needs no vote."""
 STOP_RANGE = 0.2
@@ -70,6 +65,13 @@ KEY_FRAMES = 300
 MAX_JUMP = 6.0
 """Change of the offset between two frames, in levels of 8 bits of the small pictures, after which points are
 followed again with the new offset, since Lucas and Kanade assume equal levels."""
+NEAR, FORGETTING = 1.5, 0.7
+"""Points are only looked for near where they are expected if the greatest recent distance of the motion from
+the expected one is this at most, in these pixels; and the factor by which this distance decreases in each
+frame."""
+KEPT = 0.8
+"""Minimum number of points that agree there, as a fraction of those of the last frame; otherwise they are
+looked for farther away."""
 FIXED_SHIFT, FIXED_RADIUS = 1.5, 0.4
 """A point is fixed in the sensor if it stays within this radius although the camera moved by this distance,
 both in pixels of the small pictures."""
@@ -99,6 +101,7 @@ class CameraMotion:
     def __init__(self) -> None:
         self._small: SmallPictures | None = None
         self._size = 0, 0
+        self._sigma = 0.0
         self._clock = 0  # number of frames
         self._restart()
 
@@ -115,7 +118,7 @@ class CameraMotion:
         picture = small.reduce(frame.image, frame.levels or (0, 2**frame.bit_depth - 1))
         if self._key is None:
             self._sigma = smoothing(picture)
-        smooth = cv2.GaussianBlur(picture, (0, 0), self._sigma)
+        smooth = Smooth(cv2.GaussianBlur(picture, (0, 0), self._sigma))
         step = self._find_step(smooth)
         if self._moving and step is not None and not self._is_plausible(step, smooth):
             step = None
@@ -146,12 +149,12 @@ class CameraMotion:
         self._places = deque(maxlen=HISTORY)
         self._moving = False
 
-    def _key_frame(self, smooth: np.ndarray) -> KeyFrame | None:
+    def _key_frame(self, smooth: Smooth) -> KeyFrame | None:
         """Returns the key frame of a smooth picture; None if it has too few points."""
         key = KeyFrame(smooth, self._fixed_until > self._clock, self._clock)
         return key if len(key.points) >= MIN_POINTS else None
 
-    def _find_step(self, smooth: np.ndarray) -> np.ndarray | None:
+    def _find_step(self, smooth: Smooth) -> np.ndarray | None:
         """Returns the motion (2, 3) from the last frame to this smooth picture; None if it is not certain."""
         if self._key is None:
             return None
@@ -166,15 +169,13 @@ class CameraMotion:
                 self._fixed_until[rows, columns] = self._clock + FIXED_FRAMES
         return step
 
-    def _is_plausible(self, step: np.ndarray, smooth: np.ndarray) -> bool:
+    def _is_plausible(self, step: np.ndarray, smooth: Smooth) -> bool:
         """Returns whether a motion from the last picture to this smooth one is small, or explains it."""
-        distance = np.linalg.norm(apply(step, self._corners) - self._corners, axis=1).max()
-        if distance <= SMALL_STEP:
+        if farthest(step, IDENTITY, self._corners) <= SMALL_STEP:
             return True
-        offset = self._key.offset_step if self._key else 0.0
-        return brings_nearer(step, self._last, smooth - np.float32(offset))
+        return brings_nearer(step, self._last.detail, smooth.detail)
 
-    def _moves(self, step: np.ndarray, smooth: np.ndarray) -> bool:
+    def _moves(self, step: np.ndarray, smooth: Smooth) -> bool:
         """Returns whether the camera moves; `step` is the motion to this smooth picture."""
         self._total = compose(step, self._total)
         place = apply(self._total, self._corners)
@@ -182,63 +183,95 @@ class CameraMotion:
             ranges = np.ptp(np.stack([*self._places, place]), axis=0)
             self._moving = len(self._places) < HISTORY or bool((ranges > STOP_RANGE).any())
         else:
-            distance = np.linalg.norm(place - np.median(self._places, axis=0), axis=1).max()
-            self._moving = bool(distance > START_DISTANCE and self._key and self._key.explains(smooth))
+            way = place - median(np.array(self._places))
+            distance = math.sqrt(np.square(way).sum(axis=1).max())
+            self._moving = bool(
+                distance > START_DISTANCE
+                and self._key
+                and (distance > SURE_DISTANCE or self._key.agrees_on(way.mean(axis=0)) >= UNANIMOUS)
+                and self._key.explains(smooth)
+            )
         self._places.append(place)
         return self._moving
+
+
+class Smooth:
+    """A smooth picture, (h, w) float32."""
+
+    def __init__(self, levels: np.ndarray):
+        self.levels = levels
+
+    @cached_property
+    def detail(self) -> np.ndarray:
+        """The picture without wide structures, (h, w) float32: equal whatever offset the levels have."""
+        return self.levels - cv2.blur(self.levels, (WIDE, WIDE))
 
 
 class KeyFrame:
     """A frame with whose points later ones are compared.
 
     Args:
-        smooth: its picture by `SmallPictures.reduce`, (h, w) float32.
+        smooth: its picture by `SmallPictures.reduce`, smooth.
         blocked: where it must have no points, (h, w) bool.
         clock: number of the frame.
     """
 
-    def __init__(self, smooth: np.ndarray, blocked: np.ndarray, clock: int):
+    def __init__(self, smooth: Smooth, blocked: np.ndarray, clock: int):
         self.clock = clock
         self._smooth = smooth
-        self._contrast = Contrast.of(smooth)
-        self._picture = self._contrast(smooth)
+        self._contrast = Contrast.of(smooth.levels)
+        self._picture = self._contrast(smooth.levels)
         self.points, self._weights = corners(self._picture, blocked)
         """(N, 2) float32: x y of pixel indices."""
-        self._levels = levels_at(smooth, self.points)
+        self._levels = levels_at(smooth.levels, self.points)
         self._offset = 0.0  # of the levels of the last frame against this one
-        self.offset_step = 0.0
-        """By how much the last step raised the levels."""
         self._pose = IDENTITY  # from this frame to the last one
-        rows, columns = smooth.shape
+        self._expected = [IDENTITY, IDENTITY]  # where the next frame may be: as the last one; moving on
+        self._misses = [math.inf, math.inf]  # how far off these were of late
+        rows, columns = smooth.levels.shape
         self._corners = np.array([(0, 0), (columns, 0), (0, rows), (columns, rows)], np.float64)
         self._agree = np.zeros(len(self.points), bool)
+        self._pairs = self.points, self.points  # those that were followed: here and in the last frame
         self._agreed: int | None = None  # in the first frame after this one
 
-    def step(self, smooth: np.ndarray) -> np.ndarray | None:
+    def step(self, smooth: Smooth) -> np.ndarray | None:
         """Returns the motion (2, 3) from the last frame to a smooth picture; None if it is not certain."""
-        before = self._offset
         for _ in range(2):
             fitted = self._fit(smooth)
             if fitted is None:
                 return None
             pose, agree = fitted
-            levels = levels_at(smooth, apply(pose, self.points[agree]))
-            offset = float(np.median(levels - self._levels[agree]))
+            levels = levels_at(smooth.levels, apply(pose, self.points[agree]))
+            offset = float(median(levels - self._levels[agree]))
             jump, self._offset = abs(offset - self._offset), offset
             if jump * self._contrast.gain <= MAX_JUMP:  # otherwise the levels differed
                 break
-        self.offset_step = self._offset - before
         self._agree = agree
         if self._agreed is None:
             self._agreed = int(np.count_nonzero(agree))
         step = compose(pose, invert(self._pose))
-        self._pose = pose
+        missed = [farthest(pose, expected, self._corners) for expected in self._expected]
+        self._misses = [
+            now if before == math.inf else max(now, FORGETTING * before)
+            for now, before in zip(missed, self._misses, strict=True)
+        ]
+        self._pose, self._expected = pose, [pose, compose(step, pose)]
         return step
 
-    def _fit(self, smooth: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def _fit(self, smooth: Smooth) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the motion from this frame to a smooth picture, and which points agree, (N,) bool."""
-        picture = self._contrast(smooth, self._offset)
-        found, followed = follow(self._picture, picture, self.points, apply(self._pose, self.points))
+        picture, miss = self._contrast(smooth.levels, self._offset), min(self._misses)
+        if miss <= NEAR:
+            fitted = self._fit_from(self._expected[self._misses.index(miss)], picture, near=True)
+            if fitted and np.count_nonzero(fitted[1]) >= KEPT * np.count_nonzero(self._agree):
+                return fitted
+        return self._fit_from(self._pose, picture)
+
+    def _fit_from(
+        self, guess: np.ndarray, picture: np.ndarray, *, near: bool = False
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns what `_fit` does, with points that are followed from where a motion puts them."""
+        found, followed = follow(self._picture, picture, self.points, apply(guess, self.points), near=near)
         if np.count_nonzero(followed) < MIN_POINTS:
             return None
         weights = self._weights[followed]
@@ -247,20 +280,25 @@ class KeyFrame:
         )
         if np.count_nonzero(agree) < MIN_POINTS or weights[agree].sum() < MIN_SHARE * weights.sum():
             return None
+        self._pairs = self.points[followed], found[followed]
         followed[followed] = agree
-        if np.sum(np.ptp(self.points[followed], axis=0) / self._corners[-1]) < MIN_SPREAD:
+        places = self.points[followed]
+        if np.sum((places.max(axis=0) - places.min(axis=0)) / self._corners[-1]) < MIN_SPREAD:
             return None
         return pose, followed
 
-    def remove_fixed(self, smooth: np.ndarray) -> np.ndarray:
+    def remove_fixed(self, smooth: Smooth) -> np.ndarray:
         """Removes the points that stay where they are although the camera moved; returns them, (K, 2).
 
         `smooth` is the picture of the last step.
         """
-        shift = np.linalg.norm(apply(self._pose, self.points) - self.points, axis=1)
-        suspects = np.flatnonzero(~self._agree & (shift >= FIXED_SHIFT))
+        shift = squared_errors(self._pose, self.points, self.points)
+        suspects = np.flatnonzero(~self._agree & (shift >= FIXED_SHIFT**2))
         places = self.points[suspects]
-        found, followed = follow(self._picture, self._contrast(smooth, self._offset), places, places)
+        if not len(places):
+            return places
+        picture = self._contrast(smooth.levels, self._offset)
+        found, followed = follow(self._picture, picture, places, places, near=True)
         fixed = suspects[followed & (np.linalg.norm(found - places, axis=1) <= FIXED_RADIUS)]
         removed, kept = self.points[fixed], np.ones(len(self.points), bool)
         kept[fixed] = False
@@ -269,78 +307,59 @@ class KeyFrame:
             self._levels, self._agree = self._levels[kept], self._agree[kept]
         return removed
 
-    def explains(self, smooth: np.ndarray) -> bool:
+    def explains(self, smooth: Smooth) -> bool:
         """Returns whether the motion up to a smooth picture, that of the last step, makes it like this."""
-        return brings_nearer(self._pose, self._smooth, smooth - np.float32(self._offset))
+        return brings_nearer(self._pose, self._smooth.detail, smooth.detail)
+
+    def agrees_on(self, shift: np.ndarray) -> float:
+        """Returns the share of the points that took part in the last step which want its last `shift` (2,).
+
+        They are nearer to where the motion puts them than to where it would without this shift.
+        """
+        before, now = self._pairs
+        without = self._pose - np.column_stack([np.zeros((2, 2)), shift])
+        return float(np.mean(squared_errors(self._pose, before, now) < squared_errors(without, before, now)))
 
     def is_outdated(self, clock: int) -> bool:
         """Returns whether this frame has too little in common with the last one, whose number is `clock`."""
         if self._agreed is None:
             return False
-        moved = apply(self._pose, self._corners) - self._corners
-        bent = np.abs(moved - moved.mean(axis=0)).max(axis=0)
-        size = self._corners[-1]
-        distant = bool(
-            (np.abs(moved.mean(axis=0)) > MAX_SHIFT * size).any() or (bent > MAX_BEND * size).any()
-        )
+        size, change = self._corners[-1], self._pose - IDENTITY
+        shift = np.abs(apply(change, size / 2))  # that of the middle
+        bent = np.abs(change[:, :2]) @ (size / 2)
+        distant = bool((shift > MAX_SHIFT * size).any() or (bent > MAX_BEND * size).any())
         few = np.count_nonzero(self._agree) < MAX_LOSS * self._agreed
         return distant or bool(few) or clock - self.clock >= KEY_FRAMES
 
 
-def fit_motion(
-    before: np.ndarray, now: np.ndarray, weights: np.ndarray, *, last: np.ndarray, corners: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the motion (2, 3) on which most pairs of points agree, and which do, (N,) bool.
-
-    `before` and `now` are (N, 2), `weights` (N,), `last` (2, 3) is the motion up to the frame before,
-    `corners` (4, 2) are those of the frame. It is a shift unless rotation and zoom explain clearly more.
-    """
-    shift, agree = fit_shift(before, now, weights, tolerance=TOLERANCE)
-    errors = weights * np.minimum(squared_errors(shift, before, now), TOLERANCE**2)
-    weight = weights[agree].sum()
-    if errors[agree].sum() <= GOOD**2 * weight and weight >= ENOUGH * weights.sum():
-        return shift, agree
-    bent = shift
-    if not np.array_equal(last[:, :2], IDENTITY[:, :2]):
-        bent = compose(fit_shift(apply(last, before), now, weights, tolerance=TOLERANCE)[0], last)
-    for tolerance in (3 * TOLERANCE, 2 * TOLERANCE, TOLERANCE, TOLERANCE):
-        near = squared_errors(bent, before, now) <= tolerance**2
-        if np.count_nonzero(near) < MIN_BENT_POINTS:
-            return shift, agree
-        bent = fit_similarity(before[near], now[near], weights[near])
-    squared = squared_errors(bent, before, now)
-    difference = np.linalg.norm(apply(bent, corners) - apply(shift, corners), axis=1).max()
-    cost = weights @ np.minimum(squared, TOLERANCE**2)
-    if difference < MIN_BENT or cost > MAX_COST * errors.sum():
-        return shift, agree
-    return bent, squared <= TOLERANCE**2
-
-
-def squared_errors(motion: np.ndarray, before: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """Returns the squared distances (N,) between points (N, 2) and where a motion (2, 3) puts them."""
-    return np.square(apply(motion, before) - now).sum(axis=1)
+def median(values: np.ndarray) -> np.ndarray:
+    """Returns the median of values (N, …) along the first axis; for few of them faster than that of numpy."""
+    count = len(values)
+    ordered = np.sort(values, axis=0)
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
 
 
 def brings_nearer(motion: np.ndarray, before: np.ndarray, now: np.ndarray) -> bool:
-    """Returns whether a motion (2, 3) explains the difference of two smooth pictures (h, w) float32.
+    """Returns whether a motion (2, 3) explains the difference of two pictures without wide structures.
 
-    The second one is moved back by it. Of the cells in which this makes a clear difference, those that come
-    nearer to the first picture must outweigh the others: clouds, large targets and noise change few cells, or
-    as many for the worse. Each counts by the difference, up to a few times the usual one.
+    Both are `Smooth.detail`. The second one is moved back by it. Of the cells in which this makes a clear
+    difference, those that come nearer to the first picture must outweigh the others: clouds, large targets
+    and noise change few cells, or as many for the worse. Each counts by the difference, up to a few times the
+    usual one.
     """
     size = before.shape[1::-1]
-    before, now = (picture - cv2.blur(picture, (WIDE, WIDE)) for picture in (before, now))  # no shading
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     back = cv2.warpAffine(now, motion, size, flags=flags, borderValue=np.inf)
     cells = size[0] // VOTE_CELL, size[1] // VOTE_CELL
     stays, moves = (
-        cv2.resize(np.abs(picture - before), cells, interpolation=cv2.INTER_AREA) for picture in (now, back)
+        cv2.resize(cv2.absdiff(picture, before), cells, interpolation=cv2.INTER_AREA)
+        for picture in (now, back)
     )
     inside = np.isfinite(moves)
     stays, moves = stays[inside], moves[inside]
     if not len(stays):
         return False
-    most = MAX_WEIGHT * np.median(np.maximum(stays, moves))
+    most = MAX_WEIGHT * median(np.maximum(stays, moves))
     better, worse = moves < VOTE_RATIO * stays, stays < VOTE_RATIO * moves
     gain, loss = np.minimum(stays[better], most).sum(), np.minimum(moves[worse], most).sum()
     return bool(np.count_nonzero(better) >= MIN_VOTES and gain >= VOTE_MAJORITY * loss)

@@ -59,6 +59,28 @@ class DropCounter:
         return count
 
 
+class RateLimit:
+    """Selects at most `rate` frames per second of a source, by the times of their arrival; 0: all."""
+
+    def __init__(self, rate: float):
+        self._interval = 1 / rate if rate else 0.0
+        self._due: float | None = None
+        self.skipped = DropCounter()
+        """The frames that are left out."""
+
+    def __call__(self, frame: Frame) -> bool:
+        """Returns whether the next frame is processed; one without a time of arrival is."""
+        if not self._interval or frame.arrival is None:
+            return True
+        if self._due is None or frame.arrival - self._due > self._interval:
+            self._due = frame.arrival
+        if frame.arrival < self._due - JITTER_TOLERANCE * self._interval:
+            self.skipped(frame)
+            return False
+        self._due += self._interval
+        return True
+
+
 class GapMarker:
     """Attaches gaps, times and window lengths to the frames of one source, in order.
 
@@ -70,6 +92,7 @@ class GapMarker:
         window: temporal window of the detector in frames; 1 if it has none.
         policy: whether gaps of fewer frames than a window are bridged ("repeat") or none ("flush").
         dropped: the frames that the queue before has dropped.
+        skipped: the frames that were left out on purpose, beside those that the stride leaves out.
         stride: difference of the indices of successive frames; those between are left out, not missing.
         cuts: whether scene cuts are detected. They are gaps that no policy bridges. Pictures of the closed
             shutter of the camera are no scene: the networks see the last image before it instead, and the
@@ -83,12 +106,14 @@ class GapMarker:
         window: int,
         policy: GapPolicy,
         dropped: DropCounter | None = None,
+        skipped: DropCounter | None = None,
         stride: int = 1,
         cuts: bool = True,
     ):
         self._size, self._nominal_interval = (info.width, info.height), 1 / float(info.rate)
         self._window, self._policy, self._stride = window, policy, stride
         self._dropped = DropCounter() if dropped is None else dropped
+        self._skipped = DropCounter() if skipped is None else skipped
         shutter_frames = max(round(MAX_SHUTTER_SECONDS * float(info.rate) / stride), 1)
         self._is_cut = SceneCutDetector(shutter_frames=shutter_frames) if cuts else None
         self._scene: Frame | None = None  # the last frame that shows a scene
@@ -105,6 +130,7 @@ class GapMarker:
         if self._last is None:
             self._time = float(frame.index)
             self._dropped.take_before(frame.index)  # these do not lie between two frames
+            self._skipped.take_before(frame.index)
         else:
             gap = self._find_gap(self._last, frame)
         gap = self._with_cut(gap, frame)
@@ -139,7 +165,7 @@ class GapMarker:
             waited = frame.arrival - last.arrival
         enough = len(self._intervals) >= MIN_INTERVALS
         interval = median(self._intervals) if enough else self._nominal_interval
-        dropped = self._dropped.take_before(frame.index)
+        dropped, skipped = (counter.take_before(frame.index) for counter in (self._dropped, self._skipped))
         longest = self._stride * max(MAX_STEP_SECONDS, MAX_STEP_FRAMES * interval) + count * interval
         if (frame.width, frame.height) != (last.width, last.height):
             self._advance(max(step, interval), interval, count)
@@ -151,7 +177,7 @@ class GapMarker:
             # the clock jumped; only arrival times measure how much time passed
             missing = self._advance(waited or interval * count, interval, count)
             return self._gap("jump", missing if waited else 0, elapsed_known=waited is not None)
-        missing = self._advance(step, interval, count)
+        missing = max(self._advance(step, interval, count) - skipped, 0)
         if 0 < step <= longest:
             self._intervals.append(step / count)
         if missing or dropped:

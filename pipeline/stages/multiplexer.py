@@ -11,11 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from pipeline.system.prefetch import JOIN_SECONDS, POLL_SECONDS, QueuePolicy
+from pipeline.system.prefetch import JOIN_SECONDS, POLL_SECONDS
 
 T = TypeVar("T")
+
+_END: Any = object()
 
 
 class Round(NamedTuple, Generic[T]):
@@ -30,8 +32,8 @@ class Round(NamedTuple, Generic[T]):
 class _Feed(Generic[T]):
     """The state of one iterable, guarded by the condition of its `StreamMultiplexer`."""
 
-    def __init__(self, items: Iterable[T], policy: QueuePolicy):
-        self.items, self.policy = items, policy
+    def __init__(self, items: Iterable[T]):
+        self.items = items
         self.ahead: deque[T] = deque()
         self.in_flight = 0
         self.wanted = True
@@ -50,8 +52,7 @@ class StreamMultiplexer(Generic[T]):
         feeds: the iterables, numbered from 0; each is closed in its thread if it has a `close` method.
         names: names of the threads.
         in_flight: a feed with this number of items served but not yet `done` is passed over.
-        ahead: maximum number of items waiting in each feed; its thread blocks if there are more. `set_queue`
-            replaces it.
+        ahead: maximum number of items waiting in each feed; its thread takes the next one when there is room.
     Raises ValueError if a number is below 1.
     """
 
@@ -65,8 +66,8 @@ class StreamMultiplexer(Generic[T]):
     ):
         if min(ahead, in_flight) < 1:
             raise ValueError(f"{ahead = }, {in_flight = }, expected 1 or more")
-        self._feeds = [_Feed(items, QueuePolicy(ahead)) for items in feeds]
-        self._in_flight = in_flight
+        self._feeds = [_Feed(items) for items in feeds]
+        self._ahead, self._in_flight = ahead, in_flight
         self._changed = threading.Condition()
         self._next = 0  # the feed to be served next
         self._threads = [
@@ -104,11 +105,6 @@ class StreamMultiplexer(Generic[T]):
                 current = Round(self._take(size), self._ends())
                 self._changed.notify_all()  # there is room for more items
             yield current
-
-    def set_queue(self, number: int, policy: QueuePolicy) -> None:
-        """Sets size and overflow policy of a feed; to be called before its first item, from any thread."""
-        with self._changed:
-            self._feeds[number].policy = policy
 
     def done(self, number: int) -> None:
         """Marks one item of a feed as finished."""
@@ -161,9 +157,8 @@ class StreamMultiplexer(Generic[T]):
         try:
             iterator = iter(feed.items)
             try:
-                for item in iterator:
-                    if not self._offer(feed, item):
-                        break
+                while self._has_room(feed) and (item := next(iterator, _END)) is not _END:
+                    self._add(feed, item)
             finally:
                 if hasattr(iterator, "close"):
                     iterator.close()
@@ -174,17 +169,14 @@ class StreamMultiplexer(Generic[T]):
                 feed.exhausted = True
                 self._changed.notify_all()
 
-    def _offer(self, feed: _Feed, item: T) -> bool:
-        """Adds an item by the policy of the feed; returns False if the feed was dropped."""
+    def _has_room(self, feed: _Feed) -> bool:
+        """Waits until one more item may be read ahead; returns False if the feed was dropped."""
         with self._changed:
-            size, on_full, dropped = feed.policy
-            if on_full == "wait":
-                self._changed.wait_for(lambda: len(feed.ahead) < size or not feed.wanted)
-            if feed.wanted and len(feed.ahead) == size and on_full == "drop-newest":
-                dropped(item)
-            elif feed.wanted:
-                if len(feed.ahead) == size:
-                    dropped(feed.ahead.popleft())
+            self._changed.wait_for(lambda: len(feed.ahead) < self._ahead or not feed.wanted)
+            return feed.wanted
+
+    def _add(self, feed: _Feed, item: T) -> None:
+        with self._changed:
+            if feed.wanted:
                 feed.ahead.append(item)
                 self._changed.notify_all()
-            return feed.wanted

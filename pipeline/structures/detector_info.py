@@ -69,6 +69,8 @@ class DetectorInfo:
     """Network pixels per source pixel; 0 if the network input has a fixed size."""
     backend: Backend | None = None
     """Runtime of the network; None for detectors of mmdet, which always run in torch."""
+    tile: str = "none"
+    """Size of the tiles into which frames are divided, WxH; none or auto: they are not."""
     segmenter: bool = False
     """Whether the detector is a segmenter; the fields below are set only then."""
     size: str | None = None
@@ -93,6 +95,7 @@ class DetectorInfo:
             "threads": self.threads,
             "enlarge": self.enlarge,
             **({"backend": self.backend} if self.backend else {}),
+            **({} if self.tile in ("auto", "none") else {"tile": self.tile}),
             **(_map_options(self) if self.segmenter else {}),
         }
 

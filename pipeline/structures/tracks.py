@@ -21,6 +21,9 @@ class TrackState(IntEnum):
     """Confirmed but not detected in this frame: its box is a prediction."""
 
 
+_FIRST_STATE, _LAST_STATE = int(min(TrackState)), int(max(TrackState))  # all between them are states
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Tracks(BoxRows):
     """The tracks alive in one frame: an output beside the detections, which it does not filter.
@@ -49,11 +52,11 @@ class Tracks(BoxRows):
         if self.provisional is not None:
             self._coerce("provisional", np.int64, ())
         self._coerce("velocity", np.float32, (2,))
-        if not np.isin(self.state, list(TrackState)).all():
+        if ((self.state < _FIRST_STATE) | (self.state > _LAST_STATE)).any():
             raise ValueError(f"unknown track states: {self.state.tolist()}")
         if not np.isfinite(self.velocity).all():
             raise ValueError("velocities hold NaN or infinite values")
-        if len(np.unique(self.ids)) != len(self.ids):
+        if len(set(self.ids.tolist())) != len(self.ids):  # quicker than np.unique on few tracks
             raise ValueError(f"track ids must differ: {self.ids.tolist()}")
 
     @classmethod

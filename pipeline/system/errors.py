@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import signal
 from collections.abc import Iterable
 
@@ -46,6 +47,22 @@ class OutputError(MoteError):
     """An output that cannot be written, or exists already; exit code 5."""
 
     exit_code = 5
+
+
+_ALLOCATION = re.compile(
+    r"can't allocate memory|bad[_ ]alloc|failed to allocate memory|unable to allocate|out of memory",
+    re.IGNORECASE,
+)
+"""Matches what torch, ONNX Runtime, OpenVINO and numpy say when memory is short."""
+
+
+def out_of_memory(error: BaseException) -> UsageError | None:
+    """Returns what to tell the user if an error of the networks is a lack of memory; None for others."""
+    if isinstance(error, MoteError) or not isinstance(error, Exception):
+        return None
+    if not isinstance(error, MemoryError) and not _ALLOCATION.search(str(error)):
+        return None
+    return UsageError("the memory does not suffice for frames of this size; give --tile 640x512, or --roi")
 
 
 class Interrupted(MoteError):

@@ -17,10 +17,22 @@ MODES: tuple[Mode, ...] = ("auto", "bar", "plain", "off")
 
 BAR_WIDTH = 24  # characters
 BAR_SECONDS, PLAIN_SECONDS = 0.2, 5.0  # minimum time between two updates
+BAR_DELAY = 1e-6  # seconds until a bar may be drawn
+FIRST_SECONDS, LATER_SECONDS = 1.8, 10.0  # without a frame, the first or another, until the work is told
+
+_doing = ""
+
+
+def working_on(text: str) -> None:
+    """Tells what takes long, for progress reports while no frame is finished; "" when it is over."""
+    global _doing
+    _doing = text
 
 
 class Progress:
     """Reports processed frames, frames per second, time left and a note on standard error; a context manager.
+
+    The rate is that of the frames after the first, which waits for what is loaded and exported.
 
     Args:
         total: number of frames; None if it is unknown.
@@ -46,15 +58,24 @@ class Progress:
         self._stream, self._mode, self._total, self._note = stream, mode, total, note
         self._lock = threading.Lock()
         self._done = self._shown = 0  # frames
-        self._started = self._updated = time.monotonic()
+        self._since = self._updated = time.monotonic()  # of the start, then of the first frame
         self._bar = _bar(total, stream) if mode == "bar" else None
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
+        working_on("")
+        if self._mode != "off":
+            self._updated = time.monotonic()
+            self._watcher.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._ended.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
         if self._shown < self._done:
             self._show()
         if self._mode == "bar" and self._bar is not None:
@@ -65,8 +86,32 @@ class Progress:
         interval = BAR_SECONDS if self._mode == "bar" else PLAIN_SECONDS
         with self._lock:
             self._done += 1
+            if self._done == 1:
+                self._begin()
             if time.monotonic() - self._updated >= interval:
                 self._show()
+
+    def _begin(self) -> None:
+        """Lets the rate count from the first frame."""
+        self._since = time.monotonic()
+        if self._bar is not None:
+            now = self._bar._time()  # type: ignore[attr-defined]
+            self._bar.start_t, self._bar.initial = now - 2 * BAR_DELAY, 1
+
+    def _watch(self) -> None:
+        """Tells what is being done while no frame is finished, in a thread."""
+        told = since = self._updated
+        while not self._ended.wait(BAR_SECONDS):
+            now, doing = time.monotonic(), _doing
+            with self._lock:
+                since = max(since, self._updated)
+                quiet = LATER_SECONDS if self._done else FIRST_SECONDS
+                drawn = self._bar is not None and self._done  # a line would tear the bar
+                if not doing or drawn or now - max(told, since) < quiet or self._mode == "off":
+                    continue
+                told = now
+                text = f"{doing}, {now - since:.0f} s"
+                self._silenced_if_closed(print, text, file=self._stream, flush=True)
 
     def _show(self) -> None:
         if self._mode == "off":
@@ -79,10 +124,11 @@ class Progress:
             self._silenced_if_closed(print, self._line(), file=self._stream, flush=True)
 
     def _line(self) -> str:
-        rate = self._done / max(self._updated - self._started, 1e-9)
+        rate = (self._done - 1) / max(self._updated - self._since, 1e-9)
         parts = [f"{self._done}/{self._total} frames" if self._total else f"{self._done} frames"]
-        parts.append(f"{format_rate(rate)} frames/s")
-        if self._total:
+        if rate > 0:
+            parts.append(f"{format_rate(rate)} frames/s")
+        if self._total and rate > 0:
             parts.append(f"{format_duration(max(self._total - self._done, 0) / rate)} left")
         return ", ".join(filter(None, [*parts, self._note()]))
 
@@ -110,7 +156,7 @@ def _bar(total: int | None, stream: TextIO | None) -> tqdm:
         smoothing=0,  # the mean rate, as in plain lines
         mininterval=0,
         miniters=0,
-        delay=1e-3,
+        delay=BAR_DELAY,
     )
 
 

@@ -1,6 +1,6 @@
 """Compares Mote with a YOLO of ultralytics and its ByteTrack, on the same clips after equal training.
 
-    python -m venv ENV && ENV/bin/pip install ultralytics
+    python -m venv ENV && ENV/bin/pip install ultralytics lap
     python -m tests.benchmarks.against_yolo --peer ENV/bin/python --root DATA --folder runs/against_yolo
 
 Both networks start from random weights and train on `drone-ir` for the same processor time, of one core
@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +55,11 @@ def parser() -> cli.Parser:
     add("--model", default="yolo26n", help="network of ultralytics (default: yolo26n)")
     add("--size", type=cli.int_at_least(32), default=320, help="its input size in pixels (default: 320)")
     add("--minutes", type=cli.int_at_least(1), default=20, help="minutes of a core for each (default: 20)")
+    add(
+        "--steps",
+        type=cli.int_at_least(1),
+        help="training steps of the plain network (default: by two short trainings, as the minutes allow)",
+    )
     add(
         "--every",
         type=cli.int_at_least(1),
@@ -117,9 +121,11 @@ class Comparison:
         """Trains the plain network by its recipe, with as many steps as the time allows."""
 
         def train() -> dict[str, Any]:
-            short, long = (self._train(f"probe-{steps}", steps) for steps in PROBE)
-            per_step = (long - short) / (PROBE[1] - PROBE[0])
-            steps = round(self.options.minutes / per_step)
+            steps = self.options.steps
+            if steps is None:
+                short, long = (self._train(f"probe-{steps}", steps) for steps in PROBE)
+                per_step = (long - short) / (PROBE[1] - PROBE[0])
+                steps = round(self.options.minutes / per_step)
             return {"steps": steps, "cpu_minutes": self._train("plain", steps)}
 
         return self._once("plain-train", train)
@@ -306,14 +312,13 @@ def measure(options: argparse.Namespace) -> str:
         )
     found, followed, speeds = comparison.detections(), comparison.tracks(), comparison.speeds()
     site = str(next((Path(options.peer).parents[1] / "lib").glob("python*/site-packages")))
-    version = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["name"]
     sizes = {"yolo": installed_megabytes({"ultralytics"}, site)}
     sizes["plain"] = sizes["default"] = installed_megabytes(own_requirements())
     title = {
         "yolo": f"{options.model} at {options.size}, ByteTrack (ultralytics {yolo['ultralytics']}), "
         f"{yolo['steps']} steps in {yolo['cpu_minutes']:.0f} min",
-        "plain": f"{version}: `plain`, {mote['steps']} steps in {mote['cpu_minutes']:.0f} min",
-        "default": f"{version}: `tridos-nano-drone-ir` as shipped",
+        "plain": f"Mote, `plain`, {mote['steps']} steps in {mote['cpu_minutes']:.0f} min",
+        "default": "Mote, `tridos-nano-drone-ir` as shipped",
     }
     lines = [
         "| | centre AP | AP50 | MOTA | IDF1 | switches | frames/s | MB without torch |",

@@ -42,6 +42,12 @@ def test_an_unknown_subcommand_is_refused_with_a_suggestion(capsys):
     assert "unknown command 'trian'; did you mean 'train'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("source", ["in.mp4", "rtsp://camera/1", "clips/night"])
+def test_a_source_in_place_of_a_subcommand_is_answered_with_the_command_for_it(capsys, source):
+    assert cli.main([source]) == 2
+    assert capsys.readouterr().err == f"error: '{source}' is no command; did you mean: mote run {source}\n"
+
+
 def test_the_version_is_printed(capsys):
     import mote
 

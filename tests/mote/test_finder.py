@@ -9,6 +9,7 @@ import mote
 from pipeline.sources import open_source
 from pipeline.system.errors import UsageError
 from tests.mote.test_runs import OneBox
+from tests.support.two_spots import EVENTS, NAME, RAW, recording
 
 
 def same(first, second) -> bool:
@@ -161,3 +162,55 @@ def test_settings_that_frames_of_any_origin_do_not_have_are_refused(setting):
     with pytest.raises(UsageError, match=f"'{setting}' has no effect here"):
         mote.Finder(**{setting: 1})
     mote.Finder(scaling="full-range", on_gap="flush")
+
+
+RULES = f"""
+{EVENTS}
+[[events.rules]]
+name = "any"
+[[events.rules]]
+name = "right-side"
+zones = ["right"]
+"""
+
+
+def told(events):
+    """Messages without the id of the run and the name of the source."""
+    return [{**event.to_dict(), "source": "", "id": event.id.partition("-")[2]} for event in events]
+
+
+def test_events_are_those_of_the_whole_recording(tmp_path):
+    (tmp_path / "rules.toml").write_text(RULES)
+    settings = {"config": tmp_path / "rules.toml", "set": ["tracker.options.coast=5"], "detector": NAME}
+    whole, single = [], []
+    results = list(mote.watch(recording(tmp_path), on_event=whole.append, **RAW, **settings))
+    with mote.Finder(rate=10, on_event=single.append, **settings) as finder:
+        found = [finder(result.frame.image) for result in results]
+    assert {(event.rule, event.phase) for event in whole} == {
+        (rule, phase) for rule in ("any", "right-side") for phase in ("start", "update", "end")
+    }
+    assert told(single) == told(whole)
+    assert [told(result.events) for result in found] == [told(result.events) for result in results]
+
+
+def test_without_rules_there_are_no_events():
+    finder = mote.Finder(detector=OneBox(), rate=10)
+    assert all(finder(np.zeros((40, 50), np.uint8)).events == () for _ in range(20))
+
+
+def test_events_of_a_sequence_end_with_it_and_those_of_the_next_have_other_ids():
+    got = []
+    finder = mote.Finder(detector=OneBox(), rate=10, events=True, on_event=got.append)
+    for _ in range(2):
+        for _ in range(12):
+            finder(np.zeros((40, 50), np.uint8))
+        finder.reset()
+    assert [event.phase for event in got] == ["start", "end", "start", "end"]
+    assert got[0].id == got[1].id != got[2].id == got[3].id
+
+
+def test_a_rule_that_does_not_fit_the_images_is_refused_with_the_first_one(tmp_path):
+    (tmp_path / "rules.toml").write_text(RULES)
+    finder = mote.Finder(detector=OneBox(), config=tmp_path / "rules.toml")
+    with pytest.raises(UsageError, match=r"events.zones.right has the point \[60, 0\]"):
+        finder(np.zeros((40, 50), np.uint8))

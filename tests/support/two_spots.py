@@ -13,6 +13,12 @@ FRAMES, WIDTH, HEIGHT = 60, 96, 64
 NAME = "tests.support.two_spots:TwoSpots"
 RAW = {"source_format": "raw", "source_size": f"{WIDTH}x{HEIGHT}", "source_dtype": "uint8", "source_rate": 10}
 OPTIONS = [word for key, value in RAW.items() for word in (f"--{key.replace('_', '-')}", value)]
+EVENTS = """[events]
+update = 1.0
+[events.zones]
+right = [[60, 0], [96, 0], [96, 64], [60, 64]]
+"""
+"""A configuration of events whose zone is the way of the second target, without rules."""
 QUIET = ["events.evidence=false", "tracker.options.coast=5"]
 
 

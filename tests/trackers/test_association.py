@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import permutations
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from trackers import association
+from pipeline.structures.detections import Detections
+from pipeline.structures.frame import Frame
+from trackers import association, build
 from trackers.association import assign, gate_radius, mixture_cost, near_pairs
 
 
@@ -42,14 +45,14 @@ def test_assignment_equals_brute_force(shape):
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 90), spread=st.floats(5, 300))
-def test_the_assignment_by_components_equals_that_of_the_whole_matrix(seed, count, spread):
+def test_the_sparse_assignment_equals_that_of_the_whole_matrix(seed, count, spread):
     rng = np.random.default_rng(seed)
     predicted, detected = rng.uniform(0, spread, (count, 2)), rng.uniform(0, spread, (count + 7, 2))
     radius = rng.uniform(1, 15, count)
     distance = np.linalg.norm(predicted[:, None] - detected, axis=2)
     whole = np.where(distance <= radius[:, None], distance, np.inf)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(association, "DENSE_PAIRS", 0)  # trees and components at any size
+        patch.setattr(association, "DENSE_PAIRS", 0)  # trees and sparse matrices at any size
         pairs = near_pairs(predicted, radius, detected)
         rows, columns = assign(*pairs, distance[pairs], 10.0)
     gain = np.minimum(np.where(np.isfinite(whole), whole - 10, 0), 0)
@@ -57,6 +60,26 @@ def test_the_assignment_by_components_equals_that_of_the_whole_matrix(seed, coun
     assert len(set(rows)) == len(rows)
     assert len(set(columns)) == len(columns)
     assert total_of(rows, columns, whole, 10.0) == pytest.approx(gain[linear_sum_assignment(gain)].sum())
+
+
+def test_a_crowd_gives_the_same_tracks_with_sparse_matrices_as_with_whole_ones(monkeypatch):
+    rng, both = np.random.default_rng(4), []
+    places, speeds = rng.uniform(0, 256, (120, 2)), rng.normal(0, 1.5, (120, 2))
+    scenes = [places + speeds * t + rng.normal(0, 0.5, places.shape) for t in range(12)]
+    for limit in (0, 10**9):
+        monkeypatch.setattr(association, "DENSE_PAIRS", limit)
+        tracker, rows = build("centre"), []
+        for index, centres in enumerate(scenes):
+            boxes = np.concatenate([centres - 2, centres + 2], axis=1)[index % 7 :]
+            count = len(boxes)
+            frame = Frame(np.zeros((256, 256), np.uint8), index, Fraction(index, 30), "crowd")
+            tracks = tracker.update(Detections(boxes, [0.8] * count, [0] * count), frame)
+            rows.append((tracks.ids, tracks.boxes))
+        both.append(rows)
+    for (ids, boxes), (also, others) in zip(*both, strict=True):
+        assert np.array_equal(ids, also)
+        assert np.allclose(boxes, others)
+    assert len(ids) > 100
 
 
 def test_nothing_near_gives_no_pairs():

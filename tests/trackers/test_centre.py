@@ -200,6 +200,45 @@ def test_low_scores_continue_a_track_but_never_start_or_confirm_one():
     assert len(tracks) == 0
 
 
+@pytest.mark.parametrize(
+    ("hidden", "score", "stride", "state"),
+    [
+        (5, 0.35, 1, CONFIRMED),
+        (6, 0.35, 1, COASTING),
+        (6, 0.9, 1, CONFIRMED),
+        (25, 0.9, 1, CONFIRMED),
+        (2, 0.35, 2, CONFIRMED),  # four frame intervals
+        (3, 0.35, 2, COASTING),
+    ],
+)
+def test_a_low_score_finds_no_track_again_that_was_hidden_for_long(hidden, score, stride, state):
+    tracker, index = build("centre", low_coast=5), 0
+    for _ in range(30):
+        tracker.update(targets((100, 100)), frame(index, stride=stride))
+        index += stride
+    for _ in range(hidden):
+        tracker.update(targets(), frame(index, stride=stride))
+        index += stride
+    tracks = tracker.update(targets((101, 100), scores=score), frame(index, stride=stride))
+    assert (tracks.ids.tolist(), tracks.state.tolist()) == ([1], [state])
+
+
+def test_a_quiet_track_is_not_drawn_away_by_faint_clutter_when_its_target_is_gone():
+    ends = {}
+    for name in ("centre", "centre:quiet"):
+        rng, tracker = np.random.default_rng(2), build(name)
+        for index in range(60):
+            lamp = [(100, 100)] if index < 30 else []
+            clutter = rng.uniform((60, 60), (140, 140), (2, 2)) if index >= 36 else np.zeros((0, 2))
+            scores = [0.6] * len(lamp) + [0.35] * len(clutter)
+            places = [*lamp, *clutter.tolist()]
+            tracks = tracker.update(targets(*places, scores=scores), frame(index))
+            if len(tracks):
+                ends[name] = np.hypot(*(centres_of(tracks)[0] - 100))
+    assert ends["centre:quiet"] < 1
+    assert ends["centre"] > 10
+
+
 def test_a_high_score_is_assigned_before_a_nearer_low_one():
     tracker = confirmed_tracker(high_score=0.5)
     tracks = tracker.update(targets((102, 100), (100, 100), scores=[0.9, 0.4]), frame(10))

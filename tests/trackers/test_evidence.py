@@ -90,6 +90,16 @@ def test_nor_a_cloud_that_drifts_slowly():
     assert not any(ids for ids, _ in follow(path((60, 60), (0.25, 0), 150), (0.2, 0.35)))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_target_of_middling_scores_that_flies_as_slowly_is_followed_once_it_has_come_far(seed):
+    centres = path((60, 60), (0.23, 0), 150)
+    rows = follow(centres, (0.44, 0.52), seed=seed)
+    assert share_followed(rows[40:], centres[40:]) > 0.95
+    assert len({number for ids, _ in rows for number in ids}) == 1
+    standing = path((60, 60), (0, 0), 150)
+    assert not any(ids for ids, _ in follow(standing, (0.44, 0.52), seed=seed))
+
+
 def test_high_scores_confirm_within_three_frames():
     rows = follow(path((60, 60), (1.0, 0), 10), (0.7, 0.9))
     assert [bool(ids) for ids, _ in rows[:4]] in ([False, False, True, True], [False, True, True, True])
@@ -173,6 +183,19 @@ def test_a_closed_shutter_is_no_evidence_against_a_track():
     frame = Frame(IMAGE, 20, Fraction(20, 30), "clip")
     tracker.update(Detections.empty(), replace(frame, seen=IMAGE))
     assert (tracker._evidence._records["chance"] == chance).all()
+
+
+def test_a_detection_that_two_targets_share_is_no_evidence_against_either():
+    frames, tracker = 60, build("centre", birth="evidence")
+    lead, behind = path((60, 100), (1.0, 0), frames), path((80, 100), (0.3, 0), frames)
+    follow(np.concatenate([lead, behind], axis=1)[:24], (0.6, 0.8), tracker=tracker)
+    assert tracker._records["id"].tolist() == [1, 2]
+    before = tracker._evidence._records["chance"].copy()
+    together = (lead + behind)[24:30] / 2
+    rows = follow(together, (0.6, 0.8), tracker=tracker, first=24)
+    assert all(ids == [1, 2] for ids, _ in rows)
+    assert (tracker._evidence._records["chance"] >= before).all()
+    assert (tracker._evidence._records["misses"] == 0).all()
 
 
 def test_other_kinds_of_birth_are_named():

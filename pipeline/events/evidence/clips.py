@@ -186,6 +186,14 @@ class FrameClip:
         return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
 
+def clip_metadata(message: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a clip says of itself: title and comment, from the first message of its event."""
+    when = message["time"] or f"{message['pts']:.3f} s"
+    what = f"track {message['track']} ({message['label']}), source {message['source']}, {when}"
+    title = f"event {message['id']}"
+    return {"title": title, "comment": f"{title}: rule {message['rule']}, {what}"}
+
+
 def complete(folder: Path, metadata: Mapping[str, str]) -> None:
     """Turns the fragments of a recorded clip into clip.mp4. Raises as `finish` does."""
     with atomic_write(folder / CLIP) as partial:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.sinks.file_names import EVIDENCE
 from pipeline.sinks.folders import find_evidence, remove_evidence
 from pipeline.system.errors import OutputError
+from pipeline.system.files import atomic_write
 
 CLIP, SNAPSHOT, PATH_PICTURE, MESSAGE = "clip.mp4", "snapshot.jpg", "path.png", "event.json"
 FRAGMENTS = "fragments.mp4"
@@ -21,6 +25,35 @@ _ALL = (FRAGMENTS, *NAMES, *(f"{name}.part" for name in NAMES))
 def is_complete(folder: Path) -> bool:
     """Returns whether a folder has the last message of its event, which is written after all other files."""
     return (folder / MESSAGE).is_file()
+
+
+def write_account(
+    folder: Path,
+    message: Mapping[str, Any],
+    *,
+    clip: Mapping[str, Any] | None,
+    missing: Mapping[str, str],
+) -> None:
+    """Writes event.json.
+
+    Args:
+        folder: folder of the event.
+        message: its last message.
+        clip: what there is about the clip; None without one.
+        missing: why files are missing, by their names.
+
+    Raises OutputError.
+    """
+    present = [name for name in NAMES if name == MESSAGE or (folder / name).exists()]
+    table = {**message, "files": present, "clip": clip, "missing": missing}
+    with atomic_write(folder / MESSAGE) as partial:
+        partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes the files of an event that were not completed. Raises OSError."""
+    for name in (FRAGMENTS, *(f"{name}.part" for name in NAMES)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:

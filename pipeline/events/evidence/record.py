@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -14,22 +13,20 @@ import av
 import cv2
 import numpy as np
 
-from pipeline.events.evidence.clips import Clip, ClipReport
+from pipeline.events.evidence.clips import Clip, ClipReport, clip_metadata
 from pipeline.events.evidence.folder import (
     CLIP,
     FRAGMENTS,
-    MESSAGE,
-    NAMES,
     PATH_PICTURE,
     SNAPSHOT,
     make_folder,
     place_of,
+    write_account,
 )
 from pipeline.events.evidence.paths import Sight
 from pipeline.events.evidence.pictures import draw_path, draw_snapshot, write_picture
 from pipeline.structures.events import Event
 from pipeline.system.errors import MoteError
-from pipeline.system.files import atomic_write
 from pipeline.system.terminal import printable
 
 log = logging.getLogger(__name__)
@@ -101,7 +98,7 @@ class Record:
     def finish_clip(self) -> None:
         """Completes the clip, if there is one and it is open; raises as `Clip` does."""
         if self.clip is not None:
-            self._report = self.clip.finish(self.folder, self.stop, self._metadata())
+            self._report = self.clip.finish(self.folder, self.stop, clip_metadata(self.event.to_dict()))
             self.clip = None
 
     def drop_clip(self) -> None:
@@ -128,23 +125,8 @@ class Record:
         """Writes the last message and what there is about the other files. Raises OutputError."""
         assert self.final is not None
         self._require_folder()
-        folder = self.folder
-        present = [name for name in NAMES if name == MESSAGE or (folder / name).exists()]
-        table = {
-            **self.final.to_dict(),
-            "files": present,
-            "clip": self._report.to_dict() if self._report else None,
-            "missing": self.missing,
-        }
-        with atomic_write(folder / MESSAGE) as partial:
-            partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-
-    def _metadata(self) -> dict[str, str]:
-        """Returns what the clip says of itself."""
-        event = self.event
-        when = event.time or f"{event.pts:.3f} s"
-        words = f"rule {event.rule}, track {event.track} ({event.label}), source {event.source}, {when}"
-        return {"title": f"event {event.id}", "comment": f"event {event.id}: {words}"}
+        clip = self._report.to_dict() if self._report else None
+        write_account(self.folder, self.final.to_dict(), clip=clip, missing=self.missing)
 
 
 class Faults:

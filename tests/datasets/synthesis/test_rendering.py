@@ -6,7 +6,6 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -331,17 +330,6 @@ def test_frames_come_one_by_one_in_bounded_memory():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20 * scene.width * scene.height * 4
-
-
-def test_a_frame_takes_a_few_milliseconds():
-    frames = render(Scene.random(1, frames=200, cloud_cover=0.3, horizon=180.0))
-    next(frames)
-    times = []
-    for _ in range(60):
-        begin = time.thread_time()
-        next(frames)
-        times.append(time.thread_time() - begin)
-    assert np.median(times) < 0.012  # twice the target, for slow machines
 
 
 def test_importing_loads_neither_torch_nor_opencv_nor_the_video_library():

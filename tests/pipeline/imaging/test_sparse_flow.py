@@ -88,6 +88,23 @@ def test_points_are_followed_to_a_tenth_of_a_pixel():
     assert np.median(errors) < 0.1
 
 
+def test_points_that_are_near_are_found_where_a_wide_search_finds_them():
+    before, now = small_pictures([similarity(), similarity(1.4, -0.8)])
+    contrast = Contrast.of(before)
+    points, _ = corners(contrast(before), NOTHING_BLOCKED)
+    wide, followed = follow(contrast(before), contrast(now), points, points)
+    close, also = follow(contrast(before), contrast(now), points, points, near=True)
+    assert (followed == also).mean() > 0.95
+    assert np.linalg.norm(wide - close, axis=1)[followed & also].max() < 0.1
+
+
+def test_pictures_of_8_bits_are_the_rounded_levels():
+    (picture,) = small_pictures([similarity()])
+    contrast = Contrast.of(picture)
+    plain = np.clip(128 + contrast.gain * (picture - contrast.middle - 2.5), 0, 255)
+    assert np.abs(contrast(picture, 2.5) - plain).max() < 0.501
+
+
 def test_scenes_without_fine_detail_are_smoothed_more():
     rng = np.random.default_rng(0)
     sky = rng.normal(0, 1, (128, 160)).astype(np.float32)

@@ -14,6 +14,7 @@ from pipeline.alarms.queue import AlarmQueue
 from pipeline.config.schema import ServiceConfig
 from pipeline.runner.health import RunMetrics, health
 from pipeline.runner.summary import Summary
+from pipeline.sinks.video import VideoSink
 from tests.support.alarms import alarms, event, wait_until, web_receiver
 from tests.support.stream_servers import free_port
 
@@ -53,6 +54,22 @@ def test_every_message_of_a_run_arrives_once_and_the_record_shows_no_secret(proc
     config = json.loads((folder / "run.json").read_text())["config"]
     assert config["alarms"]["webhooks"][0]["url"] == f"http://127.0.0.1:{server.port}/***"
     assert b"sesame" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_alarm_arrives_while_its_frame_is_still_being_drawn(process, clip, server, monkeypatch):
+    arrived, write = [], VideoSink.write
+
+    def slow(self, result):
+        for message in result.events:
+            if message.phase == "start":
+                wait_until(lambda key=f"{message.id}:{message.sequence}": key in server.keys)
+                arrived.append(message.id)
+        write(self, result)
+
+    monkeypatch.setattr(VideoSink, "write", slow)
+    folder = process(clip, sections=sections(server.url), output={"coco": False})
+    assert len(arrived) > 0
+    assert server.keys == keys_of(folder)
 
 
 def test_what_a_run_could_not_deliver_goes_out_with_the_next_one(process, clip):

@@ -11,18 +11,14 @@ import mote as package
 from pipeline import recover
 from pipeline.events.sink import EventSink
 from pipeline.runner import parts
+from pipeline.sinks.video import VideoSink
 from pipeline.system.errors import OutputError, UsageError
 from tests.support.interrupted_runs import interrupted_copy, kill_runs
 from tests.support.outputs import report
-from tests.support.two_spots import NAME, OPTIONS, QUIET, RAW, recording
+from tests.support.two_spots import EVENTS, NAME, OPTIONS, QUIET, RAW, recording
 
-RULES = """
-[events]
-update = 1.0
-
-[events.zones]
-right = [[60, 0], [96, 0], [96, 64], [60, 64]]
-
+RULES = f"""
+{EVENTS}
 [[events.rules]]
 name = "any"
 
@@ -152,6 +148,24 @@ def test_python_gets_each_message(run, tmp_path, rules):
     stream = list(package.watch(tmp_path / "sky.raw", detector=NAME, on_event=watched.append, **settings))
     assert brief(event.to_dict() for event in watched) == brief(messages(tmp_path / "out"))
     assert [event for result in stream for event in result.events] == watched[: len(with_events)]
+
+
+@pytest.mark.parametrize("files", [{}, {"rotate_size": "8kB"}], ids=["one set of files", "rotated"])
+def test_listeners_are_told_before_the_frame_is_drawn_which_shows_the_event(
+    run, listener, monkeypatch, files
+):
+    drawn, write = [], VideoSink.write
+
+    def noting(self, result):
+        told = [(event.id, event.sequence) for event in result.events]
+        drawn.extend(told)
+        assert listener.got[len(listener.got) - len(told) :] == told
+        write(self, result)
+
+    monkeypatch.setattr(VideoSink, "write", noting)
+    run("out", save_video=True, **files)
+    assert len(drawn) > 12
+    assert listener.got[: len(drawn)] == drawn
 
 
 # Resumed and killed runs

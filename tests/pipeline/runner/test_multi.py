@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from PIL import Image
@@ -23,9 +24,11 @@ from pipeline.runner.setup import distinct_names
 from pipeline.runner.single import run
 from pipeline.sinks.jsonl import JsonlSink
 from pipeline.sources import live
+from pipeline.stages.camera_motion import CameraMotion
 from pipeline.system.errors import OutputError, WeightsError
 from run_pipeline import parts
 from tests.support.bright_segmenter import add_segmenters, picture, save_bright, save_pictures
+from tests.support.moving_camera import Look, pictures, similarity
 from tests.support.outputs import check_consistent, lines, report, scene
 
 SECONDS = 20.0
@@ -114,6 +117,58 @@ def test_each_source_gives_exactly_the_results_of_a_separate_run(
 ):
     detector = {"name": "tridos-nano", "weights": nano_weights, "conf": 0.2, "batch": batch, "device": "cpu"}
     assert compare(together, tmp_path, sources, {"detector": detector}) > 20
+
+
+def test_the_camera_of_each_source_is_followed_in_a_thread_of_its_own(
+    together, tmp_path, bright, monkeypatch
+):
+    look, threads, follow = Look(width=160, height=128), set(), CameraMotion.__call__
+    shaken = {
+        "pan": [similarity(3 * t) for t in range(8)],
+        "turn": [similarity(degrees=0.5 * t) for t in range(12)],
+        "stands": [similarity()] * 10,
+    }
+    places = [
+        str(save_pictures(tmp_path / "cameras" / name, list(pictures(poses, look, seed=number))))
+        for number, (name, poses) in enumerate(shaken.items())
+    ]
+
+    def noted(self, frame):
+        threads.add(threading.current_thread().name)
+        return follow(self, frame)
+
+    monkeypatch.setattr(CameraMotion, "__call__", noted)
+    compare(together, tmp_path, places, {"detector": {**bright, "batch": 4}})
+    assert threads - {"detect"} == {f"prepare {name}" for name in shaken}
+    moved = {name: sum("motion" in line for line in lines(tmp_path / "many" / name)) for name in shaken}
+    assert moved == {"pan": 7, "turn": 11, "stands": 0}
+
+
+@pytest.mark.parametrize("on_full", ["drop-oldest", "drop-newest"])
+def test_a_source_drops_its_own_frames_before_they_are_marked(together, spots, monkeypatch, on_full):
+    decoded, detect, count_frames = threading.Barrier(3), MultiStreamDetector.detect, multi.count_frames
+
+    def waiting(self, rounds):
+        for number, found in enumerate(detect(self, rounds)):
+            if number == 0:
+                decoded.wait(SECONDS)
+            yield found
+
+    def noted(*arguments):
+        yield from count_frames(*arguments)
+        decoded.wait(SECONDS)
+
+    monkeypatch.setattr(MultiStreamDetector, "detect", waiting)
+    monkeypatch.setattr(multi, "count_frames", noted)
+    summary, out = together(spots("a"), spots("b"), live={"on_full": on_full, "queue": 2})
+    assert summary.failures == []
+    for name in "ab":
+        frames, rows = report(out / name)["frames"], lines(out / name)
+        dropped = frames["dropped"]["queue full"]
+        assert frames["decoded"] == LONG == frames["written"] + dropped
+        assert dropped > LONG // 2
+        between = [after["frame"] - before["frame"] - 1 for before, after in pairwise(rows)]
+        assert [row.get("gap", {"missing": 0})["missing"] for row in rows[1:]] == between
 
 
 def test_segmenters_beside_the_detector_give_the_results_of_a_separate_run(together, tmp_path, spots, bright):
@@ -362,7 +417,7 @@ def test_the_number_of_queued_frames_of_a_source_is_bounded(together, spots, mon
     monkeypatch.setattr(JsonlSink, "write", slow)
     monkeypatch.setattr(multi, "write_start", lambda r: (decoded.update({r.folder.name: r}), begin(r)))
     together(spots("a"), spots("b"))
-    # in the queue, in the decoding thread, queued for writing, being written
+    # in the queue and marked, in the decoding thread, queued for writing, being written
     assert most[0] <= live.QUEUE_SIZE_WAIT + 1 + multi.RESULTS_AHEAD + 1
 
 
@@ -391,4 +446,4 @@ def test_a_signal_ends_all_sources_and_is_reported_once(mote, tmp_path, bright, 
 def test_all_threads_end_with_the_run(together, spots):
     together(spots("a", 5), spots("b", 5))
     names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("decode", "write"))]
+    assert not [name for name in names if name.startswith(("decode", "prepare", "write"))]

@@ -15,14 +15,19 @@ from pipeline.evaluation.tracking.scores import TrackScores
 from pipeline.runner.recovery import RecordedSource
 from pipeline.runner.run_record import Latency, RunRecord
 from pipeline.runner.single import run
+from pipeline.runner.steps import count_frames
 from pipeline.runner.summary import run_table
+from pipeline.stages.gaps import RateLimit
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame
 from pipeline.structures.results import Result
 from pipeline.structures.tracks import Tracks
 from pipeline.system.errors import OutputError, SourceError
+from pipeline.system.signals import StopRequest
 from run_pipeline import parts
-from tests.support.outputs import check_consistent
+from tests.support import stream_servers
+from tests.support.media import grey_frames
+from tests.support.outputs import check_consistent, report
 
 # Latencies
 
@@ -138,14 +143,14 @@ def test_track_metrics_say_how_tracks_and_targets_are_matched(record, monkeypatc
     scores = {
         "iou": TrackScores(gate="iou", limit=0.5, mota=0.44, idf1=0.61, switches=2, **rest),
         "centre": TrackScores(
-            gate="centre", limit=5.0, mota=0.91, idf1=0.95, hota=0.88, switches=0, false_tracks=3, **rest
+            gate="centre", limit=5.0, mota=0.91, idf1=0.95, hota=0.88, switches=1, false_tracks=3, **rest
         ),
     }
     monkeypatch.setattr(record, "track_scores", scores)
     rows = [row for row in run_table(record).splitlines() if row.startswith("MOTA ")]
     assert [" ".join(row.split()) for row in rows] == [
-        "MOTA 0.440, IDF1 0.610, HOTA -, 2 switches, 0 false tracks, with IoU 0.5 or more",
-        "MOTA 0.910, IDF1 0.950, HOTA 0.880, 0 switches, 3 false tracks, with centres within 5 px",
+        "MOTA 0.440, IDF1 0.610, 2 switches, 0 false tracks, with IoU 0.5 or more",
+        "MOTA 0.910, IDF1 0.950, HOTA 0.880, 1 switch, 3 false tracks, with centres within 5 px",
     ]
 
 
@@ -202,3 +207,28 @@ def test_the_failure_decides_state_and_exit_code(failure, state, code, reason):
     record = RunRecord(None, None, RunConfig(), {})
     record.failure = failure
     assert (record.state, record.exit_code, record.reason) == (state, code, reason)
+
+
+def test_frames_beyond_the_rate_are_skipped_and_not_decoded():
+    frames = [
+        Frame(np.zeros((8, 8), np.uint8), index, Fraction(index, 30), "made", arrival=index / 30)
+        for index in range(30)
+    ]
+    record = RunRecord(None, None, RunConfig(), {}, limit=RateLimit(10))
+    kept = list(count_frames(iter(frames), record, StopRequest()))
+    assert [frame.index for frame in kept] == list(range(0, 30, 3))
+    assert (record.decoded, record.limit.skipped.count) == (10, 20)
+    assert record.progress_note() == "20 skipped"
+
+
+def test_frames_of_a_live_source_beyond_the_rate_are_counted_as_skipped(process):
+    images = grey_frames(30)
+    sections = {
+        "source": {"format": "raw", "size": "96x64", "dtype": "uint8"},
+        "live": {"max_rate": 0.001, "reconnect": "none"},
+    }
+    with stream_servers.listener(stream_servers.sending(b"".join(map(bytes, images)))) as port:
+        out = process(f"tcp://127.0.0.1:{port}", sections=sections, backend="torch")
+    frames = report(out)["frames"]
+    assert (frames["decoded"], frames["written"], frames["skipped"]) == (1, 1, 29)
+    assert report(out)["gaps"] == {}

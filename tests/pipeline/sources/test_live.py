@@ -21,10 +21,9 @@ from pipeline.sources.live import LiveSource, backoff, queue_policy
 from pipeline.sources.pending import PendingSource
 from pipeline.sources.reader import Reader
 from pipeline.sources.source import Source
-from pipeline.stages.multiplexer import StreamMultiplexer
 from pipeline.structures.frame import Frame, SourceInfo
 from pipeline.system.errors import SourceLost
-from pipeline.system.prefetch import QueuePolicy, prefetch
+from pipeline.system.prefetch import prefetch
 from pipeline.system.signals import StopRequest
 from tests.support import stream_servers
 from tests.support.media import grey_frames
@@ -184,23 +183,6 @@ def test_items_that_do_not_fit_are_dropped_and_reported(on_full, kept):
     assert everything.wait(SECONDS)
     assert list(taken) == kept
     assert dropped == [number for number in range(1, 10) if number not in kept]
-
-
-@pytest.mark.parametrize(("on_full", "kept"), [("drop-oldest", [8, 9]), ("drop-newest", [0, 1])])
-def test_a_feed_drops_its_own_items_and_others_wait(on_full, kept):
-    dropped = []
-    multiplexer = StreamMultiplexer([range(10), range(10)], names=["a", "b"], in_flight=100, ahead=2)
-    multiplexer.set_queue(0, QueuePolicy(2, on_full, dropped.append))
-    with multiplexer as feeds:
-        deadline = time.monotonic() + SECONDS
-        while len(dropped) < 8 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        found = {0: [], 1: []}
-        for turn in feeds.rounds(4):
-            for number, item in turn.items:
-                found[number].append(item)
-    assert found == {0: kept, 1: list(range(10))}
-    assert len(dropped) == 8
 
 
 @pytest.mark.parametrize("on_full", ["drop-oldest", "drop-newest"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.imaging.affine import IDENTITY, apply
+from pipeline.stages import camera_motion
 from pipeline.stages.camera_motion import HISTORY, CameraMotion, marking
 from pipeline.stages.gaps import GapMarker
 from pipeline.structures.frame import Frame, Gap, SourceInfo
@@ -17,6 +18,7 @@ from tests.support.moving_camera import Look, hand_held, motions, pictures, shak
 LENGTH = 24
 GROUND = Look()
 DISTURBED = Look(text=True, targets=5, pattern=1.5)
+CLOUDS = Look(slope=2.2, contrast=12)
 GRID = np.array([(x, y) for x in range(0, 321, 80) for y in range(0, 257, 64)], np.float64)
 
 MOVES = {
@@ -57,6 +59,44 @@ def test_a_standing_camera_has_no_motion_at_all(seed):
     follow = CameraMotion()
     images = pictures([similarity()] * 40, look, seed=seed)
     assert [follow(Frame(one, t, Fraction(t), "made")).motion for t, one in enumerate(images)] == [None] * 40
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_a_standing_camera_under_drifting_clouds_has_no_motion_at_all(seed):
+    drift = [similarity(0.9 * np.sin(t / 12)) for t in range(40)]
+    sky = pictures(drift, CLOUDS, seed=seed)
+    ground = pictures([similarity()] * 40, Look(contrast=12), seed=seed + 10)
+    follow, found = CameraMotion(), []
+    for index, (above, below) in enumerate(zip(sky, ground, strict=True)):
+        image = np.vstack([above[:166], below[166:]])
+        found.append(follow(Frame(image, index, Fraction(index, 30), "made")).motion)
+    assert not [index for index, motion in enumerate(found) if motion is not None]
+
+
+@pytest.mark.parametrize("look", [GROUND, DISTURBED, CLOUDS], ids=["ground", "disturbed", "clouds"])
+def test_a_slow_drift_of_the_camera_is_followed(look):
+    poses = [similarity(0.2 * max(0, t - 10), -0.1 * max(0, t - 10)) for t in range(60)]
+    follow = CameraMotion()
+    found = [follow(frame).motion for frame in frames_of(poses, look)]
+    assert not any(motion is not None for motion in found[:10])
+    assert all(motion is not None for motion in found[20:])
+    late = np.sum([motion[:, 2] for motion in found[20:]], axis=0)
+    assert np.linalg.norm(late - (8, -4)) < 0.8
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_search_near_the_expected_place_gives_the_motion_of_a_wide_one(monkeypatch, name):
+    both = []
+    for near in (camera_motion.NEAR, -1.0):
+        monkeypatch.setattr(camera_motion, "NEAR", near)
+        follow = CameraMotion()
+        both.append([follow(frame).motion for frame in frames_of(MOVES[name])][1:])
+    distances = [
+        np.linalg.norm(apply(one, GRID) - apply(other, GRID), axis=1).mean()
+        for one, other in zip(*both, strict=True)
+    ]
+    assert np.median(distances) < 0.02
+    assert max(distances) < 0.2
 
 
 def test_noise_without_scene_has_no_motion():

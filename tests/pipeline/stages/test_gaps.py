@@ -14,7 +14,7 @@ from detectors.inference.streaming import StreamingDetector
 from pipeline.config.schema import DetectorConfig
 from pipeline.imaging.geometry import fit_to_size
 from pipeline.stages.batching import split_at_gaps
-from pipeline.stages.gaps import DropCounter, GapMarker
+from pipeline.stages.gaps import DropCounter, GapMarker, RateLimit
 from pipeline.structures.detections import Detections
 from pipeline.structures.frame import Frame, Gap, SourceInfo
 from pipeline.structures.tracks import TrackState
@@ -274,3 +274,45 @@ def test_times_that_go_back_are_a_jump_without_lost_frames(tmp_path, process):
     assert report(folder)["gaps"] == {"jump": 1}
     (at,) = (line["frame"] for line in lines(folder) if "gap" in line)
     assert at == 8
+
+
+def arriving(count, *, rate=RATE, jitter=0.0):
+    """Frames that arrive at a rate, every other one late by `jitter` seconds."""
+    return [frame(index, arrival=100 + index / rate + jitter * (index % 2)) for index in range(count)]
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.008])
+@pytest.mark.parametrize(("most", "expected"), [(10, 100), (30, 300), (20, 200), (60, 300), (0, 300)])
+def test_no_more_frames_a_second_are_processed_than_asked_for(most, expected, jitter):
+    limit = RateLimit(most)
+    kept = [item for item in arriving(300, jitter=jitter) if limit(item)]
+    assert len(kept) == pytest.approx(expected, abs=1)
+    assert limit.skipped.count == 300 - len(kept)
+
+
+def test_frames_of_recordings_are_not_limited():
+    limit = RateLimit(1)
+    assert all(limit(frame(index)) for index in range(10))
+
+
+def test_after_a_pause_frames_are_not_processed_in_a_burst():
+    limit = RateLimit(10)
+    late = [frame(index, arrival=200 + index / RATE) for index in range(31)]
+    kept = [item for item in [frame(0, arrival=100), *late] if limit(item)]
+    assert len(kept) == pytest.approx(1 + 11, abs=1)
+
+
+def test_skipped_frames_are_no_gap():
+    limit = RateLimit(10)
+    mark = GapMarker(INFO, window=5, policy="repeat", skipped=limit.skipped)
+    marked = [mark(item) for item in arriving(60) if limit(item)]
+    assert [item.gap for item in marked] == [None] * 20
+    assert [item.time_in_frames for item in marked] == list(range(0, 60, 3))
+
+
+def test_frames_that_are_lost_beside_skipped_ones_are_a_gap():
+    limit = RateLimit(10)
+    mark = GapMarker(INFO, window=5, policy="repeat", skipped=limit.skipped)
+    received = [item for item in arriving(60) if item.index not in (40, 41)]
+    gaps = [marked.gap for marked in (mark(item) for item in received if limit(item)) if marked.gap]
+    assert [gap.missing for gap in gaps] == [2]

@@ -74,8 +74,8 @@ def test_feeds_that_are_ahead_are_served_in_turn():
         turns, order = feeds.rounds(4), []
         for _ in range(3):
             served = Counts(number for number, _ in order)
-            # four items of each feed wait, and its thread holds one more
-            assert wait_until(lambda s=served: all(c.taken == s[n] + 5 for n, c in enumerate(counters)))
+            # four items of each feed wait
+            assert wait_until(lambda s=served: all(c.taken == s[n] + 4 for n, c in enumerate(counters)))
             order += next(turns).items
     assert [number for number, _ in order] == [0, 1, 2] * 4
     assert [item for number, item in order if number == 1] == [0, 1, 2, 3]
@@ -103,9 +103,9 @@ def test_a_turn_comes_even_where_nothing_happens():
 def test_no_more_is_read_ahead_than_allowed():
     counter = Counter()
     with gathering(counter, ahead=3):
-        assert wait_until(lambda: counter.taken == 4)  # three wait, and the thread holds one
+        assert wait_until(lambda: counter.taken == 3)
         time.sleep(0.05)
-        assert counter.taken == 4
+        assert counter.taken == 3
 
 
 def test_a_feed_whose_items_are_not_done_is_passed_over():

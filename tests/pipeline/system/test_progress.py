@@ -1,11 +1,12 @@
 """Progress is a bar on a terminal and plain lines elsewhere, and never a reason to stop."""
 
 import io
+import threading
 
 import pytest
 
 from pipeline.system import progress
-from pipeline.system.progress import Progress, format_duration
+from pipeline.system.progress import Progress, format_duration, working_on
 from tests.support.clock import Clock
 
 
@@ -39,9 +40,29 @@ def test_plain_progress_is_a_line_every_five_seconds_and_one_at_the_end(time):
 
 
 def test_a_slow_rate_is_not_rounded_to_zero(time):
-    assert advance(time, io.StringIO(), total=2, frames=1, seconds=40.0).splitlines() == [
-        "1/2 frames, 0.025 frames/s, 0:40 left"
+    assert advance(time, io.StringIO(), total=3, frames=2, seconds=40.0).splitlines() == [
+        "1/3 frames",
+        "2/3 frames, 0.025 frames/s, 0:40 left",
     ]
+
+
+@pytest.mark.parametrize(
+    ("stream", "first", "second"),
+    [
+        (io.StringIO, "1/9 frames", "6/9 frames, 1.0 frames/s, 0:03 left"),
+        (Terminal, "1/9 frames, ? frames/s, ? left", "2/9 frames,  1.00 frames/s, 00:07 left"),
+    ],
+    ids=["log", "tty"],
+)
+def test_what_the_first_frame_waits_for_does_not_count_for_the_rate(time, stream, first, second):
+    with Progress(9, mode="auto", stream=(text := stream())) as bar:
+        time.now += 300
+        for _ in range(6):
+            bar.advance()
+            time.now += 1
+    lines = [line for line in text.getvalue().replace("\r", "\n").splitlines() if line]
+    assert lines[0].endswith(first)
+    assert lines[1].endswith(second)
 
 
 def test_the_last_frame_is_reported_once(time):
@@ -54,7 +75,7 @@ def test_a_bar_draws_over_itself_and_ends_its_line(time):
     text = advance(time, Terminal(), total=2, frames=2, seconds=0.5)
     start, half, *whole = text.split("\r")
     assert start == ""
-    assert half == "[############............] 1/2 frames,  2.00 frames/s, 00:00 left"
+    assert half == "[############............] 1/2 frames, ? frames/s, ? left"
     assert set(whole) == {
         "[########################] 2/2 frames,  2.00 frames/s, 00:00 left",
         "[########################] 2/2 frames,  2.00 frames/s, 00:00 left\n",
@@ -134,3 +155,30 @@ def test_a_stderr_closed_on_the_way_silences_the_progress(time, mode):
 )
 def test_durations_read_like_a_clock(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(("stream", "mode"), [(io.StringIO(), "plain"), (Terminal(), "bar")])
+def test_what_takes_long_is_told_until_the_first_frame(monkeypatch, stream, mode):
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.03)
+    told = threading.Event()
+    write = stream.write
+    monkeypatch.setattr(stream, "write", lambda text: (write(text), "computing" in text and told.set())[0])
+    with Progress(3, mode=mode, stream=stream) as bar:
+        working_on("computing frame 0")
+        assert told.wait(20)
+        working_on("")
+        bar.advance()
+    text = stream.getvalue()
+    assert "computing frame 0, 0 s" in text
+    assert "1/3 frames" in text
+
+
+def test_without_anything_that_takes_long_nothing_is_told(monkeypatch):
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    working_on("left by an earlier run")
+    stream = io.StringIO()
+    with Progress(3, mode="plain", stream=stream) as bar:
+        assert not bar._ended.wait(0.1)
+    assert stream.getvalue() == ""

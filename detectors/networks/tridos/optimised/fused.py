@@ -35,8 +35,10 @@ from detectors.networks.tridos.optimised.window_attention import WindowLayers, s
 from detectors.networks.tridos.stream import Parts, TridosStream
 from detectors.networks.tridos.swin import Swin
 
-QUERIES = 256
-"""Query positions that a CPU computes at a time."""
+QUERIES, MIN_QUERIES = 256, 16
+"""Most and fewest query positions that a CPU computes at a time, a multiple of 16."""
+SCORES = 1 << 23
+"""Most scores of them, 32 MB: glibc maps larger arrays anew for each chunk, at twice the time in all."""
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -47,18 +49,24 @@ def _tokens(x: Tensor) -> Tensor:
 def _read(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attention of scaled queries (N, c) over keys (M, c) and values (M, C) → (N, C), in chunks of queries.
 
-    With oneDNN, products are 1×1 convolutions: torch's are half as fast on some CPUs in float32.
+    With oneDNN, products are 1×1 convolutions: torch's are half as fast on some CPUs in float32. Each result
+    is copied at once: kept in between, these small arrays take room from the freed scores, so that the
+    allocator would find none for the next scores, and all of them would stay in memory.
     """
+    read = values.new_empty(len(queries), values.shape[1])
+    size = min(QUERIES, max(SCORES // len(keys) // MIN_QUERIES, 1) * MIN_QUERIES)
+    parts = zip(queries.split(size), read.split(size), strict=True)
     if not uses_onednn(queries):
-        return torch.cat([softmax(part @ keys.T) @ values for part in queries.split(QUERIES)])
-    (count, width), size = keys.shape, min(QUERIES, len(queries))
+        for part, out in parts:
+            out.copy_(softmax(part @ keys.T) @ values)
+        return read
+    (count, width), size = keys.shape, min(size, len(queries))
     keys = pack_weight(keys[:, :, None, None], size=(1, width, size, 1))
     values = pack_weight(values.T[:, :, None, None], size=(1, count, size, 1))
-    read = []
-    for part in queries.split(QUERIES):
+    for part, out in parts:
         scores = from_map(convolve(to_map(part), keys, None), part)
-        read.append(from_map(convolve(to_map(softmax(scores)), values, None), part))
-    return torch.cat(read)
+        out.copy_(from_map(convolve(to_map(softmax(scores)), values, None), part))
+    return read
 
 
 class Reader(nn.Module):

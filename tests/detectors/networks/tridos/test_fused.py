@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -271,3 +274,40 @@ def test_the_original_network_does_not_change(lively):
     torch.testing.assert_close(streamed(lively, noise(2, 32, 32)), plain, rtol=0, atol=0)
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
+
+
+IN_A_THREAD = """
+import threading
+from pathlib import Path
+import torch
+from detectors.networks.tridos.optimised.fused import QUERIES, _read
+
+torch.set_num_threads(1)
+queries, keys, values = torch.rand(40 * QUERIES, 16), torch.rand(32640, 16), torch.rand(32640, 32)
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+def read():
+    with torch.inference_mode():
+        _read(queries, keys, values)
+
+before = peak()
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_scores_of_the_memory_reader_do_not_stay_in_memory_in_a_thread():
+    """All scores together have 1.3 GB; those of one chunk have 33 MB, and their softmax as many."""
+    done = subprocess.run([sys.executable, "-c", IN_A_THREAD], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 400
+
+
+@pytest.mark.parametrize("scores", [1, 16 * 300, 48 * 300])
+def test_the_memory_reader_reads_the_same_in_chunks_of_any_size(monkeypatch, scores):
+    queries, keys, values = torch.randn(200, 16), torch.randn(300, 16), torch.randn(300, 32)
+    whole = (queries @ keys.T).softmax(dim=-1) @ values
+    monkeypatch.setattr(fused, "SCORES", scores)
+    torch.testing.assert_close(fused._read(queries, keys, values), whole, rtol=1e-4, atol=1e-5)
