@@ -129,7 +129,7 @@ def network_of_weights(table: Mapping[str, Any]) -> list[tuple[list[str], str]]:
 
     name, weights = detector.get("name"), str(detector["weights"])
     if weights not in ZOO_TABLE or (name and str(name).lower() not in {*DETECTORS, *ALIASES}):
-        return []  # what is wrong is told when the configuration is read
+        return []  # building the configuration reports what is wrong
     return [(["detector", "name"], network_of(weights, name and str(name)))]
 
 

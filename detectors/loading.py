@@ -38,7 +38,16 @@ def load_detector(config: DetectorConfig, *, maps: bool = False) -> tuple[Detect
     settings that the detector does not support, WeightsError for weights that are missing, damaged or of
     another network.
     """
-    detector, info = _load_detector(config, maps=maps)
+    return with_views(*_load_detector(config, maps=maps), config)
+
+
+def with_views(
+    detector: Detector, info: DetectorInfo, config: DetectorConfig
+) -> tuple[Detector, DetectorInfo]:
+    """Returns a detector for whole frames on the tiles and regions of a configuration, and its description.
+
+    Raises UsageError as `in_views` does.
+    """
     return in_views(detector, config), replace(info, tile=config.tile)
 
 

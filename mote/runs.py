@@ -171,10 +171,9 @@ def _giving_tracker(tracker: Tracker) -> Callable[[str, Mapping[str, Any]], Trac
 
 def _giving(detector: Detector) -> Callable[..., tuple[Detector, DetectorInfo]]:
     """Returns a function that takes the place of `detectors.load_detector` and returns this detector."""
-    from detectors.inference.tiling.streams import in_views
-    from detectors.loading import describe_plugin
+    from detectors.loading import describe_plugin, with_views
 
     def load(config: Any, *, maps: bool = False) -> tuple[Detector, DetectorInfo]:
-        return in_views(detector, config), replace(describe_plugin(detector), tile=config.tile)
+        return with_views(detector, describe_plugin(detector), config)
 
     return load

@@ -12,7 +12,7 @@ from pipeline.system.errors import UsageError
 from pipeline.system.packages import require_package
 
 LARGE = 640 * 512
-"""Pixels of a network input above which its cost is told beforehand, and the work on its first frame."""
+"""Pixels of a network input above which the run reports its cost and the progress of its first frame."""
 MAX_JOINS = 4
 """Most windows that are joined at once: decoding, features and outputs do not keep up with more."""
 

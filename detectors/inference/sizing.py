@@ -63,7 +63,6 @@ class Sizing:
 
     Args:
         config: the detector as configured.
-        name: canonical name of the detector.
         width: channel counts of a Tridos network as a share of those published; 0 for the plain network.
         enlarge: network pixels per source pixel of native inputs.
         graph: whether the configured runtime takes exported graphs.

@@ -100,7 +100,7 @@ def _recipe(path: Path) -> Any:
 def _metadata(path: Path, key: str) -> Any:
     """Returns a value of the metadata of a file; empty if it has none.
 
-    It is empty for a damaged file, too: whoever reads its tensors tells.
+    It is empty for a damaged file, too; reading its tensors raises the error.
     """
     if path.suffix != ".safetensors":
         return {}

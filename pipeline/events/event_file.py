@@ -109,7 +109,7 @@ def note_missing(path: Path, notes: Mapping[int, Mapping[str, str]]) -> None:
 
 
 def forget_missing(path: Path) -> None:
-    """Removes what `note_missing` has written: a resumed run makes the evidence anew. Raises OutputError."""
+    """Removes what `note_missing` has written, since a resumed run makes the evidence. Raises OutputError."""
     if path.is_symlink() or not path.exists():
         return
     lines, changed = _read(path), []

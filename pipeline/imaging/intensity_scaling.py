@@ -29,8 +29,6 @@ MIN_SPAN = 32
 MIN_NOISE_SPAN = 32
 """Minimum distance from 0 to 1 in standard deviations of the noise of a pixel. Otherwise the noise of an
 empty sky would fill the scale, and a target, which lies above the high percentile, would be no brighter."""
-SIGMA_OF_DIFFERENCE = 1 / (math.sqrt(2) * 0.67449)
-"""Standard deviation of normal noise over the median absolute difference of two pixels."""
 SAMPLED_PIXELS = 20_000
 """Pixels from which percentiles are computed: exact to a hundredth of the range, cheap at any image size."""
 MIN_FRACTION_IN_USE = 1 / 8
@@ -101,7 +99,15 @@ def pixel_noise(image: np.ndarray) -> float:
     rows = image[::step]
     left, right = rows[:, :-1:step].astype(np.float32), rows[:, 1::step].astype(np.float32)
     differences = np.abs(left - right)
-    return float(np.median(differences)) * SIGMA_OF_DIFFERENCE if differences.size else 0.0
+    return normal_sigma(differences) / math.sqrt(2) if differences.size else 0.0  # both pixels have noise
+
+
+def normal_sigma(deviations: np.ndarray) -> float:
+    """Returns the standard deviation of noise from its absolute deviations, of any shape but not empty.
+
+    It is that of a normal distribution of the same median; a few large deviations do not change it.
+    """
+    return float(np.median(deviations)) / 0.6745
 
 
 def _step(image: np.ndarray) -> int:

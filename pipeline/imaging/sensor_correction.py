@@ -8,6 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from pipeline.imaging.intensity_scaling import normal_sigma
 from pipeline.system.errors import UsageError
 
 AUTO = "auto"
@@ -103,7 +104,7 @@ def detect_spikes(image: np.ndarray) -> np.ndarray:
     """Returns (H, W) float32: 1 for isolated pixels far above or below their surroundings, 0 for others."""
     difference = image.astype(np.float32) - cv2.medianBlur(image, 3)
     height = np.abs(difference)
-    noise = float(np.median(height[height > 0])) / 0.6745 if height.any() else 0.0
+    noise = normal_sigma(height[height > 0]) if height.any() else 0.0
     ring = np.ones((3, 3), np.uint8)
     ring[1, 1] = 0
     beside = cv2.dilate(height, ring)

@@ -36,6 +36,7 @@ from pipeline.runner.steps import (
     alarms_delivered,
     count_frames,
     health_server,
+    memory_shortage_told,
     select_and_fuse,
 )
 from pipeline.runner.summary import Summary
@@ -48,7 +49,7 @@ from pipeline.stages.tracking import track
 from pipeline.structures.frame import Frame
 from pipeline.structures.protocols import SegmentStage
 from pipeline.structures.results import FrameDetections
-from pipeline.system.errors import MoteError, SourceError, UsageError, out_of_memory
+from pipeline.system.errors import MoteError, SourceError, UsageError
 from pipeline.system.prefetch import POLL_SECONDS, prefetch
 from pipeline.system.progress import Mode, Progress
 from pipeline.system.signals import StopRequest, stop_on_signals
@@ -318,7 +319,8 @@ def process(
     failure: BaseException | None = None
     with lanes.multiplexer:
         try:
-            with closing(detector.detect(_rounds(lanes, batch=batch, stop=stop))) as results:
+            rounds = _rounds(lanes, batch=batch, stop=stop)
+            with memory_shortage_told(), closing(detector.detect(rounds)) as results:
                 for found, ended in results:
                     for number, item in _segmented(found, networks.segmenters, batch=batch):
                         lanes.put(number, item)
@@ -328,7 +330,7 @@ def process(
                     if stop.signal is not None:  # rounds computed ahead are left; what was queued is written
                         break
         except BaseException as error:
-            failure = out_of_memory(error) or error
+            failure = error
         lanes.end_all(failure)
     for fault in (failure, *lanes.failures):
         if fault is not None and not isinstance(fault, MoteError):

@@ -18,6 +18,8 @@ from statistics import median
 import cv2
 import numpy as np
 
+from pipeline.imaging.intensity_scaling import normal_sigma
+
 COLUMNS, ROWS = 40, 32
 """Blocks across and down the image."""
 SAMPLES = 16
@@ -119,7 +121,7 @@ def is_blank(image: np.ndarray, blocks: np.ndarray, *, scene: np.ndarray) -> boo
     grey = image.astype(np.float32) if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
     smooth = cv2.blur(grey, (3, 3))  # weakens single bad pixels, not targets
     residual = np.abs(smooth - cv2.GaussianBlur(smooth, (0, 0), SURROUNDINGS_SIGMA))
-    noise = float(np.median(residual)) / 0.6745  # of a normal distribution
+    noise = normal_sigma(residual)
     return float(residual.max()) <= max(MAX_BLANK_DEVIATION * noise, MAX_BLANK_SHARE * scene_range)
 
 

@@ -18,7 +18,7 @@ MODES: tuple[Mode, ...] = ("auto", "bar", "plain", "off")
 BAR_WIDTH = 24  # characters
 BAR_SECONDS, PLAIN_SECONDS = 0.2, 5.0  # minimum time between two updates
 BAR_DELAY = 1e-6  # seconds until a bar may be drawn
-FIRST_SECONDS, LATER_SECONDS = 1.8, 10.0  # without a frame, the first or another, until the work is told
+FIRST_SECONDS, LATER_SECONDS = 1.8, 10.0  # without the first or a later frame, until the work is reported
 
 _doing = ""
 

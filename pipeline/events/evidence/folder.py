@@ -19,7 +19,8 @@ CLIP, SNAPSHOT, PATH_PICTURE, MESSAGE = "clip.mp4", "snapshot.jpg", "path.png", 
 FRAGMENTS = "fragments.mp4"
 """The clip while it is recorded."""
 NAMES = (CLIP, SNAPSHOT, PATH_PICTURE, MESSAGE)
-_ALL = (FRAGMENTS, *NAMES, *(f"{name}.part" for name in NAMES))
+_PARTS = (FRAGMENTS, *(f"{name}.part" for name in NAMES))
+_ALL = (*NAMES, *_PARTS)
 
 
 def is_complete(folder: Path) -> bool:
@@ -52,7 +53,7 @@ def write_account(
 
 def remove_parts(folder: Path) -> None:
     """Removes the files of an event that were not completed. Raises OSError."""
-    for name in (FRAGMENTS, *(f"{name}.part" for name in NAMES)):
+    for name in _PARTS:
         (folder / name).unlink(missing_ok=True)
 
 

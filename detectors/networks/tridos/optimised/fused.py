@@ -38,7 +38,7 @@ from detectors.networks.tridos.swin import Swin
 QUERIES, MIN_QUERIES = 256, 16
 """Most and fewest query positions that a CPU computes at a time, a multiple of 16."""
 SCORES = 1 << 23
-"""Most scores of them, 32 MB: glibc maps larger arrays anew for each chunk, at twice the time in all."""
+"""Maximum number of their scores, 32 MB: glibc maps larger arrays again for each chunk, at twice the time."""
 
 
 def _tokens(x: Tensor) -> Tensor:
